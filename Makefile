@@ -1,0 +1,49 @@
+# `make demo` shows it, `make test` proves it, `make lint` keeps it tidy.
+# Each makes the environment that it needs from Python >= 3.10 alone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint fast pythons clean
+
+demo: $(VENV)/.local
+	@$(BIN)/python examples/orders/demo.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q --cov --cov-report=term $(ARGS)
+
+# Without the tests that start real processes.
+fast: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m "not process" $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python tests/test_layers.py
+
+# The fast tests on every other Python that is installed here.
+pythons:
+	@for minor in 10 11 12 13; do \
+	  python=$$(command -v python3.$$minor) && $$python -c pass 2>/dev/null || continue; \
+	  $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, '$$minor'))' || continue; \
+	  echo "== Python 3.$$minor"; \
+	  $(MAKE) --no-print-directory fast VENV=.venv-3.$$minor PYTHON=$$python || exit 1; \
+	done
+
+clean:
+	rm -rf .venv* build dist *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is older than 3.10: say PYTHON=python3.12, for example"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { $(PYTHON) -c 'import sys; print("python%d.%d cannot make virtual environments: apt-get install python%d.%d-venv" % (sys.version_info[:2] * 2))'; exit 1; }
+	@echo "making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "installing what '$*' needs ..."
+	@$(BIN)/python -m pip install -q -q -e '.[$*]'
+	@touch $@

@@ -1,0 +1,59 @@
+"""Secrets, parameters, metrics and shutdown hooks inside a Lambda function."""
+
+__version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import exceptions as exceptions
+    from . import metrics as metrics
+    from . import testing as testing
+    from . import typing as typing
+    from .config import configure as configure
+    from .invocation import handler as handler
+    from .invocation import start as start
+    from .lifecycle.phases import on_shutdown as on_shutdown
+    from .values.handles import Secret as Secret
+    from .values.handles import get_secret as get_secret
+else:
+    # Public name -> the module that defines it.  Nothing is imported until
+    # the name is first used; tests/test_cold_start.py holds what that costs.
+    _HOME = {
+        "Secret": ".values.handles",
+        "configure": ".config",
+        "get_secret": ".values.handles",
+        "handler": ".invocation",
+        "on_shutdown": ".lifecycle.phases",
+        "start": ".invocation",
+    }
+    _MODULES = ("exceptions", "metrics", "testing", "typing")
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name in _MODULES:
+            return import_module("." + name, __name__)
+        try:
+            home = _HOME[name]
+        except KeyError:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg, name=name) from None
+        value = getattr(import_module(home, __name__), name)
+        globals()[name] = value  # the next look-up never gets here
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_HOME, *_MODULES})
+
+
+__all__ = (
+    "Secret",
+    "configure",
+    "exceptions",
+    "get_secret",
+    "handler",
+    "metrics",
+    "on_shutdown",
+    "start",
+    "testing",
+    "typing",
+)

@@ -1,0 +1,299 @@
+"""
+Every option: its name, environment variables, default and range.
+
+An option's value is the first of: the argument of a single call or handle,
+`configure()`, its ``LAMBDA_EXT_*`` variable, a variable of another tool that
+it honours (a *fallback*), its default.  The environment is read when an
+option is first needed, never at import, and then remembered until `reset()`.
+
+A bad argument or ``LAMBDA_EXT_*`` variable raises `ConfigurationError`.  A bad
+fallback never does: it was set for somebody else, so it is clamped, or
+ignored, with one warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+
+from .exceptions import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypedDict
+
+    from typing_extensions import Unpack
+
+    class Options(TypedDict, total=False):
+        """What `configure()` takes; the same names as in `OPTIONS`."""
+
+        disable: str | Iterable[str]
+        max_age: float | None
+        namespace: str | None
+        service: str | None
+        strict: bool
+
+
+_log = logging.getLogger("lambda_ext")
+
+PARTS = ("extension", "signals")  # what `disable` can switch off
+
+
+class Fallback:
+    """Another tool's variable, in *scale* of our unit, clamped to its range."""
+
+    __slots__ = ("env", "high", "low", "scale")
+
+    def __init__(
+        self, env: str, *, scale: float = 1.0, low: float = 0.0, high: float = math.inf
+    ) -> None:
+        self.env = env
+        self.scale = scale
+        self.low = low
+        self.high = high
+
+
+class Option:
+    """One row of the table: what it is called, read from and limited to."""
+
+    __slots__ = ("default", "env", "fallbacks", "meaning", "name", "parse")
+
+    def __init__(
+        self,
+        name: str,
+        default: Any,
+        parse: Callable[[Any], Any],
+        meaning: str,
+        fallbacks: tuple[Fallback, ...] = (),
+    ) -> None:
+        self.name = name
+        self.env = "LAMBDA_EXT_" + name.upper()
+        self.default = default
+        self.parse = parse
+        self.meaning = meaning
+        self.fallbacks = fallbacks
+
+
+def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | None:
+    """Return *value* as seconds; None and "none" mean without limit."""
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    total = getattr(value, "total_seconds", None)  # datetime.timedelta
+    try:
+        if isinstance(value, bool):
+            raise TypeError  # noqa: TRY301  True is not a number of seconds
+        number = float(value if total is None else total())
+    except (TypeError, ValueError):
+        msg = f"expected seconds (a number from {low:g}, or None for no limit)"
+        raise ConfigurationError(msg) from None
+    if not low <= number <= high or number == math.inf:
+        upper = "" if high == math.inf else f" to {high:g}"
+        msg = f"expected seconds from {low:g}{upper}, or None for no limit"
+        raise ConfigurationError(msg)
+    return number
+
+
+def switch(value: Any) -> bool:
+    """Return *value* as a bool: true/false, 1/0, yes/no, on/off."""
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off", ""):
+        return False
+    msg = "expected true or false"
+    raise ConfigurationError(msg)
+
+
+def text(value: Any) -> str | None:
+    """Return *value* as text that is not blank; None means not set."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        msg = "expected text that is not blank"
+        raise ConfigurationError(msg)
+    return value
+
+
+def parts(value: Any) -> frozenset[str]:
+    """Return *value*, "a,b" or an iterable, as a set of names in `PARTS`."""
+    names = value.split(",") if isinstance(value, str) else list(value)
+    chosen = frozenset(name.strip().lower() for name in names if name.strip())
+    unknown = sorted(chosen.difference(PARTS))
+    if unknown:
+        msg = f"unknown part {unknown[0]!r}; expected {' or '.join(PARTS)}"
+        raise ConfigurationError(msg)
+    return chosen
+
+
+OPTIONS = {
+    option.name: option
+    for option in (
+        Option(
+            "max_age",
+            300.0,
+            seconds,
+            "seconds for which a value counts as fresh; 0 asks AWS on every read,"
+            " None never again",
+            (Fallback("POWERTOOLS_PARAMETERS_MAX_AGE"),),
+        ),
+        Option(
+            "namespace",
+            None,
+            text,
+            "the CloudWatch namespace of metrics; else the function's name",
+            (Fallback("POWERTOOLS_METRICS_NAMESPACE"),),
+        ),
+        Option(
+            "service",
+            None,
+            text,
+            "the value of the dimension 'service'; else the function's name",
+            (Fallback("POWERTOOLS_SERVICE_NAME"),),
+        ),
+        Option(
+            "strict",
+            False,
+            switch,
+            "raise MetricError for a bad metric instead of counting it",
+        ),
+        Option(
+            "disable",
+            frozenset(),
+            parts,
+            "what to leave alone: 'signals' (SIGTERM), 'extension' (registration)",
+        ),
+    )
+}
+# Where the variable is not LAMBDA_EXT_ and the option's name in capitals.
+OPTIONS["namespace"].env = "LAMBDA_EXT_METRICS_NAMESPACE"
+
+_lock = threading.Lock()
+_configured: dict[str, Any] = {}
+_resolved: dict[Any, Any] = {}
+_listeners: list[Callable[[], None]] = []
+
+
+def in_lambda() -> bool:
+    """Say whether this process runs in Lambda, or in an emulator of it."""
+    return bool(os.environ.get("AWS_LAMBDA_RUNTIME_API"))
+
+
+def configure(**options: Unpack[Options]) -> None:
+    """
+    Set process-wide options; what is not named keeps its value.
+
+    Args:
+        max_age: Seconds for which a value counts as fresh (default 300).
+            0 asks AWS on every read, None never asks again.
+        namespace: CloudWatch namespace of the default metrics.
+        service: Value of the dimension ``service``.
+        strict: Raise `MetricError` for a bad metric instead of counting it.
+        disable: Parts to leave alone, any of "signals" and "extension"; has
+            an effect until the first `start()` or decorated handler.
+
+    Raises:
+        ConfigurationError: an unknown option or a value out of its range;
+            nothing has been set then.
+    """
+    parsed = {}
+    for name, value in options.items():
+        option = OPTIONS.get(name)
+        if option is None:
+            raise ConfigurationError(_unknown(name))
+        parsed[name] = _parse(option, value, f"configure({name}=...)")
+    with _lock:
+        _configured.update(parsed)
+        _resolved.clear()
+    for listener in _listeners:
+        listener()
+
+
+def get(name: str, *fallbacks: Fallback) -> Any:
+    """
+    Return the value of the option *name*.
+
+    *fallbacks* are further variables of other tools that mean this option to
+    the caller only; they come before those in the table.
+    """
+    memo = (name, *fallbacks)
+    try:
+        return _resolved[memo]
+    except KeyError:
+        value = _resolved[memo] = _resolve(OPTIONS[name], fallbacks)
+        return value
+
+
+def reset() -> None:
+    """Forget what was configured and read from the environment."""
+    with _lock:
+        _configured.clear()
+        _resolved.clear()
+        _warned.clear()
+    for listener in _listeners:
+        listener()
+
+
+def watch(listener: Callable[[], None]) -> None:
+    """Have *listener* called after each `configure()` and `reset()`."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
+_warned: set[str] = set()
+
+
+def _resolve(option: Option, fallbacks: tuple[Fallback, ...]) -> Any:
+    if option.name in _configured:
+        return _configured[option.name]
+    raw = os.environ.get(option.env)
+    if raw is not None and raw.strip():
+        return _parse(option, raw, f"the environment variable {option.env}")
+    for fallback in (*fallbacks, *option.fallbacks):
+        raw = os.environ.get(fallback.env)
+        if raw is None or not raw.strip():
+            continue
+        try:
+            return option.parse(_clamped(fallback, raw))
+        except ValueError:
+            _warn(fallback.env, "is not usable and is ignored")
+    return option.default
+
+
+def _clamped(fallback: Fallback, raw: str) -> float | str:
+    """Return *raw* in our unit and the fallback's range; text as it is."""
+    try:
+        number = float(raw)
+    except ValueError:
+        return raw
+    if fallback.low <= number <= fallback.high:
+        return number * fallback.scale
+    _warn(fallback.env, f"is out of range ({fallback.low:g} to {fallback.high:g})")
+    return min(max(number, fallback.low), fallback.high) * fallback.scale
+
+
+def _parse(option: Option, value: Any, origin: str) -> Any:
+    try:
+        return option.parse(value)
+    except (ConfigurationError, TypeError, AttributeError) as exc:
+        reason = exc if isinstance(exc, ConfigurationError) else "wrong type"
+        msg = f"{origin} cannot be used: {reason}; it means: {option.meaning}"
+        raise ConfigurationError(msg) from exc
+
+
+def _warn(env: str, what: str) -> None:
+    if env not in _warned:
+        _warned.add(env)
+        _log.warning("lambda_ext.environment variable=%s %s", env, what)
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, OPTIONS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OPTIONS)}"
+    return f"configure() has no option {name!r}; {hint}"

@@ -1,0 +1,119 @@
+"""
+Every error that this library raises.
+
+    LambdaExtError
+      ConfigurationError (ValueError)     a wrong, unknown or unusable option
+      SourceError                         a value could not be had
+        NotFoundError (LookupError)       there is no such secret or parameter
+        AccessDeniedError                 the role may not read or decrypt it
+        ThrottledError                    AWS asks for fewer calls
+        SourceTimeoutError (TimeoutError) no answer in time
+      DecodeError (ValueError)            a value is not what `transform` wants
+      MetricError (ValueError)            a bad metric; raised in strict mode
+      ExtensionError                      registration with Lambda was refused
+
+A `SourceError` says what was asked for, never what was answered: no message
+in this tree holds a secret or a parameter value.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "AccessDeniedError",
+    "ConfigurationError",
+    "DecodeError",
+    "ExtensionError",
+    "LambdaExtError",
+    "MetricError",
+    "NotFoundError",
+    "SourceError",
+    "SourceTimeoutError",
+    "ThrottledError",
+)
+
+
+class LambdaExtError(Exception):
+    """The root of every error that this library raises."""
+
+
+class ConfigurationError(LambdaExtError, ValueError):
+    """An option, an environment variable or an argument cannot be used."""
+
+
+class SourceError(LambdaExtError):
+    """
+    A value could not be fetched, and there is none to serve instead.
+
+    *key* is what the caller asked for, *source* where it was asked
+    ("secrets_manager", "parameter_store", ...), *code* the error code of AWS
+    ("" where there is none) and *transient* whether asking again may help.
+    """
+
+    key: str
+    source: str
+    code: str
+    transient: bool
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str = "",
+        source: str = "",
+        code: str = "",
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.source = source
+        self.code = code
+        self.transient = transient
+
+
+class NotFoundError(SourceError, LookupError):
+    """There is no such secret, version, stage, parameter or label."""
+
+
+class AccessDeniedError(SourceError):
+    """The role may not read this value, or not use the key that encrypts it."""
+
+
+class ThrottledError(SourceError):
+    """AWS refused the call because there were too many."""
+
+
+class SourceTimeoutError(SourceError, TimeoutError):
+    """AWS did not answer within the time that was left."""
+
+
+class DecodeError(LambdaExtError, ValueError):
+    """
+    A value was fetched, but *transform* or *field* could not be applied.
+
+    The message names the *key*, and never quotes the value.
+    """
+
+    key: str
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class MetricError(LambdaExtError, ValueError):
+    """A metric was refused; raised only in strict mode, else counted."""
+
+
+class ExtensionError(LambdaExtError):
+    """
+    Lambda's Extensions API refused to register this process.
+
+    Never raised into a handler: it is logged once and kept as the reason.
+    *error_type* is the API's own ("Extension.RegistrationClosed", ...).
+    """
+
+    error_type: str
+
+    def __init__(self, message: str, *, error_type: str = "") -> None:
+        super().__init__(message)
+        self.error_type = error_type

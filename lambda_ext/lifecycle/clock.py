@@ -1,0 +1,162 @@
+"""
+The only file that asks what time it is.
+
+House time is monotonic run time plus the largest lead that wall time ever
+had over it.  A freeze may stop the monotonic clock but not the wall clock, so
+after a thaw the lead has grown, and with it the age of everything.  When wall
+time steps back nothing happens; when it steps forward, entries only age early.
+
+Guarantees
+    `now` never goes back.  The lead grows in steps of at least `STEP_S`, so
+    that the slewing of a clock does not disturb anybody.
+
+Who looks at the wall clock
+    `begin_invocation`, once per invocation of a decorated handler; from then
+    on `monotonic` is the bare clock.  Before that, and in programs without a
+    decorated handler, `monotonic` itself looks (about 100 ns more).
+
+Generations
+    `generation` changes whenever the process may have been frozen: at each
+    invocation that follows another, when the lead grew, after a restore.
+    Work that remembers the generation it began in can tell that it is late.
+
+Threads
+    Every write is under ``_lock``; readers read one attribute and take none.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..typing import Clock
+
+STEP_S = 0.05  # a smaller growth of the lead is slewing, not a freeze
+
+_lock = threading.Lock()
+_run_time: Callable[[], float] = time.monotonic
+_wall_time: Callable[[], float] = time.time
+_lead = time.time() - time.monotonic()
+_watchers: tuple[Callable[[], None], ...] = ()
+_deadline_at: float | None = None
+
+generation = 0
+
+
+def now() -> float:
+    """Return house time in seconds; about the epoch, never going back."""
+    return monotonic() + _lead
+
+
+def wall() -> float:
+    """Return wall time in seconds since the epoch, for what goes on a wire."""
+    return _wall_time()
+
+
+def lead() -> float:
+    """Return by how many seconds house time is ahead of `monotonic`."""
+    return _lead
+
+
+def _watchful() -> float:
+    """Return run time in seconds, having looked for a freeze first."""
+    run = _run_time()
+    if _wall_time() - run > _lead + STEP_S:
+        sync()
+    return run
+
+
+# What a cache hit reads: seconds of run time, comparable only to itself.
+# `sync` tells the watchers when what it is compared with has moved.
+monotonic: Callable[[], float] = _watchful
+
+
+def sync() -> float:
+    """
+    Compare the two clocks, and return by how many seconds the lead grew.
+
+    0.0 is by far the most usual answer.  Otherwise the generation changes and
+    the watchers are called before this returns.
+    """
+    global _lead, generation
+    with _lock:
+        grown = _wall_time() - _run_time() - _lead
+        if grown < STEP_S:
+            return 0.0
+        _lead += grown
+        generation += 1
+    for watcher in _watchers:
+        watcher()
+    return grown
+
+
+def begin_invocation(remaining_s: float | None = None) -> None:
+    """Begin an invocation that may last *remaining_s* more seconds."""
+    global monotonic, generation, _deadline_at
+    if not sync():
+        with _lock:
+            generation += 1
+    with _lock:
+        monotonic = _run_time
+        _deadline_at = None if remaining_s is None else _run_time() + remaining_s
+
+
+def end_invocation() -> None:
+    """Forget the deadline of the invocation that has just ended."""
+    global _deadline_at
+    _deadline_at = None
+
+
+def remaining() -> float | None:
+    """Return the seconds left in this invocation; None when unlimited."""
+    deadline_at = _deadline_at
+    return None if deadline_at is None else deadline_at - _run_time()
+
+
+def restored() -> None:
+    """Begin a new generation: the process was restored from a snapshot."""
+    global generation
+    sync()
+    with _lock:
+        generation += 1
+    for watcher in _watchers:
+        watcher()
+
+
+def watch(watcher: Callable[[], None]) -> None:
+    """Have *watcher* called, in the thread that noticed, when the lead grew."""
+    global _watchers
+    with _lock:
+        if watcher not in _watchers:
+            _watchers = (*_watchers, watcher)
+
+
+def forked() -> None:
+    """Replace the lock, which another thread may have held at the fork."""
+    global _lock
+    _lock = threading.Lock()
+
+
+def install(clock: Clock | None) -> None:
+    """Take the time from *clock*; None goes back to the machine's clocks."""
+    global _run_time, _wall_time, _lead, monotonic, generation, _deadline_at
+    with _lock:
+        _run_time = time.monotonic if clock is None else clock.monotonic
+        _wall_time = time.time if clock is None else clock.wall
+        _lead = _wall_time() - _run_time()
+        monotonic = _watchful
+        generation += 1
+        _deadline_at = None
+    for watcher in _watchers:
+        watcher()
+
+
+def reset() -> None:
+    """Go back to the machine's clocks, as if this were just imported."""
+    global _watchers
+    install(None)
+    _watchers = ()

@@ -1,0 +1,138 @@
+"""
+Who is called in which phase of an execution environment's life.
+
+    INIT ─▶ INVOKE ─▶ RESPONSE ─▶ (freeze / thaw) ─▶ ... ─▶ SHUTDOWN
+    with SNAPSHOT and RESTORE (SnapStart) and FORK (in the child) on the side
+
+The clockwork knows listeners, not metrics or caches: those register here.
+A listener that raises is logged and counted and stops nobody else.
+
+Threads
+    ``_lock`` guards registration; a call works on an immutable tuple.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from . import clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar, overload
+
+    Listener = Callable[..., object]
+    F = TypeVar("F", bound=Listener)
+
+INIT = "init"
+INVOKE = "invoke"
+RESPONSE = "response"
+SHUTDOWN = "shutdown"
+SNAPSHOT = "snapshot"
+RESTORE = "restore"
+FORK = "fork"
+PHASES = (INIT, INVOKE, RESPONSE, SHUTDOWN, SNAPSHOT, RESTORE, FORK)
+
+ESSENTIAL = 0  # priority: what must happen in the first moments of a shutdown
+USER = 50  # priority: callbacks of the user, unless they say otherwise
+NETWORK = 90  # priority: what waits for somebody else, hence comes last
+
+_log = logging.getLogger("lambda_ext")
+_lock = threading.Lock()
+_listeners: dict[str, tuple[tuple[int, Listener], ...]] = {}
+calls = dict.fromkeys(PHASES, 0)  # how often each phase began
+failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
+_follows_forks = False
+
+
+def listen(phase: str, listener: Listener, *, priority: int = USER) -> None:
+    """Call *listener* in each *phase*, low priority first, then in order."""
+    global _follows_forks
+    if phase == FORK and not _follows_forks:
+        _follows_forks = True
+        os.register_at_fork(after_in_child=_forked)
+    with _lock:
+        entries = [*_listeners.get(phase, ()), (priority, listener)]
+        entries.sort(key=lambda entry: entry[0])  # stable: order of registration
+        _listeners[phase] = tuple(entries)
+
+
+def silence(phase: str, listener: Listener) -> None:
+    """Stop calling *listener* in *phase*; nothing happens if it was not."""
+    with _lock:
+        _listeners[phase] = tuple(
+            entry for entry in _listeners.get(phase, ()) if entry[1] != listener
+        )
+
+
+def listeners(phase: str) -> tuple[tuple[int, Listener], ...]:
+    """Return the (priority, listener) pairs of *phase*, in calling order."""
+    return _listeners.get(phase, ())
+
+
+def call(phase: str, *args: Any) -> None:
+    """Call everybody who listens to *phase*; never raises an Exception."""
+    calls[phase] += 1
+    for _, listener in _listeners.get(phase, ()):
+        try:
+            listener(*args)
+        except Exception:
+            failed(phase, listener)
+
+
+def failed(phase: str, listener: Listener) -> None:
+    """Log and count the exception that *listener* is just raising."""
+    failures[phase] += 1
+    name = getattr(listener, "__qualname__", type(listener).__qualname__)
+    _log.warning("lambda_ext.listener_failed phase=%s listener=%s", phase, name,
+                 exc_info=True)  # fmt: skip
+
+
+def reset() -> None:
+    """Forget every listener and counter, as if this were just imported."""
+    with _lock:
+        _listeners.clear()
+        calls.update(dict.fromkeys(PHASES, 0))
+        failures.update(dict.fromkeys(PHASES, 0))
+
+
+def _forked() -> None:
+    """Make this forked child usable: a lock may have been held elsewhere."""
+    global _lock
+    _lock = threading.Lock()
+    clock.forked()
+    call(FORK)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def on_shutdown(listener: F, /) -> F: ...
+    @overload
+    def on_shutdown(*, priority: int = USER) -> Callable[[F], F]: ...
+
+
+def on_shutdown(listener: Any = None, /, *, priority: int = USER) -> Any:
+    """
+    Call the decorated function, without arguments, when Lambda shuts us down.
+
+    It runs once: on SIGTERM, on a thread of this library and inside its
+    budget of 300 ms (a function time-out included), or at interpreter exit.
+    Low *priority* first (0 is the flush of metrics, 50 the default, 90 what
+    uses the network), then in order of registration.  What it raises is
+    logged and stops nothing else.
+
+    Lambda sends SIGTERM only to an environment with a registered extension:
+    decorate a handler with `lambda_ext.handler` or call `lambda_ext.start()`
+    at module scope.
+
+    Source: Lambda runtime environment, "Shutdown phase",
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+    """
+    if listener is None:
+        return lambda function: on_shutdown(function, priority=priority)
+    listen(SHUTDOWN, listener, priority=priority)
+    return listener

@@ -1,0 +1,78 @@
+"""What every test begins with, and what must hold when it has ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+
+import pytest
+
+PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
+            "PARAMETERS_SECRETS_", "_HANDLER")  # fmt: skip
+
+
+STATEFUL = (  # every module with process-wide state has a reset()
+    "config",
+    "lifecycle.clock",
+    "lifecycle.phases",
+    "lifecycle.shutdown",
+    "lifecycle.extension",
+    "values.handles",
+    "metrics.recorder",
+    "invocation",
+    "aws.transport",
+)
+
+
+def _reset():
+    """Bring every loaded stateful module back to how it was imported."""
+    for name in STATEFUL:
+        module = sys.modules.get("lambda_ext." + name)
+        if module is not None:
+            module.reset()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    """No variable of the machine, and credentials that are worth nothing."""
+    for name in list(os.environ):
+        if name.startswith(PREFIXES):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(_clean_environment, caplog, request):
+    """Process-wide state is new, and no warning was logged unexpectedly."""
+    _reset()
+    yield
+    _reset()
+    if request.node.get_closest_marker("logs") is None:
+        loud = [
+            record.getMessage()
+            for phase in ("setup", "call")
+            for record in caplog.get_records(phase)
+            if record.name.startswith("lambda_ext") and record.levelno > logging.INFO
+        ]
+        assert loud == []
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left():
+    """Every thread that a test began has ended, or is one of the library's."""
+    before = set(threading.enumerate())
+    yield
+    after = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread not in before and not thread.name.startswith("lambda_ext")
+        and thread.is_alive() and not thread.daemon
+    ]  # fmt: skip
+    assert after == []

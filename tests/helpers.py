@@ -1,0 +1,59 @@
+"""What several test files need, and nothing that a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run_threads(count, function, timeout=60.0):
+    """Run function(index) in *count* threads that start together; return all.
+
+    A result is what the function returned, or the exception that it raised.
+    """
+    results = [None] * count
+    barrier = threading.Barrier(count)
+
+    def body(index):
+        barrier.wait(timeout)
+        try:
+            results[index] = function(index)
+        except BaseException as exc:
+            results[index] = exc
+
+    threads = [threading.Thread(target=body, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout)
+        assert not thread.is_alive(), "a thread hangs"
+    return results
+
+
+def eventually(condition, timeout=30.0):
+    """Wait until condition() is true; only for processes that are not ours."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.005)
+    raise AssertionError("it never became true")
+
+
+def python(code, *, env=None, timeout=60.0, executable=sys.executable):
+    """Run *code* in a new interpreter and return the completed process."""
+    environment = {**os.environ, "PYTHONPATH": ROOT, **(env or {})}
+    return subprocess.run(
+        [executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
