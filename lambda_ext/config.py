@@ -83,8 +83,8 @@ def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | 
         return None
     total = getattr(value, "total_seconds", None)  # datetime.timedelta
     try:
-        if isinstance(value, bool):
-            raise TypeError  # noqa: TRY301  True is not a number of seconds
+        if isinstance(value, (bool, bytes)):
+            raise TypeError  # noqa: TRY301  float() would take these
         number = float(value if total is None else total())
     except (TypeError, ValueError):
         msg = f"expected seconds (a number from {low:g}, or None for no limit)"

@@ -1,0 +1,209 @@
+"""
+One invocation, from cold start to flush.  The story starts here.
+
+    @handler decorates   start(): SIGTERM hook ─▶ registration ─▶ INIT
+    each invocation      clock ─▶ INVOKE ─▶ your handler ─▶ RESPONSE
+
+INIT loads the declared values, RESPONSE flushes the metrics; both are only
+listeners to this file, see `lifecycle.phases`.  Nothing of ours can change
+what your handler returns or raises.
+
+An ``async def`` handler runs to its end on one event loop, which is kept for
+the life of the execution environment: tasks that it leaves behind stand still
+until the next invocation, and connections made in one serve in the next.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import threading
+
+from . import config
+from .exceptions import ConfigurationError
+from .lifecycle import clock, extension, phases, shutdown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Coroutine
+    from typing import Any, ParamSpec, TypeVar, overload
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+_lock = threading.Lock()
+_started = False
+_loop: asyncio.AbstractEventLoop | None = None
+_inherited: asyncio.AbstractEventLoop | None = None  # a parent's: never touched
+_nested = threading.local()  # an invocation inside an invocation is none
+
+invocations = 0  # how many have begun in this process
+
+
+def start() -> None:
+    """
+    Join the life of this execution environment; more calls change nothing.
+
+    `lambda_ext.handler` does this when it decorates; call it at module scope
+    in programs that decorate nothing.  Inside Lambda it takes over SIGTERM,
+    registers an internal extension (about 1 ms, so that Lambda sends SIGTERM
+    at all) and loads the declared secrets and parameters, for which it waits.
+    Elsewhere it only arranges for a last flush at interpreter exit.
+
+    Registration is open during INIT only, that is while your module is being
+    imported.  Whatever AWS refuses is logged once and never raised; values
+    that could not be loaded raise where they are first used.
+
+    Raises:
+        ConfigurationError: an unusable ``LAMBDA_EXT_DISABLE``.
+
+    Source: Lambda Extensions API,
+    https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+    """
+    global _started
+    with _lock:
+        if _started:
+            return
+        disabled = config.get("disable")
+        _started = True
+    in_lambda = config.in_lambda()
+    if in_lambda and "signals" not in disabled:
+        shutdown.install()
+    if in_lambda and "extension" not in disabled:
+        extension.register()
+    atexit.register(shutdown.at_exit)
+    phases.listen(phases.FORK, _forked)
+    if in_lambda:
+        phases.call(phases.INIT)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def handler(function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, R]: ...
+    @overload
+    def handler(function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
+    """
+    Decorate a Lambda handler: cold start, flush, time-out and SIGTERM.
+
+    Decorating calls `start()`, hence loads what is declared above it.  Each
+    invocation then refreshes the house clock and, when the handler has
+    returned or raised, flushes the metrics.  The handler's signature, types,
+    result and exception stay as they are; failures of this library are logged
+    and counted, never raised into it.
+
+    An ``async def`` handler is run to its end on an event loop of its own, so
+    that its type changes from ``Awaitable[R]`` to ``R``: that is what Lambda
+    calls.  Works on functions and methods with any parameters; the object with
+    ``get_remaining_time_in_millis`` among the arguments tells the deadline.
+
+    Raises:
+        ConfigurationError: what is decorated cannot be called, or an
+            environment variable of this library cannot be used.
+    """
+    if not callable(function):
+        msg = (
+            "@lambda_ext.handler decorates a function and takes no arguments:"
+            " write it without parentheses"
+        )
+        raise ConfigurationError(msg)
+    start()
+
+    @functools.wraps(function)
+    def invoke(*args: P.args, **kwargs: P.kwargs) -> Any:
+        if getattr(_nested, "inside", False):
+            return _finished(function(*args, **kwargs))
+        _nested.inside = True
+        try:
+            _begin(args, kwargs)
+            try:
+                return _finished(function(*args, **kwargs))
+            finally:
+                phases.call(phases.RESPONSE)
+                clock.end_invocation()
+        finally:
+            _nested.inside = False
+
+    return invoke
+
+
+def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Tell the clockwork that an invocation begins; never raises."""
+    global invocations
+    invocations += 1
+    context = None
+    remaining_s = None
+    for candidate in (*reversed(args), *kwargs.values()):
+        ask = getattr(candidate, "get_remaining_time_in_millis", None)
+        if ask is not None:
+            context = candidate
+            try:
+                remaining_s = ask() / 1000
+            except Exception:  # a test double: then there is no deadline
+                remaining_s = None
+            break
+    clock.begin_invocation(remaining_s)
+    shutdown.rearm()
+    phases.call(phases.INVOKE, context)
+
+
+def _finished(result: Any) -> Any:
+    """Return *result*, having run it to its end when it is a coroutine."""
+    if hasattr(result, "__await__"):
+        return _event_loop(result).run_until_complete(result)
+    return result
+
+
+def _event_loop(coroutine: Awaitable[Any]) -> asyncio.AbstractEventLoop:
+    """Return the loop of this environment, made on first use."""
+    import asyncio  # 35 ms that only async handlers pay
+
+    global _loop
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        getattr(coroutine, "close", lambda: None)()
+        msg = (
+            "an async handler decorated with @lambda_ext.handler is called like a"
+            " plain function, and not from inside a running event loop: call it"
+            " from a thread (asyncio.to_thread), or test the undecorated function"
+            " (handler.__wrapped__)"
+        )
+        raise ConfigurationError(msg)
+    if _loop is None or _loop.is_closed():
+        _loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(_loop)
+        atexit.register(_close_loop)
+    return _loop
+
+
+def _close_loop() -> None:
+    global _loop
+    loop, _loop = _loop, None
+    if loop is not None and not loop.is_closed() and not loop.is_running():
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _forked() -> None:
+    """Leave the parent's event loop alone: its selector is shared with us."""
+    global _loop, _nested, _inherited
+    _inherited, _loop = _loop, None
+    _nested = threading.local()
+
+
+def reset() -> None:
+    """Forget that anything was started, as if this were just imported."""
+    global _started, invocations
+    atexit.unregister(shutdown.at_exit)
+    atexit.unregister(_close_loop)
+    _close_loop()
+    with _lock:
+        _started = False
+        invocations = 0

@@ -1,0 +1,175 @@
+"""What is loaded when: the promise that a cold start pays for nothing else.
+
+The sets are pinned, not the milliseconds; those are in benchmarks/.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers import python
+
+FORBIDDEN = (
+    "asyncio",
+    "boto3",
+    "botocore",
+    "cachetools",
+    "concurrent.futures",
+    "dataclasses",
+    "email",
+    "http.client",
+    "importlib.metadata",
+    "inspect",
+    "ssl",
+    "typing",
+    "urllib",
+    "wrapt",
+)
+
+# Everything that the runtime client has loaded when it imports a handler, in
+# every version that is supported, and that we may therefore use for nothing.
+RUNTIME_CLIENT = """
+import sys, awslambdaric.bootstrap
+"""
+
+PROGRAM = """
+import json, sys, threading, signal_before
+{prepare}
+before = set(sys.modules)
+{body}
+loaded = sorted(set(sys.modules) - before)
+print(json.dumps(loaded))
+"""
+
+
+def loaded_by(body, prepare="import awslambdaric.bootstrap", env=None):
+    """Return the modules that *body* adds to those of the runtime client."""
+    program = PROGRAM.replace(", signal_before", "").format(prepare=prepare, body=body)
+    run = python(program, env=env)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_import_loads_only_itself():
+    """`import lambda_ext` adds exactly one module to the runtime client's."""
+    assert loaded_by("import lambda_ext") == ["lambda_ext"]
+
+
+def test_import_loads_only_itself_in_a_bare_interpreter():
+    """Without the runtime client it is one module, too."""
+    assert loaded_by("import lambda_ext", prepare="") == ["lambda_ext"]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            "import lambda_ext; lambda_ext.handler(print)",
+            [
+                "lambda_ext",
+                "lambda_ext.config",
+                "lambda_ext.exceptions",
+                "lambda_ext.invocation",
+                "lambda_ext.lifecycle",
+                "lambda_ext.lifecycle.clock",
+                "lambda_ext.lifecycle.extension",
+                "lambda_ext.lifecycle.phases",
+                "lambda_ext.lifecycle.runtime_api",
+                "lambda_ext.lifecycle.shutdown",
+            ],
+        ),
+        (
+            "from lambda_ext import metrics; metrics.count('n', unit='Count')",
+            [
+                "lambda_ext",
+                "lambda_ext.config",
+                "lambda_ext.exceptions",
+                "lambda_ext.lifecycle",
+                "lambda_ext.lifecycle.clock",
+                "lambda_ext.lifecycle.phases",
+                "lambda_ext.metrics",
+                "lambda_ext.metrics.buffer",
+                "lambda_ext.metrics.emf",
+                "lambda_ext.metrics.recorder",
+            ],
+        ),
+        (
+            "from lambda_ext import Secret; Secret('prod/db')",
+            [
+                "lambda_ext",
+                "lambda_ext.config",
+                "lambda_ext.exceptions",
+                "lambda_ext.lifecycle",
+                "lambda_ext.lifecycle.clock",
+                "lambda_ext.lifecycle.phases",
+                "lambda_ext.values",
+                "lambda_ext.values.cache",
+                "lambda_ext.values.handles",
+                "lambda_ext.values.keys",
+                "lambda_ext.values.loader",
+            ],
+        ),
+    ],
+    ids=["handler", "metrics", "secret"],
+)
+def test_first_use_loads_a_pinned_set(body, expected):
+    """Each way in loads the modules of its own story and no library."""
+    loaded = [name for name in loaded_by(body) if name.split(".")[0] == "lambda_ext"]
+
+    assert expected == loaded
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import lambda_ext",
+        "import lambda_ext; lambda_ext.handler(print)",
+        "from lambda_ext import metrics; metrics.count('n'); metrics.flush()",
+        "from lambda_ext import Secret, get_secret; Secret('prod/db')",
+        "from lambda_ext import configure; configure(max_age=60)",
+    ],
+)
+def test_forbidden_modules_stay_unloaded(body):
+    """No way in loads a module that costs milliseconds."""
+    loaded = loaded_by(body)
+
+    assert [name for name in FORBIDDEN if name in loaded] == []
+
+
+def test_import_has_no_effect():
+    """Importing starts no thread, handles no signal and asks for no variable."""
+    run = python(
+        """
+import os, signal, socket, sys, threading
+
+class Watched(dict):
+    asked = []
+    def __getitem__(self, key):
+        Watched.asked.append(key)
+        return dict.__getitem__(self, key)
+    def get(self, key, default=None):
+        Watched.asked.append(key)
+        return dict.get(self, key, default)
+    def __contains__(self, key):
+        Watched.asked.append(key)
+        return dict.__contains__(self, key)
+
+handlers = {n: signal.getsignal(n) for n in signal.valid_signals()}
+real = os.environ
+import importlib, pkgutil
+os.environ = Watched(real)
+socket.socket.connect = lambda *a: sys.exit("network at import")
+import lambda_ext
+for name in lambda_ext.__all__:
+    getattr(lambda_ext, name)
+asked = [n for n in Watched.asked if n.startswith(("AWS", "LAMBDA", "POWER"))]
+os.environ = real
+assert asked == [], asked
+assert threading.active_count() == 1
+assert handlers == {n: signal.getsignal(n) for n in signal.valid_signals()}
+assert signal.set_wakeup_fd(-1) == -1
+"""
+    )
+
+    assert (run.returncode, run.stderr) == (0, "")

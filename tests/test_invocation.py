@@ -1,0 +1,326 @@
+"""`@handler`: what an invocation begins with and ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+
+import pytest
+
+import lambda_ext
+from lambda_ext import invocation
+from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.lifecycle import clock, extension, phases, shutdown
+
+
+class Context:
+    """What Lambda passes as the second argument."""
+
+    def __init__(self, remaining_ms=3000):
+        self.remaining_ms = remaining_ms
+
+    def get_remaining_time_in_millis(self):
+        """Return the milliseconds left."""
+        return self.remaining_ms
+
+
+@pytest.fixture(name="heard")
+def _heard():
+    """The phases that were called, in order."""
+    heard = []
+    for phase in (phases.INIT, phases.INVOKE, phases.RESPONSE):
+        phases.listen(phase, lambda *args, phase=phase: heard.append(phase))
+    return heard
+
+
+class TestHandler:
+    """The decorated handler as Lambda calls it."""
+
+    def test_result_and_arguments_pass_unchanged(self):
+        """What goes in and comes out is what it would be without us."""
+
+        @lambda_ext.handler
+        def handler(event, context, *, extra=None):
+            return (event, context, extra)
+
+        assert ({"a": 1}, None, "x") == handler({"a": 1}, None, extra="x")
+
+    def test_phases_surround_the_handler(self, heard):
+        """INVOKE is heard before the handler, RESPONSE after it."""
+        handler = lambda_ext.handler(lambda event, context: heard.append("handler"))
+
+        handler({}, Context())
+
+        assert ["invoke", "handler", "response"] == heard
+
+    def test_error_passes_unchanged(self, heard):
+        """The handler's own exception comes out, the same object, after RESPONSE."""
+        error = KeyError("mine")
+
+        @lambda_ext.handler
+        def handler(event, context):
+            raise error
+
+        with pytest.raises(KeyError) as caught:
+            handler({}, None)
+
+        assert error is caught.value
+        assert error.__context__ is None
+        assert ["invoke", "response"] == heard
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("phase", [phases.INVOKE, phases.RESPONSE])
+    def test_broken_listener_changes_nothing(self, phase):
+        """A listener that raises neither hides a result nor an error."""
+
+        def listener(*_):
+            raise ValueError("ours")
+
+        phases.listen(phase, listener)
+        assert lambda_ext.handler(lambda event, context: 7)({}, None) == 7
+        with pytest.raises(ZeroDivisionError):
+            lambda_ext.handler(lambda event, context: 1 / 0)({}, None)
+
+        assert phases.failures[phase] == 2
+
+    def test_system_exit_still_ends_the_invocation(self, heard):
+        """A handler that exits is flushed, and exits."""
+
+        @lambda_ext.handler
+        def handler(event, context):
+            raise SystemExit(3)
+
+        with pytest.raises(SystemExit):
+            handler({}, None)
+
+        assert ["invoke", "response"] == heard
+
+    def test_signature_is_kept(self):
+        """Name, docstring and signature are those of the handler."""
+
+        def handler(event: dict, context: object) -> int:
+            """Answer."""
+            return 1
+
+        decorated = lambda_ext.handler(handler)
+
+        assert "handler" == decorated.__name__
+        assert "Answer." == decorated.__doc__
+        assert inspect.signature(handler) == inspect.signature(decorated)
+        assert handler is decorated.__wrapped__
+
+    def test_method_gets_its_object(self):
+        """A decorated method is bound like any other."""
+
+        class Service:
+            name = "orders"
+
+            @lambda_ext.handler
+            def handle(self, event, context):
+                return (self.name, event)
+
+        assert ("orders", 1) == Service().handle(1, None)
+
+    def test_callable_without_a_name_can_be_decorated(self):
+        """A partial or an object with __call__ is a handler, too."""
+        decorated = lambda_ext.handler(functools.partial(max, 3))
+
+        assert decorated(1, 2) == 3
+
+    @pytest.mark.parametrize("wrong", [None, {}, "app.handler"])
+    def test_something_else_is_refused(self, wrong):
+        """Parentheses or a non-function: the error says how to write it."""
+        with pytest.raises(ConfigurationError, match="without parentheses"):
+            lambda_ext.handler(wrong)
+
+    def test_handler_inside_a_handler_is_one_invocation(self, heard):
+        """A decorated function that calls another one begins nothing new."""
+        inner = lambda_ext.handler(lambda event, context: "inner")
+        outer = lambda_ext.handler(lambda event, context: inner(event, context))
+
+        assert outer({}, None) == "inner"
+        assert ["invoke", "response"] == heard
+        assert invocation.invocations == 1
+
+    def test_deadline_lasts_as_long_as_the_invocation(self):
+        """The time left is known inside, and unlimited outside."""
+        seen = []
+        handler = lambda_ext.handler(
+            lambda event, context: seen.append(clock.remaining())
+        )
+
+        handler({}, Context(3000))
+
+        assert 0 < seen[0] <= 3
+        assert clock.remaining() is None
+
+    def test_deadline_is_found_in_a_method_and_by_keyword(self):
+        """The context is found wherever it stands among the arguments."""
+        seen = []
+
+        class Service:
+            @lambda_ext.handler
+            def handle(self, event, context):
+                seen.append(clock.remaining())
+
+        Service().handle({}, Context())
+        Service().handle({}, context=Context())
+
+        assert all(0 < left <= 3 for left in seen)
+        assert len(seen) == 2
+
+    def test_broken_context_is_no_deadline(self):
+        """A context that cannot tell the time left does not break the handler."""
+        context = Context(None)
+
+        assert lambda_ext.handler(lambda e, c: clock.remaining())({}, context) is None
+
+
+class TestAsyncHandler:
+    """An ``async def`` handler, called as Lambda calls it."""
+
+    def test_coroutine_runs_to_its_end(self, heard):
+        """The result comes back, and RESPONSE is heard after the coroutine."""
+
+        @lambda_ext.handler
+        async def handler(event, context):
+            await asyncio.sleep(0)
+            heard.append("done")
+            return event
+
+        assert 5 == handler(5, None)
+        assert ["invoke", "done", "response"] == heard
+
+    def test_loop_is_kept_between_invocations(self):
+        """What an invocation made on the loop works in the next one."""
+        loops = []
+
+        @lambda_ext.handler
+        async def handler(event, context):
+            loops.append(asyncio.get_running_loop())
+
+        handler({}, None)
+        handler({}, None)
+
+        assert loops[0] is loops[1]
+
+    def test_error_comes_out(self):
+        """An exception of the coroutine is the handler's exception."""
+
+        @lambda_ext.handler
+        async def handler(event, context):
+            raise LookupError("mine")
+
+        with pytest.raises(LookupError, match="mine"):
+            handler({}, None)
+
+    def test_call_inside_a_loop_is_explained(self):
+        """Called where a loop runs already, it says what to do instead."""
+
+        @lambda_ext.handler
+        async def handler(event, context):
+            raise AssertionError("never begun")
+
+        async def main():
+            handler({}, None)
+
+        with pytest.raises(ConfigurationError, match="__wrapped__"):
+            asyncio.run(main())
+
+
+class TestStart:
+    """`start()` and what it switches on, where."""
+
+    @pytest.fixture(name="parts")
+    def _parts(self, monkeypatch):
+        """The parts that were started, without starting them."""
+        parts = []
+        monkeypatch.setattr(shutdown, "install", lambda: parts.append("signals"))
+        monkeypatch.setattr(extension, "register", lambda: parts.append("extension"))
+        phases.listen(phases.INIT, lambda: parts.append("init"))
+        return parts
+
+    def test_outside_lambda_only_exit_is_arranged(self, parts):
+        """On a developer's machine no signal is taken and nothing is called."""
+        lambda_ext.start()
+
+        assert [] == parts
+
+    def test_inside_lambda_signals_come_before_registration(self, parts, monkeypatch):
+        """Once we are registered SIGTERM may come, so its handler stands first."""
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+
+        lambda_ext.start()
+
+        assert ["signals", "extension", "init"] == parts
+
+    @pytest.mark.parametrize(
+        ("disable", "expected"),
+        [
+            ("signals", ["extension", "init"]),
+            ("extension", ["signals", "init"]),
+            ("signals,extension", ["init"]),
+            (" Extension , ", ["signals", "init"]),
+        ],
+    )
+    def test_parts_can_be_switched_off(self, parts, monkeypatch, disable, expected):
+        """LAMBDA_EXT_DISABLE leaves out what it names."""
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+        monkeypatch.setenv("LAMBDA_EXT_DISABLE", disable)
+
+        lambda_ext.start()
+
+        assert expected == parts
+
+    def test_configure_switches_off_too(self, parts, monkeypatch):
+        """configure(disable=...) is the same in code."""
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+        lambda_ext.configure(disable=["signals"])
+
+        lambda_ext.start()
+
+        assert ["extension", "init"] == parts
+
+    def test_unknown_part_is_named(self, monkeypatch):
+        """A misspelt part is an error that lists the parts."""
+        monkeypatch.setenv("LAMBDA_EXT_DISABLE", "signal")
+
+        with pytest.raises(ConfigurationError, match=r"LAMBDA_EXT_DISABLE.*'signal'"):
+            lambda_ext.start()
+
+    def test_second_start_changes_nothing(self, parts, monkeypatch):
+        """Handlers and start() together start everything once."""
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+
+        lambda_ext.start()
+        lambda_ext.handler(print)
+        lambda_ext.handler(print)
+
+        assert ["signals", "extension", "init"] == parts
+
+    def test_threads_start_it_once(self, parts, monkeypatch):
+        """Sixteen threads that start at once start everything once."""
+        from helpers import run_threads
+
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+
+        run_threads(16, lambda _: lambda_ext.start())
+
+        assert ["signals", "extension", "init"] == parts
+
+
+def test_concurrent_invocations_are_all_counted_in():
+    """Handlers called from several threads each have a beginning and an end."""
+    heard = []
+    phases.listen(phases.RESPONSE, lambda: heard.append(threading.get_ident()))
+    handler = lambda_ext.handler(lambda event, context: event)
+
+    threads = [threading.Thread(target=handler, args=(i, None)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(heard) == 8

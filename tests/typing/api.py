@@ -1,0 +1,58 @@
+"""The public API as a user writes it: checked by mypy, never executed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import assert_type
+
+import lambda_ext
+from lambda_ext import Secret, get_secret, metrics
+
+Event = dict[str, Any]
+
+
+@lambda_ext.handler
+def handler(event: Event, context: object) -> dict[str, int]:
+    metrics.count("orders")
+    metrics.count("orders", 2, unit="Count", dimensions={"shop": "a"}, region="eu")
+    return {"statusCode": 200}
+
+
+@lambda_ext.handler
+async def async_handler(event: Event, context: object) -> str:
+    return "done"
+
+
+class Service:
+    @lambda_ext.handler
+    def handle(self, event: Event, context: object) -> None: ...
+
+
+assert_type(handler({}, None), dict[str, int])
+assert_type(async_handler({}, None), str)
+assert_type(Service().handle({}, None), None)
+handler("no event", None)  # type: ignore[arg-type]
+
+
+@lambda_ext.on_shutdown
+def close() -> None: ...
+
+
+@lambda_ext.on_shutdown(priority=90)
+def close_late() -> None: ...
+
+
+assert_type(close(), None)
+lambda_ext.start()
+lambda_ext.configure(max_age=60, disable=("signals", "extension"), strict=True)
+lambda_ext.configure(max_aeg=60)  # type: ignore[call-arg]
+lambda_ext.secrte  # type: ignore[attr-defined]
+
+assert_type(Secret("db").value, str)
+assert_type(Secret("db", transform="json").value, Any)
+assert_type(Secret("db", transform="binary").value, bytes)
+assert_type(Secret("db", transform=int).value, int)
+assert_type(get_secret("db"), str)
+assert_type(get_secret("db", transform=len), int)
+assert_type(metrics.flush(), None)
