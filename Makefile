@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYENV ?= $(or $(PYENV_ROOT),$(HOME)/.pyenv)
+OLDEST := boto3==1.34.0 cachetools==5.3.0 wrapt==1.15.0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint fast pythons clean
+.PHONY: demo test lint fast pythons oldest clean
 
 demo: $(VENV)/.local
 	@$(BIN)/python examples/orders/demo.py
@@ -25,12 +27,22 @@ lint: $(VENV)/.lint
 
 # The fast tests on every other Python that is installed here.
 pythons:
-	@for minor in 10 11 12 13; do \
-	  python=$$(command -v python3.$$minor) && $$python -c pass 2>/dev/null || continue; \
-	  $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, '$$minor'))' || continue; \
-	  echo "== Python 3.$$minor"; \
-	  $(MAKE) --no-print-directory fast VENV=.venv-3.$$minor PYTHON=$$python || exit 1; \
+	@for minor in 10 11 12 13 14; do \
+	  for python in python3.$$minor $(PYENV)/versions/3.$$minor.*/bin/python; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, '$$minor'))' 2>/dev/null || continue; \
+	    echo "== Python 3.$$minor"; \
+	    $(MAKE) --no-print-directory fast VENV=.venv-3.$$minor PYTHON=$$python || exit 1; \
+	    break; \
+	  done; \
 	done
+
+# The fast tests with the oldest dependencies that setup.cfg admits.
+oldest: $(VENV)-oldest/.test
+	$(VENV)-oldest/bin/python -m pip install -q -q $(OLDEST)
+	$(MAKE) --no-print-directory fast VENV=$(VENV)-oldest
+
+$(VENV)-oldest/.test:
+	@$(MAKE) --no-print-directory $@ VENV=$(VENV)-oldest
 
 clean:
 	rm -rf .venv* build dist *.egg-info

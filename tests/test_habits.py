@@ -1,0 +1,115 @@
+"""Habits that a reader relies on, held by a test instead of by good will."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+
+from helpers import ROOT
+
+TOP_LEVEL = {
+    ".ci",
+    ".gitignore",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "benchmarks",
+    "examples",
+    "lambda_ext",
+    "pyproject.toml",
+    "setup.cfg",
+    "tests",
+}
+
+
+def sources(folder, ending=".py"):
+    """Yield (relative path, text) of every file below a folder."""
+    for place, _, files in os.walk(os.path.join(ROOT, folder)):
+        for file in files:
+            if file.endswith(ending):
+                path = os.path.join(place, file)
+                with open(path, encoding="utf-8") as opened:
+                    yield os.path.relpath(path, ROOT), opened.read()
+
+
+def test_every_test_states_its_claim():
+    """Each test function and class under tests/ has a docstring of a sentence."""
+    silent = []
+    for path, text in sources("tests"):
+        if os.path.basename(path) == "api.py":
+            continue
+        for node in ast.walk(ast.parse(text)):
+            named = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (
+                node.name.startswith(("test_", "Test"))
+            )
+            if named and not (ast.get_docstring(node) or "").strip():
+                silent.append(f"{path}: {node.name}")
+
+    assert silent == []
+
+
+def test_no_test_sleeps_to_be_right():
+    """Only the helper that waits for other processes may sleep."""
+    sleeping = [
+        path
+        for path, text in sources("tests")
+        if re.search(r"^\s*(time\.)?sleep\(", text, re.M)
+        and os.path.basename(path) != "helpers.py"
+    ]
+
+    assert sleeping == []
+
+
+def test_every_module_says_what_lives_here():
+    """Each file of the package opens with a docstring."""
+    silent = [
+        path
+        for path, text in sources("lambda_ext")
+        if text.strip() and not ast.get_docstring(ast.parse(text))
+    ]
+
+    assert silent == []
+
+
+def test_every_public_definition_is_documented():
+    """What has no leading underscore in a public module has a docstring."""
+    silent = []
+    for path, text in sources("lambda_ext"):
+        if "__init__" in path or os.sep + "local" + os.sep in path:
+            continue
+        for node in ast.parse(text).body:
+            if (
+                isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+                and not node.name.startswith("_")
+                and not ast.get_docstring(node)
+            ):
+                silent.append(f"{path}: {node.name}")
+
+    assert silent == []
+
+
+def test_nothing_is_left_for_later():
+    """Open ends are finished or explained, not marked."""
+    marks = re.compile(r"\b(TO" + "DO|FIX" + "ME|XX" + "X|raise NotImplementedError)")
+    marked = [
+        f"{path}: {found.group()}"
+        for folder in ("lambda_ext", "tests", "benchmarks", "examples")
+        for path, text in sources(folder)
+        for found in [marks.search(text)]
+        if found
+    ]
+
+    assert marked == []
+
+
+def test_top_level_holds_what_it_should():
+    """The top level of the repository has no drawer for odds and ends."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    names = {line.split("/")[0] for line in listed.stdout.splitlines()}
+
+    assert names <= TOP_LEVEL

@@ -1,0 +1,62 @@
+"""The README is true: its snippets run and its table is the code's."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from helpers import ROOT
+
+import lambda_ext
+from lambda_ext import config
+
+with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as _file:
+    README = _file.read()
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_first_snippet_is_ten_lines():
+    """The first thing a reader sees fits into ten lines of code."""
+    lines = [line for line in SNIPPETS[0].splitlines() if line.strip()]
+
+    assert len(lines) <= 10
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_snippet_compiles(number):
+    """Each Python snippet is Python, and names only what lambda_ext has."""
+    compile(SNIPPETS[number], "README.md", "exec")
+    for module, names in re.findall(
+        r"from (lambda_ext[.\w]*) import (.+)", SNIPPETS[number]
+    ):
+        for name in names.split("#")[0].split(","):
+            imported = __import__(module, fromlist=[name.strip()])
+            assert getattr(imported, name.strip())
+    for name in re.findall(r"\blambda_ext\.(\w+)", SNIPPETS[number]):
+        assert getattr(lambda_ext, name)
+
+
+def test_commands_stand_in_the_first_screen():
+    """Whoever opens the README sees both commands without scrolling."""
+    screen = "\n".join(README.splitlines()[:30])
+
+    assert "make demo" in screen
+    assert "make test" in screen
+
+
+def test_options_table_is_the_code():
+    """The table of options has a row for each, with its variable and default."""
+    for option in config.OPTIONS.values():
+        row = f"| `{option.name}` | `{option.env}` | {shown(option.default)} | {option.meaning} |"
+        assert row in README
+
+
+def shown(default):
+    """Return a default as the table prints it."""
+    if isinstance(default, frozenset):
+        return "none of them"
+    if isinstance(default, float):
+        return f"{default:g}"
+    return {None: "not set", False: "false", True: "true"}.get(default, str(default))
