@@ -47,12 +47,14 @@ class SourceError(LambdaExtError):
     *key* is what the caller asked for, *source* where it was asked
     ("secrets_manager", "parameter_store", ...), *code* the error code of AWS
     ("" where there is none) and *transient* whether asking again may help.
+    *retry_after_s* is for how many seconds AWS asked not to be asked again.
     """
 
     key: str
     source: str
     code: str
     transient: bool
+    retry_after_s: float | None = None
 
     def __init__(
         self,

@@ -1,0 +1,1 @@
+"""The two ways to AWS: a light client of our own, and boto3."""

@@ -1,0 +1,227 @@
+"""
+What AWS's error codes mean: one table for both ways, and one judge.
+
+A code that is not in the table is judged by its HTTP status.  No message
+quotes a body that was not understood, since it might hold a value.
+
+Source: the errors of the seven operations in their service models, and
+"Common Error Types",
+https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html
+"""
+
+from __future__ import annotations
+
+from ..exceptions import (
+    AccessDeniedError,
+    ConfigurationError,
+    NotFoundError,
+    SourceError,
+    SourceTimeoutError,
+    ThrottledError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+SOURCES = {  # endpoint prefix -> SourceError.source
+    "secretsmanager": "secrets_manager",
+    "ssm": "parameter_store",
+    "appconfigdata": "appconfig",
+}
+
+# AWS did not take the credentials: worth one more try with new ones.
+EXPIRED = frozenset(
+    (
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+    )
+)
+# AWS did not take the time of signing: worth one more try with its time.
+SKEWED = frozenset(
+    (
+        "InvalidSignatureException",
+        "RequestExpired",
+        "RequestInTheFuture",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    )
+)
+
+_NOT_FOUND = """
+    ParameterNotFound ParameterVersionNotFound ResourceNotFoundException
+"""
+_DENIED = """
+    AccessDenied AccessDeniedException IncompleteSignature
+    IncompleteSignatureException MissingAuthenticationToken
+    MissingAuthenticationTokenException NotAuthorized NotAuthorizedException
+    OptInRequired UnauthorizedOperation
+    DecryptionFailure InvalidKeyId KMSAccessDeniedException KMSDisabledException
+    KMSInvalidStateException KMSNotFoundException
+"""
+_THROTTLED = """
+    BandwidthLimitExceeded KMSThrottlingException LimitExceededException
+    PriorRequestNotComplete RequestLimitExceeded RequestThrottled
+    RequestThrottledException SlowDown ThrottledException Throttling
+    ThrottlingException TooManyRequestsException
+"""
+_BROKEN = """
+    InternalError InternalFailure InternalServerError InternalServerException
+    InternalServiceError InternalServiceErrorException ServiceUnavailable
+    ServiceUnavailableException
+"""
+_SLOW = """
+    RequestTimeout RequestTimeoutException
+"""
+_WRONG = """
+    BadRequestException InvalidFilterKey InvalidFilterOption InvalidFilterValue
+    InvalidNextToken InvalidNextTokenException InvalidParameterException
+    InvalidRequestException UnknownOperationException ValidationError
+    ValidationException
+"""
+_CLASSES: dict[str, tuple[type[SourceError], bool]] = {
+    code: (cls, transient)
+    for cls, transient, codes in (
+        (NotFoundError, False, _NOT_FOUND.split()),
+        (AccessDeniedError, False, _DENIED.split()),
+        (AccessDeniedError, False, EXPIRED),
+        (AccessDeniedError, False, SKEWED),
+        (ThrottledError, True, _THROTTLED.split()),
+        (SourceError, True, _BROKEN.split()),
+        (SourceTimeoutError, True, _SLOW.split()),
+        (SourceError, False, _WRONG.split()),
+    )
+    for code in codes
+}
+_REASONS: dict[type[SourceError], str] = {  # natively, ParameterNotFound is empty
+    AccessDeniedError: "the role may not read it, or not use its KMS key",
+    NotFoundError: "there is none of this name, version or label in this region",
+}
+
+
+def is_transient(exc: BaseException) -> bool:
+    """
+    Say whether *exc* may pass by itself: the only judge of stale-if-error.
+
+    True for throttling, 5xx, time-outs and network errors; of other people's
+    sources, for the time-outs and broken connections that Python knows.
+    """
+    if isinstance(exc, SourceError):
+        return exc.transient
+    return isinstance(exc, (ConnectionError, TimeoutError))
+
+
+def from_code(
+    code: str, text: str, *, service: str, key: str, status: int = 0
+) -> SourceError:
+    """
+    Return the error that means *code*, or *status* if the code is unknown.
+
+    *text* is AWS's own message, *key* what was asked for.  The codes of the
+    entries in ``Errors`` of BatchGetSecretValue come here as well.
+    """
+    code = code.rpartition("#")[2].partition(":")[0]  # "com.amazonaws.x#Code:http:.."
+    cls, transient = _CLASSES.get(code) or _by_status(status)
+    text = text.strip() or _REASONS.get(cls, "AWS gave no reason")
+    return cls(
+        f"{_subject(service, key)}: {code or f'HTTP status {status}'}: {text}",
+        key=key,
+        source=SOURCES.get(service, service),
+        code=code,
+        transient=transient,
+    )
+
+
+def unreadable(reason: str, *, service: str, key: str) -> SourceError:
+    """Return the error for an answer that is none; it may pass."""
+    return SourceError(
+        f"{_subject(service, key)}: the answer could not be read: {reason}",
+        key=key,
+        source=SOURCES.get(service, service),
+        transient=True,
+    )
+
+
+def unreachable(reason: str, *, service: str, key: str) -> SourceError:
+    """Return the error for a connection that failed or broke; it may pass."""
+    return SourceError(
+        f"{_subject(service, key)}: AWS could not be reached: {reason}",
+        key=key,
+        source=SOURCES.get(service, service),
+        transient=True,
+    )
+
+
+def too_late(reason: str, *, service: str, key: str) -> SourceTimeoutError:
+    """Return the error for an answer that did not come in time."""
+    return SourceTimeoutError(
+        f"{_subject(service, key)}: {reason}",
+        key=key,
+        source=SOURCES.get(service, service),
+        transient=True,
+    )
+
+
+def no_region() -> ConfigurationError:
+    """Return the error for a service without a place."""
+    return ConfigurationError(
+        "no AWS region is set: set AWS_REGION, as Lambda does, or"
+        " AWS_DEFAULT_REGION, or pass session= or client="
+    )
+
+
+def no_credentials(detail: str = "") -> ConfigurationError:
+    """Return the error for a process that cannot sign."""
+    return ConfigurationError(
+        "no AWS credentials were found: give the function a role, or set"
+        " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" + (detail and f" ({detail})")
+    )
+
+
+def key_of(parameters: Mapping[str, Any]) -> str:
+    """Return what a request asks for, as it is to be named in a message."""
+    for name in ("SecretId", "Name", "Path"):
+        if name in parameters:
+            return str(parameters[name])
+    for name in ("SecretIdList", "Names"):
+        if name in parameters:
+            return ", ".join(map(str, parameters[name]))
+    words = [
+        parameters.get(name + "Identifier", "")
+        for name in ("Application", "Environment", "ConfigurationProfile")
+    ]
+    return "/".join(map(str, words)) if any(words) else ""
+
+
+def problems(answer: Mapping[str, Any]) -> str:
+    """Return AppConfig's details of a BadRequestException, as " (x: Expired)"."""
+    details = answer.get("Details")
+    invalid = details.get("InvalidParameters") if isinstance(details, dict) else None
+    if not isinstance(invalid, dict):
+        return ""
+    words = [
+        f"{name}: {detail.get('Problem')}"
+        for name, detail in sorted(invalid.items())
+        if isinstance(detail, dict)
+    ]
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _subject(service: str, key: str) -> str:
+    what = {"secretsmanager": "secret", "ssm": "parameter"}.get(service)
+    if what is None:
+        return f"configuration {key!r}" if key else service
+    return f"{what} {key!r}" if key else service
+
+
+def _by_status(status: int) -> tuple[type[SourceError], bool]:
+    if status == 429:
+        return ThrottledError, True
+    if status in (401, 403):
+        return AccessDeniedError, False
+    if status == 408:
+        return SourceTimeoutError, True
+    return SourceError, status >= 500

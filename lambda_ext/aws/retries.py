@@ -1,0 +1,145 @@
+"""
+One call of one operation: as often as it helps, as long as there is time.
+
+Guarantees
+    A call never outlasts its budget: `BUDGET_S`, what the caller grants, or
+    what is left of the invocation, whichever is least.
+    Tried again are throttling, 5xx, time-outs and broken connections, after a
+    random part of a growing pause (full jitter), or after what AWS asks for
+    with Retry-After.  No pause is begun that the budget would not outlast.
+    When a freeze lay in between, one more try is made, whatever the error: it
+    was signed before the freeze and sent, or answered, after it.
+
+Threads
+    No state but the constants; any number of calls may run at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..exceptions import SourceError
+from ..lifecycle import clock
+from . import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+CONNECT_S = 1.0  # a connection inside a region takes milliseconds, or fails
+READ_S = 3.0  # likewise an answer; Lambda's default time-out is 3 s
+BUDGET_S = 6.0  # of a whole call: twice within the 10 s of INIT is too much
+RESERVE_S = 0.2  # of the invocation, for doing something about a failure
+ATTEMPTS = 3
+PAUSE_S = 0.1  # doubled at each retry; on average half of it is waited
+LONGEST_PAUSE_S = 2.0
+
+# What an answer must have, or it is none: botocore gives {} for garbage.
+_ESSENTIAL = {
+    "GetSecretValue": ("ARN", "Name", "SecretString", "SecretBinary"),
+    "BatchGetSecretValue": ("SecretValues", "Errors"),
+    "GetParameter": ("Parameter",),
+    "GetParameters": ("Parameters", "InvalidParameters"),
+    "GetParametersByPath": ("Parameters",),
+    "StartConfigurationSession": ("InitialConfigurationToken",),
+    "GetLatestConfiguration": ("NextPollConfigurationToken",),
+}
+
+sleep = time.sleep  # replaced by tests, which do not
+
+
+class Retrying:
+    """The half of a transport that both ways share."""
+
+    __slots__ = ("__weakref__", "attempts", "service")
+
+    def __init__(self, service: str, attempts: int = ATTEMPTS) -> None:
+        self.service = service
+        self.attempts = attempts
+
+    def call(
+        self,
+        operation: str,
+        parameters: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Call *operation*; see `transport.Transport.call`."""
+        ends_at = clock.monotonic() + budget(deadline_s)
+        generation = clock.generation
+        thawed = False
+        retry = 0
+        while True:
+            left_s = ends_at - clock.monotonic()
+            if left_s <= 0:
+                raise errors.too_late(
+                    "there was no time left to ask AWS",
+                    service=self.service,
+                    key=errors.key_of(parameters),
+                )
+            try:
+                answer = self.attempt(operation, parameters, left_s)
+                return self._checked(operation, parameters, answer)
+            except SourceError as exc:
+                clock.sync()
+                if clock.generation != generation:
+                    generation = clock.generation
+                    # The time that was granted was measured before the freeze.
+                    ends_at = clock.monotonic() + budget(deadline_s)
+                    if not thawed:
+                        thawed = True
+                        continue
+                pause_s = exc.retry_after_s
+                if pause_s is None:
+                    pause_s = jitter(retry)
+                retry += 1
+                late = clock.monotonic() + pause_s >= ends_at
+                if not exc.transient or retry >= self.attempts or late:
+                    raise
+            sleep(pause_s)
+
+    def attempt(
+        self, operation: str, parameters: Mapping[str, Any], left_s: float
+    ) -> dict[str, Any]:
+        """Ask AWS once, within *left_s* seconds."""
+        raise NotImplementedError
+
+    def _checked(
+        self, operation: str, parameters: Mapping[str, Any], answer: dict[str, Any]
+    ) -> dict[str, Any]:
+        essential = _ESSENTIAL.get(operation, ())
+        if essential and not any(name in answer for name in essential):
+            raise errors.unreadable(
+                f"it has no {' or '.join(essential)}",
+                service=self.service,
+                key=errors.key_of(parameters),
+            )
+        return answer
+
+
+def budget(deadline_s: float | None = None) -> float:
+    """Return how many seconds a call that begins now may take."""
+    granted_s = BUDGET_S if deadline_s is None else min(deadline_s, BUDGET_S)
+    remaining_s = clock.remaining()
+    if remaining_s is None:
+        return granted_s
+    return min(granted_s, max(remaining_s - RESERVE_S, remaining_s / 2))
+
+
+def jitter(retry: int) -> float:
+    """Return the seconds to wait before the retry of this number, from 0."""
+    longest_s = min(PAUSE_S * 2.0**retry, LONGEST_PAUSE_S)
+    # Not `random`: it costs 3 ms to import, and all that are restored from one
+    # snapshot would draw the same numbers.
+    return longest_s * int.from_bytes(os.urandom(4), "big") / 2**32
+
+
+def retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for; None if none."""
+    if header is None:
+        return None
+    header = header.strip()
+    # Its other form, a date, is not used by these services.
+    return float(header) if header.isascii() and header.isdigit() else None

@@ -1,0 +1,334 @@
+"""The way to AWS through boto3."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+
+import boto3
+import botocore.exceptions
+import pytest
+from botocore.awsrequest import AWSResponse
+from helpers import python
+
+from lambda_ext import exceptions
+from lambda_ext.aws import boto, retries, transport
+from lambda_ext.lifecycle import phases
+
+ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:db-AbCdEf"
+
+
+class Raw:
+    """The body of an answer, as botocore wants to read it."""
+
+    def __init__(self, body):
+        self.body = body
+
+    def stream(self, *args, **kwargs):
+        yield self.body
+
+    def read(self, amount=None):
+        body, self.body = self.body, b""
+        return body
+
+
+def answering(way, *answers):
+    """Have *way*'s client get (status, headers, body) instead of the network."""
+    left = list(answers)
+    seen = []
+
+    def before_send(request, **kwargs):
+        seen.append(request)
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        status, headers, body = answer
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return AWSResponse(request.url, status, headers, Raw(raw))
+
+    way.client().meta.events.register("before-send", before_send)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    monkeypatch.setattr(retries, "sleep", lambda seconds: None)
+
+
+@pytest.fixture(name="secrets")
+def _secrets():
+    return transport.transport("secretsmanager")
+
+
+def test_answer_comes_in_boto3_shape(secrets):
+    """Text and bytes arrive as boto3 gives them."""
+    answering(secrets, (200, {}, {"ARN": ARN, "SecretBinary": "AAH/"}))
+
+    answer = secrets.call("GetSecretValue", {"SecretId": "db"})
+
+    assert b"\x00\x01\xff" == answer["SecretBinary"]
+
+
+def test_configuration_is_bytes_not_a_stream():
+    """A document of AppConfig's can be read twice."""
+    way = transport.transport("appconfigdata")
+    headers = {"Next-Poll-Configuration-Token": "t", "Content-Type": "text/plain"}
+    answering(way, (200, headers, b"hello"))
+
+    answer = way.call("GetLatestConfiguration", {"ConfigurationToken": "s"})
+
+    assert b"hello" == answer["Configuration"]
+
+
+def test_service_error_becomes_ours_with_its_cause(secrets):
+    """A missing secret raises NotFoundError from botocore's own error."""
+    body = {"__type": "ResourceNotFoundException", "Message": "Can't find it."}
+    answering(secrets, (400, {}, body))
+
+    with pytest.raises(exceptions.NotFoundError) as caught:
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+    assert "secret 'db': ResourceNotFoundException: Can't find it." == str(caught.value)
+    assert isinstance(caught.value.__cause__, botocore.exceptions.ClientError)
+    assert ("secrets_manager", "db") == (caught.value.source, caught.value.key)
+
+
+def test_throttling_is_tried_again_by_us_and_not_by_botocore(secrets):
+    """Three attempts reach the wire, and Retry-After was understood."""
+    body = {"__type": "ThrottlingException", "message": "Rate exceeded"}
+    seen = answering(secrets, (400, {"retry-after": "0"}, body))
+
+    with pytest.raises(exceptions.ThrottledError) as caught:
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+    assert retries.ATTEMPTS == len(seen)
+    assert 0.0 == caught.value.retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("cause", "cls"),
+    [
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="https://a?t=1"),
+         exceptions.SourceTimeoutError),
+        (botocore.exceptions.ConnectTimeoutError(endpoint_url="https://a?t=1"),
+         exceptions.SourceTimeoutError),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="https://a?t=1"),
+         exceptions.SourceError),
+        (botocore.exceptions.ConnectionClosedError(endpoint_url="https://a?t=1"),
+         exceptions.SourceError),
+        (botocore.exceptions.SSLError(endpoint_url="https://a?t=1", error="bad"),
+         exceptions.SourceError),
+        (botocore.exceptions.HTTPClientError(error="t=1"), exceptions.SourceError),
+        (botocore.exceptions.ProxyConnectionError(proxy_url="https://a?t=1"),
+         exceptions.SourceError),
+        (botocore.exceptions.MetadataRetrievalError(error_msg="t=1"),
+         exceptions.SourceError),
+        (TypeError("t=1"), exceptions.SourceError),
+    ],
+)  # fmt: skip
+def test_network_error_passes_and_quotes_nothing(secrets, cause, cls):
+    """What the network does is transient, of our class, without a query."""
+    answering(secrets, cause)
+
+    with pytest.raises(exceptions.SourceError) as caught:
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+    assert cls is type(caught.value)
+    assert caught.value.transient
+    assert cause is caught.value.__cause__
+    assert "t=1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"a"', b"", b"\xff", b"null"])
+def test_garbage_is_an_error_that_passes(secrets, body):
+    """A body that is no answer is never taken for one, nor quoted."""
+    answering(secrets, (200, {}, body))
+
+    with pytest.raises(exceptions.SourceError) as caught:
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+    assert caught.value.transient
+
+
+def test_missing_region_says_what_to_set(monkeypatch, secrets):
+    """Without a region the error names the variables that give one."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+    with pytest.raises(exceptions.ConfigurationError, match="AWS_REGION") as caught:
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+    assert isinstance(caught.value.__cause__, botocore.exceptions.NoRegionError)
+
+
+def test_region_of_lambda_is_enough(monkeypatch, secrets):
+    """AWS_REGION alone, which boto3 does not read, is taken."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+    assert "eu-west-3" == secrets.scope[1]
+
+
+def test_missing_credentials_say_what_to_set(monkeypatch, secrets):
+    """Without credentials the error names what gives them."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+    with pytest.raises(exceptions.ConfigurationError, match="AWS_ACCESS_KEY_ID"):
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+
+
+def test_profile_that_is_not_there_is_a_configuration_error(monkeypatch, secrets):
+    """What boto3 itself cannot be configured with is told as that."""
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+    with pytest.raises(exceptions.ConfigurationError, match="nobody"):
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+
+
+def test_endpoint_that_is_no_url_is_a_configuration_error(monkeypatch, secrets):
+    """A mistyped AWS_ENDPOINT_URL is told as that."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+    with pytest.raises(exceptions.ConfigurationError, match="nonsense"):
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+
+
+def test_operation_unknown_to_an_old_boto3_says_so(secrets):
+    """An operation that this boto3 lacks asks for a newer boto3."""
+    with pytest.raises(exceptions.ConfigurationError, match="upgrade boto3"):
+        secrets.call("GetSecretValueOfTheFuture", {"SecretId": "db"})
+
+
+def test_silent_server_is_left_at_the_deadline(monkeypatch):
+    """A server that accepts and never answers costs the deadline, not 60 s."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SSM", f"http://127.0.0.1:{port}")
+        way = transport.transport("ssm", session=boto3.session.Session())
+
+        with pytest.raises(exceptions.SourceTimeoutError, match=r"within 0\.2"):
+            way.call("GetParameter", {"Name": "/a"}, deadline_s=0.2)
+
+
+def test_given_client_is_used_as_it_is():
+    """A client of the user's own is called, and is not closed by us."""
+    client = boto3.client("ssm", region_name="ap-south-1")
+    way = transport.transport("ssm", client=client)
+    answering(way, (200, {}, {"Parameter": {"Name": "/a", "Value": "1"}}))
+
+    transport.reset()
+
+    assert client is way.client()
+    assert "1" == way.call("GetParameter", {"Name": "/a"})["Parameter"]["Value"]
+
+
+def test_given_session_makes_the_client():
+    """Region and credentials come from the session of the user's own."""
+    session = boto3.session.Session("AKID", "SECRET", region_name="ap-south-1")
+    way = transport.transport("secretsmanager", session=session)
+
+    endpoint = "https://secretsmanager.ap-south-1.amazonaws.com"
+    assert ("secretsmanager", "ap-south-1", endpoint, "AKID") == way.scope
+
+
+def test_scope_tells_apart_what_may_answer_differently():
+    """Another region, another key or another provider is another scope."""
+
+    def scope(key, region):
+        session = boto3.session.Session(key, "SECRET", region_name=region)
+        return transport.transport("ssm", session=session).scope
+
+    assert scope("A", "eu-west-1") == scope("A", "eu-west-1")
+    assert 3 == len(
+        {scope("A", "eu-west-1"), scope("B", "eu-west-1"), scope("A", "eu-west-2")}
+    )
+
+
+def test_refreshable_credentials_are_known_by_identity():
+    """Credentials that change by themselves stay one identity."""
+    client = boto3.client("ssm")
+    marker = object()
+    client._request_signer._credentials = marker
+
+    assert marker is boto.scope_of("ssm", client)[3]
+
+
+def test_one_way_per_service_is_shared(secrets):
+    """Everybody without a client of his own uses the same way."""
+    assert secrets is transport.transport("secretsmanager")
+    assert secrets is not transport.transport("ssm")
+
+
+def test_unknown_service_is_refused():
+    """A service that has no table of operations is told as that."""
+    with pytest.raises(exceptions.ConfigurationError, match="secretsmanager, ssm"):
+        transport.transport("s3")
+
+
+def test_client_is_made_once_by_many_threads(secrets, monkeypatch):
+    """Threads that come together wait for one client."""
+    from helpers import run_threads
+
+    made = []
+    real = boto._new_client
+    monkeypatch.setattr(
+        boto, "_new_client", lambda *args: made.append(1) or real(*args)
+    )
+
+    clients = run_threads(8, lambda index: secrets.client())
+
+    assert 1 == len(set(map(id, clients))) == len(made)
+
+
+def test_snapshot_closes_and_the_next_call_connects_anew(secrets):
+    """No connection is carried into a snapshot or out of it."""
+    before = secrets.client()
+
+    phases.call(phases.SNAPSHOT)
+
+    assert before is not secrets.client()
+
+
+def test_forked_child_has_a_client_and_locks_of_its_own(secrets):
+    """What was held at the fork does not block the child."""
+    before = secrets.client()
+    secrets._lock.acquire()
+    transport._lock.acquire()
+
+    phases.call(phases.FORK)
+
+    assert before is not secrets.client()
+    assert secrets is transport.transport("secretsmanager")
+
+
+def test_trace_context_follows_onto_the_thread(secrets):
+    """What instrumentation keeps in context variables is seen by botocore."""
+    import contextvars
+
+    trace = contextvars.ContextVar("trace")
+    trace.set("root")
+    seen = []
+    answering(secrets, (200, {}, {"ARN": ARN}))
+    secrets.client().meta.events.register(
+        "before-call",
+        lambda **kwargs: seen.append((trace.get(), threading.get_ident())),
+    )
+
+    secrets.call("GetSecretValue", {"SecretId": "db"}, deadline_s=2.0)
+
+    assert [("root", seen[0][1])] == seen
+    assert threading.get_ident() != seen[0][1]
+
+
+@pytest.mark.process
+def test_boto3_is_not_loaded_before_it_is_called():
+    """Choosing a way through boto3 loads neither boto3 nor botocore."""
+    done = python(
+        "from lambda_ext.aws import transport\n"
+        "import sys\n"
+        "transport.transport('ssm')\n"
+        "print([m for m in ('boto3', 'botocore') if m in sys.modules])"
+    )
+
+    assert "[]" == done.stdout.strip(), done.stderr

@@ -1,0 +1,179 @@
+"""What AWS's error codes mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from lambda_ext import exceptions
+from lambda_ext.aws import errors
+
+OPERATIONS = {
+    "secretsmanager": ("GetSecretValue", "BatchGetSecretValue"),
+    "ssm": ("GetParameter", "GetParameters", "GetParametersByPath"),
+    "appconfigdata": ("StartConfigurationSession", "GetLatestConfiguration"),
+}
+THROTTLED = exceptions.ThrottledError
+DENIED = exceptions.AccessDeniedError
+MISSING = exceptions.NotFoundError
+OTHER = exceptions.SourceError
+EXPECTED = {  # every error in the service models of the operations that we use
+    "BadRequestException": (OTHER, False),
+    "DecryptionFailure": (DENIED, False),
+    "InternalServerError": (OTHER, True),
+    "InternalServerException": (OTHER, True),
+    "InternalServiceError": (OTHER, True),
+    "InvalidFilterKey": (OTHER, False),
+    "InvalidFilterOption": (OTHER, False),
+    "InvalidFilterValue": (OTHER, False),
+    "InvalidKeyId": (DENIED, False),
+    "InvalidNextToken": (OTHER, False),
+    "InvalidNextTokenException": (OTHER, False),
+    "InvalidParameterException": (OTHER, False),
+    "InvalidRequestException": (OTHER, False),
+    "ParameterNotFound": (MISSING, False),
+    "ParameterVersionNotFound": (MISSING, False),
+    "ResourceNotFoundException": (MISSING, False),
+    "ThrottlingException": (THROTTLED, True),
+}
+COMMON = {  # and what any service may answer
+    "AccessDeniedException": (DENIED, False),
+    "ExpiredTokenException": (DENIED, False),
+    "InvalidSignatureException": (DENIED, False),
+    "RequestLimitExceeded": (THROTTLED, True),
+    "RequestTimeout": (exceptions.SourceTimeoutError, True),
+    "ServiceUnavailable": (OTHER, True),
+    "UnrecognizedClientException": (DENIED, False),
+    "ValidationException": (OTHER, False),
+}
+
+
+def modelled():
+    """Return every error code of the seven operations in botocore's models."""
+    from botocore.session import Session
+
+    session = Session()
+    codes = set()
+    for service, operations in OPERATIONS.items():
+        model = session.get_service_model(service)
+        for operation in operations:
+            for shape in model.operation_model(operation).error_shapes:
+                codes.add(shape.error_code)
+    return codes
+
+
+def test_table_knows_every_code_of_the_service_models():
+    """No error of an operation that we use falls through to its status."""
+    assert set(EXPECTED) == modelled()
+
+
+@pytest.mark.parametrize("code", sorted(EXPECTED | COMMON))
+def test_code_gives_the_class_that_fits(code):
+    """A code becomes one class, passing or not, and keeps its facts."""
+    cls, transient = (EXPECTED | COMMON)[code]
+
+    error = errors.from_code(code, "Why.", service="ssm", key="/a", status=400)
+
+    assert cls is type(error)
+    assert transient is error.transient
+    assert (code, "/a", "parameter_store") == (error.code, error.key, error.source)
+    assert str(error) == f"parameter '/a': {code}: Why."
+
+
+@pytest.mark.parametrize(
+    ("status", "cls", "transient"),
+    [
+        (400, OTHER, False),
+        (401, DENIED, False),
+        (403, DENIED, False),
+        (404, OTHER, False),
+        (408, exceptions.SourceTimeoutError, True),
+        (429, THROTTLED, True),
+        (500, OTHER, True),
+        (503, OTHER, True),
+    ],
+)
+def test_unknown_code_is_judged_by_its_status(status, cls, transient):
+    """A code that nobody has heard of is taken for what its status says."""
+    error = errors.from_code("Brandnew", "", service="ssm", key="a", status=status)
+
+    assert (cls, transient) == (type(error), error.transient)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        "ParameterNotFound",
+        "com.amazonaws.ssm#ParameterNotFound",
+        "ParameterNotFound:http://internal.amazon.com/coral/com.amazonaws.ssm/",
+    ],
+)
+def test_code_may_come_with_a_namespace_or_an_address(wire):
+    """The three forms in which AWS writes a code mean the same."""
+    error = errors.from_code(wire, "", service="ssm", key="a")
+
+    assert "ParameterNotFound" == error.code
+    assert "there is none of this name" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (exceptions.ThrottledError("a", transient=True), True),
+        (exceptions.SourceTimeoutError("a"), False),
+        (exceptions.NotFoundError("a"), False),
+        (exceptions.ConfigurationError("a"), False),
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (OSError(), False),
+        (ValueError(), False),
+    ],
+)
+def test_only_what_may_pass_is_transient(error, transient):
+    """The judge of stale-if-error goes by the flag, or by Python's classes."""
+    assert transient is errors.is_transient(error)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "key"),
+    [
+        ({"SecretId": "a", "VersionStage": "AWSPREVIOUS"}, "a"),
+        ({"Name": "/a:3", "WithDecryption": True}, "/a:3"),
+        ({"Names": ["/a", "/b"]}, "/a, /b"),
+        ({"SecretIdList": ["a"]}, "a"),
+        ({"Path": "/a"}, "/a"),
+        (
+            {
+                "ApplicationIdentifier": "shop",
+                "EnvironmentIdentifier": "prod",
+                "ConfigurationProfileIdentifier": "flags",
+            },
+            "shop/prod/flags",
+        ),
+        ({"ConfigurationToken": "opaque"}, ""),
+    ],
+)
+def test_key_names_what_was_asked_for(parameters, key):
+    """A message names the secret, the parameter or the profile, no token."""
+    assert key == errors.key_of(parameters)
+
+
+def test_details_of_a_bad_request_say_what_is_wrong_with_the_token():
+    """An expired token of AppConfig's can be told from a corrupted one."""
+    answer = {
+        "Reason": "InvalidParameters",
+        "Details": {
+            "InvalidParameters": {"ConfigurationToken": {"Problem": "Expired"}}
+        },
+    }
+
+    assert " (ConfigurationToken: Expired)" == errors.problems(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"Details": None}, {"Details": {"InvalidParameters": [1]}},
+     {"Details": {"InvalidParameters": {"a": 1}}}],
+)  # fmt: skip
+def test_details_that_are_none_add_nothing(answer):
+    """Details of a shape that we do not know leave the message as it is."""
+    assert "" == errors.problems(answer)
