@@ -98,12 +98,11 @@ class Boto(retries.Retrying):
 
 def scope_of(service: str, client: Any) -> tuple[object, ...]:
     """Return what the answers of *client* depend on besides the request."""
-    credentials = getattr(
-        getattr(client, "_request_signer", None), "_credentials", None
-    )
-    identity = credentials
-    if type(credentials).__name__ == "Credentials":  # the static kind
-        identity = identity.access_key
+    signer = getattr(client, "_request_signer", None)
+    credentials: Any = getattr(signer, "_credentials", None)
+    # The static kind has no identity but the key; the others renew themselves.
+    static = type(credentials).__name__ == "Credentials"
+    identity = credentials.access_key if static else credentials
     meta = client.meta
     return (service, meta.region_name, meta.endpoint_url, identity)
 

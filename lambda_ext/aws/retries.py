@@ -100,11 +100,13 @@ class Retrying:
                     raise
             sleep(pause_s)
 
-    def attempt(
-        self, operation: str, parameters: Mapping[str, Any], left_s: float
-    ) -> dict[str, Any]:
-        """Ask AWS once, within *left_s* seconds."""
-        raise NotImplementedError
+    if TYPE_CHECKING:  # what each way does in its own manner
+
+        def attempt(
+            self, operation: str, parameters: Mapping[str, Any], left_s: float
+        ) -> dict[str, Any]:
+            """Ask AWS once, within *left_s* seconds."""
+            ...
 
     def _checked(
         self, operation: str, parameters: Mapping[str, Any], answer: dict[str, Any]
