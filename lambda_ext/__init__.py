@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from .invocation import handler as handler
     from .invocation import start as start
     from .lifecycle.phases import on_shutdown as on_shutdown
+    from .metrics.recorder import Metrics as Metrics
     from .values.handles import Secret as Secret
     from .values.handles import get_secret as get_secret
 else:
     # Public name -> the module that defines it.  Nothing is imported until
     # the name is first used; tests/test_cold_start.py holds what that costs.
     _HOME = {
+        "Metrics": ".metrics.recorder",
         "Secret": ".values.handles",
         "configure": ".config",
         "get_secret": ".values.handles",
@@ -46,6 +48,7 @@ else:
 
 
 __all__ = (
+    "Metrics",
     "Secret",
     "configure",
     "exceptions",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import threading
 
 from .exceptions import ConfigurationError
@@ -119,6 +120,28 @@ def text(value: Any) -> str | None:
     return value
 
 
+def namespace(value: Any) -> str | None:
+    """Return *value* as a namespace that CloudWatch takes from us."""
+    name = text(value)
+    if name is not None and (
+        not re.fullmatch(r"[A-Za-z0-9._/#:-]{1,255}", name) or name.startswith("AWS/")
+    ):
+        msg = "expected up to 255 of A-Z a-z 0-9 . - _ / # : and not AWS/ in front"
+        raise ConfigurationError(msg)
+    return name
+
+
+def label(value: Any) -> str | None:
+    """Return *value* as the value of a dimension."""
+    name = text(value)
+    if name is not None and not (
+        len(name) <= 1024 and name.isascii() and name.isprintable()
+    ):
+        msg = "expected up to 1024 printable ASCII characters"
+        raise ConfigurationError(msg)
+    return name
+
+
 def parts(value: Any) -> frozenset[str]:
     """Return *value*, "a,b" or an iterable, as a set of names in `PARTS`."""
     names = value.split(",") if isinstance(value, str) else list(value)
@@ -144,14 +167,14 @@ OPTIONS = {
         Option(
             "namespace",
             None,
-            text,
+            namespace,
             "the CloudWatch namespace of metrics; else the function's name",
             (Fallback("POWERTOOLS_METRICS_NAMESPACE"),),
         ),
         Option(
             "service",
             None,
-            text,
+            label,
             "the value of the dimension 'service'; else the function's name",
             (Fallback("POWERTOOLS_SERVICE_NAME"),),
         ),

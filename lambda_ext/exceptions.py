@@ -103,7 +103,17 @@ class DecodeError(LambdaExtError, ValueError):
 
 
 class MetricError(LambdaExtError, ValueError):
-    """A metric was refused; raised only in strict mode, else counted."""
+    """
+    A metric was refused; raised only in strict mode, else counted.
+
+    *reason* is the word under which it would have been counted ("unit", ...).
+    """
+
+    reason: str
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ExtensionError(LambdaExtError):
