@@ -1,0 +1,1 @@
+"""Development only: run a handler on this machine as Lambda would."""

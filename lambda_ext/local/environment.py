@@ -1,0 +1,366 @@
+"""
+One execution environment: its processes, and the order in which things happen.
+
+    initialise ─▶ (restore) ─▶ invoke ─▶ freeze ─▶ thaw ─▶ invoke ... ─▶ teardown
+
+Guarantees
+    The caller has its answer as soon as the runtime has posted it; what
+    follows (the runtime's ``/next``, the extensions that take INVOKE) only
+    delays the freeze and the next invocation.
+    An environment that was torn down never comes back: a reset is a new one.
+
+Threads
+    ``changed`` guards all state of the environment and wakes all who wait.
+    Only the emulator's invocation thread and `teardown` start phases.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .agents import Agent, Agents
+from .outcomes import ExtensionEnd, InitReport, RestoreReport, Shutdown
+from .processes import Process
+from .variables import RUNTIME_ONLY, version
+from .workers import ManyWorkers, OneWorker, Work
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+
+    from .outcomes import Budgets
+    from .processes import Note
+
+ACCOUNT = "123456789012"
+PAUSE_AFTER_THAW = 0.02  # seconds until SIGTERM: the runtime is awake by then
+
+
+class Interrupted(Exception):
+    """A phase cannot go on: failure, timeout or ending (somebody shuts down)."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays the same from one environment to the next."""
+
+    command: list[str]
+    task_root: str
+    variables: dict[str, str]
+    function_name: str
+    region: str
+    handler: str
+    timeout_s: float
+    init_type: str
+    budgets: Budgets
+    freeze: bool
+    term_before_thaw: bool
+    extensions_dir: str | None
+    max_concurrency: int | None
+
+
+class Environment:
+    """From the first process to the last."""
+
+    def __init__(
+        self, settings: Settings, changed: threading.Condition, note: Note
+    ) -> None:
+        self.settings = settings
+        self.changed = changed
+        self.instances = settings.init_type == "lambda-managed-instances"
+        self.snap_start = settings.init_type == "snap-start"
+        self.frozen = False
+        self.gone = False
+        self.fatal: str | None = None  # why it cannot go on
+        self.runtime: Process | None = None
+        self.agents = Agents(changed, instances=self.instances, gone=lambda: self.gone)
+        self.workers = (ManyWorkers if self.instances else OneWorker)(
+            changed, gone=lambda: self.gone, close_registration=self._close_registration
+        )
+        self._note = note
+        self._extensions: dict[Process, Agent] = {}
+        self._ending = False
+        self.shutdown: Shutdown | None = None  # how it ended
+
+    def _close_registration(self) -> None:
+        self.agents.open = False
+
+    @property
+    def processes(self) -> Iterator[Process]:
+        """The runtime and the external extensions that were started."""
+        if self.runtime is not None:
+            yield self.runtime
+        yield from self._extensions
+
+    def about(self, *, account: bool) -> dict[str, str]:
+        """Return what an extension is told when it registers."""
+        told = {
+            "functionName": self.settings.function_name,
+            "functionVersion": version(self.settings.init_type),
+            "handler": self.settings.handler,
+        }
+        if account:
+            told["accountId"] = ACCOUNT
+        return told
+
+    @property
+    def arn(self) -> str:
+        """The function's name in full."""
+        s = self.settings
+        return f"arn:aws:lambda:{s.region}:{ACCOUNT}:function:{s.function_name}"
+
+    # The phases.
+
+    def initialise(self, phase: str, deadline: float) -> InitReport:
+        """Start everything and wait until all have asked for work."""
+        began = time.monotonic()
+        status = "success"
+        try:
+            self._start_extensions()
+            self._await(self.agents.all_registered, deadline)
+            self._start_runtime()
+            self._await(lambda: self.workers.ready() or self.workers.parked(), deadline)
+            self._await(self.agents.all_ready, deadline)
+        except Interrupted as exc:
+            status = exc.status
+        error = self.workers.init_error
+        error_type = self.agents.first_error or self.fatal
+        if error is not None:
+            error_type = error.headers.get("Lambda-Runtime-Function-Error-Type")
+            status = "error" if status == "failure" else status
+        return InitReport(
+            status,
+            phase,
+            self.settings.init_type,
+            time.monotonic() - began,
+            None if status == "success" else error_type,
+            error.body if error is not None else None,
+        )
+
+    def restore(self, deadline: float) -> RestoreReport:
+        """Let the parked runtime go on, and wait until it asks for work."""
+        began = time.monotonic()
+        status = "success"
+        self.thaw()
+        with self.changed:
+            self.workers.restore()
+        try:
+            self._await(self.workers.ready, deadline)
+        except Interrupted as exc:
+            status = exc.status
+        error = self.workers.restore_error
+        error_type = self.fatal
+        if error is not None:
+            error_type = error.headers.get("Lambda-Runtime-Function-Error-Type")
+            status = "error" if status == "failure" else status
+        return RestoreReport(
+            status,
+            time.monotonic() - began,
+            None if status == "success" else error_type,
+            error.body if error is not None else None,
+        )
+
+    def begin(self, work: Work) -> None:
+        """Hand an invocation to the extensions that take it and to the runtime."""
+        self.thaw()
+        work.headers["Lambda-Runtime-Invoked-Function-Arn"] = self.arn
+        with self.changed:
+            if not self.instances:
+                self.agents.tell(
+                    "INVOKE",
+                    {
+                        "deadlineMs": work.deadline_ms,
+                        "requestId": work.id,
+                        "invokedFunctionArn": self.arn,
+                        "tracing": {
+                            "type": "X-Amzn-Trace-Id",
+                            "value": work.trace_id,
+                        },
+                    },
+                )
+            self.workers.offer(work)
+
+    def await_answer(self, work: Work, deadline: float) -> None:
+        """Wait until the runtime has posted its response."""
+        self._await(lambda: work.status is not None, deadline)
+
+    def await_rest(self, deadline: float) -> None:
+        """Wait for what follows the response, before the freeze."""
+        self._await(self.workers.ready, deadline)
+        self._await(lambda: self.agents.all_ready("INVOKE"), deadline)
+
+    def freeze(self) -> None:
+        """Stop every process; afterwards all they wrote has been noted."""
+        if self.instances or self.gone:
+            return
+        self.frozen = True
+        for process in self.processes:
+            process.stop()
+        self.drain()
+
+    def thaw(self) -> None:
+        """Let every process go on."""
+        self.frozen = False
+        for process in self.processes:
+            process.signal(signal.SIGCONT)
+
+    def drain(self) -> None:
+        """Return when all that the processes wrote so far has been noted."""
+        for process in self.processes:
+            process.drain()
+
+    # The end.
+
+    def end(self) -> None:
+        """Make whoever waits for a phase give up."""
+        with self.changed:
+            self._ending = True
+            self.changed.notify_all()
+
+    def wait_gone(self, work: Work) -> None:
+        """Wait until *work* is answered after all, or can no longer be."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.gone or work.status is not None)
+
+    def teardown(self, reason: str | None) -> Shutdown:
+        """End every process as Lambda does; without a reason, at once."""
+        self.end()
+        self._close_registration()
+        budget, share = self.settings.budgets.shutdown(
+            internal=reason is not None and self.agents.registered(internal=True),
+            external=reason is not None and self.agents.registered(internal=False),
+            instances=self.instances,
+        )
+        began = time.monotonic()
+        signalled = budget > 0 and self._terminate()
+        killed = self._end_runtime(time.monotonic() + share)
+        duration = time.monotonic() - began
+        extensions = self._end_extensions(str(reason), began + budget)
+        for process in self.processes:
+            process.close()
+        with self.changed:
+            self.gone = True
+            self.changed.notify_all()
+        return Shutdown(
+            str(reason),
+            budget,
+            share,
+            None if self.runtime is None else self.runtime.exit_status,
+            signalled,
+            killed,
+            duration,
+            extensions,
+        )
+
+    def _terminate(self) -> bool:
+        """Send SIGTERM to the runtime, if it still runs."""
+        frozen = self.frozen
+        early = frozen and self.settings.term_before_thaw
+        runtime = self.runtime
+        if runtime is None or runtime.over:
+            self.thaw()
+            return False
+        if early:
+            runtime.signal(signal.SIGTERM)
+        self.thaw()
+        if not early:
+            if frozen:
+                time.sleep(PAUSE_AFTER_THAW)
+            runtime.signal(signal.SIGTERM)
+        return True
+
+    def _end_runtime(self, deadline: float) -> bool:
+        """Wait for the runtime's end; return whether it had to be killed."""
+        runtime = self.runtime
+        if runtime is None:
+            return False
+        with self.changed:
+            left = max(0.0, deadline - time.monotonic())
+            if self.changed.wait_for(lambda: runtime.over, left):
+                return False
+        runtime.signal(signal.SIGKILL)
+        runtime.wait()
+        return True
+
+    def _end_extensions(self, reason: str, deadline: float) -> tuple[ExtensionEnd, ...]:
+        deadline_ms = int((time.time() + deadline - time.monotonic()) * 1000)
+        killed = set()
+        with self.changed:
+            self.agents.tell_shutdown(reason, deadline_ms)
+        for process, agent in self._extensions.items():
+            left = max(0.0, deadline - time.monotonic())
+            if not process.wait(left if "SHUTDOWN" in agent.events else 0.0):
+                killed.add(process)
+                process.signal(signal.SIGKILL)
+        for process in self._extensions:
+            process.wait()
+        return tuple(
+            ExtensionEnd(
+                agent.name, agent.notified, process.exit_status, process in killed
+            )
+            for process, agent in self._extensions.items()
+        )
+
+    # Processes.
+
+    def _start_extensions(self) -> None:
+        folder = self.settings.extensions_dir
+        variables = {
+            name: value
+            for name, value in self.settings.variables.items()
+            if name not in RUNTIME_ONLY
+        }
+        for name in sorted(os.listdir(folder)) if folder else ():
+            path = os.path.join(str(folder), name)
+            if not os.path.isfile(path):
+                continue
+            with self.changed:
+                agent = self.agents.launched(name)
+                try:
+                    process = self._process([path], variables, (name, name))
+                except OSError:
+                    self.fatal = "Extension.LaunchError"
+                    return
+                self._extensions[process] = agent
+
+    def _start_runtime(self) -> None:
+        with self.changed:
+            self.runtime = self._process(
+                self.settings.command, self.settings.variables, ("stdout", "stderr")
+            )
+
+    def _process(
+        self, command: list[str], variables: dict[str, str], sources: tuple[str, str]
+    ) -> Process:
+        return Process(
+            command,
+            env=variables,
+            cwd=self.settings.task_root,
+            sources=sources,
+            changed=self.changed,
+            note=self._note,
+            ended=self._ended,
+        )
+
+    def _ended(self, process: Process) -> None:
+        kind = "Extension.Crash" if process in self._extensions else "Runtime.ExitError"
+        self.fatal = self.fatal or self.agents.first_error or kind
+
+    def _await(self, condition: Callable[[], Any], deadline: float) -> None:
+        with self.changed:
+            while not condition():
+                if self._ending:
+                    raise Interrupted("ending")
+                if self.fatal is not None:
+                    raise Interrupted("failure")
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Interrupted("timeout")
+                self.changed.wait(left)

@@ -1,0 +1,169 @@
+"""
+Processes of the environment: started in a group of their own, read to the end.
+
+Threads
+    Each pipe has a reader and each process a watcher.  A reader takes bytes
+    off its pipe only under ``changed``, so that whoever holds it and sees an
+    empty pipe knows that everything written so far has been noted.
+
+    The watcher leaves the dead process unreaped until `close()`: as long as
+    its id is taken, a signal to its group cannot reach somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Note = Callable[[str, bytes, bool], Callable[[], None]]
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+
+class Process:
+    """
+    One process group of the environment.
+
+    Args:
+        note:
+            Called under *changed* with source, line and whether it is complete;
+            what it returns is called without the lock.
+
+        ended: Called under *changed* when the process has ended.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str | None,
+        sources: tuple[str, str],
+        changed: threading.Condition,
+        note: Note,
+        ended: Callable[[Process], None],
+    ) -> None:
+        self.exit_status: int | None = None
+        self._changed = changed
+        self._note = note
+        self._popen = subprocess.Popen(  # noqa: S603  what the user wants to run
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # a group, whose id is the process's
+        )
+        self.pid = self._popen.pid
+        self._stop, self._stopped = os.pipe()
+        assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
+        self._open = {
+            self._popen.stdout.fileno(): 0,
+            self._popen.stderr.fileno(): 0,
+        }  # pipe -> bytes taken off it
+        self._threads = [
+            threading.Thread(
+                target=self._read, args=(fd, source), name="emulator-lines", daemon=True
+            )
+            for fd, source in zip(tuple(self._open), sources, strict=True)
+        ]
+        self._threads.append(
+            threading.Thread(
+                target=self._watch, args=(ended,), name="emulator-watch", daemon=True
+            )
+        )
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Has it ended, and everybody else who could write to its pipes?"""
+        return self.exit_status is not None and not self._open
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the process's end; return whether it came in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.exit_status is not None, timeout)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def stop(self) -> None:
+        """Stop the group and return when the process has stopped or ended."""
+        self.signal(signal.SIGSTOP)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def drain(self) -> None:
+        """Return when all that is now in the pipes has been noted."""
+        with self._changed:
+            goals = {fd: taken + _pending(fd) for fd, taken in self._open.items()}
+            self._changed.wait_for(
+                lambda: all(self._open.get(fd, n) >= n for fd, n in goals.items())
+            )
+
+    def close(self) -> None:
+        """Kill what is left of the group, note its last lines, and reap it."""
+        self.signal(signal.SIGKILL)
+        self._threads[-1].join()
+        self.drain()
+        # Somebody may have left the group and hold the pipe open.
+        os.write(self._stopped, b"x")
+        for thread in self._threads:
+            thread.join()
+        with self._popen:  # closes the pipes
+            self._popen.wait()
+        os.close(self._stop)
+        os.close(self._stopped)
+
+    def _read(self, fd: int, source: str) -> None:
+        rest = b""
+        while True:
+            readable = select.select([fd, self._stop], [], [])[0]
+            with self._changed:
+                data = os.read(fd, 65536) if fd in readable else b""
+                *lines, rest = (rest + data).split(b"\n")
+                callbacks = [self._note(source, line, True) for line in lines]
+                if data:
+                    self._open[fd] += len(data)
+                else:
+                    if rest:
+                        callbacks.append(self._note(source, rest, False))
+                    del self._open[fd]
+                self._changed.notify_all()
+            for callback in callbacks:
+                callback()
+            if not data:
+                return
+
+    def _watch(self, ended: Callable[[Process], None]) -> None:
+        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        assert result is not None
+        by_itself = result.si_code == os.CLD_EXITED
+        with self._changed:
+            self.exit_status = result.si_status if by_itself else -result.si_status
+            ended(self)
+            self._changed.notify_all()
+
+
+def _pending(fd: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    buffer = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, buffer)
+    return int.from_bytes(buffer, sys.byteorder)

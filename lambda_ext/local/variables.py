@@ -1,0 +1,106 @@
+"""The environment variables that Lambda sets for a runtime and its extensions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What external extensions do not get:
+# https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+RUNTIME_ONLY = (
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_LOG_FORMAT",
+    "AWS_LAMBDA_LOG_LEVEL",
+    "LAMBDA_TASK_ROOT",
+    "LAMBDA_RUNTIME_DIR",
+    "_HANDLER",
+)
+
+
+def inherited() -> dict[str, str]:
+    """Return this process's variables, without its AWS account and its Lambda."""
+    foreign = ("AWS_", "_LAMBDA_", "_X_AMZN_", "LAMBDA_TASK_", "LAMBDA_RUNTIME_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(foreign) and name != "_HANDLER"
+    }
+
+
+def lambdas_own(
+    *,
+    handler: str,
+    task_root: str,
+    execution_env: str | None,
+    function_name: str,
+    memory_mb: int,
+    region: str,
+    init_type: str,
+    max_concurrency: int | None,
+) -> dict[str, str]:
+    """Return the variables that Lambda adds, except the address of its API."""
+    variables = {
+        "_HANDLER": handler,
+        "LAMBDA_TASK_ROOT": task_root,
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "AWS_LAMBDA_FUNCTION_NAME": function_name,
+        "AWS_LAMBDA_FUNCTION_VERSION": version(init_type),
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
+        "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/" + function_name,
+        "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": init_type,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SESSION_TOKEN": "testing",
+        "TZ": ":UTC",
+    }
+    if execution_env is not None:
+        variables["AWS_EXECUTION_ENV"] = execution_env
+    if max_concurrency is not None:
+        variables["AWS_LAMBDA_MAX_CONCURRENCY"] = str(max_concurrency)
+        variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+    return variables
+
+
+def version(init_type: str) -> str:
+    """Return the function's version; only published ones have snapshots."""
+    return "1" if init_type == "snap-start" else "$LATEST"
+
+
+def apply(
+    base: dict[str, str], changes: Mapping[str, str | None] | None
+) -> dict[str, str]:
+    """Return *base* with *changes*; None takes a variable away."""
+    merged: dict[str, str | None] = {**base, **(changes or {})}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def execution_env_of(python: str) -> str:
+    """Return the AWS_EXECUTION_ENV of the managed runtime with that Python."""
+    if python == sys.executable:
+        major, minor = sys.version_info[:2]
+        return f"AWS_Lambda_python{major}.{minor}"
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return "AWS_Lambda_python" + _ask(python, code)
+
+
+def has_runtime_client(python: str) -> bool:
+    """Return whether awslambdaric is installed for that Python."""
+    code = "import importlib.util as u; print(u.find_spec('awslambdaric') is not None)"
+    return _ask(python, code) == "True"
+
+
+def _ask(python: str, code: str) -> str:
+    result = subprocess.run(  # noqa: S603  the Python that the user named
+        [python, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return result.stdout.strip()
