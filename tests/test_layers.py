@@ -48,6 +48,7 @@ ROWS = {
         "metrics.buffer",
         "aws.*",
         "lifecycle.runtime_api",
+        "lifecycle.signals",
         "lifecycle.shutdown",
         "lifecycle.deadline",
         "lifecycle.snapstart",

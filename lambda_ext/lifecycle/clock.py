@@ -22,6 +22,8 @@ Generations
 
 Threads
     Every write is under ``_lock``; readers read one attribute and take none.
+    The lock is re-entrant, and what is written under it are absolute values:
+    a signal handler may ask for the time in the middle of a `sync`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 STEP_S = 0.05  # a smaller growth of the lead is slewing, not a freeze
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _run_time: Callable[[], float] = time.monotonic
 _wall_time: Callable[[], float] = time.time
 _lead = time.time() - time.monotonic()
@@ -50,6 +52,11 @@ generation = 0
 def now() -> float:
     """Return house time in seconds; about the epoch, never going back."""
     return monotonic() + _lead
+
+
+def run_time() -> float:
+    """Return run time in seconds, for budgets; a freeze may not count."""
+    return _run_time()
 
 
 def wall() -> float:
@@ -84,14 +91,15 @@ def sync() -> float:
     """
     global _lead, generation
     with _lock:
-        grown = _wall_time() - _run_time() - _lead
-        if grown < STEP_S:
+        before = _lead
+        found = _wall_time() - _run_time()
+        if found - before < STEP_S:
             return 0.0
-        _lead += grown
+        _lead = max(found, _lead)
         generation += 1
     for watcher in _watchers:
         watcher()
-    return grown
+    return found - before
 
 
 def begin_invocation(remaining_s: float | None = None) -> None:
@@ -138,7 +146,7 @@ def watch(watcher: Callable[[], None]) -> None:
 def forked() -> None:
     """Replace the lock, which another thread may have held at the fork."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 def install(clock: Clock | None) -> None:

@@ -44,6 +44,7 @@ _log = logging.getLogger("lambda_ext")
 _lock = threading.Lock()
 _listeners: dict[str, tuple[tuple[int, Listener], ...]] = {}
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
+ended = dict.fromkeys(PHASES, 0)  # how often it ended
 failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
 _follows_forks = False
 
@@ -76,19 +77,32 @@ def listeners(phase: str) -> tuple[tuple[int, Listener], ...]:
 def call(phase: str, *args: Any) -> None:
     """Call everybody who listens to *phase*; never raises an Exception."""
     calls[phase] += 1
-    for _, listener in _listeners.get(phase, ()):
-        try:
-            listener(*args)
-        except Exception:
-            failed(phase, listener)
+    try:
+        for _, listener in _listeners.get(phase, ()):
+            try:
+                listener(*args)
+            except Exception:
+                failed(phase, listener)
+    finally:
+        ended[phase] += 1
 
 
 def failed(phase: str, listener: Listener) -> None:
     """Log and count the exception that *listener* is just raising."""
     failures[phase] += 1
+    _log.warning(
+        "lambda_ext.listener_failed phase=%s listener=%s",
+        phase,
+        name_of(listener),
+        exc_info=True,
+    )
+
+
+def name_of(listener: Listener) -> str:
+    """Return what to call *listener* in a log line."""
+    module = getattr(listener, "__module__", "")
     name = getattr(listener, "__qualname__", type(listener).__qualname__)
-    _log.warning("lambda_ext.listener_failed phase=%s listener=%s", phase, name,
-                 exc_info=True)  # fmt: skip
+    return f"{module}.{name}" if module else str(name)
 
 
 def reset() -> None:
@@ -96,6 +110,7 @@ def reset() -> None:
     with _lock:
         _listeners.clear()
         calls.update(dict.fromkeys(PHASES, 0))
+        ended.update(dict.fromkeys(PHASES, 0))
         failures.update(dict.fromkeys(PHASES, 0))
 
 
@@ -115,15 +130,18 @@ if TYPE_CHECKING:
     def on_shutdown(*, priority: int = USER) -> Callable[[F], F]: ...
 
 
-def on_shutdown(listener: Any = None, /, *, priority: int = USER) -> Any:
+def on_shutdown(
+    listener: F | None = None, /, *, priority: int = USER
+) -> F | Callable[[F], F]:
     """
     Call the decorated function, without arguments, when Lambda shuts us down.
 
     It runs once: on SIGTERM, on a thread of this library and inside its
     budget of 300 ms (a function time-out included), or at interpreter exit.
     Low *priority* first (0 is the flush of metrics, 50 the default, 90 what
-    uses the network), then in order of registration.  What it raises is
-    logged and stops nothing else.
+    uses the network), then in order of registration.  The time left is shared
+    equally: one that takes longer than its share is left behind.  What it
+    raises is logged and stops nothing else.  A forked child does not call it.
 
     Lambda sends SIGTERM only to an environment with a registered extension:
     decorate a handler with `lambda_ext.handler` or call `lambda_ext.start()`
@@ -132,7 +150,12 @@ def on_shutdown(listener: Any = None, /, *, priority: int = USER) -> Any:
     Source: Lambda runtime environment, "Shutdown phase",
     https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
     """
-    if listener is None:
-        return lambda function: on_shutdown(function, priority=priority)
-    listen(SHUTDOWN, listener, priority=priority)
-    return listener
+    return _decorate(SHUTDOWN, listener, priority)
+
+
+def _decorate(phase: str, listener: F | None, priority: int) -> F | Callable[[F], F]:
+    def decorate(function: F) -> F:
+        listen(phase, function, priority=priority)
+        return function
+
+    return decorate if listener is None else decorate(listener)

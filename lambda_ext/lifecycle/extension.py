@@ -1,0 +1,227 @@
+"""
+The internal extension: what makes Lambda send us SIGTERM at all.
+
+Lambda kills an environment without extensions outright.  With one that is
+registered, even for no event, SIGTERM comes first and leaves 300 to 500 ms.
+
+Guarantees
+    `register` is synchronous, for registration closes when the handler module
+    has been imported and a thread would lose that race.  It takes about 1 ms,
+    and a second at most: an Extensions API that refuses, hangs, is absent or
+    answers nonsense costs one log line and the shutdown hook, nothing else.
+    After a 200 the one ``/event/next`` is sent before `register` returns, for
+    Lambda waits for it before INIT ends.  It is answered never (we subscribe
+    to no event), is never repeated, and a daemon thread waits for it in C.
+    ``/init/error`` and ``/exit/error`` are never called: with the process
+    alive they hang the environment.
+
+The name
+    Names are unique in an environment.  Where ours is taken, somebody is
+    registered, which is what SIGTERM needs: the second import and all but one
+    worker of a managed instance rest on the first.  A file of our name in
+    /opt/extensions is an external extension: to register would be to act as
+    that one, so we don't.
+
+Source: Lambda Extensions API,
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+
+from ..exceptions import ExtensionError
+from . import clock, phases, runtime_api
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
+NAME = "lambda_ext"
+FOLDER = "/opt/extensions"
+TIMEOUT_S = 1.0  # for the whole registration; AWS answers within 1 ms
+
+_log = logging.getLogger("lambda_ext")
+
+
+class Status:
+    """
+    Where the registration stands; a snapshot.
+
+    *state* is "none" (not tried), "registered", "shared" (somebody of our
+    name is, which serves as well), "refused" (by Lambda), "unreachable",
+    "ended" (``/event/next`` was answered, which it should never be) or
+    "forked" (this is a child of the registered process).  *error_type* is
+    AWS's, "" where it has none; *duration_s* what registering took, in
+    seconds.
+    """
+
+    __slots__ = ("duration_s", "error_type", "name", "reason", "state")
+
+    def __init__(
+        self,
+        state: str = "none",
+        *,
+        reason: str = "",
+        error_type: str = "",
+        duration_s: float = 0.0,
+    ) -> None:
+        self.name = NAME
+        self.state = state
+        self.reason = reason
+        self.error_type = error_type
+        self.duration_s = duration_s
+
+    def __repr__(self) -> str:
+        """Show the state, and the reason when there is one."""
+        reason = f" {self.reason!r}" if self.reason else ""
+        return f"<extension.Status {self.state}{reason}>"
+
+
+_status = Status()
+_connection: socket | None = None
+
+
+def status() -> Status:
+    """Return where the registration stands."""
+    return _status
+
+
+def register() -> None:
+    """Register with the Extensions API, once per process; never raises."""
+    global _status
+    if _status.state != "none":
+        return
+    address = os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
+    begun_at = clock.run_time()
+    try:
+        _join(address)
+    except ExtensionError as exc:
+        taken = exc.error_type == "Extension.InvalidExtensionState"
+        _status = Status(
+            "shared" if taken else "refused",
+            reason=str(exc),
+            error_type=exc.error_type,
+        )
+    except Exception as exc:
+        _status = Status("unreachable", reason=f"{type(exc).__name__}: {exc}")
+    else:
+        _status = Status("registered")
+    _status.duration_s = clock.run_time() - begun_at
+    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
+    if _status.state == "registered":
+        _park()
+    else:
+        _report(_status)
+
+
+def _join(address: str) -> None:
+    """Register, and ask for the event that never comes."""
+    global _connection
+    if os.path.lexists(os.path.join(FOLDER, NAME)):
+        # What AWS would answer, had the file registered before us.
+        msg = f"{FOLDER}/{NAME} is an external extension of the same name"
+        raise ExtensionError(msg, error_type="Extension.InvalidExtensionState")
+    reply = runtime_api.call(
+        address,
+        "POST",
+        "/extension/register",
+        {"Lambda-Extension-Name": NAME, "Content-Type": "application/json"},
+        b'{"events":[]}',
+        timeout_s=TIMEOUT_S,
+    )
+    _check(reply)
+    identifier = reply.headers.get("lambda-extension-identifier", "")
+    if not identifier:
+        msg = "the answer names no Lambda-Extension-Identifier"
+        raise runtime_api.ProtocolError(msg)
+    _connection = runtime_api.send(
+        address,
+        "GET",
+        "/extension/event/next",
+        {"Lambda-Extension-Identifier": identifier},
+        timeout_s=TIMEOUT_S,
+    )
+
+
+def _check(reply: runtime_api.Reply) -> None:
+    """Raise what AWS answered instead of 200, in its own words."""
+    if reply.status == 200:
+        return
+    error_type = message = ""
+    try:
+        body = json.loads(reply.body)
+        error_type = str(body.get("errorType", ""))
+        message = str(body.get("errorMessage", ""))
+    except (ValueError, AttributeError):
+        pass  # not AWS's JSON; the status says it
+    msg = f"{message or 'no reason given'} (HTTP {reply.status})"
+    raise ExtensionError(msg, error_type=error_type)
+
+
+def _park() -> None:
+    """Wait for the event that never comes, so that its refusal is noticed."""
+    thread = threading.Thread(
+        target=_wait, args=(_connection,), name="lambda_ext_extension", daemon=True
+    )
+    # Without a thread to spare, the request stands all the same.
+    with contextlib.suppress(RuntimeError):
+        thread.start()
+
+
+def _wait(connection: socket) -> None:
+    """Read the answer to ``/event/next``; it ends with the process."""
+    global _status
+    try:
+        _check(runtime_api.receive(connection, deadline_at=None))
+        reason, error_type = "Lambda sent an event that nobody asked for", ""
+    except ExtensionError as exc:
+        reason, error_type = str(exc), exc.error_type
+    except Exception as exc:
+        reason, error_type = f"{type(exc).__name__}: {exc}", ""
+    if connection is not _connection:
+        return  # reset, or a fork of another thread
+    duration_s = _status.duration_s
+    _status = Status(
+        "ended", reason=reason, error_type=error_type, duration_s=duration_s
+    )
+    if error_type:  # a refusal; else the API has gone, and so shall we
+        _report(_status)
+
+
+def _report(found: Status) -> None:
+    """Log, once, why there may be no SIGTERM."""
+    level = logging.WARNING
+    if found.state == "shared" and os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
+        level = logging.DEBUG  # one worker of N registers: as it should be
+    _log.log(
+        level,
+        "lambda_ext.extension_%s name=%s error_type=%s reason=%s",
+        found.state,
+        found.name,
+        found.error_type or "-",
+        found.reason,
+    )
+
+
+def _forked() -> None:
+    """Let go of the parent's connection; it stays open in the parent."""
+    global _connection, _status
+    if _connection is not None:
+        _connection.close()
+        _connection = None
+    if _status.state != "none":
+        _status = Status("forked", reason="a child of the registered process")
+
+
+def reset() -> None:
+    """Forget the registration, as if this were just imported."""
+    global _connection, _status
+    connection, _connection = _connection, None
+    _status = Status()
+    if connection is not None:
+        runtime_api.hang_up(connection)

@@ -1,0 +1,276 @@
+"""
+What is done at the end: on SIGTERM, and when the interpreter exits.
+
+    SIGTERM ─▶ (signals) ─▶ our thread: essential ─▶ listeners ─▶ network
+               ─▶ the user's own SIGTERM handler ─▶ stdout ─▶ os._exit
+    exit    ─▶ atexit, the second path: the listeners, and Python goes on
+
+Guarantees
+    It is done once, whichever path comes first; the other waits for it.
+    Every listener runs on a thread of its own: one that hangs, raises or
+    exits costs its share of the budget and nothing else.  A share is what is
+    left, divided by those who are still to come; what one does not use, the
+    next ones have.  Only ``os._exit`` ends the process: ``sys.exit`` would
+    join the thread in which the runtime client waits, which never ends.
+
+The user's own SIGTERM handler
+    Called once, after the flush, on our thread, as ``handler(SIGTERM, None)``;
+    the code of a SystemExit becomes the exit status.  What only works in the
+    main thread (`signal.signal`, an asyncio loop) does not work in it.
+    One that replaced ours since `signals.rearm` is Python's to run in the main
+    thread: it gets the rest of the budget to do so.
+
+Budget
+    How long Lambda waits before SIGKILL is documented as 300 ms with external
+    extensions and 500 ms with internal ones alone; code of AWS's that is
+    public takes 30 % of 500.  Hence all in 300 ms, the essential in 150.
+    A worker of a managed instance has 600 ms; the request in flight comes
+    first there, for nobody has asked to break it off.
+
+Source: Lambda runtime environment, "Shutdown phase",
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html;
+Extensions API,
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+
+from . import clock, phases, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+BUDGET_S = 0.3  # from the signal to os._exit
+ESSENTIAL_S = 0.15  # of which for listeners of priority ESSENTIAL
+IN_FLIGHT_S = 0.25  # on managed instances, before that: the current request
+STREAMS_S = 0.02  # for flushing stdout and stderr, at the very end
+POLL_S = 0.001
+
+_log = logging.getLogger("lambda_ext")
+_exit = os._exit
+
+
+class Status:
+    """
+    How SIGTERM is seen, and what became of the end; a snapshot.
+
+    *path* is "wakeup_fd", "chained" (the same, and somebody else's wakeup fd
+    is served), "handler_only" or "off", with the *reason*; *begun* is None,
+    "sigterm" or "exit"; *abandoned* counts listeners that used up their share.
+    """
+
+    __slots__ = ("abandoned", "begun", "path", "reason")
+
+    def __init__(
+        self, path: str, reason: str, begun: str | None, abandoned: int
+    ) -> None:
+        self.path = path
+        self.reason = reason
+        self.begun = begun
+        self.abandoned = abandoned
+
+    def __repr__(self) -> str:
+        """Show the path, and the reason when there is one."""
+        reason = f" {self.reason!r}" if self.reason else ""
+        return f"<shutdown.Status {self.path}{reason}>"
+
+
+_once = threading.Lock()  # whoever gets it does the work; never released
+_done = threading.Event()
+_begun: str | None = None
+abandoned = 0
+
+rearm = signals.rearm
+
+
+def status() -> Status:
+    """Return how SIGTERM is seen, and what became of the end."""
+    return Status(signals.path, signals.reason, _begun, abandoned)
+
+
+def install() -> None:
+    """Be called on SIGTERM; only inside Lambda, where somebody else sends it."""
+    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
+    signals.install(_terminate)
+
+
+def _terminate() -> None:
+    """End this process.  On our thread, when SIGTERM has come."""
+    deadline_at = clock.run_time() + BUDGET_S
+    code = 0
+    try:
+        if _begin("sigterm"):
+            if os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
+                _until(_between_invocations, clock.run_time() + IN_FLIGHT_S)
+                deadline_at = clock.run_time() + BUDGET_S
+            code = _finish(deadline_at)
+        else:
+            # At exit, or in a second SIGTERM: let the first be done with it.
+            _done.wait(max(deadline_at - clock.run_time(), 0))
+    finally:
+        _exit(code)
+
+
+def at_exit() -> None:
+    """Call the shutdown listeners at interpreter exit, unless SIGTERM did."""
+    if _begin("exit"):
+        drain()
+        _done.set()
+    else:
+        # Finalisation would stop our thread in the middle of the flush.
+        _done.wait(BUDGET_S)
+
+
+def _begin(path: str) -> bool:
+    global _begun
+    if not _once.acquire(blocking=False):
+        return False
+    _begun = path
+    return True
+
+
+def _finish(deadline_at: float) -> int:
+    """Flush, call the user's own handler, flush stdout; return the status."""
+    handler = signals.previous()
+    ours = not signals.replaced() and callable(handler)
+    code: list[int] = []
+
+    def call_handler() -> None:
+        try:
+            handler(signals.SIGTERM, None)  # type: ignore[operator, misc]  # callable
+        except SystemExit as exc:
+            code.append(_exit_code(exc))
+
+    drain(deadline_at - STREAMS_S - clock.run_time(), call_handler if ours else None)
+    _until(_flushed, deadline_at - STREAMS_S)
+    if (signals.forward() or signals.replaced()) and not _between_invocations():
+        _until(_between_invocations, deadline_at - STREAMS_S)
+    _bounded(_flush_streams, STREAMS_S)
+    _done.set()
+    return code[0] if code else 0
+
+
+def drain(budget_s: float = BUDGET_S, last: Callable[[], object] | None = None) -> None:
+    """
+    Call the shutdown listeners in order, then *last*, within *budget_s* seconds.
+
+    Those of priority ESSENTIAL share the first half, the rest what is left.
+    """
+    global abandoned
+    phases.calls[phases.SHUTDOWN] += 1
+    begun_at = clock.run_time()
+    entries = phases.listeners(phases.SHUTDOWN)
+    essential = [call for priority, call in entries if priority <= phases.ESSENTIAL]
+    others = [call for priority, call in entries if priority > phases.ESSENTIAL]
+    if last is not None:
+        others.append(last)
+    hung: list[Any] = []
+    for group, end_s in (
+        (essential, min(ESSENTIAL_S, budget_s)),
+        (others, budget_s),
+    ):
+        for index, listener in enumerate(group):
+            left_s = begun_at + end_s - clock.run_time()
+            if not _bounded(listener, left_s / (len(group) - index)):
+                hung.append(listener)
+    if hung:
+        abandoned += len(hung)
+        _bounded(lambda: _report(hung), STREAMS_S)
+
+
+def _bounded(listener: Callable[[], object], share_s: float) -> bool:
+    """Call *listener*; say whether it was done after *share_s* seconds."""
+    done: list[bool] = []
+
+    def body() -> None:
+        try:
+            listener()
+        except BaseException:
+            phases.failed(phases.SHUTDOWN, listener)
+        done.append(True)
+
+    thread = threading.Thread(target=body, name="lambda_ext_shutdown", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads, or the interpreter is ending
+        body()
+    else:
+        thread.join(max(share_s, 0))
+    return bool(done)
+
+
+def _report(hung: list[Any]) -> None:
+    for listener in hung:
+        _log.warning(
+            "lambda_ext.listener_abandoned phase=%s listener=%s",
+            phases.SHUTDOWN,
+            phases.name_of(listener),
+        )
+
+
+def _exit_code(exc: SystemExit) -> int:
+    """Return the status that Python would exit with for *exc*."""
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code & 0xFF
+    print(exc.code, file=sys.stderr)  # noqa: T201  as Python does
+    return 1
+
+
+def _between_invocations() -> bool:
+    """Say whether no decorated handler is running, nor its answer on its way."""
+    if signals.idle is not None:
+        return signals.idle
+    return phases.calls[phases.INVOKE] <= phases.calls[phases.RESPONSE]
+
+
+def _flushed() -> bool:
+    """Say whether no thread is in the midst of the flush after an invocation."""
+    return phases.calls[phases.RESPONSE] <= phases.ended[phases.RESPONSE]
+
+
+def _until(condition: Callable[[], bool], deadline_at: float) -> None:
+    """Wait until condition() holds, or the deadline has come."""
+    never = threading.Event()
+    while not condition() and clock.run_time() < deadline_at:
+        never.wait(POLL_S)
+
+
+def _flush_streams() -> None:
+    # The interrupted main thread may hold their locks; we are bounded.
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _forked() -> None:
+    """Begin anew in this child, which ends on its own."""
+    global _once, _done, _begun
+    _once = threading.Lock()
+    _done = threading.Event()
+    _begun = None
+    workers = sys.modules.get("multiprocessing.util")
+    if workers is not None:
+        workers.register_after_fork(_in_worker, _in_worker)
+
+
+def _in_worker(anchor: object = None) -> None:
+    """Have `at_exit` called in a worker process, which may end without atexit."""
+    workers = sys.modules["multiprocessing.util"]
+    workers.Finalize(None, at_exit, exitpriority=-100)
+
+
+def reset() -> None:
+    """Let go of SIGTERM, as if this were just imported."""
+    global abandoned
+    signals.reset()
+    _forked()
+    abandoned = 0
