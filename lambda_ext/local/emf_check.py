@@ -1,0 +1,325 @@
+"""
+What CloudWatch would make of a line of log: a metric, nothing, or a mistake.
+
+CloudWatch drops a bad EMF document without a word to whoever wrote it.  This
+module says the word.  `check()` holds a line against AWS's JSON schema and
+against the limits that the schema leaves out; `Totals` adds up what arrived.
+
+It shares no code with the encoder that it checks.
+
+Source: the embedded metric format, its schema and the API that takes the
+numbers in the end,
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_LINE_BYTES = 65_535  # a longer line leaves Lambda's pipe in two pieces
+MAX_METRICS = 100  # definitions in a directive
+MAX_VALUES = 100  # numbers in a target; CloudWatch ignores the rest
+MAX_DIMENSIONS = 30  # names in a dimension set
+MAX_NAME = 255  # metric names and namespaces; the schema's 1,024 is not the API's
+MAX_DIMENSION_NAME = 250
+MAX_DIMENSION_VALUE = 1_024
+MAX_MAGNITUDE = 2.0**360
+MAX_AGE_S = 14 * 86_400
+MAX_LEAD_S = 2 * 3_600
+
+_SIZES = "Bytes Kilobytes Megabytes Gigabytes Terabytes"
+_SIZES += " Bits Kilobits Megabits Gigabits Terabits"
+UNITS = frozenset(
+    f"Seconds Microseconds Milliseconds {_SIZES} Percent Count None".split()
+) | {unit + "/Second" for unit in f"{_SIZES} Count".split()}
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9.\-_/#: ]+")
+_LOOKS_LIKE_EMF = re.compile(r'"_aws"\s*:')
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric of CloudWatch's: what it bills, graphs and alarms on."""
+
+    namespace: str
+    dimensions: tuple[tuple[str, str], ...]
+    name: str
+    unit: str = "None"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one line holds: data points by series, and what is wrong with it."""
+
+    points: tuple[tuple[Series, tuple[float, ...]], ...]
+    problems: tuple[str, ...]
+    document: dict[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass
+class Total:
+    """The data points of one series that arrived."""
+
+    count: int = 0
+    sum: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+
+
+class Totals(dict[Series, Total]):
+    """The sum of many lines, by series, in order of first arrival."""
+
+    def add(self, checked: Checked) -> None:
+        """Add the points of one line, unless CloudWatch would refuse the line."""
+        if checked.problems:
+            return
+        for series, values in checked.points:
+            total = self.setdefault(series, Total())
+            total.count += len(values)
+            total.sum = math.fsum((total.sum, *values))
+            total.minimum = min(total.minimum, *values)
+            total.maximum = max(total.maximum, *values)
+
+
+def check(
+    line: str, *, now: float | None = None, log_level: str | None = None
+) -> Checked | None:
+    """
+    Return what CloudWatch would read in *line*; None if it is plain log text.
+
+    *now* is the wall clock in seconds (None: the machine's).  *log_level* is
+    the function's application log level when its log format is JSON: Lambda
+    then drops lines below it, and a line without "level" counts as INFO.
+    """
+    line = line.rstrip("\r\n")
+    found: list[str] = []
+    try:
+        document = json.loads(
+            line, object_pairs_hook=_unique(found), parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as exc:
+        if not _LOOKS_LIKE_EMF.search(line):
+            return None
+        reason = str(exc) if isinstance(exc, _NotANumber) else "it is not valid JSON"
+        return Checked((), (f"not one JSON document: {reason}",))
+    if not isinstance(document, dict) or "_aws" not in document:
+        if _LOOKS_LIKE_EMF.search(line):
+            return Checked((), ('"_aws" is not at the root of the document',))
+        return None
+    problems = [*found, *_whole_line(line, document, log_level)]
+    points: list[tuple[Series, tuple[float, ...]]] = []
+    problems.extend(_metadata(document, points, time.time() if now is None else now))
+    return Checked(tuple(points), tuple(problems), document)
+
+
+def _whole_line(
+    line: str, document: dict[str, Any], log_level: str | None
+) -> Iterator[str]:
+    size = len(line.encode("utf-8", "surrogatepass")) + 1
+    if size > MAX_LINE_BYTES:
+        yield f"{size} bytes: a line over {MAX_LINE_BYTES} may be split in two"
+    if log_level in LEVELS:
+        level = document.get("level")
+        # Lambda takes a missing or unknown level for INFO.
+        known = level.upper() if isinstance(level, str) else "INFO"
+        rank = LEVELS.index(known) if known in LEVELS else LEVELS.index("INFO")
+        if rank < LEVELS.index(log_level):
+            yield f"Lambda drops it: its level is below {log_level}"
+
+
+def _metadata(
+    document: dict[str, Any],
+    points: list[tuple[Series, tuple[float, ...]]],
+    now: float,
+) -> Iterator[str]:
+    metadata = document["_aws"]
+    if not isinstance(metadata, dict):
+        yield "_aws is not an object"
+        return
+    yield from _timestamp(metadata, now)
+    directives = metadata.get("CloudWatchMetrics")
+    if not isinstance(directives, list):
+        yield "_aws.CloudWatchMetrics is not an array"
+        return
+    resolutions: dict[str, int] = {}
+    for number, directive in enumerate(directives):
+        where = f"CloudWatchMetrics[{number}]"
+        if not isinstance(directive, dict):
+            yield f"{where} is not an object"
+            continue
+        namespace = directive.get("Namespace")
+        yield from _namespace(where, namespace)
+        sets: list[tuple[tuple[str, str], ...]] = []
+        yield from _dimensions(where, directive.get("Dimensions"), document, sets)
+        definitions = directive.get("Metrics")
+        if not isinstance(definitions, list):
+            yield f"{where}.Metrics is not an array"
+            continue
+        if len(definitions) > MAX_METRICS:
+            yield f"{where} has {len(definitions)} metrics; {MAX_METRICS} are allowed"
+        seen: set[str] = set()
+        for definition in definitions:
+            if not isinstance(definition, dict):
+                yield f"{where}.Metrics holds something that is not an object"
+                continue
+            problems = list(_definition(where, definition, seen, resolutions))
+            name = definition.get("Name")
+            if isinstance(name, str):
+                values: list[float] = []
+                problems.extend(_values(name, document, values))
+                unit = definition.get("Unit", "None")
+                if not problems and isinstance(namespace, str):
+                    points.extend(
+                        (Series(namespace, dimensions, name, unit), tuple(values))
+                        for dimensions in sets
+                    )
+            yield from problems
+    if not any(isinstance(d, dict) and d.get("Metrics") for d in directives):
+        yield "an empty document: it defines no metric"
+
+
+def _timestamp(metadata: dict[str, Any], now: float) -> Iterator[str]:
+    stamp = metadata.get("Timestamp")
+    if isinstance(stamp, bool) or not (
+        isinstance(stamp, int) or (isinstance(stamp, float) and stamp.is_integer())
+    ):
+        yield "_aws.Timestamp is not an integer"
+        return
+    age = now - stamp / 1_000
+    if age > MAX_AGE_S:
+        yield "_aws.Timestamp is more than two weeks old; are these milliseconds?"
+    elif age < -MAX_LEAD_S:
+        yield "_aws.Timestamp is more than two hours ahead"
+
+
+def _namespace(where: str, namespace: Any) -> Iterator[str]:
+    if not isinstance(namespace, str):
+        yield f"{where}.Namespace is not a string"
+    elif not namespace.strip():
+        yield f"{where}.Namespace is blank"
+    elif len(namespace) > MAX_NAME:
+        yield f"{where}.Namespace has more than {MAX_NAME} characters"
+    elif not _NAMESPACE.fullmatch(namespace):
+        yield f"{where}.Namespace {namespace!r} has characters that are not allowed"
+    elif namespace.startswith(("AWS/", ":")):
+        yield f"{where}.Namespace {namespace!r} begins with AWS/ or ':'"
+
+
+def _dimensions(
+    where: str,
+    dimensions: Any,
+    document: dict[str, Any],
+    sets: list[tuple[tuple[str, str], ...]],
+) -> Iterator[str]:
+    if not isinstance(dimensions, list) or not dimensions:
+        yield f"{where}.Dimensions is not an array of at least one set"
+        return
+    for names in dimensions:
+        if not isinstance(names, list):
+            yield f"{where}.Dimensions holds something that is not an array"
+            continue
+        if len(names) > MAX_DIMENSIONS:
+            yield f"{where} has {len(names)} dimensions; {MAX_DIMENSIONS} are allowed"
+        problems = [
+            problem for name in names for problem in _dimension(where, name, document)
+        ]
+        if not problems and len(set(names)) < len(names):
+            problems.append(f"{where}.Dimensions names a dimension twice")
+        yield from problems
+        if not problems:
+            sets.append(tuple((name, document[name]) for name in sorted(names)))
+
+
+def _dimension(where: str, name: Any, document: dict[str, Any]) -> Iterator[str]:
+    if not isinstance(name, str):
+        yield f"{where}.Dimensions holds a name that is not a string"
+    elif not name.strip() or not name.isascii() or name.startswith(":"):
+        yield f"dimension {name!r}: a name is ASCII, not blank, and begins without ':'"
+    elif len(name) > MAX_DIMENSION_NAME:
+        yield f"dimension {name[:20]!r}...: more than {MAX_DIMENSION_NAME} characters"
+    elif name not in document:
+        yield f"dimension {name!r} is not in the document"
+    elif not isinstance(document[name], str):
+        yield f"dimension {name!r}: the value is not a string"
+    elif not document[name].strip() or not document[name].isascii():
+        yield f"dimension {name!r}: the value is not ASCII, or blank"
+    elif len(document[name]) > MAX_DIMENSION_VALUE:
+        yield f"dimension {name!r}: over {MAX_DIMENSION_VALUE} characters in the value"
+
+
+def _definition(
+    where: str,
+    definition: dict[str, Any],
+    seen: set[str],
+    resolutions: dict[str, int],
+) -> Iterator[str]:
+    name = definition.get("Name")
+    if not isinstance(name, str) or not name.strip():
+        yield f"{where}.Metrics holds a name that is not a string, or blank"
+        return
+    if len(name) > MAX_NAME:
+        yield f"metric {name[:20]!r}...: the name has more than {MAX_NAME} characters"
+    if not name.isascii():
+        yield f"metric {name!r}: the name is not ASCII"
+    if name in seen:
+        yield f"metric {name!r} is defined twice in one directive"
+    seen.add(name)
+    unit = definition.get("Unit", "None")
+    if not isinstance(unit, str) or unit not in UNITS:
+        yield f"metric {name!r}: {unit!r} is not a unit of CloudWatch's"
+    resolution = definition.get("StorageResolution", 60)
+    if isinstance(resolution, bool) or resolution not in (1, 60):
+        yield f"metric {name!r}: StorageResolution is 1 or 60"
+    elif resolutions.setdefault(name, resolution) != resolution:
+        yield f"metric {name!r} has two resolutions in one document"
+
+
+def _values(name: str, document: dict[str, Any], values: list[float]) -> Iterator[str]:
+    if name == "_aws" or name not in document:
+        yield f"metric {name!r} has no value in the document"
+        return
+    target = document[name]
+    numbers = target if isinstance(target, list) else [target]
+    if not numbers:
+        yield f"metric {name!r} has an empty array of values"
+    if len(numbers) > MAX_VALUES:
+        yield f"metric {name!r} has {len(numbers)} values; {MAX_VALUES} are read"
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            yield f"metric {name!r} has a value that is not a number"
+            return
+        if not -MAX_MAGNITUDE <= number <= MAX_MAGNITUDE:
+            yield f"metric {name!r} has a value beyond 2^360"
+            return
+        values.append(float(number))
+
+
+class _NotANumber(ValueError):
+    """NaN and Infinity: Python writes them, JSON has no such words."""
+
+
+def _no_constant(word: str) -> None:
+    msg = f"{word} is not JSON"
+    raise _NotANumber(msg)
+
+
+def _unique(found: list[str]) -> Any:
+    """Make the hook that reports a member that an object has twice."""
+
+    def build(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        built: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in built:
+                found.append(f"{key!r} stands twice in one object")
+            built[key] = value
+        return built
+
+    return build

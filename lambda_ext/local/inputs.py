@@ -1,0 +1,223 @@
+"""
+What a person hands to `lambda-ext run`: event files and a seed file.
+
+Both are JSON that somebody typed, so that each mistake gets a message of its
+own, with the file, the line or the key, and what to change.  No message ever
+quotes a value: a seed file holds secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import json
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from .aws_server import Parameter, Seed
+
+MAX_EVENT_BYTES = 6 * 1024 * 1024  # Lambda's limit for a synchronous invocation
+PARAMETER_TYPES = ("String", "StringList", "SecureString")
+
+
+class InputError(ValueError):
+    """A file or an argument cannot be used; the message says what to change."""
+
+
+def read_event(path: str) -> Any:
+    """Return the JSON value in the file *path*; "-" is the standard input."""
+    text = _read(path, "event")
+    if not text.strip():
+        msg = f"{path}: the file is empty; an event is one JSON value, at least {{}}"
+        raise InputError(msg)
+    event = _parse(path, text, "an event is one JSON value")
+    size = len(json.dumps(event).encode())
+    if size > MAX_EVENT_BYTES:
+        msg = f"{path}: {size:,} bytes; Lambda takes at most {MAX_EVENT_BYTES:,}"
+        raise InputError(msg)
+    return event
+
+
+def read_seed(path: str) -> Seed:
+    """
+    Return the secrets and parameters in the file *path*.
+
+    ::
+
+        {"secrets": {"prod/db": {"user": "me"}, "token": "text",
+                     "key": {"binary": "base64"}},
+         "parameters": {"/page-size": "20",
+                        "/password": {"value": "...", "type": "SecureString"}}}
+
+    A secret that is an object is stored as JSON text, except for the form
+    with the one member "binary".
+    """
+    text = _read(path, "seed")
+    seed = _parse(path, text, 'a seed is {"secrets": {...}, "parameters": {...}}')
+    where = _Where(path, text)
+    if not isinstance(seed, dict):
+        msg = f'{path}: {_kind(seed)}; write {{"secrets": {{...}}, "parameters": {{...}}}}'
+        raise InputError(msg)
+    for key, members in seed.items():
+        if key not in ("secrets", "parameters"):
+            near = difflib.get_close_matches(key, ("secrets", "parameters"), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "use secrets, parameters"
+            msg = f"{where(key)} is not known here; {hint}"
+            raise InputError(msg)
+        if not isinstance(members, dict):
+            msg = f"{where(key)} is {_kind(members)}; write an object of names"
+            raise InputError(msg)
+    return Seed(
+        secrets={
+            name: _secret(where, name, value)
+            for name, value in seed.get("secrets", {}).items()
+        },
+        parameters={
+            name: _parameter(where, name, value)
+            for name, value in seed.get("parameters", {}).items()
+        },
+    )
+
+
+class _Where:
+    """Says where in the file a key stands; without the line if that is unclear."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self._text = text
+
+    def __call__(self, key: str) -> str:
+        found = [
+            match.start()
+            for spelling in {json.dumps(key), json.dumps(key, ensure_ascii=False)}
+            for match in re.finditer(re.escape(spelling) + r"\s*:", self._text)
+        ]
+        if len(found) != 1:
+            return f"{self.path}: the key {key!r}"
+        line = self._text.count("\n", 0, found[0]) + 1
+        return f"{self.path}, line {line}: the key {key!r}"
+
+
+def _secret(where: _Where, name: str, value: Any) -> str | bytes:
+    _name(where, name)
+    if isinstance(value, dict) and list(value) == ["binary"]:
+        try:
+            binary = base64.b64decode(value["binary"], validate=True)
+        except (TypeError, ValueError):
+            msg = f'{where(name)}: "binary" is not base64 text'
+            raise InputError(msg) from None
+        if binary:
+            return binary
+        value = ""
+    if value == "":
+        msg = f"{where(name)} holds an empty secret; AWS refuses those"
+        raise InputError(msg)
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    msg = (
+        f"{where(name)} is {_kind(value)}; write a string, or an object that is"
+        " stored as JSON text"
+    )
+    raise InputError(msg)
+
+
+def _parameter(where: _Where, name: str, value: Any) -> Parameter:
+    _name(where, name)
+    kind: Any = "String"
+    if isinstance(value, dict):
+        unknown = sorted(value.keys() - {"value", "type"})
+        if unknown or "value" not in value:
+            what = f"has the member {unknown[0]!r}" if unknown else 'has no "value"'
+            msg = f'{where(name)} {what}; write {{"value": "...", "type": "String"}}'
+            raise InputError(msg)
+        kind = value.get("type", kind)
+        value = value["value"]
+    if not isinstance(kind, str) or kind not in PARAMETER_TYPES:
+        msg = f"{where(name)}: the type is one of {', '.join(PARAMETER_TYPES)}"
+        raise InputError(msg)
+    if not isinstance(value, str):
+        msg = f"{where(name)}: the value is {_kind(value)}; a parameter is a string"
+        raise InputError(msg)
+    if not value:
+        msg = f"{where(name)} holds an empty parameter; AWS refuses those"
+        raise InputError(msg)
+    return Parameter(value, kind)
+
+
+def _name(where: _Where, name: str) -> None:
+    if not name.strip():
+        msg = f"{where(name)}: a name is not blank"
+        raise InputError(msg)
+
+
+def _read(path: str, what: str) -> str:
+    try:
+        if path == "-":
+            return sys.stdin.read()
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except UnicodeDecodeError as exc:
+        msg = f"{path}: byte {exc.start} is not UTF-8; save the file as UTF-8"
+        raise InputError(msg) from None  # the cause quotes what it could not read
+    except OSError as exc:
+        msg = f"{path}: the {what} file cannot be read: {exc.strerror}"
+        raise InputError(msg) from exc
+
+
+def _parse(path: str, text: str, shape: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as exc:
+        msg = (
+            f"{path}, line {exc.lineno}, column {exc.colno}: not valid JSON"
+            f" ({exc.msg}); {shape}"
+        )
+        raise InputError(msg) from None  # the cause carries the whole text
+    except _Twice as exc:
+        key = exc.args[0]
+        msg = f"{path}: the key {key!r} stands twice in one object; keep one"
+        raise InputError(msg) from None
+    except (ValueError, RecursionError) as exc:
+        reason = exc.args[0] if isinstance(exc, _NotJson) else "nested too deeply"
+        msg = f"{path}: not valid JSON ({reason}); {shape}"
+        raise InputError(msg) from None
+
+
+class _Twice(Exception):
+    """An object has a member twice; the argument is the member's name."""
+
+
+class _NotJson(ValueError):
+    """Python reads it, and JSON does not have it."""
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    built: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in built:
+            raise _Twice(key)
+        built[key] = value
+    return built
+
+
+def _no_constant(word: str) -> None:
+    msg = f"{word} is not a JSON number"
+    raise _NotJson(msg)
+
+
+def _kind(value: Any) -> str:
+    """Name the JSON type of *value*, and nothing of what it holds."""
+    names: dict[type, str] = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return names[type(value)]

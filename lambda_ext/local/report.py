@@ -1,0 +1,385 @@
+"""
+The report of a run, for the person who started it.
+
+On a terminal it has colour and a spinner; elsewhere, and with NO_COLOR or
+`plain`, it is text that reads the same in a log file.  Progress goes to the
+standard error, the report to the standard output.
+
+Names of secrets appear in it, values never: there are none in a `Result`.
+What the function itself wrote and raised is shown as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from .aws_server import AwsCall
+    from .emf_check import Series, Total
+    from .outcomes import InitReport, Invocation
+    from .run import Progress, Result, Verdict
+
+Cell = str | Text
+
+MOST_LOGS = 60  # lines of output that are shown unasked
+MOST_SERIES = 40
+GOOD, BAD, FAINT, HEAD = "green", "bold red", "dim", "bold"
+
+
+def consoles(*, plain: bool = False) -> tuple[Console, Console]:
+    """Return the console of the report and that of progress."""
+    return _console(sys.stdout, plain=plain), _console(sys.stderr, plain=plain)
+
+
+def _console(file: Any, *, plain: bool) -> Console:
+    if plain or os.environ.get("NO_COLOR") or not file.isatty():
+        return Console(file=file, color_system=None, force_terminal=False)
+    return Console(file=file, highlight=False, emoji=False)
+
+
+@contextlib.contextmanager
+def progress(console: Console) -> Iterator[Progress]:
+    """Show the step under way: a spinner on a terminal, else a line each."""
+    if not console.is_terminal:
+        yield lambda step: console.out(f"... {step}", highlight=False)
+        return
+    with console.status("starting") as status:
+        yield lambda step: status.update(escape(step))
+
+
+class Report:
+    """Prints a `Result`, section by section."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.fancy = console.is_terminal
+
+    def all(self, result: Result, verdict: Verdict, *, logs: bool = False) -> None:
+        """Print every section that has something to say."""
+        self.head(result)
+        self.init(result)
+        if result.invocations:
+            self.invocations(result.invocations)
+        self.calls(result)
+        if result.init.status == "success":
+            self.metrics(result)
+        if logs or not verdict.good:
+            self.logs(result, everything=logs)
+        if result.init.status == "success":
+            self.end(result)
+        self.verdict(verdict)
+
+    def head(self, result: Result) -> None:
+        """Print what was run, and where."""
+        plan = result.plan
+        self.console.print(Text(f"lambda-ext run {plan.handler}", HEAD), soft_wrap=True)
+        where = "in AWS" if plan.real_aws else "on loopback"
+        self._line(
+            f"{plan.memory_mb} MB, time-out {plan.timeout_s:g} s,"
+            f" freeze between invocations {'on' if plan.freeze else 'off'},"
+            f" AWS {where}"
+        )
+
+    def init(self, result: Result) -> None:
+        """Print how INIT went, and what to change if it went wrong."""
+        init = result.init
+        self._title("INIT")
+        self._line(
+            Text.assemble(
+                _status(init.status),
+                f"  {_ms(init.duration_s)}",
+                f"  extensions: {_registered(result)}",
+            )
+        )
+        if init.status != "success":
+            for line in init_trouble(init, result):
+                self._line(line)
+
+    def invocations(self, invocations: Sequence[Invocation]) -> None:
+        """Print a row for each invocation, and the errors under them."""
+        self._title("INVOKE")
+        self._table(
+            ("#", "request id", "status", ">duration", ""),
+            [
+                (
+                    str(number),
+                    invocation.request_id,
+                    _status(invocation.status),
+                    _ms(invocation.duration_s),
+                    "cold" if number == 1 or invocation.init is not None else "",
+                )
+                for number, invocation in enumerate(invocations, 1)
+            ],
+        )
+        for number, invocation in enumerate(invocations, 1):
+            if invocation.status != "success":
+                first, *frames = error_lines(invocation)
+                self._line(Text(f"{number}: {first}", BAD))
+                for frame in frames:
+                    self._line(frame)
+
+    def calls(self, result: Result) -> None:
+        """Print the calls that AWS got, by operation, with names and errors."""
+        self._title("AWS")
+        if result.plan.real_aws:
+            self._line("calls went to AWS itself; they are not recorded here")
+            return
+        if not result.calls:
+            self._line("no call was made")
+            return
+        groups: dict[tuple[str, str, str], list[AwsCall]] = {}
+        for call in result.calls:
+            key = (call.service, call.operation, client(call.agent))
+            groups.setdefault(key, []).append(call)
+        self._table(
+            ("service", "operation", ">calls", "names", "errors", "by"),
+            [
+                (
+                    service,
+                    operation,
+                    str(len(calls)),
+                    _tally(name for call in calls for name in call.names),
+                    Text(_tally(code for call in calls for code in call.errors), BAD),
+                    by,
+                )
+                for (service, operation, by), calls in groups.items()
+            ],
+        )
+
+    def metrics(self, result: Result) -> None:
+        """Print each series that CloudWatch would have, and each bad line."""
+        self._title("METRICS")
+        if not result.emf:
+            self._line("no metric was written")
+            return
+        bad = [line for line in result.emf if line.checked.problems]
+        self._line(
+            f"{_count(len(result.emf), 'line')} of EMF checked:"
+            f" {len(result.emf) - len(bad)} valid, {len(bad)} not"
+        )
+        if result.totals:
+            rows = [_series_row(*item) for item in result.totals.items()]
+            self._table(
+                ("namespace", "name", "unit", "dimensions", ">points", ">sum"),
+                rows[:MOST_SERIES],
+            )
+            if len(rows) > MOST_SERIES:
+                self._line(f"and {len(rows) - MOST_SERIES} more series")
+        for line in bad:
+            for problem in line.checked.problems:
+                self._line(Text(f"dropped by CloudWatch: {problem}", BAD))
+
+    def logs(self, result: Result, *, everything: bool = True) -> None:
+        """Print what the function wrote, without the metrics."""
+        if not result.lines:
+            return
+        self._title("LOGS")
+        shown = result.lines if everything else result.lines[-MOST_LOGS:]
+        if len(shown) < len(result.lines):
+            left_out = len(result.lines) - len(shown)
+            self._line(f"({left_out} lines before these; --logs shows all)")
+        for line in shown:
+            # The runtime client writes "\r" where a record has several lines.
+            for text in line.text.replace("\r", "\n").splitlines() or [""]:
+                self._line(Text(text, FAINT if line.source == "stdout" else ""))
+
+    def end(self, result: Result) -> None:
+        """Print what happened between SIGTERM and the exit."""
+        shutdown = result.shutdown
+        self._title("SHUTDOWN")
+        if not shutdown.signalled:
+            self._line(
+                "killed without SIGTERM, since no extension is registered:"
+                " what the process held in memory is lost"
+            )
+            return
+        allowed = f"of {_ms(shutdown.share_s)} allowed"
+        took = f"{_ms(shutdown.duration_s)} {allowed}"
+        if shutdown.killed:
+            ended = Text(f"killed after {took}", BAD)
+        else:
+            ended = Text.assemble(
+                ("ended by itself", GOOD),
+                f" after {took}, exit status {shutdown.exit_status}",
+            )
+        self._line(Text.assemble(f"SIGTERM ({shutdown.reason}): ", ended))
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Print whether all of that is good, and why not."""
+        self._title("VERDICT")
+        for note in verdict.notes:
+            self._line(f"note: {note}")
+        for reason in verdict.reasons:
+            self._line(Text(f"bad: {reason}", BAD))
+        if verdict.good:
+            self._line(Text("good", f"bold {GOOD}"))
+
+    def cold_starts(self, rows: Sequence[tuple[str, float, float | None]]) -> None:
+        """Print (what, seconds, MB) side by side; the first row is the measure."""
+        self._title("COLD START")
+        first = rows[0][1]
+        self._table(
+            ("", ">INIT + first invocation", ">peak memory", ""),
+            [
+                (
+                    what,
+                    _ms(seconds),
+                    "" if memory_mb is None else f"{memory_mb:.0f} MB",
+                    "" if seconds == first else f"x {seconds / first:.1f}",
+                )
+                for what, seconds, memory_mb in rows
+            ],
+        )
+
+    # How it looks.
+
+    def _title(self, text: str) -> None:
+        self.console.print()
+        if self.fancy:
+            self.console.rule(Text(text, HEAD), align="left", style=FAINT)
+        else:
+            self.console.out(text, highlight=False)
+
+    def _line(self, content: str | Text) -> None:
+        """Print one paragraph; only a terminal breaks it."""
+        if self.fancy:
+            self.console.print(Padding(content, (0, 0, 0, 2)), markup=False)
+        else:
+            self.console.out("  " + str(content), highlight=False)
+
+    def _table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+        """Print *rows*; a column whose name begins with ">" is flush right."""
+        names = [name.removeprefix(">") for name in columns]
+        right = [name.startswith(">") for name in columns]
+        if self.fancy:
+            table = Table(box=box.SIMPLE_HEAD, header_style=HEAD, pad_edge=False)
+            for name, flush in zip(names, right, strict=True):
+                justify: Literal["left", "right"] = "right" if flush else "left"
+                table.add_column(name, justify=justify, overflow="fold")
+            for row in rows:
+                # A plain str would be read as markup.
+                table.add_row(*(Text(c) if isinstance(c, str) else c for c in row))
+            self.console.print(Padding(table, (0, 0, 0, 2)))
+            return
+        texts = [names, *([str(cell) for cell in row] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        for text in texts:
+            cells = (
+                cell.rjust(width) if flush else cell.ljust(width)
+                for cell, width, flush in zip(text, widths, right, strict=True)
+            )
+            self._line("  ".join(cells).rstrip())
+
+
+def client(agent: str) -> str:
+    """Return which client of AWS's a User-Agent belongs to."""
+    return agent.split(" ", 1)[0].replace("/", " ", 1) or "unknown"
+
+
+def error_lines(invocation: Invocation) -> Iterator[str]:
+    """Yield what the caller of a failed invocation was told, most telling last."""
+    try:
+        error = invocation.value
+    except ValueError:
+        error = None
+    if not isinstance(error, dict):
+        yield invocation.error_type or invocation.status
+        return
+    kind = error.get("errorType") or invocation.error_type
+    message = error.get("errorMessage") or ""
+    yield f"{kind}: {message}" if kind else str(message)
+    for frame in error.get("stackTrace") or ():
+        yield from (f"  {line}" for line in str(frame).rstrip().splitlines())
+
+
+def init_trouble(init: InitReport, result: Result) -> Iterator[str]:
+    """Yield why INIT went wrong, in the runtime's words, and what to change."""
+    error = init.error if isinstance(init.error, dict) else {}
+    kind = error.get("errorType") or init.error_type or ""
+    message = str(error.get("errorMessage") or "")
+    yield f"{kind}: {message}" if message else kind or "the process said nothing"
+    for frame in error.get("stackTrace") or ():
+        yield from (f"  {line}" for line in str(frame).rstrip().splitlines())
+    yield "-> " + _advice(kind, message, init, result)
+
+
+def _advice(kind: str, message: str, init: InitReport, result: Result) -> str:
+    plan = result.plan
+    module, _, function = plan.handler.rpartition(".")
+    own = f"No module named '{module.replace('/', '.').split('.')[0]}'"
+    if kind == "Runtime.ImportModuleError" and own in message:
+        return (
+            f"there is no {module.split('/')[0].split('.')[0]!r} in"
+            f" {os.path.abspath(plan.task_root)}; name the folder that holds it with"
+            " --task-root"
+        )
+    if kind == "Runtime.ImportModuleError":
+        return (
+            f"{module} was found, but not what it imports; install it for {plan.python}"
+        )
+    if kind == "Runtime.HandlerNotFound":
+        return f"define {function!r} in {module}, or name another MODULE.HANDLER"
+    if kind == "Runtime.MalformedHandlerName":
+        return "write the handler as MODULE.HANDLER, for example app.handler"
+    if kind == "Runtime.UserCodeSyntaxError":
+        return "correct the syntax error above"
+    if init.status == "timeout":
+        return (
+            f"Lambda allows {init.duration_s:.0f} seconds for INIT; do less at"
+            " module level"
+        )
+    if message:
+        return f"this was raised while {module} was being imported"
+    return "the process ended during INIT; its output stands under LOGS"
+
+
+def _status(status: str) -> Text:
+    return Text(status, GOOD if status == "success" else BAD)
+
+
+def _registered(result: Result) -> str:
+    if not result.extensions:
+        return "none"
+    return ", ".join(
+        f"{extension.name} ({'internal' if extension.internal else 'external'})"
+        for extension in result.extensions
+    )
+
+
+def _series_row(series: Series, total: Total) -> tuple[str, ...]:
+    dimensions = ", ".join(f"{name}={value}" for name, value in series.dimensions)
+    return (
+        series.namespace,
+        series.name,
+        series.unit,
+        dimensions,
+        str(total.count),
+        f"{total.sum:.10g}",
+    )
+
+
+def _tally(names: Iterable[str]) -> str:
+    return ", ".join(
+        name if number == 1 else f"{name} ({number})"
+        for name, number in Counter(names).items()
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"

@@ -1,0 +1,285 @@
+"""
+The life of one execution environment here: INIT, invocations, SIGTERM, exit.
+
+`run()` takes a `Plan` and returns a `Result`; `judge()` says whether that is
+good.  The handler runs in a process of its own, so that everything in a result
+was seen from outside, as Lambda and AWS see it: requests to the Runtime and
+Extensions APIs, requests to AWS, lines of output, signals and exits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .aws_server import AwsCall, AwsServer, Seed
+from .emf_check import Checked, Totals, check
+from .emulator import Emulator
+
+if TYPE_CHECKING:
+    from .outcomes import InitReport, Invocation, Line, Registration, Shutdown
+
+WAIT_FOR_S = 30.0  # how long a line after the last response is waited for
+
+Progress = Callable[[str], None]
+
+
+class RunError(RuntimeError):
+    """The run cannot go on; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What to run, and with what.
+
+    *environment* is added to what Lambda sets; None takes a variable away.
+    *wait_for* is a text: after the last response the environment is not
+    frozen until the function has written a line with it.  *real_aws* sends
+    the function to AWS, with the credentials of this shell.
+    """
+
+    handler: str
+    events: Sequence[Any] = ({},)
+    task_root: str = "."
+    seed: Seed = field(default_factory=Seed)
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    function_name: str = "local"
+    timeout_s: float = 3.0
+    memory_mb: int = 128
+    region: str = "us-east-1"
+    python: str = sys.executable
+    freeze: bool = True
+    wait_for: str | None = None
+    real_aws: bool = False
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class EmfLine:
+    """A line of output that is meant to be a metric, and what it holds."""
+
+    line: Line
+    checked: Checked
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that was seen, from the start of the process to its end."""
+
+    plan: Plan
+    init: InitReport
+    invocations: tuple[Invocation, ...]
+    shutdown: Shutdown
+    extensions: tuple[Registration, ...]
+    calls: tuple[AwsCall, ...]
+    lines: tuple[Line, ...]  # what the function wrote, without the metrics
+    emf: tuple[EmfLine, ...]
+    totals: Totals
+    peak_memory_mb: float | None
+
+    @property
+    def cold_start_s(self) -> float | None:
+        """INIT and the first invocation, in seconds; None if one went wrong."""
+        if self.init.status != "success" or not self.invocations:
+            return None
+        return self.init.duration_s + self.invocations[0].duration_s
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a run was good; *reasons* say why it was not, *notes* the rest."""
+
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Nothing speaks against it."""
+        return not self.reasons
+
+
+def run(plan: Plan, progress: Progress = lambda _: None) -> Result:
+    """
+    Run *plan* from INIT to SIGTERM and return what was seen.
+
+    Blocks until every process of the run has ended.  *progress* is called
+    with a short text as each step begins.
+
+    Raises:
+        RunError: the line to *wait_for* did not come.
+        EmulatorError: there is no runtime client for that Python, or no Linux.
+    """
+    if plan.real_aws:
+        return _with_aws(plan, _own_aws(), (), progress)
+    progress("starting AWS on loopback")
+    with AwsServer(seed=plan.seed, region=plan.region, latency_s=plan.latency_s) as aws:
+        return _with_aws(plan, aws.environment(), aws.calls, progress)
+
+
+def _with_aws(
+    plan: Plan,
+    aws: Mapping[str, str | None],
+    calls: Sequence[AwsCall],
+    progress: Progress,
+) -> Result:
+    progress("INIT")
+    with Emulator(
+        handler=plan.handler,
+        task_root=plan.task_root,
+        python=plan.python,
+        env={**aws, **plan.environment},
+        function_name=plan.function_name,
+        timeout_s=plan.timeout_s,
+        memory_mb=plan.memory_mb,
+        region=plan.region,
+        freeze=plan.freeze,
+    ) as emulator:
+        init = emulator.init()
+        invocations = []
+        if init.status == "success":
+            for number, event in enumerate(plan.events, 1):
+                progress(f"invocation {number} of {len(plan.events)}")
+                invocations.append(emulator.invoke(event))
+                if plan.freeze and number < len(plan.events):
+                    emulator.wait_frozen()
+        if plan.wait_for is not None and invocations:
+            progress(f"waiting for {plan.wait_for!r}")
+            _wait_for(emulator, plan.wait_for)
+        extensions = tuple(emulator.agents)
+        peak_memory_mb = _peak_memory_mb(emulator)
+        progress("SIGTERM")
+        shutdown = emulator.shutdown()
+        written = tuple(emulator.lines)
+    lines, emf, totals = _sorted(written, _log_level(plan.environment))
+    return Result(
+        plan=plan,
+        init=init,
+        invocations=tuple(invocations),
+        shutdown=shutdown,
+        extensions=extensions,
+        calls=tuple(calls),
+        lines=lines,
+        emf=emf,
+        totals=totals,
+        peak_memory_mb=peak_memory_mb,
+    )
+
+
+def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
+    """
+    Say whether *result* is good: no failure, no bad metric, a clean exit.
+
+    An invocation whose handler raised counts against it unless *allow_errors*;
+    a time-out or a process that died always does.
+    """
+    reasons: list[str] = []
+    notes: list[str] = []
+    if result.init.status != "success":
+        reasons.append(f"INIT ended with {result.init.status}")
+    for number, invocation in enumerate(result.invocations, 1):
+        if invocation.status == "success":
+            continue
+        if invocation.status == "error" and allow_errors:
+            notes.append(f"invocation {number} raised, which is allowed")
+        else:
+            reasons.append(f"invocation {number} ended with {invocation.status}")
+    bad = sum(bool(line.checked.problems) for line in result.emf)
+    if bad:
+        reasons.append(f"{_count(bad, 'line')} of metrics CloudWatch would drop")
+    failed = sum(bool(call.errors) for call in result.calls)
+    if failed:
+        notes.append(f"{_count(failed, 'call')} to AWS failed")
+    if result.init.status == "success":
+        _judge_end(result.shutdown, reasons, notes)
+    return Verdict(tuple(reasons), tuple(notes))
+
+
+def _judge_end(shutdown: Shutdown, reasons: list[str], notes: list[str]) -> None:
+    if not shutdown.signalled:
+        notes.append("Lambda kills this process without SIGTERM, see SHUTDOWN")
+    elif shutdown.killed:
+        reasons.append(
+            f"the runtime was still there {_ms(shutdown.share_s)} after SIGTERM"
+            " and was killed"
+        )
+    elif shutdown.exit_status == -15:
+        notes.append("nothing handles SIGTERM: the process died of it at once")
+    elif shutdown.exit_status != 0:
+        reasons.append(f"the runtime ended with exit status {shutdown.exit_status}")
+
+
+def _wait_for(emulator: Emulator, text: str) -> None:
+    emulator.wait_frozen()
+    emulator.thaw()
+    try:
+        emulator.wait_for_line(lambda line: text in line.text, timeout=WAIT_FOR_S)
+    except TimeoutError:
+        msg = (
+            f"the function did not write {text!r} within {WAIT_FOR_S:g} seconds"
+            " of its last response"
+        )
+        raise RunError(msg) from None
+
+
+def _own_aws() -> dict[str, str | None]:
+    """Return this shell's AWS variables; what it has not, the function has not."""
+    names = {name for name in os.environ if name.startswith("AWS_")}
+    names -= {name for name in names if name.startswith("AWS_LAMBDA_")}
+    names -= {"AWS_EXECUTION_ENV"}
+    always = {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    }
+    return {name: os.environ.get(name) for name in names | always}
+
+
+def _log_level(environment: Mapping[str, str | None]) -> str | None:
+    """Return the level below which Lambda drops a line; None if it reads none."""
+    if (environment.get("AWS_LAMBDA_LOG_FORMAT") or "").upper() != "JSON":
+        return None
+    return (environment.get("AWS_LAMBDA_LOG_LEVEL") or "INFO").upper()
+
+
+def _sorted(
+    written: Sequence[Line], log_level: str | None
+) -> tuple[tuple[Line, ...], tuple[EmfLine, ...], Totals]:
+    """Part metrics from plain output, and add the metrics up."""
+    lines: list[Line] = []
+    emf: list[EmfLine] = []
+    totals = Totals()
+    for line in written:
+        checked = check(line.text, log_level=log_level)
+        if checked is None:
+            lines.append(line)
+        else:
+            emf.append(EmfLine(line, checked))
+            totals.add(checked)
+    return tuple(lines), tuple(emf), totals
+
+
+def _peak_memory_mb(emulator: Emulator) -> float | None:
+    """Return the most memory that the runtime has held, as Lambda reports it."""
+    pid = emulator.pid
+    if pid is None:
+        return None
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii") as status:
+            for entry in status:
+                if entry.startswith("VmHWM:"):
+                    return int(entry.split()[1]) / 1024
+    except OSError:  # it has just died
+        return None
+    return None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"

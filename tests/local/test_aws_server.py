@@ -1,0 +1,166 @@
+"""The AWS on loopback: what it answers, and what it writes down."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+
+import boto3
+import botocore.exceptions
+import pytest
+
+from lambda_ext.local.aws_server import AwsServer, Parameter, Seed, SeedError
+
+SECRET = "hunter2-do-not-print"
+
+
+@pytest.fixture
+def server():
+    """A server with something of everything."""
+    seed = Seed(
+        {"db": SECRET, "bin": b"\x00\x01"},
+        {"/p": Parameter("20"), "/s": Parameter(SECRET, "SecureString")},
+    )
+    with AwsServer(seed=seed, region="eu-central-1") as running:
+        yield running
+
+
+def client(server, service):
+    return boto3.client(service, endpoint_url=server.url, region_name=server.region)
+
+
+@pytest.mark.process
+class TestAnswers:
+    """What clients get."""
+
+    def test_seed_is_there(self, server):
+        """What was seeded is what the clients get, text, binary and encrypted."""
+        secrets, parameters = client(server, "secretsmanager"), client(server, "ssm")
+
+        assert SECRET == secrets.get_secret_value(SecretId="db")["SecretString"]
+        assert b"\x00\x01" == secrets.get_secret_value(SecretId="bin")["SecretBinary"]
+        assert "20" == parameters.get_parameter(Name="/p")["Parameter"]["Value"]
+        assert (
+            SECRET
+            == parameters.get_parameter(Name="/s", WithDecryption=True)["Parameter"][
+                "Value"
+            ]
+        )
+
+    def test_second_put_is_a_new_version(self, server):
+        """put_secret on a name that is there rotates it."""
+        server.put_secret("rotated", "one")
+        server.put_secret("rotated", "two")
+        got = client(server, "secretsmanager").get_secret_value(SecretId="rotated")
+
+        assert "two" == got["SecretString"]
+
+    def test_refused_seed_names_the_name_and_the_code(self, server):
+        """A seed that AWS refuses is told by name and code, not by value."""
+        with pytest.raises(SeedError) as caught:
+            server.put_parameter("aws/reserved", Parameter(SECRET))
+
+        assert "PutParameter was refused for 'aws/reserved'" in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.process
+class TestRecord:
+    """What is written down about a call."""
+
+    def test_seeding_is_not_recorded(self, server):
+        """Only what came by HTTP counts as a call."""
+        server.put_secret("unseen", "x")
+
+        assert [] == server.calls
+
+    def test_call_has_names_and_client_and_no_value(self, server):
+        """A call is recorded with operation, names and client; no value is."""
+        secrets = client(server, "secretsmanager")
+        secrets.get_secret_value(SecretId="db")
+        client(server, "ssm").get_parameters(Names=["/p", "/q"])
+
+        assert [
+            ("secretsmanager", "GetSecretValue", ("db",), 200, ()),
+            ("ssm", "GetParameters", ("/p", "/q"), 200, ()),
+        ] == [
+            (c.service, c.operation, c.names, c.status, c.errors) for c in server.calls
+        ]
+        assert server.calls[0].agent.startswith("Boto3/")
+        assert SECRET not in repr(server.calls)
+
+    def test_value_that_is_written_is_not_recorded(self, server):
+        """A call that carries a value is recorded without it."""
+        client(server, "secretsmanager").put_secret_value(
+            SecretId="db", SecretString=SECRET
+        )
+
+        assert ["PutSecretValue"] == [call.operation for call in server.calls]
+        assert SECRET not in repr(server.calls)
+
+    def test_error_code_is_recorded(self, server):
+        """A call that failed has its error code."""
+        with pytest.raises(botocore.exceptions.ClientError):
+            client(server, "secretsmanager").get_secret_value(SecretId="none")
+
+        assert [("ResourceNotFoundException",)] == [
+            call.errors for call in server.calls
+        ]
+
+    def test_errors_of_single_names_are_recorded(self, server):
+        """A batch that fails for one name has that name's error code."""
+        client(server, "secretsmanager").batch_get_secret_value(
+            SecretIdList=["db", "none"]
+        )
+
+        assert [(("db", "none"), ("ResourceNotFoundException",))] == [
+            (call.names, call.errors) for call in server.calls
+        ]
+
+    def test_other_services_are_named_by_path_or_action(self, server):
+        """A service without X-Amz-Target is recorded by method and path."""
+        s3 = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1")
+        s3.create_bucket(Bucket="bucket")
+        s3.put_object(Bucket="bucket", Key="key", Body=SECRET.encode())
+
+        assert ["PUT /bucket", "PUT /bucket/key"] == [
+            call.operation for call in server.calls
+        ]
+        assert SECRET not in repr(server.calls)
+
+
+@pytest.mark.process
+class TestServer:
+    """The server itself."""
+
+    def test_connection_is_kept(self, server):
+        """Two requests are answered on one connection."""
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        sockets = set()
+        for _ in range(2):
+            connection.request("GET", "/moto-api/data.json")
+            connection.getresponse().read()
+            sockets.add(connection.sock)
+        connection.close()
+
+        assert 1 == len(sockets)
+        assert None not in sockets
+
+    def test_environment_leads_here_only(self, server):
+        """The variables name this server, its region and worthless credentials."""
+        environment = server.environment()
+
+        assert server.url == environment["AWS_ENDPOINT_URL"]
+        assert "eu-central-1" == environment["AWS_REGION"]
+        assert "true" == environment["AWS_EC2_METADATA_DISABLED"]
+
+    def test_new_server_is_empty_and_the_old_one_gone(self):
+        """A server starts without what an earlier one held, which is closed."""
+        with AwsServer(seed=Seed({"old": "x"})) as first:
+            address = first.url.removeprefix("http://").split(":")
+        with AwsServer() as second:
+            listed = client(second, "secretsmanager").list_secrets()["SecretList"]
+
+        assert [] == listed
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((address[0], int(address[1])), 5)

@@ -1,0 +1,187 @@
+"""Event and seed files: what is read, and what a person is told."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from lambda_ext.local import inputs
+from lambda_ext.local.aws_server import Parameter
+from lambda_ext.local.inputs import InputError, read_event, read_seed
+
+SECRET = "hunter2-do-not-print"
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Return a function that writes text to a file and returns its path."""
+
+    def write(text, name="input.json"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+class TestEvent:
+    """Event files."""
+
+    @pytest.mark.parametrize("text", ["{}", '"text"', "null", "[1, 2]", "\ufeff{}"])
+    def test_any_json_is_an_event(self, file, text):
+        """An event is any JSON value, with or without a byte order mark."""
+        assert json.loads(text.lstrip("\ufeff")) == read_event(file(text))
+
+    def test_dash_is_standard_input(self, monkeypatch):
+        """The path "-" reads the standard input."""
+        monkeypatch.setattr("sys.stdin", io.StringIO('{"a": 1}'))
+
+        assert {"a": 1} == read_event("-")
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("", "empty"),
+            ('{"a": 1,\n "b" 2}', "line 2, column 6: not valid JSON"),
+            ('{"a": NaN}', "NaN is not a JSON number"),
+            ('{"a": 1, "a": 2}', "'a' stands twice"),
+            ("[" * 100_000, "nested too deeply"),
+            (b'{"a": "\xff"}', "byte 7 is not UTF-8"),
+        ],
+    )
+    def test_malformed_event_names_the_place(self, file, text, says):
+        """A file that is not JSON is refused with its name and the place."""
+        path = file(text)
+
+        with pytest.raises(InputError) as caught:
+            read_event(path)
+
+        assert str(caught.value).startswith(path)
+        assert says in str(caught.value)
+
+    def test_missing_file_is_named(self, tmp_path):
+        """A file that is not there is refused with its name and the reason."""
+        path = str(tmp_path / "none.json")
+
+        with pytest.raises(InputError) as caught:
+            read_event(path)
+
+        assert (
+            f"{path}: the event file cannot be read: No such file or directory"
+            == str(caught.value)
+        )
+
+    def test_too_large_event_is_refused(self, file, monkeypatch):
+        """An event over Lambda's limit is refused before anything starts."""
+        monkeypatch.setattr(inputs, "MAX_EVENT_BYTES", 10)
+
+        with pytest.raises(InputError, match="12 bytes; Lambda takes at most 10"):
+            read_event(file('"0123456789"'))
+
+
+class TestSeed:
+    """Seed files."""
+
+    def test_forms_are_read(self, file):
+        """Text, JSON, binary and both forms of parameters become a seed."""
+        seed = read_seed(
+            file(
+                json.dumps(
+                    {
+                        "secrets": {
+                            "text": "t",
+                            "json": {"user": "ü"},
+                            "bin": {"binary": "AAE="},
+                        },
+                        "parameters": {
+                            "/plain": "20",
+                            "/typed": {"value": "v", "type": "SecureString"},
+                        },
+                    }
+                )
+            )
+        )
+
+        assert {"text": "t", "json": '{"user": "ü"}', "bin": b"\x00\x01"} == dict(
+            seed.secrets
+        )
+        assert {
+            "/plain": Parameter("20", "String"),
+            "/typed": Parameter("v", "SecureString"),
+        } == dict(seed.parameters)
+
+    @pytest.mark.parametrize(
+        ("seed", "says"),
+        [
+            ([], "an array; write"),
+            ({"secret": {}}, "'secret' is not known here; did you mean 'secrets'?"),
+            ({"zzz": {}}, "'zzz' is not known here; use secrets, parameters"),
+            ({"secrets": SECRET}, "'secrets' is a string; write an object"),
+            ({"secrets": {"db": 7}}, "'db' is a number; write a string"),
+            ({"secrets": {"db": [SECRET]}}, "'db' is an array; write a string"),
+            ({"secrets": {"db": None}}, "'db' is null; write a string"),
+            ({"secrets": {"db": True}}, "'db' is a boolean; write a string"),
+            ({"secrets": {"db": ""}}, "'db' holds an empty secret"),
+            ({"secrets": {" ": SECRET}}, "a name is not blank"),
+            ({"secrets": {"db": {"binary": "*" + SECRET}}}, "not base64"),
+            ({"secrets": {"db": {"binary": ""}}}, "empty secret"),
+            ({"parameters": {"/p": 20}}, "the value is a number; a parameter is"),
+            ({"parameters": {"/p": ""}}, "'/p' holds an empty parameter"),
+            ({"parameters": {"/p": {"type": "String"}}}, "'/p' has no \"value\""),
+            (
+                {"parameters": {"/p": {"value": SECRET, "typ": "String"}}},
+                "'/p' has the member 'typ'",
+            ),
+            (
+                {"parameters": {"/p": {"value": SECRET, "type": "Secure"}}},
+                "the type is one of String, StringList, SecureString",
+            ),
+        ],
+    )
+    def test_malformed_seed_names_key_and_cure(self, file, seed, says):
+        """A mistake is told by file, line and key, and never by value."""
+        path = file(json.dumps(seed, indent=1))
+
+        with pytest.raises(InputError) as caught:
+            read_seed(path)
+
+        assert str(caught.value).startswith(path)
+        assert says in str(caught.value)
+        assert SECRET not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+    def test_line_of_a_unique_key_is_told(self, file):
+        """The line is told where the key stands once in the file."""
+        path = file('{"secrets": {\n "a": "x",\n "db": 7}}')
+
+        with pytest.raises(InputError, match="line 3: the key 'db'"):
+            read_seed(path)
+
+    def test_line_of_an_ambiguous_key_is_not_guessed(self, file):
+        """Where a key stands more than once, no line is told."""
+        path = file('{"secrets": {"a": {"db": 1},\n "db": 7}}')
+
+        with pytest.raises(InputError) as caught:
+            read_seed(path)
+
+        assert f"{path}: the key 'db' is a number" in str(caught.value)
+
+    def test_broken_json_does_not_quote_the_file(self, file):
+        """Neither the message nor its cause holds the text of the file."""
+        with pytest.raises(InputError) as caught:
+            read_seed(file(f'{{"secrets": {{"db": "{SECRET}}}}}'))
+
+        assert SECRET not in repr(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+    def test_repr_shows_names_only(self, file):
+        """A seed can be printed without giving a value away."""
+        seed = read_seed(
+            file(json.dumps({"secrets": {"db": SECRET}, "parameters": {"/p": SECRET}}))
+        )
+
+        assert "<Seed secrets=['db'] parameters=['/p']>" == repr(seed)
+        assert SECRET not in repr(seed.parameters["/p"])
