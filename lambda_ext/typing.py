@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from typing import Any
 
-__all__ = ("Batch", "Clock", "Point", "Sink")
+__all__ = ("Batch", "Clock", "Point", "Request", "Sink", "Source", "Unit")
+
+# CloudWatch's units, all of them.  Source: PutMetricData, MetricDatum
+Unit = Literal[
+    "Seconds", "Microseconds", "Milliseconds",
+    "Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes",
+    "Bits", "Kilobits", "Megabits", "Gigabits", "Terabits", "Percent", "Count",
+    "Bytes/Second", "Kilobytes/Second", "Megabytes/Second", "Gigabytes/Second",
+    "Terabytes/Second", "Bits/Second", "Kilobits/Second", "Megabits/Second",
+    "Gigabits/Second", "Terabits/Second", "Count/Second", "None",
+]  # fmt: skip
 
 
 class Clock(Protocol):
@@ -89,4 +100,82 @@ class Sink(Protocol):
 
     def accept(self, batch: Batch, /) -> None:
         """Take *batch*, which belongs to the sink from now on."""
+        ...
+
+
+class Request(Protocol):
+    """What is asked of a `Source`: hashable, and equal if the answer is."""
+
+    @property
+    def operation(self) -> str:
+        """ "GetSecretValue", "GetParameter" or "GetParametersByPath"."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """A name or an ARN, without a version; or a path."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """The id of a secret's version, or the number of a parameter's."""
+        ...
+
+    @property
+    def stage(self) -> str | None:
+        """A secret's version stage, or a parameter's label."""
+        ...
+
+    @property
+    def decrypt(self) -> bool:
+        """Whether a SecureString is to be decrypted; True for secrets."""
+        ...
+
+    @property
+    def recursive(self) -> bool:
+        """Whether a path means all levels below it."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The request as it reads in a message."""
+        ...
+
+
+class Source(Protocol):
+    """
+    Where values come from; `lambda_ext.testing.FakeSource` is one.
+
+    Called by any number of threads at once, never with a lock held.  Caching,
+    freshness, one load per key and stale values are the loader's business: a
+    source asks, and says what it was told.
+    """
+
+    @property
+    def name(self) -> str:
+        """What errors, log lines and statistics call it: "vault"."""
+        ...
+
+    @property
+    def scope(self) -> Hashable:
+        """What its answers depend on besides the request: an address, whose
+        credentials, a file.  Part of every key, so two sources differ in it
+        unless they answer alike.  Read once."""
+        ...
+
+    def plan(self, wanted: Sequence[Any], /) -> Iterable[Sequence[Any]]:
+        """Divide the requests *wanted* into calls of `fetch`, each in one."""
+        ...
+
+    def fetch(
+        self, wanted: Sequence[Any], deadline_s: float | None, /
+    ) -> Mapping[Any, Any]:
+        """
+        Return, for each of *wanted*, a `values.cache.Answer` or a `SourceError`.
+
+        May take *deadline_s* seconds, None for its own limit.  A `SourceError`
+        that is raised is the outcome of all; its ``transient`` decides whether
+        an old value may serve instead.  Requests that were not asked for may
+        be answered along with them.
+        """
         ...

@@ -93,6 +93,8 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.metrics.buffer",
                 "lambda_ext.metrics.emf",
                 "lambda_ext.metrics.recorder",
+                "lambda_ext.metrics.tally",
+                "lambda_ext.metrics.validation",
             ],
         ),
         (

@@ -46,6 +46,8 @@ ROWS = {
         "flags.document",
         "flags.rules",
         "metrics.buffer",
+        "metrics.tally",
+        "metrics.validation",
         "aws.*",
         "lifecycle.runtime_api",
         "lifecycle.signals",

@@ -5,16 +5,21 @@ Metrics, recorded in memory and written at the end of each invocation.
 
     metrics.count("orders")
     metrics.count("bytes", 512, unit="Bytes", tenant="acme")
+    with metrics.timer("db.query"):
+        ...
 
 These are the methods of one default `Metrics`, as in `random`.  A decorated
-handler flushes; so do a SIGTERM and the interpreter's exit.
+handler flushes; so do SIGTERM and the interpreter's exit.
 """
 
 from __future__ import annotations
 
 from .recorder import Metrics, default
 
-__all__ = ("Metrics", "count", "flush")
+__all__ = ("Metrics", "count", "distribution", "flush", "gauge", "timer")
 
 count = default.count
+gauge = default.gauge
+distribution = default.distribution
+timer = default.timer
 flush = default.flush

@@ -1,25 +1,26 @@
 """
-CloudWatch embedded metric format (EMF): one JSON document a line, on stdout.
-
-Written by hand, since json.dumps takes longer than all the rest of a flush;
-a test holds every line against json.dumps and AWS's own schema.
+CloudWatch's embedded metric format (EMF): one JSON document a line, on stdout.
 
 Guarantees
-    Each line is one ``write(2)`` of less than `MAX_BYTES`: a pipe is read in
-    pieces of 64 KiB, and a line that is cut in two is no metric.
-    A line leaves whole, or is written again, after a newline, or is counted as
-    lost; `accept` never raises.  There is no document without a metric.
+    Each line is valid, shorter than `MAX_BYTES` (a pipe is read in pieces of
+    64 KiB, and half a line is no metric), and one ``write(2)`` wherever stdout
+    takes it whole.  There is no document without a metric.
+    A line comes out whole, or is kept for the next flush and then begins on a
+    line of its own, or is counted as dropped; `EmfSink.accept` never raises.
 
 Why not ``sys.stdout.write``
-    Its buffer takes a lock, and raises when a signal handler interrupts it.
-    So the line goes to the file descriptor of `sys.stdout`, after what is
-    buffered there; a stdout without one (redirected to memory) is written to.
+    Its buffer takes a lock, and raises when a signal handler interrupts it;
+    and what it does with half a line nobody can tell.  So the line goes to the
+    file descriptor of `sys.stdout`, behind what is buffered there.  A stdout
+    without a descriptor (in memory, for tests) is written to as it is.
 
 Threads
-    One thread writes at a time.  Others leave their lines in ``_lines`` and
-    the writer takes them too; nobody waits here.
+    One thread writes at a time.  Others leave their lines to it and return;
+    `buffer` waits for it.
 
-Source: Embedded metric format specification,
+Written by hand because json.dumps costs more than the rest of a flush.
+
+Source: embedded metric format specification,
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
@@ -33,9 +34,12 @@ import time
 from collections import deque
 from json.encoder import encode_basestring_ascii as quote
 
+from ..lifecycle import clock
+from . import tally
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from ..typing import Batch, Point
@@ -43,48 +47,41 @@ if TYPE_CHECKING:
     Dimensions = tuple[tuple[str, str], ...]
     Line = tuple[bytes, int]  # and how many records are in it
 
-MAX_BYTES = 60_000  # of a line, with its newline
-MAX_METRICS = 100  # in a document; EMF specification
-MAX_VALUES = 100  # of a metric in a document; more are silently ignored
-STALL_S = 0.1  # how long a flush waits for a stdout that takes nothing
-MAX_BACKLOG = 1_000  # lines that stdout did not take, kept for the next flush
-MEMO = 1_000  # prepared heads, and prepared names
+MAX_BYTES = 60_000  # of a line; EMF allows 1 MB
+MAX_METRICS = 100  # of a document; EMF specification
+MAX_VALUES = 100  # of a metric in a document; more are ignored in silence
+MAX_KEPT = 1_000  # lines that stdout did not take
+STALL_S = 0.1  # how long one flush waits for a stdout that takes nothing
+MEMO = 1_000  # prepared parts of lines, of each sort
 
-# Lambda drops what is below the function's level, and takes a line without a
-# valid level and timestamp for INFO.
+# The function's log level drops what is below it.  Lambda takes a line without
+# a valid level and timestamp for INFO.
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
 ABOVE_INFO = ("WARN", "ERROR", "FATAL")
 
 
 class EmfSink:
-    """Writes each batch to stdout, as it is at that moment, or to *stream*."""
+    """Writes to *stream*; None is `sys.stdout`, as it is at each flush."""
 
     __slots__ = (
-        "_heads",
-        "_level",
-        "_lines",
-        "_names",
-        "_stream",
-        "_torn",
-        "_writing",
-        "bytes",
-        "documents",
-        "lost",
-        "too_large",
+        "_heads", "_level", "_lines", "_names", "_process", "_stalled", "_stream",
+        "_torn", "_writing",
     )  # fmt: skip
 
     def __init__(self, stream: Any = None) -> None:
         self._stream = stream
-        self._lines: deque[Line] = deque()
-        self._writing = threading.Lock()
-        self._torn = False  # the last line ended early
-        self._level: str | None = None
+        self._level: str | None = None  # not yet known
         self._heads: dict[tuple[str, Dimensions], tuple[str, str]] = {}
         self._names: dict[tuple[str, str], tuple[str, str]] = {}
-        self.documents = 0
-        self.bytes = 0
-        self.lost = 0  # records
-        self.too_large = 0  # records
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start without lines, in this process."""
+        self._process = os.getpid()
+        self._lines: deque[Line] = deque()
+        self._writing = threading.Lock()
+        self._torn = False  # the last thing written was a part of a line
+        self._stalled = False  # the last flush could not write all
 
     @property
     def backlog(self) -> bool:
@@ -92,14 +89,19 @@ class EmfSink:
         return bool(self._lines)
 
     def accept(self, batch: Batch, /) -> None:
-        """Write *batch*, in as many lines as the limits ask for."""
+        """Write *batch*, and before it what stdout did not take the last time."""
+        if self._process != os.getpid():  # what the parent has is the parent's
+            self._begin()
         self._lines.extend(self.lines(batch))
         while self._lines and self._writing.acquire(blocking=False):
             try:
-                if not self._write_all():
+                if not self._write_lines():
                     break
             finally:
                 self._writing.release()
+        while len(self._lines) > MAX_KEPT:
+            with contextlib.suppress(IndexError):
+                tally.drop("stdout", self._lines.popleft()[1], "it takes no more")
 
     def lines(self, batch: Batch) -> Iterator[Line]:
         """Encode *batch*; each line stands for so many records."""
@@ -174,7 +176,8 @@ class EmfSink:
                     if definitions:
                         later.append((point, start))
                     else:  # its dimensions alone fill a line
-                        self.too_large += point.samples
+                        message = f"name={point.name[:80]!r}: over {MAX_BYTES} bytes"
+                        tally.drop("too_large", point.samples, message)
                     continue
                 names.add(point.name)
                 definitions.append(definition)
@@ -191,41 +194,62 @@ class EmfSink:
                 yield line.encode("ascii"), samples
             waiting = later
 
-    def _write_all(self) -> bool:
-        """Write what waits; False when stdout takes nothing for the moment."""
+    def _write_lines(self) -> bool:
+        """Write all lines; return False when stdout takes nothing for now."""
         stream = sys.stdout if self._stream is None else self._stream
-        try:
-            descriptor = stream.fileno()
-        except Exception:
-            descriptor = None
+        descriptor = -1
         with contextlib.suppress(Exception):
-            stream.flush()  # what the user wrote comes first
+            descriptor = stream.fileno()
+        with contextlib.suppress(Exception):
+            stream.flush()
+        until = clock.monotonic() + (0.0 if self._stalled else STALL_S)
         while self._lines:
+            line, samples = self._lines.popleft()
             try:
-                line, samples = self._lines.popleft()
-            except IndexError:
-                break
-            try:
-                if descriptor is None:
+                if descriptor < 0:
                     stream.write(line.decode("ascii"))
                     stream.flush()
-                elif not self._write(descriptor, line):
+                elif not self._write(descriptor, line, until):
                     self._lines.appendleft((line, samples))
+                    self._stalled = True
                     return False
-            except Exception:  # closed, broken, full: nobody will read it
-                self.lost += samples
+            except Exception as exc:  # closed, broken or full
+                tally.drop("stdout", samples, f"{type(exc).__name__}: {exc}")
+            except BaseException:  # a signal handler raised
+                self._lines.appendleft((line, samples))
+                raise
+            else:
+                tally.add("documents", 1)
+                tally.add("bytes", len(line))
+        self._stalled = False
+        return True
+
+    def _write(self, descriptor: int, line: bytes, until: float) -> bool:
+        """Write *line*, on a line of its own; False when that takes too long."""
+        rest = b"\n" + line if self._torn else line
+        while rest:
+            try:
+                count = os.write(descriptor, rest)
+            except BlockingIOError:
+                if not _writable(descriptor, until - clock.monotonic()):
+                    return False
                 continue
-            self.documents += 1
-            self.bytes += len(line)
-        return True
-
-    def _write(self, descriptor: int, line: bytes) -> bool:
-        os.write(descriptor, line)
+            self._torn = rest[count - 1 : count] != b"\n"
+            rest = rest[count:]
         return True
 
 
-def _values(values: Any, room: int) -> tuple[str, int]:
-    """Write as many *values* as fit in *room* bytes; return how many."""
+def _writable(descriptor: int, seconds: float) -> bool:
+    """Wait until *descriptor* takes more; only non-blocking ones get here."""
+    import select  # a program that shares our stdout made it so
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
+def _values(values: Sequence[float], room: int) -> tuple[str, int]:
+    """Return the text of as many *values* as fit in *room* bytes, and how many."""
     if len(values) == 1:
         text = repr(values[0])
         return (text, 1) if len(text) <= room else ("", 0)

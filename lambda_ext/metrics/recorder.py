@@ -1,12 +1,12 @@
 """
 Metrics: what a user records with, and when it is flushed.
 
-The first record registers with the phases: RESPONSE and SNAPSHOT flush,
-SHUTDOWN flushes first of all and once more at the end (for what the user's own
-shutdown callbacks recorded), FORK forgets what the parent will write.
+The first record joins the phases: RESPONSE and SNAPSHOT flush; SHUTDOWN
+flushes first of all, and once more at the end for what the user's own shutdown
+callbacks have recorded; FORK leaves to the parent what is the parent's.
 
-Every `Metrics` records into one buffer, so that a flush finds all of them, also
-one that the user has let go of.
+All `Metrics` share one buffer, so a flush finds the records of each, also of
+one that nobody holds any more.
 """
 
 from __future__ import annotations
@@ -16,73 +16,60 @@ import os
 
 from .. import config
 from ..exceptions import ConfigurationError, MetricError
-from ..lifecycle import phases
-from . import buffer
+from ..lifecycle import clock, phases
+from . import tally, validation
+from .buffer import COUNT, DISTRIBUTION, GAUGE, MAX_RECORDS, Buffer
 from .emf import EmfSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, SupportsFloat
 
-    from ..typing import Sink
-    from .buffer import Series
+    from ..typing import Sink, Unit
+    from .buffer import Record, Series
 
-UNITS = frozenset(
-    [
-        "Seconds", "Microseconds", "Milliseconds", "Percent", "Count", "None",
-        *(scale + what + per
-          for scale in ("", "Kilo", "Mega", "Giga", "Tera")
-          for what in ("bytes", "bits") for per in ("", "/Second")),
-    ]
-)  # fmt: skip
-UNITS = frozenset(unit[0].upper() + unit[1:] for unit in UNITS) | {"Count/Second"}
-MAX_NAME = 255  # CloudWatch API, MetricDatum
-MAX_DIMENSIONS = 30  # EMF specification, DimensionSet
-MAX_DIMENSION_NAME = 250  # EMF schema
-MAX_DIMENSION_VALUE = 1024  # CloudWatch API, Dimension
-RESERVED = frozenset(("_aws", "level", "timestamp"))  # root members of ours
-LAST = 99  # the priority of the last flush
-MEMO = 1_000  # validated series that one `Metrics` remembers
+LAST = 99  # priority of the last flush of a shutdown
+MEMO = 1_000  # checked series that one `Metrics` remembers
+NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
+SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
 _log = logging.getLogger("lambda_ext")
-
-
-class _Bad:
-    """Stands in for a dimension that was refused before it was recorded."""
-
-    __slots__ = ("message", "reason")
-
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
-        self.message = message
+_buffer = Buffer()
+_sink: Sink = EmfSink()
+_ready = False  # the phases are joined and strict mode is off
+_unjoined = [True]  # emptied by the one thread that joins
+_epoch: object = object()  # another one whenever options may have changed
 
 
 class Metrics:
     """
-    Record metrics under a namespace and with dimensions of its own.
+    Record metrics with a namespace, dimensions or a sink of their own.
 
-    Recording costs well under a microsecond, does no I/O, and can be done in
-    any thread, signal handler or ``__del__``.  Bad records are counted by
-    reason in `stats`, and logged once per reason; `configure(strict=True)`
-    makes them raise `MetricError` where they are recorded.
+    Recording takes no lock, does no I/O and raises nothing: any thread, signal
+    handler or ``__del__`` may do it.  What CloudWatch would refuse is dropped,
+    counted by reason (see `lambda_ext.stats`) and logged once a reason; with
+    `configure(strict=True)` it raises `MetricError` where it is recorded.
+
+    Make one per process, not one per invocation: each remembers what it has
+    checked.
 
     Args:
-        namespace: CloudWatch's; None takes ``LAMBDA_EXT_METRICS_NAMESPACE``,
-            else ``POWERTOOLS_METRICS_NAMESPACE``, else the function's name.
-        service: Value of the dimension ``service``; None takes
-            ``LAMBDA_EXT_SERVICE``, else ``POWERTOOLS_SERVICE_NAME``, else the
-            function's name; "" leaves the dimension out.
-        dimensions: More dimensions of every metric.
-        sink: Where they go; None is EMF on stdout.
+        namespace: CloudWatch's namespace.  None: ``LAMBDA_EXT_METRICS_NAMESPACE``,
+            ``POWERTOOLS_METRICS_NAMESPACE`` or the function's name.
+        service: Value of the dimension ``service``; "" leaves it out.  None:
+            ``LAMBDA_EXT_SERVICE``, ``POWERTOOLS_SERVICE_NAME`` or the
+            function's name.
+        dimensions: More dimensions of all its metrics.
+        sink: Where they go; None: to CloudWatch, as EMF on stdout.
 
     Raises:
-        ConfigurationError: a namespace or dimension that CloudWatch refuses.
+        ConfigurationError: CloudWatch would refuse the namespace or a dimension.
     """
 
     __slots__ = (
-        "__weakref__", "_append", "_defaults", "_dimensions", "_epoch", "_known",
-        "_namespace", "_records", "_resolved_namespace", "_service", "_sink",
+        "__weakref__", "_append", "_at", "_defaults", "_dimensions", "_known",
+        "_namespace", "_records", "_service", "_sink", "_space",
     )  # fmt: skip
 
     def __init__(
@@ -90,223 +77,259 @@ class Metrics:
         namespace: str | None = None,
         *,
         service: str | None = None,
-        dimensions: Mapping[str, str] | None = None,
+        dimensions: Mapping[str, str | int] | None = None,
         sink: Sink | None = None,
     ) -> None:
-        self._namespace = None if namespace is None else config.namespace(namespace)
-        self._service = service
-        self._dimensions = dict(dimensions or {})
+        try:
+            self._namespace = config.namespace(namespace)
+            self._service = service and config.label(service)
+            self._dimensions = validation.dimensions(dict(dimensions or {}))
+        except (ConfigurationError, MetricError, TypeError, ValueError) as exc:
+            msg = f"Metrics({namespace!r}, ...) cannot be used: {exc}"
+            raise ConfigurationError(msg) from exc
         self._sink = sink
         self._records = _buffer.records
         self._append = _buffer.records.append
-        self._epoch: object = None
+        self._at: object = None  # the epoch in which the rest was found out
+        self._space = ""
         self._defaults: dict[str, str] = {}
-        self._resolved_namespace = ""
         self._known: dict[Any, Series] = {}
-        try:
-            _checked_dimensions({**self._dimensions, "service": service or "-"})
-        except MetricError as exc:
-            raise ConfigurationError(str(exc)) from exc
 
     def count(
         self,
         name: str,
-        value: float = 1,
+        value: SupportsFloat = 1,
         /,
         *,
-        unit: str = "Count",
+        unit: Unit = "Count",
         dimensions: Mapping[str, str | int] | None = None,
         **dims: str | int,
     ) -> None:
         """
-        Add *value* to the counter *name*; written at the next flush.
+        Add *value* to the counter *name*; well under a microsecond.
 
-        Counts of equal name, dimensions and unit are added up until the flush,
-        so read them in CloudWatch with the statistic Sum: SampleCount is the
-        number of flushes, and Average the mean of their sums.
+        What has equal name, unit and dimensions is added up until the flush:
+        read it in CloudWatch with Sum.  SampleCount is the number of flushes,
+        and Average the mean of their sums.
 
         Args:
-            name: Up to 255 characters.
-            value: Any finite number within ±2**360, also 0 or negative.
+            name: 1 to 255 printable characters.
+            value: A finite number within ±2**360; 0 and below are allowed.
             unit: One of CloudWatch's; "None" for none.
             dimensions: Dimensions whose names are no Python names.
-            **dims: More dimensions.  Each distinct set of values is a metric
-                of its own in CloudWatch, with its own price.  A value is text,
-                or an int, which is written in decimal.
+            **dims: More dimensions: text in ASCII, or an int.  They come before
+                those of the `Metrics`; in *dimensions* too they are refused.
+                Each set of values is a metric of its own in CloudWatch's bill.
 
         Raises:
-            MetricError: in strict mode only, when CloudWatch would refuse it.
+            MetricError: in strict mode only.
         """
         if dimensions is not None:
-            dims = _merged(dims, dimensions)
+            dims = _merged(dimensions, dims)
+        self._record(COUNT, name, value, unit, dims)
+
+    def gauge(
+        self,
+        name: str,
+        value: SupportsFloat,
+        /,
+        *,
+        unit: Unit = "None",
+        dimensions: Mapping[str, str | int] | None = None,
+        **dims: str | int,
+    ) -> None:
+        """
+        Set the gauge *name*; the last value before a flush is written.
+
+        Arguments and errors are those of `count`.
+        """
+        if dimensions is not None:
+            dims = _merged(dimensions, dims)
+        self._record(GAUGE, name, value, unit, dims)
+
+    def distribution(
+        self,
+        name: str,
+        value: SupportsFloat,
+        /,
+        *,
+        unit: Unit = "None",
+        dimensions: Mapping[str, str | int] | None = None,
+        **dims: str | int,
+    ) -> None:
+        """
+        Add *value* to the distribution *name*; every value is written.
+
+        For what is read as average, percentile or maximum, such as durations.
+        Arguments and errors are those of `count`.
+        """
+        if dimensions is not None:
+            dims = _merged(dimensions, dims)
+        self._record(DISTRIBUTION, name, value, unit, dims)
+
+    def timer(
+        self,
+        name: str,
+        /,
+        *,
+        dimensions: Mapping[str, str | int] | None = None,
+        **dims: str | int,
+    ) -> Timer:
+        """
+        Return a context manager that records how long its block runs.
+
+        In milliseconds, as a distribution, also when the block raises.  Time
+        spent frozen may not count.
+
+        Arguments and errors are those of `count`; strict mode complains when
+        the block ends.
+        """
+        if dimensions is not None:
+            dims = _merged(dimensions, dims)
+        return Timer(self, name, dims)
+
+    def _record(
+        self, kind: str, name: Any, value: Any, unit: Any, dims: dict[Any, Any]
+    ) -> None:
+        record = (self, kind, name, value, unit, dims)
         if not _ready:
-            _prepare(self, buffer.COUNT, name, value, unit, dims)
-        self._append((self, buffer.COUNT, name, value, unit, dims))
-        if len(self._records) > buffer.MAX_RECORDS:
+            _prepare(record)
+        self._append(record)
+        if len(self._records) > MAX_RECORDS:
             _buffer.compact()
 
     def flush(self) -> None:
         """
-        Write what every `Metrics` has recorded so far; never raises.
+        Write what has been recorded, by any `Metrics`; nothing if that is none.
 
-        A decorated handler does it at the end of each invocation.
+        A decorated handler does this after each invocation.  Waits up to 0.1
+        seconds for a flush in another thread, and as long for a stdout that
+        takes nothing.  Never raises; what is lost is counted.
         """
         _buffer.flush()
 
-    # What the buffer asks an owner.
-
-    def namespace(self) -> str:
-        self._resolve()
-        return self._resolved_namespace
-
-    def sink(self) -> Sink:
-        return self._sink or _sink
-
-    def series(self, kind: str, name: Any, unit: Any, dims: dict[str, Any]) -> Series:
+    def _series(self, kind: str, name: Any, unit: Any, dims: dict[Any, Any]) -> Series:
         """Return the series of a record; raises MetricError."""
-        if self._epoch is not _epoch:
-            self._resolve()
+        if self._at is not _epoch:
+            self._find_out()
         try:
-            raw = (kind, name, unit, *dims.items(), *map(type, dims.values()))
-            return self._known[raw]
-        except (KeyError, TypeError):
-            pass
-        own = _checked_dimensions(dims)
-        merged = tuple({**self._defaults, **dict(sorted(own.items()))}.items())
-        if len(merged) > MAX_DIMENSIONS:
-            msg = f"{len(merged)} dimensions; CloudWatch takes {MAX_DIMENSIONS}"
-            raise MetricError(msg, reason="too_many_dimensions")
-        name = _checked_name(name)
-        if name in self._defaults or name in own:
-            msg = "a metric cannot be called like one of its dimensions; rename one"
-            raise MetricError(msg, reason="name_clash")
-        if not isinstance(unit, str) or unit not in UNITS:
-            msg = f"unknown unit {unit!r:.40}; CloudWatch knows {', '.join(sorted(UNITS))}"
-            raise MetricError(msg, reason="unit")
-        series = (kind, name, str.__str__(unit), merged)
+            given = (kind, name, unit, *dims.items(), *map(type, dims.values()))
+            return self._known[given]
+        except Exception:  # not there, or not even hashable
+            series = self._checked(kind, name, unit, dims)
         if len(self._known) >= MEMO:
             self._known.clear()
-        self._known[raw] = series
+        self._known[given] = series
         return series
 
-    def _resolve(self) -> None:
-        """Read the options that have an effect on what is flushed next."""
-        if self._epoch is _epoch:
-            return
-        self._known.clear()
-        function = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-        try:
-            self._resolved_namespace = (
-                self._namespace or config.get("namespace") or function or "lambda_ext"
-            )
-            service = self._service
-            if service is None:
-                service = config.get("service") or function or "unknown_service"
-        except ConfigurationError as exc:
-            _log.warning("lambda_ext.metrics_options %s", exc)
-            self._resolved_namespace = self._namespace or function or "lambda_ext"
-            service = self._service or function or "unknown_service"
+    def _checked(self, kind: str, name: Any, unit: Any, dims: dict[Any, Any]) -> Series:
+        name = validation.name(name)
+        own = validation.dimensions(dims)
+        merged = {**self._defaults, **dict(sorted(own.items()))}
+        if name in merged:
+            msg = "a metric and its dimension cannot have the same name; rename one"
+            raise MetricError(msg, reason="name_clash")
+        if len(merged) > validation.MAX_DIMENSIONS:
+            msg = f"more than {validation.MAX_DIMENSIONS} dimensions"
+            raise MetricError(msg, reason="too_many_dimensions")
+        return (kind, name, validation.unit(unit), tuple(merged.items()))
+
+    def _where(self) -> tuple[str, Sink]:
+        """Return the namespace and the sink."""
+        if self._at is not _epoch:
+            self._find_out()
+        return self._space, self._sink or _sink
+
+    def _find_out(self) -> None:
+        """Read the options that the user did not give."""
+        epoch = _epoch
+        function = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
+        space, service = self._namespace, self._service
+        if space is None:
+            space = _option("namespace") or function or NAMESPACE
+        if service is None:
+            service = _option("service") or function or SERVICE
+        self._space = space
         self._defaults = {"service": service} if service else {}
-        self._defaults.update(_checked_dimensions(self._dimensions))
-        self._epoch = _epoch
+        self._defaults.update(self._dimensions)
+        self._known.clear()
+        self._at = epoch
 
 
-def _merged(dims: dict[str, Any], dimensions: Any) -> dict[str, Any]:
-    """Return both; a name in both becomes a `_Bad`, to be refused later."""
+class Timer:
+    """What `Metrics.timer` returns; each ``with`` records one duration."""
+
+    __slots__ = ("_began", "_dims", "_name", "_owner")
+
+    def __init__(self, owner: Metrics, name: str, dims: dict[Any, Any]) -> None:
+        self._owner = owner
+        self._name = name
+        self._dims = dims
+        self._began: list[float] = []  # a stack: a timer may be nested in itself
+
+    def __enter__(self) -> None:
+        self._began.append(clock.monotonic())
+
+    def __exit__(self, *exc_info: object) -> None:
+        elapsed_ms = round((clock.monotonic() - self._began.pop()) * 1000, 3)
+        self._owner._record(
+            DISTRIBUTION, self._name, elapsed_ms, "Milliseconds", self._dims
+        )
+
+
+def _option(name: str) -> Any:
+    """Return an option; None, and one log line, when it cannot be used."""
+    try:
+        return config.get(name)
+    except ConfigurationError as exc:
+        _log.warning("lambda_ext.option_ignored %s", exc)
+        return None
+
+
+def _merged(dimensions: Any, dims: dict[str, Any]) -> dict[Any, Any]:
+    """Return both; what cannot be merged is refused by the flush."""
     try:
         merged = dict(dimensions)
     except Exception:
-        merged = {"": _Bad("dimensions", "dimensions= takes a mapping")}
+        message = "dimensions= takes a mapping of names to values"
+        return {"dimensions": validation.Refused("dimensions", message)}
     for name, value in dims.items():
-        merged[name] = (
-            _Bad("dimension_clash", f"dimension {name!r} is given twice")
-            if name in merged
-            else value
-        )
+        message = f"dimension {name!r} is given twice; leave one out"
+        twice = validation.Refused("dimension_clash", message)
+        merged[name] = twice if name in merged else value
     return merged
 
 
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str):
-        msg = "the name of a metric is text"
-        raise MetricError(msg, reason="name")
-    text = str.__str__(name)
-    if not 0 < len(text) <= MAX_NAME or text.isspace() or not text.isprintable():
-        msg = f"the name of a metric is 1 to {MAX_NAME} printable characters"
-        raise MetricError(msg, reason="name")
-    if text in RESERVED:
-        msg = f"the names {', '.join(sorted(RESERVED))} have a meaning to AWS"
-        raise MetricError(msg, reason="name")
-    return text
-
-
-def _checked_dimensions(dims: Mapping[Any, Any]) -> dict[str, str]:
-    checked = {}
-    for name, given in dims.items():
-        if type(given) is _Bad:
-            raise MetricError(given.message, reason=given.reason)
-        if (
-            not isinstance(name, str)
-            or not 0 < len(name) <= MAX_DIMENSION_NAME
-            or not name.isascii()
-            or not name.isprintable()
-            or name.isspace()
-            or name.startswith(":")
-            or name in RESERVED
-        ):
-            msg = (
-                f"dimension name {name!r:.80}: expected 1 to {MAX_DIMENSION_NAME}"
-                " printable ASCII characters, the first not ':', and none of"
-                f" {', '.join(sorted(RESERVED))}"
-            )
-            raise MetricError(msg, reason="dimension_name")
-        value = str(given) if type(given) is int else given
-        if (
-            not isinstance(value, str)
-            or not 0 < len(value) <= MAX_DIMENSION_VALUE
-            or not value.isascii()
-            or not value.isprintable()
-            or value.isspace()
-        ):
-            msg = (
-                f"dimension {name!r:.80}: expected text of 1 to"
-                f" {MAX_DIMENSION_VALUE} printable ASCII characters, or an int"
-            )
-            raise MetricError(msg, reason="dimension_value")
-        checked[str.__str__(name)] = str.__str__(value)
-    return checked
-
-
-_buffer = buffer.Buffer()
-_sink: Sink = EmfSink()
-_ready = False  # listens to the phases, and is not strict
-_listening: list[bool] = [False]
-_epoch: object = object()  # another one whenever options may have changed
-
-
-def _prepare(owner: Metrics, *record: Any) -> None:
-    """Join the phases at the first record; in strict mode, check each."""
+def _prepare(record: Record) -> None:
+    """Join the phases at the first record; in strict mode check each one."""
     global _ready
-    try:
-        _listening.pop()
-    except IndexError:
-        pass
-    else:
-        config.watch(_changed)
-        phases.listen(phases.RESPONSE, _buffer.flush)
-        phases.listen(phases.SNAPSHOT, _buffer.flush)
-        phases.listen(phases.SHUTDOWN, _buffer.flush, priority=phases.ESSENTIAL)
-        phases.listen(phases.SHUTDOWN, _buffer.flush, priority=LAST)
-        phases.listen(phases.FORK, _buffer.clear, priority=phases.ESSENTIAL)
-    if not config.get("strict"):
+    if _unjoined:
+        _join()
+    epoch = _epoch
+    strict = _option("strict")
+    if strict:
+        owner, kind, name, value, unit, dims = record
+        owner._series(kind, name, unit, dims)
+        validation.value(value)
+    elif epoch is _epoch:
         _ready = True
+
+
+def _join() -> None:
+    try:
+        _unjoined.pop()
+    except IndexError:  # another thread does it
         return
-    kind, name, value, unit, dims = record
-    owner.series(kind, name, unit, dims)
-    buffer.checked_value(value)
+    config.watch(_changed)
+    phases.listen(phases.RESPONSE, _buffer.flush)
+    phases.listen(phases.SNAPSHOT, _buffer.flush)
+    phases.listen(phases.SHUTDOWN, _buffer.flush, priority=phases.ESSENTIAL)
+    phases.listen(phases.SHUTDOWN, _buffer.flush, priority=LAST)
+    phases.listen(phases.FORK, forked, priority=phases.ESSENTIAL)
 
 
 def _changed() -> None:
+    """Find the options out again: they may have changed."""
     global _ready, _epoch
     _ready = False
     _epoch = object()
@@ -316,22 +339,36 @@ default = Metrics()
 
 
 def snapshot() -> dict[str, Any]:
-    """Return counters since the process began."""
-    events = _buffer.snapshot()
-    recorded = events.pop("recorded", 0)
-    return {"recorded": recorded, "dropped": events}
+    """
+    Return what happened to the records of this process, as plain numbers.
+
+    "recorded" by the user, valid or not; "dropped" of them, by reason;
+    "documents" and "bytes" written to stdout.
+    """
+    events = tally.events()
+    return {
+        "recorded": events.get("recorded", 0) + len(_buffer.records),
+        "documents": events.get("documents", 0),
+        "bytes": events.get("bytes", 0),
+        "dropped": tally.dropped(),
+    }
 
 
 def install(sink: Sink | None) -> None:
-    """Send what has no sink of its own to *sink*; None is EMF on stdout."""
+    """Make *sink* that of every `Metrics` without one; None: EMF on stdout."""
     global _sink
     _sink = EmfSink() if sink is None else sink
 
 
-def reset() -> None:
-    """Forget what was recorded and configured, as if just imported."""
-    global _listening
+def forked() -> None:
+    """Start empty: what was recorded before the fork is the parent's."""
     _buffer.clear()
+    tally.reset()
+
+
+def reset() -> None:
+    """Forget records, counters and options, as if this were just imported."""
+    forked()
     install(None)
     _changed()
-    _listening = [False]
+    _unjoined[:] = [True]

@@ -1,0 +1,77 @@
+"""
+What happened to the records of this process, counted exactly.
+
+``+=`` is not atomic: a thread, or a signal handler between its read and its
+write, would lose counts.  So each event is appended to a deque, and what has
+gathered there is added up now and then by whoever can have it first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Counts = dict[str, int]
+
+FOLD = 32  # gathered events from which on they are added up
+
+_log = logging.getLogger("lambda_ext")
+_gathered: deque[Counts] = deque()
+_dropped: deque[Counts] = deque()
+_logged: set[str] = set()
+
+
+def add(event: str, number: int) -> None:
+    """Count *number* of *event*; from any thread or signal handler."""
+    _gather(_gathered, {event: number})
+
+
+def drop(reason: str, number: int, message: str, *, exc_info: bool = False) -> None:
+    """Count *number* dropped records; log *message* once for each *reason*."""
+    _gather(_dropped, {reason: number})
+    if reason not in _logged:
+        _logged.add(reason)
+        _log.warning(
+            "lambda_ext.metric_dropped reason=%s %s", reason, message, exc_info=exc_info
+        )
+
+
+def events() -> Counts:
+    """Return how many there were of each event."""
+    return _sum(_gathered.copy())
+
+
+def dropped() -> Counts:
+    """Return how many records were dropped, by reason."""
+    return _sum(_dropped.copy())
+
+
+def reset() -> None:
+    """Start again from zero, and log each reason again."""
+    _gathered.clear()
+    _dropped.clear()
+    _logged.clear()
+
+
+def _gather(where: deque[Counts], counts: Counts) -> None:
+    where.append(counts)
+    if len(where) >= FOLD:
+        taken = []
+        for _ in range(len(where)):
+            try:
+                taken.append(where.popleft())
+            except IndexError:  # another thread adds up as well
+                break
+        where.append(_sum(taken))
+
+
+def _sum(many: Iterable[Counts]) -> Counts:
+    total: Counts = {}
+    for counts in many:
+        for event, number in counts.items():
+            total[event] = total.get(event, 0) + number
+    return total
