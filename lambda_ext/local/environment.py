@@ -238,8 +238,8 @@ class Environment:
             external=reason is not None and self.agents.registered(internal=False),
             instances=self.instances,
         )
-        began = time.monotonic()
         signalled = budget > 0 and self._terminate()
+        began = time.monotonic()
         killed = self._end_runtime(time.monotonic() + share)
         duration = time.monotonic() - began
         extensions = self._end_extensions(str(reason), began + budget)
