@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from .config import configure as configure
     from .invocation import handler as handler
     from .invocation import start as start
+    from .lifecycle.phases import on_init as on_init
+    from .lifecycle.phases import on_invoke as on_invoke
+    from .lifecycle.phases import on_response as on_response
     from .lifecycle.phases import on_shutdown as on_shutdown
+    from .lifecycle.snapstart import after_restore as after_restore
+    from .lifecycle.snapstart import before_snapshot as before_snapshot
     from .metrics.recorder import Metrics as Metrics
     from .values.handles import Secret as Secret
     from .values.handles import get_secret as get_secret
@@ -21,9 +26,14 @@ else:
     _HOME = {
         "Metrics": ".metrics.recorder",
         "Secret": ".values.handles",
+        "after_restore": ".lifecycle.snapstart",
+        "before_snapshot": ".lifecycle.snapstart",
         "configure": ".config",
         "get_secret": ".values.handles",
         "handler": ".invocation",
+        "on_init": ".lifecycle.phases",
+        "on_invoke": ".lifecycle.phases",
+        "on_response": ".lifecycle.phases",
         "on_shutdown": ".lifecycle.phases",
         "start": ".invocation",
     }
@@ -50,11 +60,16 @@ else:
 __all__ = (
     "Metrics",
     "Secret",
+    "after_restore",
+    "before_snapshot",
     "configure",
     "exceptions",
     "get_secret",
     "handler",
     "metrics",
+    "on_init",
+    "on_invoke",
+    "on_response",
     "on_shutdown",
     "start",
     "testing",

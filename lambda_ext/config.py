@@ -36,11 +36,13 @@ if TYPE_CHECKING:
         namespace: str | None
         service: str | None
         strict: bool
+        transport: str
 
 
 _log = logging.getLogger("lambda_ext")
 
 PARTS = ("extension", "signals")  # what `disable` can switch off
+WAYS = ("auto", "light", "boto3")  # to AWS: what `transport` can be
 
 
 class Fallback:
@@ -142,6 +144,15 @@ def label(value: Any) -> str | None:
     return name
 
 
+def way(value: Any) -> str:
+    """Return *value*, one of `WAYS`, in small letters."""
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word not in WAYS:
+        msg = f"expected {', '.join(map(repr, WAYS[:-1]))} or {WAYS[-1]!r}"
+        raise ConfigurationError(msg)
+    return word
+
+
 def parts(value: Any) -> frozenset[str]:
     """Return *value*, "a,b" or an iterable, as a set of names in `PARTS`."""
     names = value.split(",") if isinstance(value, str) else list(value)
@@ -190,6 +201,13 @@ OPTIONS = {
             parts,
             "what to leave alone: 'signals' (SIGTERM), 'extension' (registration)",
         ),
+        Option(
+            "transport",
+            "auto",
+            way,
+            "the way to AWS: 'light' (without boto3), 'boto3', or 'auto', which is"
+            " light unless the environment asks for what only boto3 can do",
+        ),
     )
 }
 # Where the variable is not LAMBDA_EXT_ and the option's name in capitals.
@@ -206,6 +224,13 @@ def in_lambda() -> bool:
     return bool(os.environ.get("AWS_LAMBDA_RUNTIME_API"))
 
 
+def why_not(part: str) -> str:
+    """Return why *part* has not been started, in words."""
+    if part in get("disable"):
+        return "disabled"
+    return "not started yet" if in_lambda() else "outside Lambda"
+
+
 def configure(**options: Unpack[Options]) -> None:
     """
     Set process-wide options; what is not named keeps its value.
@@ -218,6 +243,10 @@ def configure(**options: Unpack[Options]) -> None:
         strict: Raise `MetricError` for a bad metric instead of counting it.
         disable: Parts to leave alone, any of "signals" and "extension"; has
             an effect until the first `start()` or decorated handler.
+        transport: The way to AWS: "light" (signed HTTP without boto3),
+            "boto3" (also for who instruments botocore) or "auto": light,
+            unless profiles, proxies and the like ask for boto3.  Has an
+            effect on what is first used after it.
 
     Raises:
         ConfigurationError: an unknown option or a value out of its range;

@@ -21,7 +21,7 @@ import threading
 
 from . import config
 from .exceptions import ConfigurationError
-from .lifecycle import clock, extension, phases, shutdown
+from .lifecycle import clock, extension, phases, shutdown, snapstart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def start() -> None:
         shutdown.install()
     if in_lambda and "extension" not in disabled:
         extension.register()
-    atexit.register(shutdown.at_exit)
+    if in_lambda:
+        snapstart.install()
+    shutdown.follow_exit()
     phases.listen(phases.FORK, _forked)
     if in_lambda:
         phases.call(phases.INIT)
@@ -201,7 +203,6 @@ def _forked() -> None:
 def reset() -> None:
     """Forget that anything was started, as if this were just imported."""
     global _started, invocations
-    atexit.unregister(shutdown.at_exit)
     atexit.unregister(_close_loop)
     _close_loop()
     with _lock:

@@ -19,6 +19,7 @@ STATEFUL = (  # every module with process-wide state has a reset()
     "lifecycle.phases",
     "lifecycle.shutdown",
     "lifecycle.extension",
+    "lifecycle.snapstart",
     "values.handles",
     "metrics.recorder",
     "invocation",

@@ -78,6 +78,7 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.lifecycle.runtime_api",
                 "lambda_ext.lifecycle.shutdown",
                 "lambda_ext.lifecycle.signals",
+                "lambda_ext.lifecycle.snapstart",
             ],
         ),
         (

@@ -34,6 +34,7 @@ import logging
 import os
 import threading
 
+from .. import config
 from ..exceptions import ExtensionError
 from . import clock, phases, runtime_api
 
@@ -52,7 +53,7 @@ class Status:
     """
     Where the registration stands; a snapshot.
 
-    *state* is "none" (not tried), "registered", "shared" (somebody of our
+    *state* is "none" (not tried, see *reason*), "registered", "shared" (somebody of our
     name is, which serves as well), "refused" (by Lambda), "unreachable",
     "ended" (``/event/next`` was answered, which it should never be) or
     "forked" (this is a child of the registered process).  *error_type* is
@@ -88,6 +89,8 @@ _connection: socket | None = None
 
 def status() -> Status:
     """Return where the registration stands."""
+    if _status.state == "none":
+        return Status(reason=config.why_not("extension"))
     return _status
 
 

@@ -7,6 +7,10 @@ Who is called in which phase of an execution environment's life.
 The clockwork knows listeners, not metrics or caches: those register here.
 A listener that raises is logged and counted and stops nobody else.
 
+Forks
+    A child begins with counters at zero and without the SHUTDOWN listeners of
+    the user: they belong to the process that registered them.
+
 Threads
     ``_lock`` guards registration; a call works on an immutable tuple.
 """
@@ -37,8 +41,10 @@ FORK = "fork"
 PHASES = (INIT, INVOKE, RESPONSE, SHUTDOWN, SNAPSHOT, RESTORE, FORK)
 
 ESSENTIAL = 0  # priority: what must happen in the first moments of a shutdown
+EARLY = 25  # priority: callbacks of the user that record what others flush
 USER = 50  # priority: callbacks of the user, unless they say otherwise
 NETWORK = 90  # priority: what waits for somebody else, hence comes last
+PREVIOUS = 95  # priority: the SIGTERM handler that was there before ours
 
 _log = logging.getLogger("lambda_ext")
 _lock = threading.Lock()
@@ -46,13 +52,14 @@ _listeners: dict[str, tuple[tuple[int, Listener], ...]] = {}
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
 ended = dict.fromkeys(PHASES, 0)  # how often it ended
 failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
+_of_user: list[Listener] = []  # who listens to SHUTDOWN in this process only
 _follows_forks = False
 
 
 def listen(phase: str, listener: Listener, *, priority: int = USER) -> None:
     """Call *listener* in each *phase*, low priority first, then in order."""
     global _follows_forks
-    if phase == FORK and not _follows_forks:
+    if not _follows_forks:
         _follows_forks = True
         os.register_at_fork(after_in_child=_forked)
     with _lock:
@@ -79,12 +86,16 @@ def call(phase: str, *args: Any) -> None:
     calls[phase] += 1
     try:
         for _, listener in _listeners.get(phase, ()):
-            try:
-                listener(*args)
-            except Exception:
-                failed(phase, listener)
+            _call(phase, listener, *args)
     finally:
         ended[phase] += 1
+
+
+def _call(phase: str, listener: Listener, *args: Any) -> None:
+    try:
+        listener(*args)
+    except Exception:
+        failed(phase, listener)
 
 
 def failed(phase: str, listener: Listener) -> None:
@@ -109,9 +120,13 @@ def reset() -> None:
     """Forget every listener and counter, as if this were just imported."""
     with _lock:
         _listeners.clear()
-        calls.update(dict.fromkeys(PHASES, 0))
-        ended.update(dict.fromkeys(PHASES, 0))
-        failures.update(dict.fromkeys(PHASES, 0))
+        _of_user.clear()
+        _zero()
+
+
+def _zero() -> None:
+    for counters in (calls, ended, failures):
+        counters.update(dict.fromkeys(PHASES, 0))
 
 
 def _forked() -> None:
@@ -119,7 +134,50 @@ def _forked() -> None:
     global _lock
     _lock = threading.Lock()
     clock.forked()
+    _zero()
+    for listener in _of_user:
+        silence(SHUTDOWN, listener)
+    _of_user.clear()
     call(FORK)
+
+
+def on_init(listener: F, /) -> F:
+    """
+    Call the decorated function, without arguments, when INIT has come.
+
+    That is once, when a handler is decorated or `lambda_ext.start()` is
+    called, and for a function that is decorated later: at once.  Only inside
+    Lambda.  What it raises is logged and stops nothing.
+    """
+    listen(INIT, listener)
+    if calls[INIT]:
+        _call(INIT, listener)
+    return listener
+
+
+def on_invoke(listener: F, /) -> F:
+    """
+    Call the decorated function when an invocation of a decorated handler begins.
+
+    It gets one argument, Lambda's context object (None where the handler has
+    none), and the handler waits for it.  What it raises is logged and stops
+    nothing.
+    """
+    listen(INVOKE, listener)
+    return listener
+
+
+def on_response(listener: F, /) -> F:
+    """
+    Call the decorated function, without arguments, when the handler is done.
+
+    That is after each invocation of a decorated handler, whether it returned
+    or raised, before Lambda has its answer, and before metrics are flushed:
+    what it records belongs to this invocation.  What it raises is logged and
+    changes nothing of the answer.
+    """
+    listen(RESPONSE, listener, priority=EARLY)
+    return listener
 
 
 if TYPE_CHECKING:
@@ -150,12 +208,10 @@ def on_shutdown(
     Source: Lambda runtime environment, "Shutdown phase",
     https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
     """
-    return _decorate(SHUTDOWN, listener, priority)
 
-
-def _decorate(phase: str, listener: F | None, priority: int) -> F | Callable[[F], F]:
     def decorate(function: F) -> F:
-        listen(phase, function, priority=priority)
+        listen(SHUTDOWN, function, priority=priority)
+        _of_user.append(function)
         return function
 
     return decorate if listener is None else decorate(listener)

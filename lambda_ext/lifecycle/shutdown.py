@@ -2,7 +2,7 @@
 What is done at the end: on SIGTERM, and when the interpreter exits.
 
     SIGTERM ─▶ (signals) ─▶ our thread: essential ─▶ listeners ─▶ network
-               ─▶ the user's own SIGTERM handler ─▶ stdout ─▶ os._exit
+               ─▶ the user's own SIGTERM handler ─▶ last flush ─▶ os._exit
     exit    ─▶ atexit, the second path: the listeners, and Python goes on
 
 Guarantees
@@ -17,8 +17,9 @@ The user's own SIGTERM handler
     Called once, after the flush, on our thread, as ``handler(SIGTERM, None)``;
     the code of a SystemExit becomes the exit status.  What only works in the
     main thread (`signal.signal`, an asyncio loop) does not work in it.
-    One that replaced ours since `signals.rearm` is Python's to run in the main
-    thread: it gets the rest of the budget to do so.
+    One that replaced ours since `signals.rearm` is Python's to run, in the main
+    thread: it has the rest of the budget for that, and may end the process.
+    An asyncio loop that handles SIGTERM has the same, from after the flush.
 
 Budget
     How long Lambda waits before SIGKILL is documented as 300 ms with external
@@ -35,11 +36,13 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import threading
 
+from .. import config
 from . import clock, phases, signals
 
 TYPE_CHECKING = False
@@ -62,8 +65,8 @@ class Status:
     How SIGTERM is seen, and what became of the end; a snapshot.
 
     *path* is "wakeup_fd", "chained" (the same, and somebody else's wakeup fd
-    is served), "handler_only" or "off", with the *reason*; *begun* is None,
-    "sigterm" or "exit"; *abandoned* counts listeners that used up their share.
+    is served) or "off", with the *reason*; *begun* is None, "sigterm" or
+    "exit"; *abandoned* counts listeners that used up their share.
     """
 
     __slots__ = ("abandoned", "begun", "path", "reason")
@@ -92,13 +95,24 @@ rearm = signals.rearm
 
 def status() -> Status:
     """Return how SIGTERM is seen, and what became of the end."""
-    return Status(signals.path, signals.reason, _begun, abandoned)
+    path, reason = signals.path(), signals.reason
+    if path == "off" and not reason:
+        reason = config.why_not("signals")
+    return Status(path, reason, _begun, abandoned)
 
 
 def install() -> None:
-    """Be called on SIGTERM; only inside Lambda, where somebody else sends it."""
-    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
+    """Be called on SIGTERM; for inside Lambda, where it means the end."""
     signals.install(_terminate)
+
+
+def follow_exit() -> None:
+    """Have the listeners called when this process ends by itself."""
+    atexit.register(_at_exit)
+    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        _follow_worker()
 
 
 def _terminate() -> None:
@@ -118,7 +132,7 @@ def _terminate() -> None:
         _exit(code)
 
 
-def at_exit() -> None:
+def _at_exit() -> None:
     """Call the shutdown listeners at interpreter exit, unless SIGTERM did."""
     if _begin("exit"):
         drain()
@@ -137,9 +151,9 @@ def _begin(path: str) -> bool:
 
 
 def _finish(deadline_at: float) -> int:
-    """Flush, call the user's own handler, flush stdout; return the status."""
+    """Flush, have the user's own handler run, and return the exit status."""
     handler = signals.previous()
-    ours = not signals.replaced() and callable(handler)
+    replaced = signals.replaced()
     code: list[int] = []
 
     def call_handler() -> None:
@@ -148,29 +162,37 @@ def _finish(deadline_at: float) -> int:
         except SystemExit as exc:
             code.append(_exit_code(exc))
 
-    drain(deadline_at - STREAMS_S - clock.run_time(), call_handler if ours else None)
-    _until(_flushed, deadline_at - STREAMS_S)
-    if (signals.forward() or signals.replaced()) and not _between_invocations():
-        _until(_between_invocations, deadline_at - STREAMS_S)
+    ours = None if replaced or not callable(handler) else call_handler
+    end_at = deadline_at - STREAMS_S
+    drain(end_at - clock.run_time(), ours)
+    _until(_flushed, end_at)
+    if signals.forward():
+        _until(_between_invocations, end_at)
     _bounded(_flush_streams, STREAMS_S)
     _done.set()
+    if replaced:
+        _until(lambda: signals.idle is True, deadline_at)
     return code[0] if code else 0
 
 
-def drain(budget_s: float = BUDGET_S, last: Callable[[], object] | None = None) -> None:
+def drain(
+    budget_s: float = BUDGET_S, previous: Callable[[], object] | None = None
+) -> None:
     """
-    Call the shutdown listeners in order, then *last*, within *budget_s* seconds.
+    Call the shutdown listeners in order, within *budget_s* seconds.
 
-    Those of priority ESSENTIAL share the first half, the rest what is left.
+    Those of priority ESSENTIAL share the first half, the rest what is left;
+    *previous* is one of them, after those that use the network.
     """
     global abandoned
     phases.calls[phases.SHUTDOWN] += 1
     begun_at = clock.run_time()
-    entries = phases.listeners(phases.SHUTDOWN)
+    entries = list(phases.listeners(phases.SHUTDOWN))
+    if previous is not None:
+        entries.append((phases.PREVIOUS, previous))
+        entries.sort(key=lambda entry: entry[0])
     essential = [call for priority, call in entries if priority <= phases.ESSENTIAL]
     others = [call for priority, call in entries if priority > phases.ESSENTIAL]
-    if last is not None:
-        others.append(last)
     hung: list[Any] = []
     for group, end_s in (
         (essential, min(ESSENTIAL_S, budget_s)),
@@ -183,6 +205,7 @@ def drain(budget_s: float = BUDGET_S, last: Callable[[], object] | None = None) 
     if hung:
         abandoned += len(hung)
         _bounded(lambda: _report(hung), STREAMS_S)
+    phases.ended[phases.SHUTDOWN] += 1
 
 
 def _bounded(listener: Callable[[], object], share_s: float) -> bool:
@@ -192,9 +215,10 @@ def _bounded(listener: Callable[[], object], share_s: float) -> bool:
     def body() -> None:
         try:
             listener()
-        except BaseException:
+        except BaseException:  # SystemExit too: only this module ends the process
             phases.failed(phases.SHUTDOWN, listener)
-        done.append(True)
+        finally:
+            done.append(True)
 
     thread = threading.Thread(target=body, name="lambda_ext_shutdown", daemon=True)
     try:
@@ -253,24 +277,28 @@ def _flush_streams() -> None:
 
 def _forked() -> None:
     """Begin anew in this child, which ends on its own."""
-    global _once, _done, _begun
+    _renew()
+    workers = sys.modules.get("multiprocessing.util")
+    if workers is not None:  # else it is no worker, and has atexit as we do
+        workers.register_after_fork(_follow_worker, _follow_worker)
+
+
+def _follow_worker(anchor: object = None) -> None:
+    """Call `_at_exit` in a worker process, which may end without atexit."""
+    workers = sys.modules["multiprocessing.util"]
+    workers.Finalize(None, _at_exit, exitpriority=-100)
+
+
+def _renew() -> None:
+    global _once, _done, _begun, abandoned
     _once = threading.Lock()
     _done = threading.Event()
     _begun = None
-    workers = sys.modules.get("multiprocessing.util")
-    if workers is not None:
-        workers.register_after_fork(_in_worker, _in_worker)
-
-
-def _in_worker(anchor: object = None) -> None:
-    """Have `at_exit` called in a worker process, which may end without atexit."""
-    workers = sys.modules["multiprocessing.util"]
-    workers.Finalize(None, at_exit, exitpriority=-100)
+    abandoned = 0
 
 
 def reset() -> None:
     """Let go of SIGTERM, as if this were just imported."""
-    global abandoned
+    atexit.unregister(_at_exit)
     signals.reset()
-    _forked()
-    abandoned = 0
+    _renew()

@@ -72,8 +72,7 @@ _masks: dict[int, set[int]] = {}  # per forking thread, what was blocked before
 _follows_forks = False
 _unhook: Callable[[], None] | None = None
 
-path = "off"  # "wakeup_fd", "chained", "handler_only" or "off"
-reason = "not installed"
+reason = ""  # why `path()` is not "wakeup_fd"
 idle: bool | None = None  # waiting for an invocation? None: nobody knows
 
 
@@ -98,7 +97,7 @@ def install(wake: Callable[[], None]) -> None:
 
 def _arm() -> None:
     """Make the pipe, the thread and the handler; say why where that fails."""
-    global _read_fd, _write_fd, _previous, path, reason
+    global _read_fd, _write_fd, _previous, reason
     if threading.current_thread() is not threading.main_thread():
         reason = "started outside the main thread; tried again per invocation"
         return
@@ -109,13 +108,16 @@ def _arm() -> None:
     )
     try:
         thread.start()
-        _previous = _signal.signal(SIGTERM, _on_sigterm)
-    except (RuntimeError, ValueError, OSError) as exc:
-        os.close(write_fd)  # the thread, if there is one, reads the end
-        reason = f"{type(exc).__name__}: {exc}"
+    except RuntimeError as exc:  # there is no thread to be had
+        os.close(read_fd)
+        os.close(write_fd)
+        reason = str(exc)
         return
+    found = _signal.signal(SIGTERM, _on_sigterm)
+    if found is not _on_sigterm:
+        _previous = found
     _read_fd, _write_fd = read_fd, write_fd
-    path, reason = "wakeup_fd", ""
+    reason = ""
     _take()
     _follow_runtime_client()
 
@@ -124,29 +126,30 @@ def rearm() -> None:
     """Take wakeup fd and handler back from whoever took them; about 1 µs."""
     global _previous
     if _write_fd < 0:
-        if _wake is not None and path == "off":
+        if _wake is not None:
             _arm()
         return
     try:
         if _signal.getsignal(SIGTERM) is not _on_sigterm:
             _previous = _signal.signal(SIGTERM, _on_sigterm)
         _take()
-    except ValueError:
-        pass  # not the main thread: nothing can be taken back here
+    except (ValueError, OSError):
+        pass  # not the main thread; or the pipe was closed, see _watch()
 
 
 def _take() -> None:
     """Make our pipe the wakeup fd, and chain the one that was."""
-    global _chained_fd, _chained_file, path, reason
-    try:
-        found = _signal.set_wakeup_fd(_write_fd, warn_on_full_buffer=False)
-    except OSError as exc:  # somebody closed our pipe, or its number is theirs
-        path, reason = "handler_only", f"{type(exc).__name__}: {exc}"
-        return
-    if found in (_write_fd, -1):
-        return
-    _chained_fd, _chained_file = found, _file(found)
-    path, reason = "chained", "the wakeup fd of somebody else is served as well"
+    global _chained_fd, _chained_file
+    found = _signal.set_wakeup_fd(_write_fd, warn_on_full_buffer=False)
+    if found not in (_write_fd, -1):
+        _chained_fd, _chained_file = found, _file(found)
+
+
+def path() -> str:
+    """Return how SIGTERM is seen: "wakeup_fd", "chained" or "off"."""
+    if _write_fd < 0:
+        return "off"
+    return "chained" if _chain_holds() else "wakeup_fd"
 
 
 def previous() -> Handler:
@@ -162,14 +165,18 @@ def replaced() -> bool:
 
 def forward(data: bytes = _BYTE) -> bool:
     """Write *data* to the wakeup fd that was there before; say if there is."""
-    # A closed file's number may be that of another file by now.
-    if _chained_file is None or _file(_chained_fd) != _chained_file:
+    if not _chain_holds():
         return False
     try:
         os.write(_chained_fd, data)
     except OSError:
         return False  # full: its owner is about to look anyway
     return True
+
+
+def _chain_holds() -> bool:
+    """Say whether the chained number still stands for the same open file."""
+    return _chained_file is not None and _file(_chained_fd) == _chained_file
 
 
 def _file(fd: int) -> tuple[int, int] | None:
@@ -190,16 +197,18 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 
 def _watch(read_fd: int) -> None:
     """Read the pipe until `reset`; the numbers of other signals pass through."""
-    global path, reason, _read_fd, _write_fd
+    global reason, _read_fd, _write_fd
     while True:
         try:
             data = os.read(read_fd, 4096)
-        except OSError as exc:
-            if read_fd == _read_fd:  # closed by force, as daemons do
+        except OSError:
+            data = b""
+        if not data:  # somebody closed the pipe, as programs do to become daemons
+            if read_fd == _read_fd:
                 _read_fd = _write_fd = -1  # the next rearm() starts afresh
-                path, reason = "off", f"the pipe is gone: {exc}"
+                reason = "the pipe was closed; made again at the next invocation"
             return
-        if not data or _STOP in data:
+        if _STOP in data:
             os.close(read_fd)
             return
         others = data.replace(_BYTE, b"")
@@ -211,7 +220,7 @@ def _watch(read_fd: int) -> None:
 
 def _follow_runtime_client() -> None:
     """Call `rearm` whenever the runtime client begins to wait."""
-    global _unhook
+    global _unhook, idle
     module = sys.modules.get(_CLIENT)
     for name in _CLIENT_CLASSES:
         client: Any = getattr(module, name, None)
@@ -237,6 +246,7 @@ def _follow_runtime_client() -> None:
     if _unhook is None:
         client.wait_next_invocation = wait_next_invocation
         _unhook = unhook
+    idle = False
 
 
 def _before_fork() -> None:
@@ -269,7 +279,7 @@ def _after_fork_in_child() -> None:
 def _release(why: str) -> None:
     """Give handler and wakeup fd back; the pipe is the caller's to close."""
     global _read_fd, _write_fd, _previous, _chained_fd, _chained_file
-    global path, reason, idle
+    global reason, idle
     found = _signal.set_wakeup_fd(-1)
     if found not in (_write_fd, -1):
         _signal.set_wakeup_fd(found, warn_on_full_buffer=False)
@@ -278,7 +288,7 @@ def _release(why: str) -> None:
         _signal.signal(SIGTERM, _signal.SIG_DFL if _previous is None else _previous)
     _read_fd = _write_fd = _chained_fd = -1
     _previous, _chained_file = _signal.SIG_DFL, None
-    path, reason, idle = "off", why, None
+    reason, idle = why, None
 
 
 def reset() -> None:
@@ -286,7 +296,7 @@ def reset() -> None:
     global _wake, _unhook
     write_fd = _write_fd
     if write_fd >= 0:
-        _release("not installed")
+        _release("")
         os.write(write_fd, _STOP)
         os.close(write_fd)
     if _unhook is not None:

@@ -1,0 +1,93 @@
+"""
+SnapStart: what happens around the snapshot that a process wakes up from.
+
+    import of the handler ─▶ SNAPSHOT ─▶ [ snapshot ... restore ] ─▶ RESTORE
+
+One snapshot serves many execution environments, months later perhaps: what was
+drawn, signed, connected or fetched before it is everybody's, and stale.
+
+Lambda's runtime client calls the hooks of `snapshot_restore_py`, which comes
+with it; elsewhere, and for every other way of initialisation, nothing here
+does anything.  That package calls *before* hooks in reverse order of
+registration, hence ours late, and *after* hooks in order, hence ours early.
+Raising in one ends INIT or the restore; in ours, it is logged and counted.
+
+Source: "Implement code before or after Lambda function snapshots",
+https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import clock, phases
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    F = TypeVar("F", bound=phases.Listener)
+
+_installed = False
+
+
+def before_snapshot(listener: F, /) -> F:
+    """
+    Call the decorated function, without arguments, before the snapshot.
+
+    For what must not be in it: close connections, forget what is secret.  Cached
+    values and connections of this library are let go of anyway.  Only under
+    SnapStart, before the runtime asks for its first invocation.  What it raises
+    is logged and stops nothing.
+    """
+    phases.listen(phases.SNAPSHOT, listener)
+    install()
+    return listener
+
+
+def after_restore(listener: F, /) -> F:
+    """
+    Call the decorated function, without arguments, after a restore.
+
+    For what must be unique or fresh: identifiers, random state, connections.
+    The house clock and this library's values know of the restore by then.
+    Lambda allows 10 seconds for all of it.  Only under SnapStart.  What it
+    raises is logged and stops nothing.
+    """
+    phases.listen(phases.RESTORE, listener)
+    install()
+    return listener
+
+
+def install() -> None:
+    """Hook into the snapshot, where there will be one; once per process."""
+    global _installed
+    if _installed or os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "snap-start":
+        return
+    _installed = True
+    _hook()
+
+
+def _hook() -> None:
+    import contextlib
+
+    with contextlib.suppress(ImportError):  # a runtime client without SnapStart
+        import snapshot_restore_py  # 3 ms, and only under SnapStart
+
+        snapshot_restore_py.register_before_snapshot(_before)
+        snapshot_restore_py.register_after_restore(_after)
+
+
+def _before() -> None:
+    phases.call(phases.SNAPSHOT)
+
+
+def _after() -> None:
+    clock.restored()
+    phases.call(phases.RESTORE)
+
+
+def reset() -> None:
+    """Forget that anything was hooked, as if this were just imported."""
+    global _installed
+    _installed = False
