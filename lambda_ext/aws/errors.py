@@ -114,6 +114,15 @@ def is_transient(exc: BaseException) -> bool:
     return isinstance(exc, (ConnectionError, TimeoutError))
 
 
+def is_about_content(exc: SourceError) -> bool:
+    """
+    Say whether a batch failed for what it asked for, not for how or when.
+
+    Then its parts may succeed one by one.
+    """
+    return not exc.transient and exc.code not in EXPIRED and exc.code not in SKEWED
+
+
 def from_code(
     code: str, text: str, *, service: str, key: str, status: int = 0
 ) -> SourceError:

@@ -1,8 +1,12 @@
 """
-Which way to AWS a service takes, decided once.
+Which way to AWS a service takes: light, or through boto3.
+
+Decided once per service, when it is first needed: a client or a session of
+the user's means boto3, else the option ``transport`` says, and "auto" means
+light unless the environment asks for more than it can do.
 
 Guarantees
-    Every way answers in boto3's shape and raises the errors of this library.
+    Both ways answer in boto3's shape and raise the errors of this library.
     boto3 is not loaded before a way through it is first used.
 
 Lifecycle
@@ -15,12 +19,14 @@ Threads
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 
+from .. import config
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases
-from . import boto, errors
+from . import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,8 +73,8 @@ if TYPE_CHECKING:
 
 
 _lock = threading.Lock()
-_ways: dict[str, Transport] = {}
-_reasons: dict[str, str] = {}
+_ways: dict[tuple[str, str], Transport] = {}
+_status: dict[str, tuple[str, str]] = {}
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
 _listening = False
 
@@ -79,6 +85,10 @@ def transport(service: str, *, client: Any = None, session: Any = None) -> Trans
 
     A *client* or a *session* of boto3 chooses boto3.  Without them there is
     one way per service, shared by everybody.  Nothing is sent yet.
+
+    Raises:
+        ConfigurationError: no such service; or ``transport="light"`` in an
+            environment that asks for more; the message says what it is.
     """
     if service not in errors.SOURCES:
         known = ", ".join(errors.SOURCES)
@@ -86,19 +96,23 @@ def transport(service: str, *, client: Any = None, session: Any = None) -> Trans
         raise ConfigurationError(msg)
     if client is not None or session is not None:
         with _lock:
-            return _registered(boto.Boto(service, client, session))
-    with _lock:
-        way = _ways.get(service)
-        if way is None:
-            way = _ways[service] = _registered(boto.Boto(service))
-            _reasons[service] = "the only way"
-        return way
+            return _registered(_through_boto3(service, client, session))
+    wanted = config.get("transport")
+    way = _ways.get((service, wanted))
+    if way is None:
+        with _lock:
+            way = _ways.get((service, wanted))
+            if way is None:
+                way, reason = _chosen(service, wanted)
+                _ways[service, wanted] = _registered(way)
+                _status[service] = (way.name, reason)
+    return way
 
 
 def status() -> dict[str, tuple[str, str]]:
     """Return, for each service in use, the name of its way and the reason."""
     with _lock:
-        return {name: (way.name, _reasons[name]) for name, way in _ways.items()}
+        return dict(_status)
 
 
 def reset() -> None:
@@ -107,12 +121,45 @@ def reset() -> None:
     with _lock:
         _close()
         _ways.clear()
-        _reasons.clear()
+        _status.clear()
         _all.clear()
         _listening = False
+    light = sys.modules.get(__package__ + ".light")
+    if light is not None:
+        light.reset()
 
 
-def _registered(way: boto.Boto) -> Transport:
+def _chosen(service: str, wanted: str) -> tuple[Transport, str]:
+    """Return the way to *service*, and why it is this one."""
+    if wanted == "boto3":
+        return _through_boto3(service), "transport='boto3'"
+    # A program under test: moto answers for botocore, and for nobody else.
+    if wanted == "auto" and "moto" in sys.modules and not config.in_lambda():
+        return _through_boto3(service), "moto is loaded"
+    return _light(service, wanted)
+
+
+def _light(service: str, wanted: str) -> tuple[Transport, str]:
+    # Avoids 3 ms where boto3 was chosen.
+    from . import light
+
+    reason = light.obstacle(service)
+    if not reason:
+        return light.Light(service), f"transport={wanted!r}"
+    if wanted == "auto":
+        return _through_boto3(service), reason
+    msg = f"transport='light' cannot reach {service}: {reason}; use 'auto' or 'boto3'"
+    raise ConfigurationError(msg)
+
+
+def _through_boto3(service: str, client: Any = None, session: Any = None) -> Transport:
+    # Avoids 1 ms where the light client is used; boto3 itself comes later still.
+    from . import boto
+
+    return boto.Boto(service, client, session)
+
+
+def _registered(way: Transport) -> Transport:
     global _listening
     _all.add(way)
     if not _listening:

@@ -12,7 +12,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from helpers import python
 
-from lambda_ext import exceptions
+from lambda_ext import config, exceptions
 from lambda_ext.aws import boto, retries, transport
 from lambda_ext.lifecycle import phases
 
@@ -52,8 +52,9 @@ def answering(way, *answers):
 
 
 @pytest.fixture(autouse=True)
-def _no_pause(monkeypatch):
+def _boto3_without_pauses(monkeypatch):
     monkeypatch.setattr(retries, "sleep", lambda seconds: None)
+    config.configure(transport="boto3")
 
 
 @pytest.fixture(name="secrets")
@@ -327,6 +328,8 @@ def test_boto3_is_not_loaded_before_it_is_called():
     done = python(
         "from lambda_ext.aws import transport\n"
         "import sys\n"
+        "from lambda_ext import configure\n"
+        "configure(transport='boto3')\n"
         "transport.transport('ssm')\n"
         "print([m for m in ('boto3', 'botocore') if m in sys.modules])"
     )

@@ -1,0 +1,228 @@
+"""
+The connections to one endpoint: kept, reopened, and never trusted blindly.
+
+Guarantees
+    No step outlasts the instant that the caller gives, looking up the name
+    included.  A kept connection that turns out to be dead, as after a freeze,
+    is replaced silently, and the request is made, and signed, anew.
+    What is kept is only a connection whose last response was read exactly to
+    its end.  Nothing is sent before the certificate is verified.
+
+Threads
+    A connection belongs to one call at a time.  The list of idle ones needs
+    no lock: appending and popping are atomic.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from ..lifecycle import clock
+from . import endpoints, http1, retries, tls
+from .native import modules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .endpoints import Endpoint
+
+IDLE_S = 10.0  # kept for no longer: a dead one may cost a whole time-out to find out
+KEPT = 10
+ADDRESSES = 3  # of one name that are tried
+AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, TCP_NODELAY = 0, 1, 6, 1
+
+
+class Stale(Exception):
+    """A kept connection was closed while nobody used it; never leaves here."""
+
+
+class Connection:
+    """One open connection; *tls* reads and writes, *sock* has the time-outs."""
+
+    __slots__ = ("_sock", "_tls", "idle_at", "used")
+
+    def __init__(self, sock: Any, tls: Any) -> None:
+        self._sock = sock
+        self._tls = tls
+        self.idle_at = 0.0
+        self.used = False
+
+    def exchange(self, request: bytes, ends_at: float) -> http1.Response:
+        """Send *request* and return its response, before *ends_at*."""
+        touched = False
+
+        def receive(count: int) -> bytes:
+            nonlocal touched
+            self._sock.settimeout(left(ends_at, retries.READ_S))
+            data: bytes = (
+                self._sock.recv(count) if self._tls is None else self._tls.read(count)
+            )
+            touched = touched or bool(data)
+            return data
+
+        try:
+            self._send(request, ends_at)
+            response = http1.read(receive)
+        except TimeoutError:
+            raise
+        except (OSError, http1.NothingReceivedError) as exc:
+            if self.used and not touched:
+                raise Stale from exc
+            raise
+        self.used = True
+        return response
+
+    def close(self) -> None:
+        """Close without a word, so that a forked child may do it too."""
+        self._sock.close()
+
+    def _send(self, request: bytes, ends_at: float) -> None:
+        write = self._sock.send if self._tls is None else self._tls.write
+        at = 0
+        while at < len(request):
+            self._sock.settimeout(left(ends_at, retries.READ_S))
+            at += write(request[at:])
+
+
+class Connections:
+    """The connections to one endpoint."""
+
+    __slots__ = ("_endpoint", "_idle")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._idle: list[Connection] = []
+
+    def exchange(self, request: Callable[[], bytes], ends_at: float) -> http1.Response:
+        """
+        Send what *request* returns and return the response, before *ends_at*.
+
+        *request* is called when there is a connection to send on; it is
+        called again when that connection turns out to be dead.
+        """
+        connection = self._kept()
+        if connection is not None:
+            try:
+                return self._exchange(connection, request(), ends_at)
+            except Stale:
+                self.close()  # its neighbours died with it
+        return self._exchange(self._opened(ends_at), request(), ends_at)
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed by its user."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _exchange(
+        self, connection: Connection, request: bytes, ends_at: float
+    ) -> http1.Response:
+        idle = self._idle  # replaced by close(): then this one goes as well
+        try:
+            response = connection.exchange(request, ends_at)
+        except BaseException:
+            connection.close()
+            raise
+        if response.reusable and idle is self._idle and len(idle) < KEPT:
+            connection.idle_at = clock.now()
+            idle.append(connection)
+        else:
+            connection.close()
+        return response
+
+    def _kept(self) -> Connection | None:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if clock.now() - connection.idle_at < IDLE_S:
+                return connection
+            connection.close()
+        return None
+
+    def _opened(self, ends_at: float) -> Connection:
+        host, port = self._endpoint.host, self._endpoint.port
+        addresses = _resolved(host, port, ends_at)
+        if not self._endpoint.tls:
+            return Connection(_connected(addresses, ends_at), None)
+        *first, last = tls.stores(host)
+        for store in first:
+            try:
+                return self._secured(addresses, store, ends_at)
+            except OSError as exc:
+                if not modules().is_refusal(exc):
+                    raise
+        return self._secured(addresses, last, ends_at)
+
+    def _secured(
+        self, addresses: list[tuple[int, Any]], store: str, ends_at: float
+    ) -> Connection:
+        host = self._endpoint.host
+        context = tls.context(store)
+        sock = _connected(addresses, ends_at)
+        try:
+            sock, secure = modules().secure(context, sock, host)
+            sock.settimeout(left(ends_at, retries.READ_S))
+            secure.do_handshake()
+        except BaseException:
+            sock.close()
+            raise
+        tls.verified(host, store)
+        return Connection(sock, secure)
+
+
+def left(ends_at: float, most_s: float) -> float:
+    """Return the seconds until *ends_at*, *most_s* at most, or time out."""
+    seconds = ends_at - clock.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return min(seconds, most_s)
+
+
+def _resolved(host: str, port: int, ends_at: float) -> list[tuple[int, Any]]:
+    """Return (family, address) of each address of *host*."""
+    getaddrinfo = modules().getaddrinfo
+    # As bytes, so that the codec for international names is not loaded (2 ms).
+    name = host.encode("ascii")
+    if endpoints.is_address(host):
+        found = getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM)
+        return [(entry[0], entry[4]) for entry in found]
+    answers: list[Any] = []
+    failures: list[OSError] = []
+
+    def body() -> None:
+        try:
+            answers.extend(getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM))
+        except OSError as exc:
+            failures.append(exc)
+
+    # The resolver takes no time-out, and its own may be 30 s.
+    thread = threading.Thread(target=body, name="lambda_ext-resolver", daemon=True)
+    thread.start()
+    thread.join(left(ends_at, retries.READ_S))
+    if failures:
+        raise failures[0]
+    if not answers:
+        raise TimeoutError
+    return [(entry[0], entry[4]) for entry in answers]
+
+
+def _connected(addresses: list[tuple[int, Any]], ends_at: float) -> Any:
+    """Return a socket connected to the first address that answers."""
+    failure: OSError | None = None
+    for family, address in addresses[:ADDRESSES]:
+        sock = modules().Socket(family, SOCK_STREAM)
+        try:
+            sock.settimeout(left(ends_at, retries.CONNECT_S))
+            sock.connect(address)
+            # A request of two segments would else wait 40 ms for the first's ACK.
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        except OSError as exc:
+            sock.close()
+            failure = exc
+        else:
+            return sock
+    raise failure or TimeoutError

@@ -1,0 +1,267 @@
+"""
+Whose signature: keys from the environment, or from the container's endpoint.
+
+Under SnapStart Lambda gives no keys in variables but an endpoint on loopback,
+so that a restored environment does not carry the keys of its snapshot.
+
+Guarantees
+    Keys are asked for again before they expire, and after a restore, a thaw
+    past their expiry, or a refusal.  While new ones cannot be had, those that
+    still hold are used.  The endpoint is on this machine or on a link-local
+    address that AWS documents; the token is sent nowhere else.
+
+Threads
+    ``_lock`` is held while new keys are fetched; the other threads use the
+    old ones as long as they hold, and wait only when there are none.
+
+Source: "Container credential provider",
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+
+from ..exceptions import ConfigurationError
+from ..lifecycle import clock
+from . import connections, endpoints, errors, http1, signing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+HOSTS = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")  # ECS, EKS
+EARLY_S = 300.0  # before the expiry that new keys are asked for
+AGAIN_S = 30.0  # between two times that they are asked for early
+_EXPIRY = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|[+-]00:?00)", re.ASCII
+)
+
+
+class UnavailableError(Exception):
+    """The endpoint for credentials gave none; the message quotes no answer."""
+
+
+class Keys:
+    """What a request is signed with."""
+
+    __slots__ = ("access", "expires_at", "secret", "token")
+
+    def __init__(
+        self, access: str, secret: str, token: str, expires_at: float | None = None
+    ) -> None:
+        self.access = access
+        self.secret = secret
+        self.token = token
+        self.expires_at = expires_at  # in house time; None where nobody says
+
+    def __repr__(self) -> str:
+        return f"<keys {self.access}>"
+
+
+class Environment:
+    """The keys in the variables, read at each signing."""
+
+    __slots__ = ()
+
+    @property
+    def identity(self) -> object:
+        """Return whose answers these are: the access key."""
+        return self.keys(0.0).access
+
+    def keys(self, ends_at: float) -> Keys:
+        """Return the keys."""
+        access = os.environ.get("AWS_ACCESS_KEY_ID", "")
+        secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
+        if not (access and secret):
+            raise errors.no_credentials()
+        token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get(
+            "AWS_SECURITY_TOKEN", ""
+        )
+        return Keys(access, secret, token)
+
+    def renewed(self, refused: Keys, ends_at: float) -> bool:
+        """Say whether there are other keys than those *refused*."""
+        keys = self.keys(ends_at)
+        return (keys.access, keys.token) != (refused.access, refused.token)
+
+    def drop(self) -> None:
+        """Do nothing: nothing is kept."""
+
+    def forked(self) -> None:
+        """Do nothing: nothing is shared."""
+
+
+class Container:
+    """The keys that the container's endpoint hands out."""
+
+    __slots__ = ("_again_at", "_connections", "_endpoint", "_keys", "_lock", "_query")
+
+    def __init__(self, url: str) -> None:
+        address, mark, query = url.partition("?")
+        self._endpoint = endpoints.parse(address)
+        self._query = mark + query
+        self._connections = connections.Connections(self._endpoint)
+        self._lock = threading.Lock()
+        self._keys: Keys | None = None
+        self._again_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<credentials of {self._endpoint.url}>"
+
+    @property
+    def identity(self) -> object:
+        """Return whose answers these are: one role, whatever its keys."""
+        return self
+
+    def keys(self, ends_at: float) -> Keys:
+        """Return the keys; the caller waits while there are none."""
+        now = clock.now()
+        keys = self._keys
+        if keys is not None and (keys.expires_at is None or now < self._again_at):
+            return keys
+        holds = keys is not None and now < (keys.expires_at or 0.0)
+        patience_s = 0.0 if holds else max(ends_at - clock.monotonic(), 0.0)
+        if not self._lock.acquire(timeout=patience_s):
+            if keys is not None and holds:
+                return keys
+            raise UnavailableError("another thread still waits for them")
+        try:
+            if self._keys is not keys and self._keys is not None:
+                return self._keys  # another thread was faster
+            return self._fetched(keys if holds else None, ends_at)
+        finally:
+            self._lock.release()
+
+    def renewed(self, refused: Keys, ends_at: float) -> bool:
+        """Say whether there are other keys than those *refused*."""
+        if self._keys is refused:
+            self._keys = None
+        return self.keys(ends_at).access != refused.access
+
+    def drop(self) -> None:
+        """Forget the keys, for whoever restores a snapshot has others."""
+        self._keys = None
+        self._connections.close()
+
+    def forked(self) -> None:
+        """Renew the lock and drop the connections, in a forked child."""
+        self._lock = threading.Lock()
+        self._connections.close()
+
+    def _fetched(self, old: Keys | None, ends_at: float) -> Keys:
+        try:
+            keys = _read(self._connections.exchange(self._request, ends_at))
+        except (OSError, UnavailableError, http1.ProtocolError) as exc:
+            if old is None:
+                msg = f"{self._endpoint.url}: {_why(exc)}"
+                raise UnavailableError(msg) from exc
+            keys = old
+        now = clock.now()
+        expires_at = keys.expires_at or now
+        # Early, but not all the time where the endpoint has none newer yet.
+        self._again_at = min(max(expires_at - EARLY_S, now + AGAIN_S), expires_at)
+        self._keys = keys
+        return keys
+
+    def _request(self) -> bytes:
+        path = (self._endpoint.path or "/") + self._query
+        lines = [
+            f"GET {path} HTTP/1.1",
+            f"Host: {self._endpoint.authority}",
+            "Accept: application/json",
+            "User-Agent: lambda-ext",
+        ]
+        token = _token()
+        if token:
+            lines.append(f"Authorization: {token}")
+        return "\r\n".join((*lines, "", "")).encode("latin-1")
+
+
+def provider() -> Environment | Container | None:
+    """Return where the keys come from; None if it is nowhere that we know."""
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return Environment()
+    url = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+    return container(url) if is_documented(url) else None
+
+
+def is_documented(url: str) -> bool:
+    """Say whether *url* is an endpoint for credentials that AWS documents."""
+    try:
+        endpoint = endpoints.parse(url.partition("?")[0])
+    except ConfigurationError:
+        return False
+    return not endpoint.tls and (endpoint.local or endpoint.host in HOSTS)
+
+
+_containers: dict[str, Container] = {}
+
+
+def container(url: str) -> Container:
+    """Return the provider at *url*: one for all services."""
+    return _containers.setdefault(url, Container(url))
+
+
+def reset() -> None:
+    """Forget the providers, as if this were just imported."""
+    for known in _containers.values():
+        known.drop()
+    _containers.clear()
+
+
+def _why(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _token() -> str:
+    path = os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+    if path:
+        try:
+            with open(path, encoding="utf-8") as file:
+                token = file.read().strip()
+        except (OSError, ValueError) as exc:
+            msg = f"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {path!r} cannot be read"
+            raise ConfigurationError(msg) from exc
+    else:
+        token = os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+    if not token.isprintable():
+        msg = "the container's authorization token holds a line break"
+        raise ConfigurationError(msg)
+    return token
+
+
+def _read(response: http1.Response) -> Keys:
+    if response.status != 200:
+        msg = f"it answered with status {response.status}"
+        raise UnavailableError(msg)
+    try:
+        answer: Mapping[str, Any] = json.loads(response.body)
+        expiration = answer.get("Expiration")
+        return Keys(
+            _word(answer["AccessKeyId"]),
+            _word(answer["SecretAccessKey"]),
+            _word(answer.get("Token") or "-").removeprefix("-"),
+            None if expiration is None else _expiry(expiration),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Without its cause, which quotes the answer.
+        msg = "its answer holds none"
+        raise UnavailableError(msg) from None
+
+
+def _word(value: str) -> str:
+    if not (value.isascii() and value.isprintable() and value):
+        raise ValueError
+    return value
+
+
+def _expiry(text: str) -> float:
+    match = _EXPIRY.fullmatch(text)
+    if match is None:
+        raise ValueError
+    return signing.epoch(match.groups())

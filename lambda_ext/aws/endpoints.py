@@ -1,0 +1,118 @@
+"""
+Where a service is: by partition and region, or where the user says.
+
+Source: "Service-specific endpoints",
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..exceptions import ConfigurationError
+from . import errors
+
+SUFFIXES = (  # the first prefix of the region that fits decides
+    ("cn-", "amazonaws.com.cn"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("eusc-", "amazonaws.eu"),
+    ("", "amazonaws.com"),
+)
+VARIABLES = {  # AWS_ENDPOINT_URL_<what the service is called there>
+    "secretsmanager": "SECRETS_MANAGER",
+    "ssm": "SSM",
+    "appconfigdata": "APPCONFIGDATA",
+}
+_REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_URL = re.compile(
+    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(/[!-~]*)?",
+    re.IGNORECASE,
+)
+_IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+
+
+class Endpoint:
+    """A server to which requests, and signatures, may go."""
+
+    __slots__ = ("host", "path", "port", "tls")
+
+    def __init__(self, host: str, port: int, path: str, *, tls: bool) -> None:
+        self.host = host
+        self.port = port
+        self.path = path  # of what lies below it, without a slash at the end
+        self.tls = tls
+
+    def __repr__(self) -> str:
+        return f"<endpoint {self.url}>"
+
+    @property
+    def authority(self) -> str:
+        """Return the header Host: the port only where it is not the usual."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = 443 if self.tls else 80
+        return host if self.port == usual else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Return the endpoint as boto3 writes it."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"
+
+    @property
+    def local(self) -> bool:
+        """Say whether it is on this machine, so that TLS may be missing."""
+        return is_loopback(self.host)
+
+
+def region() -> str:
+    """Return the region from the environment: boto3's variable, then Lambda's."""
+    name = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+    if not name:
+        raise errors.no_region()
+    if not _REGION.fullmatch(name):  # it becomes part of a host name
+        msg = f"{name!r} is not the name of a region: correct AWS_DEFAULT_REGION"
+        raise ConfigurationError(msg)
+    return name
+
+
+def endpoint(service: str, region_name: str) -> Endpoint:
+    """Return where *service* is: as configured, else AWS's own."""
+    url = configured(service)
+    if url is not None:
+        return parse(url)
+    suffix = next(end for start, end in SUFFIXES if region_name.startswith(start))
+    return Endpoint(f"{service}.{region_name}.{suffix}", 443, "", tls=True)
+
+
+def configured(service: str) -> str | None:
+    """Return the URL that the environment gives for *service*, if it does."""
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return None
+    own = os.environ.get("AWS_ENDPOINT_URL_" + VARIABLES[service])
+    return own or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def parse(url: str) -> Endpoint:
+    """Return the endpoint at *url*; ConfigurationError if it is none."""
+    match = _URL.fullmatch(url)
+    if match is None or not 0 < int(match[3] or 1) < 65536:
+        msg = f"{url.partition('@')[2] or url!r} is not the URL of an endpoint"
+        raise ConfigurationError(msg)
+    tls = match[1].lower() == "https"
+    port = int(match[3]) if match[3] else 443 if tls else 80
+    host = match[2].strip("[]").lower()
+    return Endpoint(host, port, (match[4] or "").rstrip("/"), tls=tls)
+
+
+def is_address(host: str) -> bool:
+    """Say whether *host* is an address, so that no name is to be resolved."""
+    return ":" in host or _IPV4.fullmatch(host) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether *host* is this machine, by address or as "localhost"."""
+    loopback = host.startswith("127.") and _IPV4.fullmatch(host) is not None
+    return loopback or host in ("::1", "localhost")

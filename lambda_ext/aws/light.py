@@ -1,0 +1,310 @@
+"""
+The light way to AWS: seven operations, signed and sent without boto3.
+
+Small on purpose.  `obstacle` says, from the environment, what it leaves to
+boto3: profiles and configuration files, other sources of credentials,
+proxies, FIPS and dual-stack endpoints.  Instrumentation of botocore (X-Ray,
+OpenTelemetry, Datadog) does not see this client.
+
+Guarantees
+    A signature goes to the endpoint that it was made for, over verified TLS,
+    or in the clear to this machine if the user says so; no redirect is
+    followed.  It is made when it is sent, also the second time.
+    When AWS refuses the credentials or the time, new ones are taken, and one
+    more try is made.  No message and no cause quotes a body.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ..lifecycle import clock
+from . import (
+    connections,
+    credentials,
+    endpoints,
+    errors,
+    http1,
+    native,
+    retries,
+    signing,
+    tls,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..exceptions import SourceError
+
+JSON = "application/x-amz-json-1.1"
+TARGETS = {"secretsmanager": "secretsmanager", "ssm": "AmazonSSM"}
+SIGNING_NAMES = {"appconfigdata": "appconfig"}
+HEADERS = {  # of GetLatestConfiguration -> field
+    "next-poll-configuration-token": "NextPollConfigurationToken",
+    "next-poll-interval-in-seconds": "NextPollIntervalInSeconds",
+    "content-type": "ContentType",
+    "version-label": "VersionLabel",
+}
+_PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")
+_VARIANTS = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
+
+
+def obstacle(service: str) -> str:
+    """Return why the light client cannot reach *service*, "" if it can."""
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", *_PROXIES):
+        if os.environ.get(name):
+            return f"{name} is set"
+    for name in _VARIANTS:
+        if os.environ.get(name, "").lower() == "true":
+            return f"{name} is true"
+    path = _configuration_file()
+    if path:
+        return f"there is a configuration file {path}"
+    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+    if not region:
+        return "the environment gives no region"
+    if "fips" in region:
+        return f"the region {region!r} means FIPS"
+    url = endpoints.configured(service)
+    if url:
+        endpoint = endpoints.parse(url)
+        if not (endpoint.tls or endpoint.local):
+            return f"the endpoint {endpoint.url} is another machine without TLS"
+    if credentials.provider() is None:
+        return "the credentials are not in the environment"
+    return ""
+
+
+def reset() -> None:
+    """Forget keys, contexts and the clock's skew, as if this were just imported."""
+    credentials.reset()
+    signing.reset()
+    tls.reset()
+    native.reset()
+
+
+def _configuration_file() -> str:
+    """Return the path of a file that may change what boto3 does, or ""."""
+    home = os.environ.get("HOME", "")
+    for variable, usual in (
+        ("AWS_CONFIG_FILE", "config"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+    ):
+        path = os.environ.get(variable) or f"{home}/.aws/{usual}"
+        try:
+            if os.stat(path).st_size:
+                return path
+        except OSError:
+            continue
+    return ""
+
+
+class Light(retries.Retrying):
+    """The transport of one service over signed HTTP of our own."""
+
+    __slots__ = ("_connections", "_endpoint", "_provider", "_region", "scope")
+
+    name = "light"
+
+    def __init__(self, service: str) -> None:
+        super().__init__(service)
+        self._region = endpoints.region()
+        self._endpoint = endpoints.endpoint(service, self._region)
+        self._connections = connections.Connections(self._endpoint)
+        provider = credentials.provider()
+        if provider is None:
+            raise errors.no_credentials()
+        self._provider = provider
+        self.scope = (service, self._region, self._endpoint.url, provider.identity)
+
+    def __repr__(self) -> str:
+        return f"<transport to {self._endpoint.url}>"
+
+    def close(self) -> None:
+        """Close the connections and forget the credentials."""
+        self._connections.close()
+        self._provider.drop()
+
+    def forked(self) -> None:
+        """Let go, in a forked child, of what belongs to the parent."""
+        self._connections.close()
+        self._provider.forked()
+        tls.forked()
+
+    def attempt(
+        self, operation: str, parameters: Mapping[str, Any], left_s: float
+    ) -> dict[str, Any]:
+        """Ask AWS once, or twice if it refused the keys or the time."""
+        ends_at = clock.monotonic() + left_s
+        key = errors.key_of(parameters)
+        try:
+            return self._asked(operation, parameters, key, ends_at)
+        except TimeoutError as exc:
+            raise errors.too_late(
+                f"{self._endpoint.host} did not answer in time",
+                service=self.service,
+                key=key,
+            ) from exc
+        except credentials.UnavailableError as exc:
+            raise errors.unreachable(
+                f"the credentials could not be fetched: {exc}",
+                service=self.service,
+                key=key,
+            ) from exc
+        except http1.ProtocolError as exc:
+            raise errors.unreadable(str(exc), service=self.service, key=key) from exc
+        except OSError as exc:
+            raise errors.unreachable(
+                self._reason(exc), service=self.service, key=key
+            ) from exc
+
+    def _asked(
+        self, operation: str, parameters: Mapping[str, Any], key: str, ends_at: float
+    ) -> dict[str, Any]:
+        again = True
+        while True:
+            keys = self._provider.keys(ends_at)
+            response = self._connections.exchange(
+                lambda: self._request(operation, parameters, keys),  # noqa: B023  called at once
+                ends_at,
+            )
+            if 200 <= response.status < 300:
+                return _answer(operation, response)
+            error = _error(self.service, key, response)
+            if again and (
+                (error.code in errors.EXPIRED and self._provider.renewed(keys, ends_at))
+                or (
+                    error.code in errors.SKEWED
+                    and signing.learn_skew(response.headers.get("date", ""))
+                )
+            ):
+                again = False
+                continue
+            raise error
+
+    def _request(
+        self, operation: str, parameters: Mapping[str, Any], keys: credentials.Keys
+    ) -> bytes:
+        method, path, query, body = _wire(operation, parameters)
+        path = self._endpoint.path + path
+        headers = {"host": self._endpoint.authority, "x-amz-date": signing.timestamp()}
+        if self.service in TARGETS:
+            headers["content-type"] = JSON
+            headers["x-amz-target"] = f"{TARGETS[self.service]}.{operation}"
+        elif body:
+            headers["content-type"] = "application/json"
+        if keys.token:
+            headers["x-amz-security-token"] = keys.token
+        headers["authorization"] = signing.authorization(
+            method,
+            path,
+            query,
+            headers,
+            body,
+            keys=keys,
+            region=self._region,
+            service=SIGNING_NAMES.get(self.service, self.service),
+        )
+        headers["accept-encoding"] = "identity"
+        headers["content-length"] = str(len(body))
+        headers["user-agent"] = "lambda-ext"
+        trace = os.environ.get("_X_AMZN_TRACE_ID", "")
+        if trace.isascii() and trace.isprintable() and trace:
+            headers["x-amzn-trace-id"] = trace  # as boto3 does inside Lambda
+        target = f"{path}?{query}" if query else path
+        lines = [f"{method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+
+    def _reason(self, exc: OSError) -> str:
+        if native.modules().is_refusal(exc):
+            reason = getattr(exc, "verify_message", "") or "it is not trusted"
+            return f"the certificate of {self._endpoint.host} was refused: {reason}"
+        return f"{self._endpoint.host}: {exc.strerror or type(exc).__name__}"
+
+
+def _wire(operation: str, parameters: Mapping[str, Any]) -> tuple[str, str, str, bytes]:
+    """Return method, path, query and body of a request."""
+    if operation == "GetLatestConfiguration":
+        token = signing.quote(parameters["ConfigurationToken"])
+        return "GET", "/configuration", f"configuration_token={token}", b""
+    body = json.dumps(parameters, separators=(",", ":")).encode()
+    if operation == "StartConfigurationSession":
+        return "POST", "/configurationsessions", "", body
+    return "POST", "/", "", body
+
+
+def _answer(operation: str, response: http1.Response) -> dict[str, Any]:
+    if operation == "GetLatestConfiguration":
+        answer: dict[str, Any] = {
+            field: response.headers[name]
+            for name, field in HEADERS.items()
+            if name in response.headers
+        }
+        interval = answer.get("NextPollIntervalInSeconds")
+        if interval is not None:
+            if not (interval.isascii() and interval.isdigit()):
+                raise http1.ProtocolError("the poll interval is not a number")
+            answer["NextPollIntervalInSeconds"] = int(interval)
+        answer["Configuration"] = response.body
+        return answer
+    answer = _object(response.body)
+    _decode(answer)
+    for entry in answer.get("SecretValues") or ():
+        _decode(entry)
+    return answer
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        # Without its cause, which keeps the whole document.
+        raise http1.ProtocolError("it is not JSON") from None
+    if not isinstance(answer, dict):
+        raise http1.ProtocolError("it is not a JSON object")
+    return {name: value for name, value in answer.items() if value is not None}
+
+
+def _decode(answer: Any) -> None:
+    """Turn the blob of a secret into bytes, in place."""
+    if not isinstance(answer, dict):
+        raise http1.ProtocolError("a secret is not a JSON object")
+    encoded = answer.get("SecretBinary")
+    if encoded is not None:
+        # Avoids it for the many that have only text.
+        import binascii
+
+        try:
+            answer["SecretBinary"] = binascii.a2b_base64(encoded)
+        except (ValueError, TypeError):
+            raise http1.ProtocolError("a blob is not base64") from None
+
+
+def _error(service: str, key: str, response: http1.Response) -> SourceError:
+    try:
+        answer = _object(response.body)
+    except http1.ProtocolError:
+        answer = {}
+    code = (
+        response.headers.get("x-amzn-errortype")
+        or answer.get("__type")
+        or answer.get("code")
+        or answer.get("Code")
+        or str(response.status)
+    )
+    text = answer.get("message") or answer.get("Message") or ""
+    if 300 <= response.status < 400:
+        text = "the server redirects, and no redirect is followed"
+    error = errors.from_code(
+        str(code),
+        str(text) + errors.problems(answer),
+        service=service,
+        key=key,
+        status=response.status,
+    )
+    error.retry_after_s = retries.retry_after(response.headers.get("retry-after"))
+    return error

@@ -1,0 +1,108 @@
+"""
+Whom we trust: Amazon's five roots first, then the machine's whole store.
+
+Loading the whole store costs some 26 ms, the five roots 1: AWS's endpoints
+chain to them.  Where one does not, a second handshake is made with the whole
+store, and remembered for that host.  Nothing is ever accepted unverified.
+A bundle of the user's (``AWS_CA_BUNDLE``, or ``REQUESTS_CA_BUNDLE``, as for
+boto3) replaces both: who sets it says whom to trust.
+
+Source: Amazon Trust Services repository,
+https://www.amazontrust.com/repository/ (the roots in ``roots.pem``)
+
+Threads
+    ``_lock`` is held while a context is made; contexts are shared.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..exceptions import ConfigurationError
+from .native import modules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+AMAZON = "amazon"  # the five roots
+SYSTEM = "system"  # the whole store of the machine
+ROOTS = os.path.join(os.path.dirname(__file__), "roots.pem")
+
+_lock = threading.Lock()
+_contexts: dict[str, Any] = {}
+_verified_by: dict[str, str] = {}  # host -> the store that its certificate needs
+
+
+def stores(host: str) -> tuple[str, ...]:
+    """Return what to verify *host* with, one after the other."""
+    bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    if bundle:
+        return (bundle,)
+    known = _verified_by.get(host)
+    return (AMAZON, SYSTEM) if known is None else (known,)
+
+
+def verified(host: str, store: str) -> None:
+    """Remember that *store* verified *host*."""
+    if store == SYSTEM:
+        _verified_by[host] = store
+
+
+def context(store: str) -> Any:
+    """Return the context that trusts *store*: one of ours, or a file's path."""
+    found = _contexts.get(store)
+    if found is None:
+        with _lock:
+            found = _contexts.get(store)
+            if found is None:
+                found = _contexts[store] = _new_context(store)
+    return found
+
+
+def forked() -> None:
+    """Replace the lock, which another thread may have held at the fork."""
+    global _lock
+    _lock = threading.Lock()
+
+
+def reset() -> None:
+    """Forget contexts and hosts, as if this were just imported."""
+    with _lock:
+        _contexts.clear()
+        _verified_by.clear()
+
+
+def _new_context(store: str) -> Any:
+    made = modules().context()
+    if store == SYSTEM:
+        made.set_default_verify_paths()
+        bundled = _bundled()
+        if bundled is not None and not made.cert_store_stats()["x509_ca"]:
+            made.load_verify_locations(bundled)
+        return made
+    path = ROOTS if store == AMAZON else store
+    try:
+        if os.path.isdir(path):
+            made.load_verify_locations(None, path)
+        else:
+            made.load_verify_locations(path)
+    except OSError as exc:
+        if store == AMAZON:  # a packaging that lost the file: the second try decides
+            return made
+        msg = f"AWS_CA_BUNDLE cannot be used: {path!r} holds no certificates"
+        raise ConfigurationError(msg) from exc
+    return made
+
+
+def _bundled() -> str | None:
+    """Return the path of the bundle that botocore ships, without loading it."""
+    # Needed only where Python's own store is empty, as in some images.
+    import importlib.util
+
+    spec = importlib.util.find_spec("botocore")
+    if spec is None or spec.origin is None:
+        return None
+    path = os.path.join(os.path.dirname(spec.origin), "cacert.pem")
+    return path if os.path.exists(path) else None
