@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 
 from ..lifecycle import clock
-from . import endpoints, http1, retries, tls
+from . import http1, regions, retries, tls
 from .native import modules
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .endpoints import Endpoint
+    from .regions import Endpoint
 
 IDLE_S = 10.0  # kept for no longer: a dead one may cost a whole time-out to find out
 KEPT = 10
@@ -187,7 +187,7 @@ def _resolved(host: str, port: int, ends_at: float) -> list[tuple[int, Any]]:
     getaddrinfo = modules().getaddrinfo
     # As bytes, so that the codec for international names is not loaded (2 ms).
     name = host.encode("ascii")
-    if endpoints.is_address(host):
+    if regions.is_address(host):
         found = getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM)
         return [(entry[0], entry[4]) for entry in found]
     answers: list[Any] = []

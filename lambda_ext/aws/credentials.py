@@ -27,7 +27,7 @@ import threading
 
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
-from . import connections, endpoints, errors, http1, signing
+from . import connections, errors, http1, regions, signing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Container:
 
     def __init__(self, url: str) -> None:
         address, mark, query = url.partition("?")
-        self._endpoint = endpoints.parse(address)
+        self._endpoint = regions.parse(address)
         self._query = mark + query
         self._connections = connections.Connections(self._endpoint)
         self._lock = threading.Lock()
@@ -193,7 +193,7 @@ def provider() -> Environment | Container | None:
 def is_documented(url: str) -> bool:
     """Say whether *url* is an endpoint for credentials that AWS documents."""
     try:
-        endpoint = endpoints.parse(url.partition("?")[0])
+        endpoint = regions.parse(url.partition("?")[0])
     except ConfigurationError:
         return False
     return not endpoint.tls and (endpoint.local or endpoint.host in HOSTS)

@@ -23,10 +23,10 @@ from ..lifecycle import clock
 from . import (
     connections,
     credentials,
-    endpoints,
     errors,
     http1,
     native,
+    regions,
     retries,
     signing,
     tls,
@@ -68,9 +68,9 @@ def obstacle(service: str) -> str:
         return "the environment gives no region"
     if "fips" in region:
         return f"the region {region!r} means FIPS"
-    url = endpoints.configured(service)
+    url = regions.configured(service)
     if url:
-        endpoint = endpoints.parse(url)
+        endpoint = regions.parse(url)
         if not (endpoint.tls or endpoint.local):
             return f"the endpoint {endpoint.url} is another machine without TLS"
     if credentials.provider() is None:
@@ -111,8 +111,8 @@ class Light(retries.Retrying):
 
     def __init__(self, service: str) -> None:
         super().__init__(service)
-        self._region = endpoints.region()
-        self._endpoint = endpoints.endpoint(service, self._region)
+        self._region = regions.region()
+        self._endpoint = regions.endpoint(service, self._region)
         self._connections = connections.Connections(self._endpoint)
         provider = credentials.provider()
         if provider is None:
