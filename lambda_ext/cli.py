@@ -317,10 +317,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _handler(value: str) -> str:
     module, _, function = value.rpartition(".")
-    if not module.strip("./") or not function.isidentifier():
-        hint = f"{value.removesuffix('.py')}.handler" if value else "app.handler"
-        if value.endswith(".py"):
-            hint = f"{value[:-3]}.handler"
+    if value.endswith(".py") or not module.strip("./") or not function.isidentifier():
+        hint = f"{value.removesuffix('.py') or 'app'}.handler"
         msg = f"{value!r} is not MODULE.HANDLER; did you mean {hint}?"
         raise argparse.ArgumentTypeError(msg)
     return value

@@ -12,10 +12,11 @@ What the function itself wrote and raised is shown as it is.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from .aws_server import AwsCall
     from .emf_check import Series, Total
     from .outcomes import InitReport, Invocation
-    from .run import Progress, Result, Verdict
+    from .run import Check, Progress, Result, Verdict
 
 Cell = str | Text
 
 MOST_LOGS = 60  # lines of output that are shown unasked
 MOST_SERIES = 40
+MOST_ALIKE = 6  # series of one name, before they are shown as one row
+BOILERPLATE = "LAMBDA_WARNING: Unhandled exception."  # the runtime client's advice
 GOOD, BAD, FAINT, HEAD = "green", "bold red", "dim", "bold"
 
 
@@ -67,7 +70,12 @@ class Report:
         self.fancy = console.is_terminal
 
     def all(self, result: Result, verdict: Verdict, *, logs: bool = False) -> None:
-        """Print every section that has something to say."""
+        """Print every section, and the verdict."""
+        self.sections(result, verdict, logs=logs)
+        self.verdict(verdict)
+
+    def sections(self, result: Result, verdict: Verdict, *, logs: bool = False) -> None:
+        """Print every section that has something to say, without the verdict."""
         self.head(result)
         self.init(result)
         if result.invocations:
@@ -79,7 +87,6 @@ class Report:
             self.logs(result, everything=logs)
         if result.init.status == "success":
             self.end(result)
-        self.verdict(verdict)
 
     def head(self, result: Result) -> None:
         """Print what was run, and where."""
@@ -170,25 +177,28 @@ class Report:
             f" {len(result.emf) - len(bad)} valid, {len(bad)} not"
         )
         if result.totals:
-            rows = [_series_row(*item) for item in result.totals.items()]
+            rows = list(series_rows(result.totals))
             self._table(
                 ("namespace", "name", "unit", "dimensions", ">points", ">sum"),
                 rows[:MOST_SERIES],
             )
             if len(rows) > MOST_SERIES:
-                self._line(f"and {len(rows) - MOST_SERIES} more series")
+                self._line(f"and {len(rows) - MOST_SERIES} more")
         for line in bad:
             for problem in line.checked.problems:
                 self._line(Text(f"dropped by CloudWatch: {problem}", BAD))
 
     def logs(self, result: Result, *, everything: bool = True) -> None:
         """Print what the function wrote, without the metrics."""
-        if not result.lines:
+        lines = [
+            line for line in result.lines if everything or BOILERPLATE not in line.text
+        ]
+        if not lines:
             return
         self._title("LOGS")
-        shown = result.lines if everything else result.lines[-MOST_LOGS:]
-        if len(shown) < len(result.lines):
-            left_out = len(result.lines) - len(shown)
+        shown = lines if everything else lines[-MOST_LOGS:]
+        if len(shown) < len(lines):
+            left_out = len(lines) - len(shown)
             self._line(f"({left_out} lines before these; --logs shows all)")
         for line in shown:
             # The runtime client writes "\r" where a record has several lines.
@@ -225,6 +235,21 @@ class Report:
             self._line(Text(f"bad: {reason}", BAD))
         if verdict.good:
             self._line(Text("good", f"bold {GOOD}"))
+
+    def checks(self, title: str, checks: Sequence[Check]) -> None:
+        """Print claims, and for each whether it holds and by what evidence."""
+        self._title(title)
+        self._table(
+            ("", "claim", "evidence"),
+            [
+                (
+                    Text("yes", GOOD) if check.holds else Text("NO", BAD),
+                    check.claim,
+                    check.detail,
+                )
+                for check in checks
+            ],
+        )
 
     def cold_starts(self, rows: Sequence[tuple[str, float, float | None]]) -> None:
         """Print (what, seconds, MB) side by side; the first row is the measure."""
@@ -358,15 +383,39 @@ def _registered(result: Result) -> str:
     )
 
 
-def _series_row(series: Series, total: Total) -> tuple[str, ...]:
-    dimensions = ", ".join(f"{name}={value}" for name, value in series.dimensions)
+def series_rows(totals: Mapping[Series, Total]) -> Iterator[tuple[str, ...]]:
+    """
+    Yield a row for each series; for those that differ in a value only, one.
+
+    More than `MOST_ALIKE` series with the same name and the same dimension
+    names are shown together, with how many values each dimension had.
+    """
+    families: dict[tuple[object, ...], list[tuple[Series, Total]]] = {}
+    for series, total in totals.items():
+        names = tuple(name for name, _ in series.dimensions)
+        key = (series.namespace, series.name, series.unit, names)
+        families.setdefault(key, []).append((series, total))
+    for family in families.values():
+        if len(family) <= MOST_ALIKE:
+            yield from (_row([member]) for member in family)
+        else:
+            yield _row(family)
+
+
+def _row(family: Sequence[tuple[Series, Total]]) -> tuple[str, ...]:
+    first = family[0][0]
+    dimensions = []
+    for position, (name, value) in enumerate(first.dimensions):
+        values = {series.dimensions[position][1] for series, _ in family}
+        shown = value if len(values) == 1 else f"({len(values)} values)"
+        dimensions.append(f"{name}={shown}")
     return (
-        series.namespace,
-        series.name,
-        series.unit,
-        dimensions,
-        str(total.count),
-        f"{total.sum:.10g}",
+        first.namespace,
+        first.name,
+        first.unit,
+        ", ".join(dimensions),
+        str(sum(total.count for _, total in family)),
+        f"{math.fsum(total.sum for _, total in family):.10g}",
     )
 
 

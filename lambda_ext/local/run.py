@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WAIT_FOR_S = 30.0  # how long a line after the last response is waited for
 
 Progress = Callable[[str], None]
+Idle = Callable[[Emulator], object]
 
 
 class RunError(RuntimeError):
@@ -80,6 +81,7 @@ class Result:
     emf: tuple[EmfLine, ...]
     totals: Totals
     peak_memory_mb: float | None
+    answered_at: tuple[float, ...]  # when each response was posted, as Line.at
 
     @property
     def cold_start_s(self) -> float | None:
@@ -87,6 +89,15 @@ class Result:
         if self.init.status != "success" or not self.invocations:
             return None
         return self.init.duration_s + self.invocations[0].duration_s
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that is claimed of a run, whether it holds, and the evidence."""
+
+    claim: str
+    holds: bool
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,22 +113,26 @@ class Verdict:
         return not self.reasons
 
 
-def run(plan: Plan, progress: Progress = lambda _: None) -> Result:
+def run(
+    plan: Plan, progress: Progress = lambda _: None, idle: Idle | None = None
+) -> Result:
     """
     Run *plan* from INIT to SIGTERM and return what was seen.
 
     Blocks until every process of the run has ended.  *progress* is called
-    with a short text as each step begins.
+    with a short text as each step begins; *idle* with the emulator when the
+    last response has come: the function waits for work, and is not frozen
+    until *idle* returns.
 
     Raises:
         RunError: the line to *wait_for* did not come.
         EmulatorError: there is no runtime client for that Python, or no Linux.
     """
     if plan.real_aws:
-        return _with_aws(plan, _own_aws(), (), progress)
+        return _with_aws(plan, _own_aws(), (), progress, idle)
     progress("starting AWS on loopback")
     with AwsServer(seed=plan.seed, region=plan.region, latency_s=plan.latency_s) as aws:
-        return _with_aws(plan, aws.environment(), aws.calls, progress)
+        return _with_aws(plan, aws.environment(), aws.calls, progress, idle)
 
 
 def _with_aws(
@@ -125,6 +140,7 @@ def _with_aws(
     aws: Mapping[str, str | None],
     calls: Sequence[AwsCall],
     progress: Progress,
+    idle: Idle | None,
 ) -> Result:
     progress("INIT")
     with Emulator(
@@ -144,11 +160,16 @@ def _with_aws(
             for number, event in enumerate(plan.events, 1):
                 progress(f"invocation {number} of {len(plan.events)}")
                 invocations.append(emulator.invoke(event))
-                if plan.freeze and number < len(plan.events):
-                    emulator.wait_frozen()
-        if plan.wait_for is not None and invocations:
-            progress(f"waiting for {plan.wait_for!r}")
-            _wait_for(emulator, plan.wait_for)
+                emulator.wait_frozen()
+        if emulator.pid is not None and (idle or plan.wait_for):
+            emulator.thaw()
+            if plan.wait_for is not None:
+                progress(f"waiting for {plan.wait_for!r}")
+                _wait_for(emulator, plan.wait_for)
+            if idle is not None:
+                idle(emulator)
+            if plan.freeze:
+                emulator.freeze()
         extensions = tuple(emulator.agents)
         peak_memory_mb = _peak_memory_mb(emulator)
         progress("SIGTERM")
@@ -166,6 +187,12 @@ def _with_aws(
         emf=emf,
         totals=totals,
         peak_memory_mb=peak_memory_mb,
+        answered_at=tuple(
+            call.at
+            for call in emulator.calls
+            if call.path.endswith(("/response", "/error"))
+            and "/invocation/" in call.path
+        ),
     )
 
 
@@ -213,10 +240,8 @@ def _judge_end(shutdown: Shutdown, reasons: list[str], notes: list[str]) -> None
 
 
 def _wait_for(emulator: Emulator, text: str) -> None:
-    emulator.wait_frozen()
-    emulator.thaw()
     try:
-        emulator.wait_for_line(lambda line: text in line.text, timeout=WAIT_FOR_S)
+        emulator.wait_for_line(text, timeout=WAIT_FOR_S)
     except TimeoutError:
         msg = (
             f"the function did not write {text!r} within {WAIT_FOR_S:g} seconds"

@@ -1,0 +1,133 @@
+"""
+`make demo`: nothing is lost, shown on a handler that runs as in Lambda.
+
+Five orders arrive, and the process is frozen after each.  The third is empty,
+so the handler raises.  After the last response a background thread records
+100 metrics and says that it is done; nothing flushes them.  Then the idle
+environment is shut down with SIGTERM, as Lambda does it.
+
+What must come out is computed here, from the events alone, and compared with
+what the process wrote, seen from outside.  Exit status 0 only if each metric
+came out exactly once, the secret was fetched once, and the process ended by
+itself within Lambda's budget.
+"""
+
+import collections
+import glob
+import os
+import sys
+import tempfile
+
+from lambda_ext.local.inputs import read_event, read_seed
+from lambda_ext.local.report import Report, consoles, progress
+from lambda_ext.local.run import Check, Plan, Verdict, judge, run
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+NAMESPACE = SERVICE = "orders"
+DONE = "background: 100 metrics recorded, done"
+
+
+def main():
+    """Run the demo and return its exit status."""
+    out, err = consoles(plain="--plain" in sys.argv)
+    paths = sorted(glob.glob(os.path.join(HERE, "events", "*.json")))
+    events = [read_event(path) for path in paths]
+    with tempfile.TemporaryDirectory() as folder, progress(err) as step:
+        gate = os.path.join(folder, "gate")
+        plan = Plan(
+            handler="app.handler",
+            events=events,
+            task_root=HERE,
+            seed=read_seed(os.path.join(HERE, "seed.json")),
+            environment={
+                "LAMBDA_EXT_METRICS_NAMESPACE": NAMESPACE,
+                "LAMBDA_EXT_SERVICE": SERVICE,
+                "ORDERS_GATE": gate,
+            },
+            function_name="orders",
+        )
+
+        def after_the_last_response(emulator):
+            step("background thread")
+            open(gate, "x").close()
+            emulator.wait_for_line(DONE)
+
+        result = run(plan, step, after_the_last_response)
+    verdict = judge(result, allow_errors=True)
+    report = Report(out)
+    report.sections(result, verdict)
+    if result.init.status == "success":
+        checks = proofs(result, events)
+        report.checks("PROVEN", checks)
+        failed = (f"not so: {check.claim}" for check in checks if not check.holds)
+        verdict = Verdict((*verdict.reasons, *failed), verdict.notes)
+    report.verdict(verdict)
+    return 0 if verdict.good else 1
+
+
+def expected_sums(events):
+    """Return {(metric, dimensions): sum} for *events*; see app.py."""
+    sums = collections.Counter()
+    service = ("service", SERVICE)
+    for event in events:
+        sums["orders", (("channel", event["channel"]), service)] += 1
+        if event["items"]:
+            sums["items", (service,)] += len(event["items"])
+        if event.get("check_stock"):
+            for article in range(100):
+                sums["stock.checked", (("article", f"{article:03}"), service)] += 1
+    return dict(sums)
+
+
+def proofs(result, events):
+    """Return what the demo claims, and whether it is so."""
+    expected = expected_sums(events)
+    written = {
+        (series.name, series.dimensions): total.sum
+        for series, total in result.totals.items()
+        if series.namespace == NAMESPACE
+    }
+    recorded = sum(expected.values())
+    statuses = [invocation.status for invocation in result.invocations]
+    wanted = ["success" if event["items"] else "error" for event in events]
+    fetched = [call.names for call in result.calls]
+    done = [line.at for line in result.lines if line.text == DONE]
+    stock = [
+        line.line.at
+        for line in result.emf
+        if any(series.name == "stock.checked" for series, _ in line.checked.points)
+    ]
+    end = result.shutdown
+    return [
+        Check(
+            f"{len(events)} invocations, of which {wanted.count('error')} raised",
+            statuses == wanted,
+            ", ".join(statuses),
+        ),
+        Check(
+            "every metric came out exactly once",
+            written == expected,
+            f"{len(written)} series, {sum(written.values()):g} of {recorded} counted",
+        ),
+        Check(
+            "100 of them recorded after the last response, written at SIGTERM",
+            len(done) == 1
+            and bool(stock)
+            and result.answered_at[-1] < done[0] <= min(stock),
+            f"{len(stock)} EMF lines after the thread was done",
+        ),
+        Check(
+            "the secret was fetched once",
+            fetched == [("prod/orders/db",)],
+            f"{len(fetched)} calls to AWS",
+        ),
+        Check(
+            "the runtime ended by itself, within its budget",
+            end.signalled and not end.killed and end.exit_status == 0,
+            f"{end.duration_s * 1000:.0f} of {end.share_s * 1000:.0f} ms",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,386 @@
+"""The command line: what it takes, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from lambda_ext import __version__, cli
+
+SECRET = "hunter2-do-not-print"
+
+
+def refused(capsys, *argv):
+    """Run the command, which must refuse *argv*; return what it says."""
+    try:
+        status = cli.main(["run", *argv])
+    except SystemExit as exc:  # argparse's way
+        status = exc.code
+    captured = capsys.readouterr()
+
+    assert 2 == status
+    assert "" == captured.out
+    assert 1 == captured.err.count("\n")
+    return captured.err
+
+
+class TestArguments:
+    """What argparse refuses."""
+
+    @pytest.mark.parametrize(
+        ("argv", "says"),
+        [
+            ([], "the following arguments are required: MODULE.HANDLER"),
+            (["app"], "'app' is not MODULE.HANDLER; did you mean app.handler?"),
+            (["app.py"], "'app.py' is not MODULE.HANDLER; did you mean app.handler?"),
+            ([""], "'' is not MODULE.HANDLER; did you mean app.handler?"),
+            (["app.handler", "--repeat", "0"], "not a whole number from 1 to 10000"),
+            (["app.handler", "--repeat", "x"], "not a whole number from 1 to 10000"),
+            (["app.handler", "--memory", "64"], "not a whole number from 128 to 10240"),
+            (["app.handler", "--timeout", "0"], "not a number of seconds above 0"),
+            (["app.handler", "--timeout", "901"], "not a number of seconds above 0"),
+            (["app.handler", "--timeout", "nan"], "not a number of seconds above 0"),
+            (["app.handler", "--env", "A"], "'A': write NAME=VALUE"),
+            (["app.handler", "--env", "=" + SECRET], "'': write NAME=VALUE"),
+            (["app.handler", "--env", "A-B=" + SECRET], "'A-B': write NAME=VALUE"),
+            (["app.handler", "--region", " "], "it is blank"),
+            (["app.handler", "--sed", "x"], "unrecognized arguments: --sed"),
+        ],
+    )
+    def test_bad_argument_is_one_line(self, capsys, argv, says):
+        """A bad argument gets one line that says what is wrong, and status 2."""
+        message = refused(capsys, *argv)
+
+        assert says in message
+        assert SECRET not in message
+        assert message.endswith("--help\n")
+
+    def test_help_says_what_is_not_contacted(self, capsys):
+        """The help promises that AWS is left alone, and names the way out."""
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["run", "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+
+        assert 0 == caught.value.code
+        assert "AWS itself is never contacted" in text
+        assert "unless you say --aws" in text
+
+    def test_version_is_the_packages(self, capsys):
+        """--version prints the version of the package."""
+        with pytest.raises(SystemExit):
+            cli.main(["--version"])
+
+        assert f"lambda-ext {__version__}\n" == capsys.readouterr().out
+
+
+class TestFiles:
+    """What is refused before anything starts."""
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            (f'{{"secrets": {{"db": "{SECRET}"', "not valid JSON"),
+            (f'{{"secret": {{"db": "{SECRET}"}}}}', "did you mean 'secrets'?"),
+            (f'{{"secrets": {{"db": ["{SECRET}"]}}}}', "the key 'db' is an array"),
+        ],
+    )
+    def test_bad_seed_is_one_line_without_value(self, capsys, tmp_path, text, says):
+        """A malformed seed gets one line with file and cause, and no value."""
+        path = tmp_path / "seed.json"
+        path.write_text(text)
+        message = refused(capsys, "app.handler", "--seed", str(path))
+
+        assert message.startswith(f"lambda-ext run: {path}")
+        assert says in message
+        assert SECRET not in message
+
+    def test_bad_event_is_one_line(self, capsys, tmp_path):
+        """A malformed event gets one line with file, line and column."""
+        path = tmp_path / "event.json"
+        path.write_text("{\n  id: 1}")
+        message = refused(capsys, "app.handler", "--event", str(path))
+
+        assert f"{path}, line 2, column 3: not valid JSON" in message
+
+    def test_missing_file_is_named(self, capsys, tmp_path):
+        """A file that is not there is named."""
+        path = str(tmp_path / "none.json")
+
+        assert path in refused(capsys, "app.handler", "--event", path)
+
+    def test_missing_folder_is_named(self, capsys, tmp_path):
+        """A task root that is not there is named."""
+        path = str(tmp_path / "none")
+
+        assert f"--task-root: there is no folder {path}" in refused(
+            capsys, "app.handler", "--task-root", path
+        )
+
+    def test_standard_input_is_read_once(self, capsys):
+        """Two events from the standard input are refused."""
+        message = refused(capsys, "app.handler", "--event", "-", "--event", "-")
+
+        assert "can be read only once" in message
+
+    def test_seed_and_aws_exclude_each_other(self, capsys):
+        """A seed would not reach AWS itself, so that both together are refused."""
+        message = refused(capsys, "app.handler", "--aws", "--seed", "x.json")
+
+        assert "leave it out with --aws" in message
+
+    @pytest.mark.parametrize("name", sorted(cli.OWN_VARIABLES))
+    def test_own_variable_is_refused(self, capsys, name):
+        """A variable that the run sets itself is refused, with what to use."""
+        message = refused(capsys, "app.handler", "--env", f"{name}={SECRET}")
+
+        assert f"--env {name}: the run sets it; use" in message
+        assert SECRET not in message
+
+    @pytest.mark.parametrize(
+        "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SSM", "AWS_PROFILE"]
+    )
+    def test_way_to_aws_is_refused(self, capsys, name):
+        """A variable that leads to AWS needs --aws."""
+        message = refused(capsys, "app.handler", "--env", f"{name}=x")
+
+        assert "say --aws if you want that" in message
+
+    def test_seed_that_aws_refuses_is_told(self, capsys, tmp_path):
+        """What moto refuses of a seed is told by name and code."""
+        path = tmp_path / "seed.json"
+        path.write_text(json.dumps({"parameters": {"aws/x": SECRET}}))
+        argv = ["run", "app.handler", "--seed", str(path)]
+        status = cli.main(argv)
+        message = capsys.readouterr().err
+
+        assert 2 == status
+        assert "PutParameter was refused for 'aws/x'" in message
+        assert SECRET not in message
+
+
+class TestSurroundings:
+    """What the machine lacks."""
+
+    def test_other_platform_is_told(self, capsys, monkeypatch):
+        """Elsewhere than on Linux the command says why it cannot run."""
+        monkeypatch.setattr(sys, "platform", "darwin")
+
+        assert "this is darwin, and Lambda is Linux" in refused(capsys, "app.handler")
+
+    @pytest.mark.parametrize("package", ["moto", "rich"])
+    def test_missing_extra_names_the_command(self, package):
+        """Without the extra, the missing package and the pip command are named."""
+        code = (
+            "import sys\n"
+            f"sys.modules[{package!r}] = None\n"
+            "from lambda_ext.cli import main\n"
+            "sys.exit(main(['run', 'app.handler']))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": ROOT},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert 2 == done.returncode
+        assert 1 == done.stderr.count("\n")
+        assert package in done.stderr
+        assert 'pip install "lambda-ext[local]"' in done.stderr
+
+    def test_python_without_runtime_client_is_told(self, capsys, tmp_path):
+        """A Python without awslambdaric is refused with the pip command."""
+        fake = tmp_path / "python"
+        fake.write_text("#!/bin/sh\necho False\n")
+        fake.chmod(0o755)
+        cli.main(["run", "app.handler", "--python", str(fake)])
+        message = capsys.readouterr().err
+
+        assert f"{fake} has no awslambdaric" in message
+        assert 'pip install "lambda-ext[local]"' in message
+
+    def test_interrupt_is_no_traceback(self, capsys, monkeypatch):
+        """Ctrl-C ends the command with status 130 and one line."""
+
+        def interrupted(arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "_run", interrupted)
+
+        assert 130 == cli.main(["run", "app.handler"])
+        assert "lambda-ext run: interrupted" in capsys.readouterr().err
+
+
+APP = """
+import json, os, sys, time
+
+def handler(event, context):
+    print("log of the function", event)
+    print(json.dumps({
+        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [
+            {"Namespace": "shop", "Dimensions": [[]], "Metrics": [{"Name": "n"}]}]},
+        "n": event.get("n", 1)}))
+    if event.get("fail"):
+        raise ValueError("this one fails")
+    return os.environ["STAGE"]
+
+def hang(event, context):
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def app(tmp_path):
+    """A folder with a function and its events."""
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "syntax.py").write_text("def handler(:\n")
+    (tmp_path / "needs.py").write_text("import not_installed\n")
+    (tmp_path / "raises.py").write_text("raise RuntimeError('no luck')\n")
+    (tmp_path / "exits.py").write_text("import os; os._exit(3)\n")
+    (tmp_path / "good.json").write_text('{"n": 2}')
+    (tmp_path / "fail.json").write_text('{"fail": true}')
+    (tmp_path / "bad.json").write_text('{"n": "two"}')
+    return tmp_path
+
+
+def ran(capsys, app, handler, *argv):
+    """Run a handler of *app*; return the status and the report."""
+    status = cli.main(
+        ["run", handler, "--task-root", str(app), "--env", "STAGE=test", *argv]
+    )
+    return status, capsys.readouterr().out
+
+
+@pytest.mark.process
+class TestRun:
+    """The command with a function, the emulator and the real runtime client."""
+
+    def test_good_run_ends_with_0(self, capsys, app):
+        """All well: status 0, each invocation and the sum of its metrics."""
+        status, out = ran(
+            capsys,
+            app,
+            "app.handler",
+            "--event",
+            str(app / "good.json"),
+            "--repeat",
+            "3",
+        )
+
+        assert 0 == status
+        assert 3 == len(re.findall(r"^  \d  [0-9a-f-]{36}  success", out, re.M))
+        assert re.search(r"^  shop +n +None +3 +6$", out, re.M)
+        assert out.rstrip().endswith("good")
+        assert "log of the function" not in out
+        assert "\x1b" not in out
+
+    def test_raising_handler_ends_with_1_and_shows_logs(self, capsys, app):
+        """A handler that raises spoils the verdict; its logs are shown."""
+        status, out = ran(capsys, app, "app.handler", "--event", str(app / "fail.json"))
+
+        assert 1 == status
+        assert "1: ValueError: this one fails" in out
+        assert "log of the function {'fail': True}" in out
+        assert "bad: invocation 1 ended with error" in out
+
+    def test_allowed_error_is_no_failure(self, capsys, app):
+        """With --allow-errors a handler may raise; --logs shows its output."""
+        status, out = ran(
+            capsys,
+            app,
+            "app.handler",
+            "--allow-errors",
+            "--logs",
+            "--event",
+            str(app / "fail.json"),
+        )
+
+        assert 0 == status
+        assert "note: invocation 1 raised, which is allowed" in out
+        assert "log of the function {'fail': True}" in out
+
+    def test_bad_metric_ends_with_1(self, capsys, app):
+        """A line that CloudWatch would drop spoils the verdict, and is explained."""
+        status, out = ran(capsys, app, "app.handler", "--event", str(app / "bad.json"))
+
+        assert 1 == status
+        assert "dropped by CloudWatch: metric 'n' has a value that is not a" in out
+
+    def test_time_out_ends_with_1(self, capsys, app):
+        """A function that times out spoils the verdict."""
+        status, out = ran(capsys, app, "app.hang", "--timeout", "0.3")
+
+        assert 1 == status
+        assert "Task timed out after 0.30 seconds" in out
+        assert "bad: invocation 1 ended with timeout" in out
+
+    @pytest.mark.parametrize(
+        ("handler", "cause", "cure"),
+        [
+            (
+                "nowhere.handler",
+                "Unable to import module 'nowhere': No module named 'nowhere'",
+                "name the folder that holds it with --task-root",
+            ),
+            (
+                "needs.handler",
+                "No module named 'not_installed'",
+                "needs was found, but not what it imports; install it for",
+            ),
+            (
+                "app.nothing",
+                "Handler 'nothing' missing on module 'app'",
+                "define 'nothing' in app, or name another MODULE.HANDLER",
+            ),
+            ("syntax.handler", "Syntax error in module 'syntax'", "correct the syntax"),
+            ("raises.handler", "RuntimeError: no luck", "while raises was being"),
+            ("exits.handler", "Runtime.ExitError", "the process ended during INIT"),
+        ],
+    )
+    def test_bad_handler_shows_cause_and_cure(self, capsys, app, handler, cause, cure):
+        """A handler that does not load is told in the runtime's words, with a cure."""
+        status, out = ran(capsys, app, handler)
+
+        assert 1 == status
+        assert cause in out
+        assert cure in out
+        assert "bad: INIT ended with" in out
+
+    def test_line_that_never_comes_is_told(self, capsys, app, monkeypatch):
+        """A line that is waited for and does not come ends the run with 1."""
+        monkeypatch.setattr("lambda_ext.local.run.WAIT_FOR_S", 0.05)
+        status = cli.main(
+            [
+                *("run", "app.handler", "--task-root", str(app), "--env", "STAGE=x"),
+                *("--wait-for", "never written"),
+            ]
+        )
+
+        assert 1 == status
+        assert "did not write 'never written' within 0.05 seconds" in (
+            capsys.readouterr().err
+        )
+
+    def test_program_is_the_module_too(self, app):
+        """`python -m lambda_ext` is the same command, from any folder."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "lambda_ext", "run", "app.handler"),
+                *("--plain", "--env", "STAGE=x"),
+            ],
+            cwd=app,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert (0, True) == (done.returncode, done.stdout.rstrip().endswith("good"))
+        assert "... INIT" in done.stderr
