@@ -211,12 +211,14 @@ class AwsServer:
             }
             response.headers.setdefault("Date", email.utils.formatdate(usegmt=True))
 
-        chunks = self._app(_environ(method, target, headers, body), start_response)
         try:
+            chunks = self._app(_environ(method, target, headers, body), start_response)
             response.body = b"".join(chunks)
-        finally:
             if hasattr(chunks, "close"):
                 chunks.close()
+        except Exception as exc:  # a request that moto cannot make sense of
+            failure = {"__type": "InternalFailure", "message": type(exc).__name__}
+            return Answer.json(500, failure)
         return response
 
 

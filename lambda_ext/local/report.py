@@ -209,6 +209,9 @@ class Report:
         """Print what happened between SIGTERM and the exit."""
         shutdown = result.shutdown
         self._title("SHUTDOWN")
+        if shutdown.exit_status is None:
+            self._line("the process had ended before")
+            return
         if not shutdown.signalled:
             self._line(
                 "killed without SIGTERM, since no extension is registered:"
@@ -326,7 +329,7 @@ def error_lines(invocation: Invocation) -> Iterator[str]:
     message = error.get("errorMessage") or ""
     yield f"{kind}: {message}" if kind else str(message)
     for frame in error.get("stackTrace") or ():
-        yield from (f"  {line}" for line in str(frame).rstrip().splitlines())
+        yield from str(frame).rstrip().splitlines()
 
 
 def init_trouble(init: InitReport, result: Result) -> Iterator[str]:
@@ -336,7 +339,7 @@ def init_trouble(init: InitReport, result: Result) -> Iterator[str]:
     message = str(error.get("errorMessage") or "")
     yield f"{kind}: {message}" if message else kind or "the process said nothing"
     for frame in error.get("stackTrace") or ():
-        yield from (f"  {line}" for line in str(frame).rstrip().splitlines())
+        yield from str(frame).rstrip().splitlines()
     yield "-> " + _advice(kind, message, init, result)
 
 

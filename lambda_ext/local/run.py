@@ -226,6 +226,8 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
 
 
 def _judge_end(shutdown: Shutdown, reasons: list[str], notes: list[str]) -> None:
+    if shutdown.exit_status is None:
+        return  # it had ended before, for which there is a reason already
     if not shutdown.signalled:
         notes.append("Lambda kills this process without SIGTERM, see SHUTDOWN")
     elif shutdown.killed:

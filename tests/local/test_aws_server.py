@@ -128,6 +128,26 @@ class TestRecord:
         ]
         assert SECRET not in repr(server.calls)
 
+    def test_request_without_sense_is_a_failure(self, server):
+        """What moto cannot make sense of is answered and recorded as a failure."""
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        scope = "x/1/eu-central-1/secretsmanager/aws4_request"
+        connection.request(
+            "POST",
+            "/",
+            b"not json",
+            {
+                "X-Amz-Target": "secretsmanager.GetSecretValue",
+                "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}",
+            },
+        )
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+
+        assert 500 == answer.status
+        assert [("InternalFailure",)] == [call.errors for call in server.calls]
+
 
 @pytest.mark.process
 class TestServer:

@@ -1,0 +1,306 @@
+"""The printed report, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from lambda_ext.local import report as report_module
+from lambda_ext.local.aws_server import AwsCall
+from lambda_ext.local.emf_check import Totals, check
+from lambda_ext.local.outcomes import (
+    InitReport,
+    Invocation,
+    Line,
+    Registration,
+    Shutdown,
+)
+from lambda_ext.local.report import Report, client, progress, series_rows
+from lambda_ext.local.run import Check, EmfLine, Plan, Result, Verdict, judge
+
+
+def emf(value, **dimensions):
+    """Return a line of EMF."""
+    return json.dumps(
+        {
+            "_aws": {
+                "Timestamp": 1_795_000_000_000,
+                "CloudWatchMetrics": [
+                    {
+                        "Namespace": "shop",
+                        "Dimensions": [list(dimensions)],
+                        "Metrics": [{"Name": "orders", "Unit": "Count"}],
+                    }
+                ],
+            },
+            "orders": value,
+            **dimensions,
+        }
+    )
+
+
+def received(*lines):
+    """Return the lines as a result has them: EMF lines and totals."""
+    found, totals = [], Totals()
+    for line in lines:
+        checked = check(line, now=1_795_000_000.0)
+        found.append(EmfLine(Line("stdout", line, 0.1), checked))
+        totals.add(checked)
+    return {"emf": tuple(found), "totals": totals}
+
+
+ERROR = json.dumps(
+    {
+        "errorMessage": "no [bold]items[/bold]",
+        "errorType": "ValueError",
+        "stackTrace": ['  File "app.py", line 9, in handler\n    raise\n'],
+    }
+).encode()
+
+RESULT = Result(
+    plan=Plan("app.handler"),
+    init=InitReport("success", "init", "on-demand", 0.1234),
+    invocations=(
+        Invocation("id-1", "success", b"null", 0.02),
+        Invocation("id-2", "error", ERROR, 0.001),
+    ),
+    shutdown=Shutdown("spindown", 0.5, 0.5, 0, True, False, 0.003),
+    extensions=(Registration("lambda_ext", (), True, "Ready"),),
+    calls=tuple(
+        AwsCall("secretsmanager", "GetSecretValue", (name,), 200, errors, agent, 0, 0)
+        for name, errors, agent in (
+            ("db", (), "Boto3/1.34 md/x"),
+            ("db", (), "Boto3/1.34 md/x"),
+            ("none", ("ResourceNotFoundException",), "Boto3/1.34 md/x"),
+        )
+    ),
+    lines=(Line("stdout", "first\rsecond", 0.1),),
+    peak_memory_mb=20.0,
+    answered_at=(0.12, 0.13),
+    **received(emf(1, channel="web"), emf([2, 3], channel="web"), emf("x")),
+)
+
+
+def printed(do, *, terminal=False):
+    """Return what do(report) prints."""
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        force_terminal=terminal,
+        color_system="standard" if terminal else None,
+        width=120,
+        _environ={},
+    )
+    do(Report(console))
+    return out.getvalue()
+
+
+class TestPlain:
+    """The report where the output is no terminal."""
+
+    def test_whole_report(self):
+        """Every section is there, in the order of a run, as plain text."""
+        text = printed(lambda r: r.all(RESULT, judge(RESULT)))
+
+        assert """\
+lambda-ext run app.handler
+  128 MB, time-out 3 s, freeze between invocations on, AWS on loopback
+
+INIT
+  success  123.4 ms  extensions: lambda_ext (internal)
+
+INVOKE
+  #  request id  status   duration
+  1  id-1        success   20.0 ms  cold
+  2  id-2        error      1.0 ms
+  2: ValueError: no [bold]items[/bold]
+    File "app.py", line 9, in handler
+      raise
+
+AWS
+  service         operation       calls  names         errors                     by
+  secretsmanager  GetSecretValue      3  db (2), none  ResourceNotFoundException  Boto3 1.34
+
+METRICS
+  3 lines of EMF checked: 2 valid, 1 not
+  namespace  name    unit   dimensions   points  sum
+  shop       orders  Count  channel=web       3    6
+  dropped by CloudWatch: metric 'orders' has a value that is not a number
+
+LOGS
+  first
+  second
+
+SHUTDOWN
+  SIGTERM (spindown): ended by itself after 3.0 ms of 500.0 ms allowed, exit status 0
+
+VERDICT
+  note: 1 call to AWS failed
+  bad: invocation 2 ended with error
+  bad: 1 line of metrics CloudWatch would drop
+""" == text  # fmt: skip
+
+    def test_good_run_has_no_logs_unasked(self):
+        """A good run shows what the function wrote only with logs=True."""
+        good = Verdict(())
+
+        assert "first" not in printed(lambda r: r.all(RESULT, good))
+        assert "first" in printed(lambda r: r.all(RESULT, good, logs=True))
+
+    def test_long_log_is_cut_unasked(self):
+        """Of a long output the end is shown, and how much is left out."""
+        lines = tuple(Line("stdout", f"line {n}", 0.1) for n in range(100))
+        result = dataclasses.replace(RESULT, lines=lines)
+        text = printed(lambda r: r.logs(result, everything=False))
+
+        assert "(40 lines before these; --logs shows all)" in text
+        assert "  line 39\n" not in text
+        assert "  line 99\n" in text
+
+    def test_runtimes_boilerplate_is_left_out(self):
+        """The runtime client's advice about runtime versions is not repeated."""
+        line = Line("stdout", "[WARNING] LAMBDA_WARNING: Unhandled exception. ...", 0.1)
+        result = dataclasses.replace(RESULT, lines=(line,))
+
+        assert "" == printed(lambda r: r.logs(result, everything=False))
+        assert "LAMBDA_WARNING" in printed(lambda r: r.logs(result))
+
+    def test_nothing_is_said_so(self):
+        """No call and no metric are said in words."""
+        result = dataclasses.replace(RESULT, calls=(), emf=(), totals=Totals())
+        text = printed(lambda r: r.all(result, judge(result)))
+
+        assert "AWS\n  no call was made\n" in text
+        assert "METRICS\n  no metric was written\n" in text
+
+    def test_real_aws_is_said_to_be_unrecorded(self):
+        """With AWS itself the report says that it saw no calls."""
+        result = dataclasses.replace(RESULT, plan=Plan("a.b", real_aws=True), calls=())
+
+        assert "they are not recorded here" in printed(lambda r: r.calls(result))
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"killed": True}, "killed after 3.0 ms of 500.0 ms allowed"),
+            ({"signalled": False}, "killed without SIGTERM, since no extension"),
+            (
+                {"exit_status": None, "signalled": False},
+                "the process had ended before",
+            ),
+        ],
+    )
+    def test_end_is_told(self, changes, says):
+        """How the process ended is told."""
+        end = dataclasses.replace(RESULT.shutdown, **changes)
+
+        assert says in printed(
+            lambda r: r.end(dataclasses.replace(RESULT, shutdown=end))
+        )
+
+    def test_error_that_is_no_object_is_told_by_its_type(self):
+        """A failure without a JSON object shows what the platform calls it."""
+        invocation = Invocation("id", "failure", b"\xff", 0.1, "Runtime.ExitError")
+
+        assert "1: Runtime.ExitError" in printed(lambda r: r.invocations([invocation]))
+
+    def test_checks_and_cold_starts_are_tables(self):
+        """Claims stand with evidence, cold starts with the ratio to the first."""
+        checks = [Check("it holds", True, "3 of 3"), Check("it does not", False)]
+
+        assert (
+            "\nPROVEN\n"
+            "       claim        evidence\n"
+            "  yes  it holds     3 of 3\n"
+            "  NO   it does not\n"
+        ) == printed(lambda r: r.checks("PROVEN", checks))
+        assert (
+            "\nCOLD START\n"
+            "         INIT + first invocation  peak memory\n"
+            "  light                 100.0 ms        20 MB\n"
+            "  boto3                 250.0 ms               x 2.5\n"
+        ) == printed(
+            lambda r: r.cold_starts([("light", 0.1, 20.0), ("boto3", 0.25, None)])
+        )
+
+    def test_many_alike_series_are_one_row(self):
+        """Series that differ in one dimension's value are counted together."""
+        lines = [emf(n, channel="web", article=str(n)) for n in range(10)]
+        rows = list(series_rows(received(*lines, emf(7, channel="shop"))["totals"]))
+
+        assert [
+            ("shop", "orders", "Count", "article=(10 values), channel=web", "10", "45"),
+            ("shop", "orders", "Count", "channel=shop", "1", "7"),
+        ] == rows
+
+    def test_more_series_than_fit_are_counted(self, monkeypatch):
+        """Rows beyond the limit are left out, with their number."""
+        monkeypatch.setattr(report_module, "MOST_SERIES", 1)
+        lines = [emf(1, **{name: "x"}) for name in "abc"]
+        result = dataclasses.replace(RESULT, **received(*lines))
+
+        assert "and 2 more\n" in printed(lambda r: r.metrics(result))
+
+
+class TestTerminal:
+    """The report on a terminal."""
+
+    def test_colour_and_rules(self):
+        """A terminal gets colour, and text is never read as markup."""
+        text = printed(lambda r: r.all(RESULT, judge(RESULT)), terminal=True)
+
+        assert "\x1b[" in text
+        assert "no [bold]items[/bold]" in text
+        assert "─" in text
+
+    @pytest.mark.parametrize("plain", ["argument", "NO_COLOR"])
+    def test_plain_wins_on_a_terminal(self, monkeypatch, plain):
+        """--plain and NO_COLOR each turn colour off on a terminal."""
+
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        monkeypatch.setattr("sys.stdout", Terminal())
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        fancy, _ = report_module.consoles()
+        if plain == "NO_COLOR":
+            monkeypatch.setenv("NO_COLOR", "1")
+        quiet, _ = report_module.consoles(plain=plain == "argument")
+
+        assert (True, False) == (fancy.is_terminal, quiet.is_terminal)
+
+    def test_progress_is_a_line_a_step(self):
+        """Where there is no terminal, each step is a line."""
+        out = io.StringIO()
+        with progress(Console(file=out, force_terminal=False)) as step:
+            step("INIT")
+            step("[1] of 2")
+
+        assert "... INIT\n... [1] of 2\n" == out.getvalue()
+
+    def test_progress_is_a_spinner_on_a_terminal(self):
+        """On a terminal the step stands next to a spinner, markup shown as it is."""
+        out = io.StringIO()
+        with progress(Console(file=out, force_terminal=True, _environ={})) as step:
+            step("[bold]one")
+
+        assert "\x1b[?25h" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        ("Boto3/1.34.1 md/Botocore", "Boto3 1.34.1"),
+        ("lambda-ext/0.1.0", "lambda-ext 0.1.0"),
+        ("curl", "curl"),
+        ("", "unknown"),
+    ],
+)
+def test_client_is_named_after_its_agent(agent, name):
+    """A client is called what it calls itself first."""
+    assert name == client(agent)
