@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ MOST_LOGS = 60  # lines of output that are shown unasked
 MOST_SERIES = 40
 MOST_ALIKE = 6  # series of one name, before they are shown as one row
 BOILERPLATE = "LAMBDA_WARNING: Unhandled exception."  # the runtime client's advice
+LIGHT = "lambda_ext (light)"  # the library's own client, which is not boto3
 GOOD, BAD, FAINT, HEAD = "green", "bold red", "dim", "bold"
 
 
@@ -93,8 +95,11 @@ class Report:
         plan = result.plan
         self.console.print(Text(f"lambda-ext run {plan.handler}", HEAD), soft_wrap=True)
         where = "in AWS" if plan.real_aws else "on loopback"
+        python = "Python " + platform.python_version()
+        if plan.python != sys.executable:
+            python = plan.python
         self._line(
-            f"{plan.memory_mb} MB, time-out {plan.timeout_s:g} s,"
+            f"{python}, {plan.memory_mb} MB, time-out {plan.timeout_s:g} s,"
             f" freeze between invocations {'on' if plan.freeze else 'off'},"
             f" AWS {where}"
         )
@@ -255,20 +260,25 @@ class Report:
         )
 
     def cold_starts(self, rows: Sequence[tuple[str, float, float | None]]) -> None:
-        """Print (what, seconds, MB) side by side; the first row is the measure."""
+        """Print (what, seconds, MB) side by side, and what each is beyond the first."""
         self._title("COLD START")
-        first = rows[0][1]
-        self._table(
-            ("", ">INIT + first invocation", ">peak memory", ""),
-            [
+        _, base_s, base_mb = rows[0]
+        table = []
+        for what, seconds, memory_mb in rows:
+            first = what == rows[0][0]
+            more_mb = memory_mb is not None and base_mb is not None and not first
+            table.append(
                 (
                     what,
                     _ms(seconds),
+                    "" if first else f"+{_ms(seconds - base_s)}",
                     "" if memory_mb is None else f"{memory_mb:.0f} MB",
-                    "" if seconds == first else f"x {seconds / first:.1f}",
+                    f"+{(memory_mb or 0) - (base_mb or 0):.0f} MB" if more_mb else "",
                 )
-                for what, seconds, memory_mb in rows
-            ],
+            )
+        self._table(
+            ("", ">INIT + first invocation", ">beyond", ">peak memory", ">beyond"),
+            table,
         )
 
     # How it looks.
@@ -313,7 +323,8 @@ class Report:
 
 def client(agent: str) -> str:
     """Return which client of AWS's a User-Agent belongs to."""
-    return agent.split(" ", 1)[0].replace("/", " ", 1) or "unknown"
+    name = agent.split(" ", 1)[0].replace("/", " ", 1) or "unknown"
+    return LIGHT if name.split(" ")[0] == "lambda-ext" else name
 
 
 def error_lines(invocation: Invocation) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import platform
 
 import pytest
 from rich.console import Console
@@ -106,9 +107,10 @@ class TestPlain:
         """Every section is there, in the order of a run, as plain text."""
         text = printed(lambda r: r.all(RESULT, judge(RESULT)))
 
-        assert """\
+        python = f"Python {platform.python_version()}"
+        assert f"""\
 lambda-ext run app.handler
-  128 MB, time-out 3 s, freeze between invocations on, AWS on loopback
+  {python}, 128 MB, time-out 3 s, freeze between invocations on, AWS on loopback
 
 INIT
   success  123.4 ms  extensions: lambda_ext (internal)
@@ -209,7 +211,7 @@ VERDICT
         assert "1: Runtime.ExitError" in printed(lambda r: r.invocations([invocation]))
 
     def test_checks_and_cold_starts_are_tables(self):
-        """Claims stand with evidence, cold starts with the ratio to the first."""
+        """Claims stand with evidence, cold starts with what is beyond the first."""
         checks = [Check("it holds", True, "3 of 3"), Check("it does not", False)]
 
         assert (
@@ -220,11 +222,14 @@ VERDICT
         ) == printed(lambda r: r.checks("PROVEN", checks))
         assert (
             "\nCOLD START\n"
-            "         INIT + first invocation  peak memory\n"
-            "  light                 100.0 ms        20 MB\n"
-            "  boto3                 250.0 ms               x 2.5\n"
+            "         INIT + first invocation     beyond  peak memory  beyond\n"
+            "  bare                   40.0 ms                   14 MB\n"
+            "  light                  65.0 ms   +25.0 ms        20 MB   +6 MB\n"
+            "  boto3                 250.0 ms  +210.0 ms\n"
         ) == printed(
-            lambda r: r.cold_starts([("light", 0.1, 20.0), ("boto3", 0.25, None)])
+            lambda r: r.cold_starts(
+                [("bare", 0.04, 14.0), ("light", 0.065, 20.0), ("boto3", 0.25, None)]
+            )
         )
 
     def test_many_alike_series_are_one_row(self):
@@ -296,7 +301,8 @@ class TestTerminal:
     ("agent", "name"),
     [
         ("Boto3/1.34.1 md/Botocore", "Boto3 1.34.1"),
-        ("lambda-ext/0.1.0", "lambda-ext 0.1.0"),
+        ("lambda-ext", "lambda_ext (light)"),
+        ("lambda-ext/0.1.0", "lambda_ext (light)"),
         ("curl", "curl"),
         ("", "unknown"),
     ],

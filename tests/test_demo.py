@@ -1,0 +1,109 @@
+"""`make demo`, as a person starts it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from lambda_ext.local.emf_check import Series, Total
+from lambda_ext.local.run import Plan
+
+DEMO = os.path.join(ROOT, "examples", "orders", "demo.py")
+
+
+@pytest.mark.process
+def test_demo_proves_what_it_claims(tmp_path):
+    """Status 0, each claim with a yes, both clients measured, no value shown."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": ROOT,
+        "LAMBDA_EXT_DISABLE": "extension",  # of the shell: not for the demo
+    }
+    done = subprocess.run(
+        [sys.executable, DEMO, "--rounds", "1"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    out = done.stdout
+    claims = re.findall(r"^  (yes|NO) +(.*?)  ", out.partition("PROVEN")[2], re.M)
+
+    assert 0 == done.returncode, out + done.stderr
+    assert [
+        ("yes", "5 invocations, of which 1 raised"),
+        ("yes", "every metric came out exactly once"),
+        ("yes", "100 of them recorded after the last response, written at SIGTERM"),
+        ("yes", "the secret was fetched once"),
+        ("yes", "AWS was called without boto3"),
+        ("yes", "the runtime ended by itself, within its budget"),
+    ] == claims
+    assert re.search(
+        r"stock\.checked +Count +article=\(100 values\).* 100  100$", out, re.M
+    )
+    assert re.search(r"^  lambda_ext \(light\) +[\d.]+ ms", out, re.M)
+    assert re.search(r"^  Boto3 [\d.]+ +[\d.]+ ms", out, re.M)
+    assert out.endswith("good\n")
+    assert "not-a-real-password" not in out + done.stderr
+    assert "\x1b" not in out + done.stderr
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The demo as a module."""
+    spec = importlib.util.spec_from_file_location("orders_demo", DEMO)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestProofs:
+    """The demo's own judgement, on results that are not as they should be."""
+
+    @pytest.mark.parametrize(
+        ("sums", "holds"),
+        [
+            ({}, True),
+            ({"007": 0.0}, False),
+            ({"007": 2.0}, False),
+            ({"007": 2.0, "008": 0.0}, False),
+            ({"100": 1.0}, False),
+        ],
+    )
+    def test_lost_or_doubled_metric_is_seen(self, demo, sums, holds):
+        """One metric lost, doubled, unknown, or two that even out, is seen."""
+        from types import SimpleNamespace
+
+        event = {"channel": "web", "items": ["a"], "check_stock": True}
+        totals = {}
+        for (name, dimensions), value in demo.expected_sums([event]).items():
+            article = dict(dimensions).get("article")
+            total = Total(1, sums.get(article, value), 0.0, 0.0)
+            totals[Series("orders", dimensions, name, "Count")] = total
+        for article in sums.keys() - {f"{n:03}" for n in range(100)}:
+            dimensions = (("article", article), ("service", "orders"))
+            totals[Series("orders", dimensions, "stock.checked", "Count")] = Total(
+                1, 1.0
+            )
+        result = SimpleNamespace(
+            plan=Plan("app.handler"),
+            totals=totals,
+            invocations=(),
+            calls=(),
+            lines=(),
+            emf=(),
+            answered_at=(),
+            shutdown=SimpleNamespace(
+                signalled=True, killed=False, exit_status=0, duration_s=0, share_s=1
+            ),
+        )
+        checks = {check.claim: check for check in demo.proofs(result, [event])}
+
+        assert holds == checks["every metric came out exactly once"].holds
