@@ -62,7 +62,7 @@ if TYPE_CHECKING:
             Call *operation* ("GetSecretValue") and return its answer's fields.
 
             The caller waits, retries included, for at most *deadline_s*
-            seconds, what is left of the invocation, and 6 s.  Blobs are
+            seconds, what is left of the invocation, and 8 s.  Blobs are
             bytes; dates are as the wire has them.
 
             Raises:

@@ -94,14 +94,15 @@ def test_service_error_becomes_ours_with_its_cause(secrets):
     assert ("secrets_manager", "db") == (caught.value.source, caught.value.key)
 
 
-def test_throttling_is_tried_again_by_us_and_not_by_botocore(secrets):
-    """Three attempts reach the wire, and Retry-After was understood."""
+def test_throttling_is_tried_again_by_us_and_not_by_botocore(secrets, monkeypatch):
+    """Our number of attempts reaches the wire, and Retry-After was understood."""
+    monkeypatch.setattr(retries, "sleep", lambda seconds: None)
     body = {"__type": "ThrottlingException", "message": "Rate exceeded"}
     seen = answering(secrets, (400, {"retry-after": "0"}, body))
 
     with pytest.raises(exceptions.ThrottledError) as caught:
         secrets.call("GetSecretValue", {"SecretId": "db"})
-    assert retries.ATTEMPTS == len(seen)
+    assert retries.THROTTLED_ATTEMPTS == len(seen)
     assert 0.0 == caught.value.retry_after_s
 
 

@@ -76,9 +76,14 @@ def denied():
     return errors.from_code("AccessDeniedException", "", service="ssm", key="/a")
 
 
+def broken():
+    """Return the error of a connection that broke."""
+    return errors.unreachable("reset", service="ssm", key="/a")
+
+
 def test_passing_error_is_tried_again_after_a_random_pause(time):
-    """Two throttled attempts cost two pauses, each below its bound."""
-    script = Script(throttled(), throttled(), GOOD)
+    """Two broken connections cost two pauses, each below its bound."""
+    script = Script(broken(), broken(), GOOD)
 
     assert GOOD == script.call(*ASK)
     assert 3 == len(script.asked)
@@ -89,12 +94,26 @@ def test_passing_error_is_tried_again_after_a_random_pause(time):
 
 def test_attempts_are_used_up_and_the_last_error_raised(time):
     """After the third error nobody asks a fourth time."""
-    last = throttled()
-    script = Script(throttled(), throttled(), last)
+    last = broken()
+    script = Script(broken(), broken(), last)
 
-    with pytest.raises(exceptions.ThrottledError) as caught:
+    with pytest.raises(exceptions.SourceError) as caught:
         script.call(*ASK)
     assert last is caught.value
+
+
+def test_throttling_is_tried_longer_with_longer_pauses(time):
+    """Whoever is throttled goes on while there is time, and more slowly."""
+    script = Script(*(throttled() for _ in range(retries.THROTTLED_ATTEMPTS)))
+
+    with pytest.raises(exceptions.ThrottledError):
+        script.call(*ASK)
+
+    assert retries.ATTEMPTS < len(script.asked) <= retries.THROTTLED_ATTEMPTS
+    assert sum(time.slept) < retries.BUDGET_S
+    for retry, pause in enumerate(time.slept):
+        longest = retries.THROTTLED_PAUSE_S * 2**retry
+        assert pause <= min(longest, retries.LONGEST_THROTTLED_PAUSE_S)
 
 
 def test_lasting_error_is_not_tried_again(time):
