@@ -38,8 +38,6 @@ _loop: asyncio.AbstractEventLoop | None = None
 _inherited: asyncio.AbstractEventLoop | None = None  # a parent's: never touched
 _nested = threading.local()  # an invocation inside an invocation is none
 
-invocations = 0  # how many have begun in this process
-
 
 def start() -> None:
     """
@@ -135,8 +133,6 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
 
 def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Tell the clockwork that an invocation begins; never raises."""
-    global invocations
-    invocations += 1
     context = None
     remaining_s = None
     for candidate in (*reversed(args), *kwargs.values()):
@@ -202,9 +198,8 @@ def _forked() -> None:
 
 def reset() -> None:
     """Forget that anything was started, as if this were just imported."""
-    global _started, invocations
+    global _started
     atexit.unregister(_close_loop)
     _close_loop()
     with _lock:
         _started = False
-        invocations = 0

@@ -10,7 +10,6 @@ import threading
 import pytest
 
 import lambda_ext
-from lambda_ext import invocation
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, extension, phases, shutdown
 
@@ -142,7 +141,7 @@ class TestHandler:
 
         assert outer({}, None) == "inner"
         assert ["invoke", "response"] == heard
-        assert invocation.invocations == 1
+        assert phases.calls[phases.INVOKE] == 1
 
     def test_deadline_lasts_as_long_as_the_invocation(self):
         """The time left is known inside, and unlimited outside."""
