@@ -18,18 +18,28 @@ if TYPE_CHECKING:
     from .lifecycle.snapstart import after_restore as after_restore
     from .lifecycle.snapstart import before_snapshot as before_snapshot
     from .metrics.recorder import Metrics as Metrics
+    from .values.getters import get_parameter as get_parameter
+    from .values.getters import get_parameters as get_parameters
+    from .values.getters import get_parameters_by_path as get_parameters_by_path
+    from .values.getters import get_secret as get_secret
+    from .values.getters import get_secrets as get_secrets
+    from .values.handles import Parameter as Parameter
     from .values.handles import Secret as Secret
-    from .values.handles import get_secret as get_secret
 else:
     # Public name -> the module that defines it.  Nothing is imported until
     # the name is first used; tests/test_cold_start.py holds what that costs.
     _HOME = {
         "Metrics": ".metrics.recorder",
+        "Parameter": ".values.handles",
         "Secret": ".values.handles",
         "after_restore": ".lifecycle.snapstart",
         "before_snapshot": ".lifecycle.snapstart",
         "configure": ".config",
-        "get_secret": ".values.handles",
+        "get_parameter": ".values.getters",
+        "get_parameters": ".values.getters",
+        "get_parameters_by_path": ".values.getters",
+        "get_secret": ".values.getters",
+        "get_secrets": ".values.getters",
         "handler": ".invocation",
         "on_init": ".lifecycle.phases",
         "on_invoke": ".lifecycle.phases",
@@ -59,12 +69,17 @@ else:
 
 __all__ = (
     "Metrics",
+    "Parameter",
     "Secret",
     "after_restore",
     "before_snapshot",
     "configure",
     "exceptions",
+    "get_parameter",
+    "get_parameters",
+    "get_parameters_by_path",
     "get_secret",
+    "get_secrets",
     "handler",
     "metrics",
     "on_init",

@@ -31,10 +31,17 @@ if TYPE_CHECKING:
     class Options(TypedDict, total=False):
         """What `configure()` takes; the same names as in `OPTIONS`."""
 
+        cache: bool
+        cache_size: int
+        decrypt: bool
         disable: str | Iterable[str]
+        load_timeout: float | None
+        local_file_in_lambda: bool
         max_age: float | None
+        max_stale: float | None
         namespace: str | None
         service: str | None
+        source: str
         strict: bool
         transport: str
 
@@ -164,6 +171,32 @@ def parts(value: Any) -> frozenset[str]:
     return chosen
 
 
+def count(value: Any, *, high: int = 1_000_000) -> int:
+    """Return *value* as a whole number from 0 to *high*."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError  # noqa: TRY301  True is not a number of things
+        number = int(float(value))
+        if number != float(value):
+            raise ValueError  # noqa: TRY301  half a thing is none
+    except (OverflowError, TypeError, ValueError):
+        number = -1
+    if not 0 <= number <= high:
+        msg = f"expected a whole number from 0 to {high}"
+        raise ConfigurationError(msg)
+    return number
+
+
+def source(value: Any) -> str:
+    """Return *value*: "aws", "aws_extension" or "file:PATH"."""
+    if value in ("aws", "aws_extension"):
+        return str(value)
+    if isinstance(value, str) and value.startswith("file:") and value != "file:":
+        return value
+    msg = "expected 'aws', 'aws_extension' or 'file:PATH'"
+    raise ConfigurationError(msg)
+
+
 OPTIONS = {
     option.name: option
     for option in (
@@ -174,6 +207,54 @@ OPTIONS = {
             "seconds for which a value counts as fresh; 0 asks AWS on every read,"
             " None never again",
             (Fallback("POWERTOOLS_PARAMETERS_MAX_AGE"),),
+        ),
+        Option(
+            "max_stale",
+            3600.0,
+            seconds,
+            "seconds past max_age for which a value serves while AWS throttles,"
+            " fails or cannot be reached; 0 is off, None without limit",
+        ),
+        Option(
+            "cache",
+            True,
+            switch,
+            "whether anything is remembered at all",
+            (Fallback("PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED"),),
+        ),
+        Option(
+            "cache_size",
+            1000,
+            count,
+            "how many secrets and parameters are remembered; 0 remembers nothing",
+            (Fallback("PARAMETERS_SECRETS_EXTENSION_CACHE_SIZE", high=1000.0),),
+        ),
+        Option(
+            "load_timeout",
+            None,
+            seconds,
+            "seconds that a load of values may take; None or 0 leaves it to the"
+            " way to AWS and to the invocation's own limit",
+        ),
+        Option(
+            "decrypt",
+            True,
+            switch,
+            "whether parameters of type SecureString are decrypted",
+            (Fallback("POWERTOOLS_PARAMETERS_SSM_DECRYPT"),),
+        ),
+        Option(
+            "source",
+            "aws",
+            source,
+            "where values come from: 'aws', 'aws_extension' (AWS's layer on"
+            " localhost), or 'file:PATH' (for development)",
+        ),
+        Option(
+            "local_file_in_lambda",
+            False,
+            switch,
+            "whether source='file:PATH' is allowed inside Lambda",
         ),
         Option(
             "namespace",
@@ -238,6 +319,18 @@ def configure(**options: Unpack[Options]) -> None:
     Args:
         max_age: Seconds for which a value counts as fresh (default 300).
             0 asks AWS on every read, None never asks again.
+        max_stale: Seconds past *max_age* for which a value serves while AWS
+            throttles, fails or cannot be reached (default 3,600); 0 is off,
+            None without limit.
+        cache: False remembers nothing: every read asks AWS.
+        cache_size: How many values are remembered (default 1,000).
+        load_timeout: Seconds that a load may take; None or 0 (the default)
+            leaves it to the way to AWS and to the invocation's own limit.
+        decrypt: Whether parameters of type SecureString are decrypted
+            (default True).
+        source: Where values come from: "aws", "aws_extension" (AWS's layer on
+            localhost) or "file:PATH" (for development).
+        local_file_in_lambda: Allow "file:PATH" inside Lambda.
         namespace: CloudWatch namespace of the default metrics.
         service: Value of the dimension ``service``.
         strict: Raise `MetricError` for a bad metric instead of counting it.

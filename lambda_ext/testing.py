@@ -1,17 +1,42 @@
 """
 Doubles for the tests of those who use this library, and for its own.
 
+    with FakeSource({"prod/db": "old"}) as source:
+        assert db.value == "old"
+        source.rotate("prod/db", "new")
+        source.fail(ThrottledError("too many", transient=True))
+
     with FakeClock() as clock:
         assert db.value == "old"
         clock.freeze(3600)              # an hour without CPU time
         assert db.value == "new"
+
+    with MemorySink() as sink:
+        handler({"shop": "a"}, None)
+    assert sink.total("orders", shop="a") == 1
 """
 
 from __future__ import annotations
 
-from .lifecycle import clock as _clock
+import itertools
+import threading
 
-__all__ = ("FakeClock",)
+from .exceptions import NotFoundError
+from .lifecycle import clock as _clock
+from .metrics import recorder as _recorder
+from .values import keys as _keys
+from .values import store as _store
+from .values.cache import Answer as _Answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from .exceptions import LambdaExtError
+    from .typing import Batch, Point, Sink
+
+__all__ = ("FakeClock", "FakeSource", "MemorySink")
 
 
 class FakeClock:
@@ -73,3 +98,232 @@ class FakeClock:
 
     def __exit__(self, *exc_info: object) -> None:
         self.uninstall()
+
+
+class FakeSource:
+    """
+    Secrets and parameters in memory, with versions, failures and gates.
+
+    As a context manager it answers for AWS to everything in this process; for
+    one handle, pass it as ``source=``.  *values* are by name (text, or bytes
+    for a binary secret); a call takes up to *batch* of them.
+
+    ``calls`` holds the names that each call asked for, in order.
+    """
+
+    _numbers = itertools.count(1)
+
+    def __init__(
+        self,
+        values: Mapping[str, str | bytes] | None = None,
+        *,
+        name: str = "fake",
+        batch: int = 20,
+    ) -> None:
+        self.name = name
+        self.scope = (name, next(self._numbers))
+        self.calls: list[tuple[str, ...]] = []
+        self._batch = batch
+        self._versions: dict[str, list[_Version]] = {}
+        self._failures: dict[str | None, list[LambdaExtError | None]] = {}
+        self._changed = threading.Condition()
+        self._held = False
+        self._inside = 0  # calls that wait at the gate
+        for each, value in (values or {}).items():
+            self.rotate(each, value)
+
+    def __repr__(self) -> str:
+        return f"<FakeSource {self.name!r} with {len(self._versions)} name(s)>"
+
+    def rotate(self, name: str, value: str | bytes) -> str:
+        """Make *value* the current version of *name*; return its id."""
+        with self._changed:
+            versions = self._versions.setdefault(name, [])
+            for version in versions:
+                was_current = "AWSCURRENT" in version.stages
+                version.stages = {"AWSPREVIOUS"} if was_current else set()
+            number = len(versions) + 1
+            versions.append(_Version(f"{number:032d}", value, {"AWSCURRENT"}))
+            return versions[-1].id
+
+    def remove(self, name: str) -> None:
+        """Delete *name*; asking for it raises `NotFoundError` from now on."""
+        with self._changed:
+            del self._versions[name]
+
+    def arn(self, name: str) -> str:
+        """Return the ARN of *name*, under which it can be asked for as well."""
+        return f"arn:aws:secretsmanager:eu-central-1:123456789012:secret:{name}-AbCdEf"
+
+    def fail(
+        self,
+        error: LambdaExtError,
+        *,
+        times: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        """
+        Raise *error* for whole calls, or answer it for *name* only.
+
+        For the next *times* calls; None means until `recover`.
+        """
+        with self._changed:
+            failures: list[LambdaExtError | None] = [error, None]
+            self._failures[name] = failures if times is None else [error] * times
+
+    def recover(self) -> None:
+        """Answer properly again."""
+        with self._changed:
+            self._failures.clear()
+
+    def hold(self) -> None:
+        """Let calls wait at a gate, before they are answered."""
+        with self._changed:
+            self._held = True
+
+    def release(self) -> None:
+        """Open the gate."""
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+    def wait_for_calls(self, count: int, timeout: float = 30.0) -> None:
+        """Wait until *count* calls were made in all, answered or not."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.calls) >= count, timeout):
+                msg = f"{len(self.calls)} calls instead of {count} in {timeout} s"
+                raise AssertionError(msg)
+
+    def wait_for_answers(self, timeout: float = 30.0) -> None:
+        """Wait until no call is waiting for its answer."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._inside == 0, timeout):
+                msg = f"{self._inside} calls are still waiting after {timeout} s"
+                raise AssertionError(msg)
+
+    def __enter__(self) -> FakeSource:
+        _store.use(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+        _store.use(None)
+
+    # What the library asks ---------------------------------------------------
+
+    def plan(self, wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
+        """Divide *wanted* into calls."""
+        return _keys.chunks(wanted, self._batch)
+
+    def fetch(
+        self, wanted: Sequence[Any], deadline_s: float | None
+    ) -> Mapping[Any, Any]:
+        """Answer from memory, after the gate."""
+        with self._changed:
+            self.calls.append(tuple(key.label for key in wanted))
+            self._inside += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._held)
+            try:
+                error = self._failure(None)
+                if error is not None:
+                    raise error
+                return {
+                    key: self._failure(key.name) or self._answer(key) for key in wanted
+                }
+            finally:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def _failure(self, name: str | None) -> LambdaExtError | None:
+        failures = self._failures.get(name)
+        if not failures:
+            return None
+        return failures[0] if failures[-1] is None else failures.pop()
+
+    def _answer(self, key: Any) -> _Answer | LambdaExtError:
+        if key.operation == _keys.PATH:
+            return self._below(key)
+        for name, versions in self._versions.items():
+            if key.name == name or _keys.is_arn_of(self.arn(name), key.name):
+                for version in versions:
+                    if version.fits(key):
+                        return _Answer(version.value, version.id, self.arn(name))
+        msg = f"there is no {key.label!r}"
+        return NotFoundError(msg, key=key.label, source=self.name)
+
+    def _below(self, key: Any) -> _Answer:
+        path = "/" if key.name == "/" else key.name + "/"
+        found = {
+            name: versions[-1].value
+            for name, versions in self._versions.items()
+            if name.startswith(path) and (key.recursive or "/" not in name[len(path) :])
+        }
+        return _Answer(found, repr(sorted((n, len(self._versions[n])) for n in found)))
+
+
+class _Version:
+    """One version of one value."""
+
+    __slots__ = ("id", "stages", "value")
+
+    def __init__(self, id: str, value: str | bytes, stages: set[str]) -> None:
+        self.id = id
+        self.value = value
+        self.stages = stages
+
+    def fits(self, key: Any) -> bool:
+        """Say whether it is the version that *key* asks for."""
+        if key.version is not None and int(key.version) != int(self.id):
+            return False
+        if key.stage is not None:
+            return key.stage in self.stages
+        return key.version is not None or "AWSCURRENT" in self.stages
+
+
+class MemorySink:
+    """
+    A sink that keeps what it is given, for a test to look at.
+
+    Give it to a `Metrics`.  Or use it as a context manager: then everything
+    without a sink of its own comes here instead of to stdout, from the
+    beginning of the block to its end, where it is flushed.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self._former: list[Sink] = []
+
+    def accept(self, batch: Batch, /) -> None:
+        """Keep *batch*."""
+        self.batches.append(batch)
+
+    def points(self, name: str, **dims: str) -> list[Point]:
+        """Return what came of the metric *name*, with at least these dimensions."""
+        return [
+            point
+            for batch in self.batches
+            for point in batch.points
+            if point.name == name and dims.items() <= dict(point.dimensions).items()
+        ]
+
+    def values(self, name: str, **dims: str) -> list[float]:
+        """Return the values of `points`, one after the other."""
+        return [value for point in self.points(name, **dims) for value in point.values]
+
+    def total(self, name: str, **dims: str) -> float:
+        """Return the sum of `values`."""
+        return sum(self.values(name, **dims))
+
+    def clear(self) -> None:
+        """Forget what came so far."""
+        self.batches.clear()
+
+    def __enter__(self) -> MemorySink:
+        _recorder.default.flush()
+        self._former.append(_recorder.install(self))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        _recorder.default.flush()
+        _recorder.install(self._former.pop())

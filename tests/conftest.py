@@ -20,7 +20,7 @@ STATEFUL = (  # every module with process-wide state has a reset()
     "lifecycle.shutdown",
     "lifecycle.extension",
     "lifecycle.snapstart",
-    "values.handles",
+    "values.store",
     "metrics.recorder",
     "invocation",
     "aws.transport",

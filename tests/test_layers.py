@@ -20,8 +20,10 @@ ROWS = {
     4: ("invocation", "injection", "statistics"),
     3: (
         "values",
+        "values.getters",
         "values.handles",
         "values.rotation",
+        "values.store",
         "flags.flags",
         "dropin.*",
         "telemetry.*",
@@ -43,6 +45,7 @@ ROWS = {
         "values.keys",
         "values.cache",
         "values.loader",
+        "values.transforms",
         "flags.document",
         "flags.rules",
         "metrics.buffer",

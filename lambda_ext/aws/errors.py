@@ -123,6 +123,11 @@ def is_about_content(exc: SourceError) -> bool:
     return not exc.transient and exc.code not in EXPIRED and exc.code not in SKEWED
 
 
+def is_known(code: str) -> bool:
+    """Say whether *code* is one of AWS's."""
+    return code in _CLASSES
+
+
 def from_code(
     code: str, text: str, *, service: str, key: str, status: int = 0
 ) -> SourceError:

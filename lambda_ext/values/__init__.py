@@ -1,0 +1,1 @@
+"""Inward: secrets and parameters, loaded in few calls and held in memory."""

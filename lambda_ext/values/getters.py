@@ -1,0 +1,364 @@
+"""
+`get_secret` and its kin: a value by name, from memory if it is there.
+
+The first lines of each are the hit; everything else is in `_missed`.
+Arguments are positional-or-keyword because that halves the price of a call.
+
+Threads
+    Any number may call at once.
+"""
+
+from __future__ import annotations
+
+from ..exceptions import ConfigurationError
+from ..lifecycle import clock
+from . import keys, store, transforms
+from .loader import Want
+from .store import DEAD, DEFAULT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+    from typing import Any, Literal, TypeVar, overload
+
+    from .cache import View
+    from .transforms import Transform
+
+    T = TypeVar("T")
+    Age = float | timedelta | None
+
+_secrets = store.secrets
+_parameters = store.parameters
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def get_secret(
+        name: str,
+        transform: None = None,
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        version_id: str | None = None,
+        version_stage: str | None = None,
+        field: None = None,
+    ) -> str: ...
+    @overload
+    def get_secret(
+        name: str,
+        transform: Literal["json"],
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        version_id: str | None = None,
+        version_stage: str | None = None,
+        field: None = None,
+    ) -> dict[str, Any]: ...
+    @overload
+    def get_secret(
+        name: str,
+        transform: Literal["binary"],
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        version_id: str | None = None,
+        version_stage: str | None = None,
+        field: str | None = None,
+    ) -> bytes: ...
+    @overload
+    def get_secret(
+        name: str,
+        transform: Callable[[Any], T],
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        version_id: str | None = None,
+        version_stage: str | None = None,
+        field: str | None = None,
+    ) -> T: ...
+    @overload
+    def get_secret(
+        name: str,
+        transform: Literal["json"] | None = None,
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        version_id: str | None = None,
+        version_stage: str | None = None,
+        *,
+        field: str,
+    ) -> Any: ...
+
+
+def get_secret(
+    name: str,
+    transform: Any = None,
+    force_fetch: bool = False,
+    max_age: Age = DEFAULT,
+    version_id: str | None = None,
+    version_stage: str | None = None,
+    field: str | None = None,
+) -> Any:
+    """
+    Return the secret *name* (or ARN), from memory if it is fresh.
+
+    Calls AWS, and waits, when there is none in memory or it is older than
+    *max_age*; threads that want the same wait together for one call.  Past
+    ~80 % of its age a value is refreshed in the background, without waiting.
+
+    Args:
+        name: Name, ARN or partial ARN.
+        transform: None for text, "json", "binary" (of text: base64), or a
+            function of the text (or bytes); its result is shared, not copied.
+        force_fetch: Ask AWS whatever is in memory.
+        max_age: Seconds, or a timedelta, for which a value counts as fresh;
+            0 asks AWS always, None never again.  Default: `configure()`, 300.
+        version_id: Of this version; with *version_stage*, only if it has that.
+        version_stage: "AWSCURRENT" unless given.
+        field: Of a JSON secret, only this member; *transform* then applies
+            to it.
+
+    Raises:
+        NotFoundError: there is none; remembered for 5 s.
+        AccessDeniedError: the role may not read it, or not use its KMS key.
+        SourceError: AWS could not be asked, and there is no value younger than
+            *max_age* + ``max_stale``, which would be served.
+        DecodeError: the value does not suit *transform* or *field*.
+        ConfigurationError: an argument cannot be used; there is no region, or
+            there are no credentials.
+
+    Source: GetSecretValue,
+    https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
+    """
+    try:
+        view = _secrets[name, transform, version_id, version_stage, field]
+    except (KeyError, TypeError):
+        view = DEAD
+    if clock.monotonic() < view.until and max_age is DEFAULT and not force_fetch:
+        view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
+        copy = view.copy
+        return view.value if copy is None else copy()
+    source = store.source_of(keys.SECRET)
+    key = keys.secret(source.scope, name, version_id, version_stage)
+    seat = (name, transform, version_id, version_stage, field)
+    return _missed(
+        Want(source, key), transform, field, force_fetch, max_age, _secrets, seat
+    )
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def get_parameter(
+        name: str,
+        transform: None = None,
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        decrypt: bool | None = None,
+        field: None = None,
+    ) -> str: ...
+    @overload
+    def get_parameter(
+        name: str,
+        transform: Literal["json"],
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        decrypt: bool | None = None,
+        field: None = None,
+    ) -> dict[str, Any]: ...
+    @overload
+    def get_parameter(
+        name: str,
+        transform: Literal["binary"],
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        decrypt: bool | None = None,
+        field: str | None = None,
+    ) -> bytes: ...
+    @overload
+    def get_parameter(
+        name: str,
+        transform: Callable[[Any], T],
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        decrypt: bool | None = None,
+        field: str | None = None,
+    ) -> T: ...
+    @overload
+    def get_parameter(
+        name: str,
+        transform: Literal["json"] | None = None,
+        force_fetch: bool = False,
+        max_age: Age = DEFAULT,
+        decrypt: bool | None = None,
+        *,
+        field: str,
+    ) -> Any: ...
+
+
+def get_parameter(
+    name: str,
+    transform: Any = None,
+    force_fetch: bool = False,
+    max_age: Age = DEFAULT,
+    decrypt: bool | None = None,
+    field: str | None = None,
+) -> Any:
+    """
+    Return the parameter *name*, from memory if it is fresh.
+
+    As `get_secret`, with these differences.
+
+    Args:
+        name: Name or ARN, with an optional ``:version`` or ``:label``; also
+            ``/aws/reference/secretsmanager/...`` and public parameters.
+        decrypt: Decrypt a SecureString; False hands out the ciphertext.
+            Default: `configure()`, else ``POWERTOOLS_PARAMETERS_SSM_DECRYPT``,
+            else True (where Powertools' default is False).
+
+    Source: GetParameter,
+    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html
+    """
+    try:
+        view = _parameters[name, transform, decrypt, field]
+    except (KeyError, TypeError):
+        view = DEAD
+    if clock.monotonic() < view.until and max_age is DEFAULT and not force_fetch:
+        view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
+        copy = view.copy
+        return view.value if copy is None else copy()
+    source = store.source_of(keys.PARAMETER)
+    key = keys.parameter(source.scope, name, decrypt=store.decrypt_of(decrypt))
+    seat = (name, transform, decrypt, field)
+    return _missed(
+        Want(source, key), transform, field, force_fetch, max_age, _parameters, seat
+    )
+
+
+def get_secrets(
+    names: Iterable[str],
+    transform: Any = None,
+    force_fetch: bool = False,
+    max_age: Age = DEFAULT,
+    field: str | None = None,
+) -> dict[str, Any]:
+    """
+    Return the secrets *names* as a dictionary, in as few calls as possible.
+
+    What is in memory and fresh comes from there; of the rest, 20 in a call and
+    the calls at the same time.  See `get_secret` for everything else.
+
+    Raises:
+        SourceError: of the first name, in their order, that could not be had.
+
+    Source: BatchGetSecretValue,
+    https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html
+    """
+    wanted = _names(names, "get_secrets")
+    source = store.source_of(keys.SECRET)
+    wants = [Want(source, keys.secret(source.scope, name)) for name in wanted]
+    return _many(wanted, wants, transform, field, force_fetch, max_age)
+
+
+def get_parameters(
+    names: Iterable[str],
+    transform: Any = None,
+    force_fetch: bool = False,
+    max_age: Age = DEFAULT,
+    decrypt: bool | None = None,
+    field: str | None = None,
+) -> dict[str, Any]:
+    """
+    Return the parameters *names* as a dictionary, in as few calls as possible.
+
+    As `get_secrets`, with 10 in a call; see `get_parameter` for the rest.
+
+    Source: GetParameters,
+    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
+    """
+    wanted = _names(names, "get_parameters")
+    source = store.source_of(keys.PARAMETER)
+    decrypt = store.decrypt_of(decrypt)
+    wants = [
+        Want(source, keys.parameter(source.scope, name, decrypt=decrypt))
+        for name in wanted
+    ]
+    return _many(wanted, wants, transform, field, force_fetch, max_age)
+
+
+def get_parameters_by_path(
+    path: str,
+    recursive: bool = False,
+    transform: Any = None,
+    force_fetch: bool = False,
+    max_age: Age = DEFAULT,
+    decrypt: bool | None = None,
+) -> dict[str, Any]:
+    """
+    Return all parameters below *path*, by their full names.
+
+    One call for each ten of them, at the first time and when they are older
+    than *max_age*.  Afterwards `get_parameter` finds each in memory, too.
+    *recursive* means all levels, as in AWS's API, where Powertools' default
+    is True.  *transform* applies to each value.
+
+    Source: GetParametersByPath,
+    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
+    """
+    source = store.source_of(keys.PATH)
+    decrypt = store.decrypt_of(decrypt)
+    key = keys.path(source.scope, path, recursive=recursive, decrypt=decrypt)
+    seat = (keys.PATH, path, recursive, transform, decrypt)
+    result: dict[str, Any] = _missed(
+        Want(source, key), transform, None, force_fetch, max_age, _parameters, seat
+    )
+    return result
+
+
+def _missed(
+    want: Want,
+    transform: Transform,
+    field: str | None,
+    force: bool,
+    max_age: Any,
+    front: dict[Any, View],
+    seat: Any,
+) -> Any:
+    """Return the value that was not in front, or not for this *max_age*."""
+    label = want.key.label
+    transforms.check(transform, field, label)
+    want.max_age = store.max_age_of(want.key.operation, max_age, label)
+    want.max_stale = store.max_stale_of(DEFAULT, label)
+    if max_age is not DEFAULT:
+        seat = None
+    else:
+        try:
+            hash(seat)
+        except TypeError:  # a callable that cannot be hashed
+            seat = None
+    return store.read(want, transform, field, front, seat, force=force)
+
+
+def _many(
+    names: list[str],
+    wants: list[Want],
+    transform: Transform,
+    field: str | None,
+    force: bool,
+    max_age: Any,
+) -> dict[str, Any]:
+    label = ", ".join(names)
+    transforms.check(transform, field, label)
+    if wants:
+        want = wants[0]
+        age = store.max_age_of(want.key.operation, max_age, label)
+        stale = store.max_stale_of(DEFAULT, label)
+        for want in wants:
+            want.max_age = age
+            want.max_stale = stale
+    values = store.read_many(wants, transform, field, force=force)
+    return dict(zip(names, values, strict=True))
+
+
+def _names(names: Any, function: str) -> list[str]:
+    if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
+        msg = f"{function}() takes several names, as a list, not {type(names).__name__}"
+        raise ConfigurationError(msg)
+    return list(dict.fromkeys(names))

@@ -1,0 +1,193 @@
+"""
+When are two requests the same request?
+
+A `Key` holds everything that changes the answer, in one normal form: equal
+requests have equal keys, and requests with equal keys have one answer.  How
+old an answer may be and what is made of it are the caller's business, and
+not in the key.
+
+A name and an ARN are two requests, since only AWS knows whether they mean
+one thing.  Its answer tells, and `Key.at` then gives the key that they share.
+
+Pure; everything here is immutable.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+
+from ..exceptions import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+SECRET = "GetSecretValue"
+PARAMETER = "GetParameter"
+PATH = "GetParametersByPath"
+
+CURRENT = "AWSCURRENT"  # what AWS answers with when no version is asked for
+MAX_NAME = 2048  # of a SecretId, and of a Name or Path of Parameter Store
+
+
+class Key(tuple):  # type: ignore[type-arg]  # each field has a type of its own
+    """One request to one scope: what is asked for, and nothing else."""
+
+    __slots__ = ()
+
+    scope: Hashable = property(itemgetter(0))
+    operation: str = property(itemgetter(1))  # type: ignore[assignment]
+    name: str = property(itemgetter(2))  # type: ignore[assignment]
+    version: str | None = property(itemgetter(3))  # type: ignore[assignment]
+    stage: str | None = property(itemgetter(4))  # type: ignore[assignment]
+    decrypt: bool = property(itemgetter(5))  # type: ignore[assignment]
+    recursive: bool = property(itemgetter(6))  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<Key {self.operation} {self.label!r}>"
+
+    @property
+    def label(self) -> str:
+        """The request as it reads in a message or a log line."""
+        if self.operation == PARAMETER:
+            return self.name + self.selector
+        parts = [part for part in (self.version, self.stage) if part]
+        if parts in ([], [CURRENT]):
+            return self.name
+        return f"{self.name} ({', '.join(parts)})"
+
+    @property
+    def selector(self) -> str:
+        """Parameter Store's ":version" or ":label", or nothing."""
+        chosen = self.version or self.stage
+        return f":{chosen}" if chosen else ""
+
+    def at(self, name: str) -> Key:
+        """Return the same request for another name, or for an ARN."""
+        return Key((*self[:2], name, *self[3:]))
+
+    def within(self, scope: Hashable) -> Key:
+        """Return the same request to another scope."""
+        return Key((scope, *self[1:]))
+
+
+def secret(
+    scope: Hashable,
+    name: str,
+    version_id: str | None = None,
+    version_stage: str | None = None,
+) -> Key:
+    """Return the key of a secret; without version and stage, of AWSCURRENT."""
+    _check_text("the name of a secret", name)
+    if version_id is not None:
+        _check_text(f"version_id of the secret {name!r}", version_id, 32, 64)
+    if version_stage is not None:
+        _check_text(f"version_stage of the secret {name!r}", version_stage, 1, 256)
+    elif version_id is None:
+        version_stage = CURRENT
+    return Key((scope, SECRET, name, version_id, version_stage, True, False))
+
+
+def parameter(scope: Hashable, name: str, *, decrypt: bool = True) -> Key:
+    """Return the key of a parameter, "name", "name:version" or "name:label"."""
+    _check_text("the name of a parameter", name)
+    base, selector = split(name)
+    if not base or selector == "":
+        msg = (
+            f"the parameter {name!r} has a colon that divides nothing:"
+            " write 'name', 'name:version' or 'name:label'"
+        )
+        raise ConfigurationError(msg)
+    version = label = None
+    if selector is not None and selector.isascii() and selector.isdigit():
+        version = selector.lstrip("0") or "0"  # x:01 is version 1
+    else:
+        label = selector
+    return Key((scope, PARAMETER, base, version, label, bool(decrypt), False))
+
+
+def path(
+    scope: Hashable, name: str, *, recursive: bool = False, decrypt: bool = True
+) -> Key:
+    """Return the key of all parameters below a path."""
+    _check_text("the path of parameters", name)
+    if not name.startswith("/"):
+        msg = f"the path {name!r} must begin with a slash, as in '/orders'"
+        raise ConfigurationError(msg)
+    name = name.rstrip("/") or "/"
+    return Key((scope, PATH, name, None, None, bool(decrypt), bool(recursive)))
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """Divide a parameter's name or ARN from its selector, None without one."""
+    if name.startswith("arn:"):
+        head = name.split(":", 5)
+        if len(head) < 6:
+            return name, None
+        base, colon, selector = head[5].partition(":")
+        base = ":".join((*head[:5], base))
+    else:
+        base, colon, selector = name.partition(":")
+    return base, selector if colon else None
+
+
+def chunks(keys: Sequence[Key], size: int) -> Iterable[Sequence[Key]]:
+    """Divide *keys* into runs of at most *size*."""
+    return [keys[at : at + size] for at in range(0, len(keys), size)]
+
+
+def is_arn_of(arn: str, name: str) -> bool:
+    """
+    Say whether *name* is this secret's ARN, its partial ARN or its name.
+
+    An ARN ends in a hyphen and six characters that AWS appended; a partial
+    one does not.
+    """
+    if arn == name:
+        return True
+    stem = arn[:-7] if arn[-7:-6] == "-" else arn
+    return name in (stem, stem.split(":", 6)[-1])
+
+
+def concerns(key: Key, name: str) -> bool:
+    """
+    Say whether the answer to *key* may change when *name* was written to.
+
+    *name* is a name or any form of an ARN, without a version.  When in doubt
+    the answer is yes: a needless load does less harm than an old value.
+    """
+    mine, theirs = _plain(key.name), _plain(name)
+    if key.operation == SECRET:
+        return bool(mine & theirs)
+    if key.operation == PARAMETER:
+        if key.name.startswith("/aws/reference/secretsmanager/"):
+            return key.name.split("/", 4)[4] in theirs or bool(mine & theirs)
+        return bool(mine & theirs)
+    below = "/" if key.name == "/" else key.name + "/"
+    return any(each.startswith(below) for each in theirs)
+
+
+def _plain(name: str) -> set[str]:
+    """Return every plain name that a name or an ARN may stand for."""
+    if not name.startswith("arn:"):
+        return {name}
+    resource = name.split(":", 5)[-1]
+    if resource.startswith("parameter/"):
+        bare = resource[len("parameter/") :]
+        return {bare, "/" + bare}
+    if resource.startswith("secret:"):
+        bare = resource[len("secret:") :]
+        return {bare, bare[:-7]} if bare[-7:-6] == "-" else {bare}
+    return {name}
+
+
+def _check_text(what: str, text: object, low: int = 1, high: int = MAX_NAME) -> None:
+    if not isinstance(text, str):
+        msg = f"{what} must be text, not {type(text).__name__}"
+        raise ConfigurationError(msg)
+    if not text.strip():
+        msg = f"{what} is empty"
+        raise ConfigurationError(msg)
+    if not low <= len(text) <= high:
+        msg = f"{what} must have {low} to {high} characters, and has {len(text)}"
+        raise ConfigurationError(msg)

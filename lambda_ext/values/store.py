@@ -1,0 +1,497 @@
+"""
+What every handle and every `get_*` of this process share.
+
+One cache, one loader, one source for secrets and one for parameters, made
+when first needed; and the listeners that tie them to the life of the
+execution environment:
+
+    INIT       what is declared is loaded, in one batch (not before a snapshot)
+    thaw       hits look at the clock anew
+    SNAPSHOT   no value and no reference to one is left
+    RESTORE    everything is dead; what is declared is loaded
+    FORK       the child begins with nothing
+
+Threads
+    ``_lock`` guards the sources and what is declared.  It is never held while
+    a source is made or asked, nor together with the cache's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import weakref
+
+from .. import config
+from ..exceptions import ConfigurationError, LambdaExtError
+from ..lifecycle import clock, phases
+from . import keys
+from .cache import Cache, Entry, Slot, View
+from .loader import FRESH, STALE, Loader, Want
+from .transforms import Decoded, decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from ..typing import Source
+    from .handles import Handle
+    from .keys import Key
+    from .transforms import Transform
+
+INIT_S = 8.0  # of the 10 s that INIT may take, for what is declared
+MAX_DECODED = 32  # per entry: each inline lambda given as `transform` is one
+
+TTL = {  # what AWS's own extension calls max_age
+    keys.SECRET: (config.Fallback("SECRETS_MANAGER_TTL", high=300.0),),
+    keys.PARAMETER: (config.Fallback("SSM_PARAMETER_STORE_TTL", high=300.0),),
+}
+TTL[keys.PATH] = TTL[keys.PARAMETER]
+TIMEOUT = {
+    keys.SECRET: (config.Fallback("SECRETS_MANAGER_TIMEOUT_MILLIS", scale=0.001),),
+    keys.PARAMETER: (
+        config.Fallback("SSM_PARAMETER_STORE_TIMEOUT_MILLIS", scale=0.001),
+    ),
+}
+TIMEOUT[keys.PATH] = TIMEOUT[keys.PARAMETER]
+
+_log = logging.getLogger("lambda_ext")
+
+
+class _Default:
+    """The absence of an argument that may be None."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<the option>"
+
+
+DEFAULT: Any = _Default()  # max_age and the like: what configure() says
+DEAD = View()  # what a handle holds before its first read
+
+secrets: dict[Any, View] = {}  # the fronts: arguments of a call -> what it gets
+parameters: dict[Any, View] = {}
+
+_lock = threading.Lock()
+_sources: dict[str, Source] = {}
+_override: Source | None = None  # set by `use`
+_handles: weakref.WeakSet[Any] = weakref.WeakSet()
+_pending: list[weakref.ref[Any]] = []  # declared, and not yet loaded
+_attached = False
+
+
+def _is_transient(exc: BaseException) -> bool:
+    # Not at the top: whoever uses no AWS (tests, local files) needs none of it.
+    from ..aws.errors import is_transient
+
+    return is_transient(exc)
+
+
+def _updated(taken: list[tuple[Slot, bool]]) -> None:
+    """Tell those who listen to the handles whose value has changed."""
+    changed = {slot.key for slot, is_new in taken if is_new}
+    if changed:
+        for handle in live_handles():
+            want = handle._want
+            if want is not None and want.key in changed:
+                handle._changed()
+
+
+cache = Cache()
+loader = Loader(cache, _is_transient, _updated)
+
+
+# Options and sources ---------------------------------------------------------
+
+
+def max_age_of(operation: str, given: Any, label: str) -> float | None:
+    """Return the seconds for which a value is fresh; None for ever."""
+    if not cache.size or not config.get("cache"):
+        return 0.0
+    if given is DEFAULT:
+        age: float | None = config.get("max_age", *TTL[operation])
+        return age
+    return seconds("max_age", given, label)
+
+
+def max_stale_of(given: Any, label: str) -> float | None:
+    """Return the seconds past max_age for which a value may serve if need be."""
+    if given is DEFAULT:
+        stale: float | None = config.get("max_stale")
+        return stale
+    return seconds("max_stale", given, label)
+
+
+def seconds(option: str, given: Any, label: str) -> float | None:
+    """Return the argument *option* of *label* in seconds."""
+    try:
+        return config.seconds(given)
+    except ConfigurationError as exc:
+        msg = f"{option} of {label!r} cannot be used: {exc}"
+        raise ConfigurationError(msg) from exc
+
+
+def decrypt_of(given: bool | None) -> bool:
+    """Return whether a SecureString is to be decrypted; None means the option."""
+    return bool(config.get("decrypt")) if given is None else given
+
+
+def timeout_of(operation: str) -> float | None:
+    """Return the seconds that a load may take; None if only Lambda's count."""
+    return config.get("load_timeout", *TIMEOUT[operation]) or None
+
+
+def source_of(operation: str) -> Source:
+    """Return the source that *operation* asks, made when first needed."""
+    if _override is not None:
+        return _override
+    kind = keys.SECRET if operation == keys.SECRET else keys.PARAMETER
+    source = _sources.get(kind)
+    if source is None:
+        attach()
+        source = _made(kind, config.get("source"))
+        with _lock:
+            source = _sources.setdefault(kind, source)
+    return source
+
+
+def use(source: Source | None) -> None:
+    """Ask *source* for everything from now on; None: what the option says."""
+    global _override
+    attach()
+    _override = source
+    _snapshot()
+
+
+def _made(kind: str, chosen: str, **given: Any) -> Source:
+    # Avoids whatever the other sources need.
+    if chosen == "aws":
+        if kind == keys.SECRET:
+            from .secrets_manager import SecretsManager
+
+            return SecretsManager(**given)
+        from .parameter_store import ParameterStore
+
+        return ParameterStore(**given)
+    if chosen == "aws_extension":
+        from .aws_extension import AwsExtension
+
+        return AwsExtension()
+    from .local_file import LocalFile
+
+    return LocalFile(chosen.removeprefix("file:"))
+
+
+def source_through(operation: str, client: Any, session: Any) -> Source:
+    """Return a source through a client or a session of boto3."""
+    attach()
+    return _made(operation, "aws", client=client, session=session)
+
+
+# Reading ---------------------------------------------------------------------
+
+
+def read(
+    want: Want,
+    transform: Transform,
+    field: str | None,
+    front: dict[Any, View],
+    seat: Any,
+    *,
+    force: bool = False,
+) -> Any:
+    """
+    Return the value that `get_*` wants, and let later hits find it in *front*.
+
+    A *seat* of None means that they shall not.
+    """
+    ((entry, how),) = loader.get(
+        (want,), force=force, timeout_s=timeout_of(want.key.operation)
+    )
+    if not isinstance(entry, Entry):
+        raise entry
+    if how == FRESH:
+        _count_hit(want.key)
+    decoded = _decoded(entry, transform, field, want.key.label)
+    if how != STALE and seat is not None:
+        show(want, entry, decoded, front, seat)
+    return decoded.give()
+
+
+def read_many(
+    wants: Sequence[Want],
+    transform: Transform,
+    field: str | None,
+    *,
+    force: bool = False,
+) -> list[Any]:
+    """Return the values of *wants* in order, or raise the first error."""
+    if not wants:
+        return []
+    values = []
+    found = loader.get(wants, force=force, timeout_s=timeout_of(wants[0].key.operation))
+    for want, (entry, how) in zip(wants, found, strict=True):
+        if not isinstance(entry, Entry):
+            raise entry
+        if how == FRESH:
+            _count_hit(want.key)
+        values.append(_decoded(entry, transform, field, want.key.label).give())
+    return values
+
+
+def show(
+    want: Want,
+    entry: Entry,
+    decoded: Decoded,
+    front: dict[Any, View] | None = None,
+    seat: Any = None,
+    pin: weakref.ref[Any] | None = None,
+) -> View:
+    """Return a view of *entry* that hits may use for as long as it is good."""
+    view = View(decoded.value, decoded.copy, None, entry)
+    now = clock.now()
+    with cache.lock:
+        slot = cache.slots.get(want.key)
+        if slot is not None:
+            view.slot = slot
+            if pin is not None and pin not in slot.pins:
+                slot.pinned()  # forgets those that are gone
+                slot.pins.append(pin)
+            until = loader.good_until(slot, entry, want, now)
+            if until > now:
+                cache.show(view, until - clock.lead(), front, seat)
+    return view
+
+
+def outside(entry: Entry, decoded: Decoded) -> View:
+    """Return a view of *entry* for one read, which hits do not find."""
+    return View(decoded.value, decoded.copy, None, entry)
+
+
+def _count_hit(key: Key) -> None:
+    slot = cache.slots.get(key)
+    if slot is not None:
+        slot.hits += 1
+
+
+def _decoded(
+    entry: Entry, transform: Transform, field: str | None, label: str
+) -> Decoded:
+    memo = entry.decoded
+    try:
+        decoded = memo.get((transform, field))
+    except TypeError:  # a callable that cannot be hashed
+        return decode(entry.answer.value, transform, field, label)
+    if decoded is None:
+        decoded = decode(entry.answer.value, transform, field, label)
+        while len(memo) >= MAX_DECODED:
+            memo.pop(next(iter(memo)), None)
+        decoded = memo.setdefault((transform, field), decoded)  # one for everybody
+    return decoded
+
+
+# What is declared ------------------------------------------------------------
+
+
+def declare(handle: Handle[Any]) -> None:
+    """Have *handle* loaded with all others, in INIT or at the first read."""
+    attach()
+    with _lock:
+        _handles.add(handle)
+        _pending.append(weakref.ref(handle))
+
+
+def live_handles() -> list[Any]:
+    """Return the handles that somebody still holds."""
+    with _lock:
+        return list(_handles)
+
+
+def take_pending() -> list[Any]:
+    """Return the declared handles that nobody has loaded, once."""
+    if not _pending:
+        return []
+    with _lock:
+        pending = [handle for ref in _pending if (handle := ref()) is not None]
+        _pending.clear()
+    return pending
+
+
+def load_together(handles: Iterable[Any], timeout_s: float | None) -> None:
+    """
+    Load *handles* in as few calls as possible; what fails is kept by each.
+
+    Those that ask AWS at each read, or cannot be asked yet, are left out.
+    """
+    loading = []
+    for handle in handles:
+        try:
+            want = handle._bind()
+        except LambdaExtError as exc:
+            handle._keep(exc, clock.now())
+            continue
+        if want.max_age != 0 and getattr(want.source, "at_init", True):
+            loading.append((handle, want))
+    found = loader.get([want for _, want in loading], timeout_s=timeout_s)
+    for (handle, want), (outcome, _) in zip(loading, found, strict=True):
+        if isinstance(outcome, LambdaExtError):
+            handle._keep(outcome, clock.now())
+            _log.info(
+                "lambda_ext.not_loaded key=%s error=%s",
+                want.key.label, type(outcome).__name__,
+            )  # fmt: skip
+
+
+def invalidate(name: str, operation: str, scope: Any = None) -> int:
+    """
+    Drop every value that a write to *name* may have changed; say how many.
+
+    By name and by every form of the ARN; in *scope* only, if that is given.
+    """
+    secret = operation == keys.SECRET
+
+    def concerned(key: Key) -> bool:
+        if scope is not None and key.scope != scope:
+            return False
+        reference = key.name.startswith("/aws/reference/")
+        if secret != (key.operation == keys.SECRET) and not reference:
+            return False
+        return keys.concerns(key, name)
+
+    return loader.invalidate(concerned)
+
+
+# Life ------------------------------------------------------------------------
+
+
+def attach() -> None:
+    """Tie this to the life of the environment; more calls change nothing."""
+    global _attached
+    with _lock:
+        first, _attached = not _attached, True
+    if not first:
+        return
+    phases.listen(phases.INIT, _init)
+    phases.listen(phases.SNAPSHOT, _snapshot, priority=phases.NETWORK)
+    phases.listen(phases.RESTORE, _restore, priority=phases.NETWORK)
+    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
+    clock.watch(cache.forget_views)
+    config.watch(_configured)
+    _configured()
+
+
+def _init() -> None:
+    if not before_snapshot():
+        load_together(take_pending(), INIT_S)
+
+
+def before_snapshot() -> bool:
+    """Say whether what is loaded now would end up in a snapshot."""
+    return (
+        os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
+        and not (phases.calls[phases.RESTORE])
+    )
+
+
+def _snapshot() -> None:
+    for handle in live_handles():
+        handle._drop()
+    loader.clear()
+    secrets.clear()
+    parameters.clear()
+
+
+def _restore() -> None:
+    _snapshot()
+    take_pending()
+    load_together(live_handles(), INIT_S)
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()
+    loader.forked()
+    secrets.clear()
+    parameters.clear()
+    for handle in live_handles():
+        handle._drop()
+
+
+def _configured() -> None:
+    """Take over options; what hits were promised may no longer hold."""
+    # An unusable variable is said again at the next read, to who listens.
+    with contextlib.suppress(ConfigurationError):
+        cache.size = config.get("cache_size")
+    with _lock:
+        _sources.clear()
+    for handle in live_handles():
+        handle._forget()
+    cache.forget_views()
+
+
+class Snapshot:
+    """
+    The counters, as they were; each is defined by what counts.
+
+    hits          reads by `get_*` answered from memory; handles are not counted
+    misses        reads that waited for a load, by `get_*` and by handles
+    loads         calls of a source for which somebody waited
+    refreshes     calls of a source for which nobody waited
+    stale_served  reads that got a value older than they asked for
+    errors        failed calls, and failed parts of a batch, by class
+    entries       values that are held now
+    evictions     values that were let go for want of room
+    """
+
+    __slots__ = (
+        "entries",
+        "errors",
+        "evictions",
+        "hits",
+        "loads",
+        "misses",
+        "refreshes",
+        "stale_served",
+    )
+
+    def __init__(self) -> None:
+        self.hits = cache.hits
+        self.misses = loader.misses
+        self.loads = loader.loads
+        self.refreshes = loader.refreshes
+        self.stale_served = loader.stale_served
+        self.errors: dict[str, int] = dict(loader.errors)
+        self.entries = len(cache)
+        self.evictions = cache.evictions
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
+        return f"Snapshot({fields})"
+
+
+def snapshot() -> Snapshot:
+    """Return the counters; calls nobody and waits for nobody."""
+    return Snapshot()
+
+
+def reset() -> None:
+    """Forget everything, as if this were just imported."""
+    global cache, loader, _attached, _override
+    loader.close()
+    loader.clear()
+    for handle in live_handles():
+        handle._drop()
+    with _lock:
+        _sources.clear()
+        _handles.clear()
+        _pending.clear()
+        _attached = False
+    _override = None
+    secrets.clear()
+    parameters.clear()
+    cache = Cache()
+    loader = Loader(cache, _is_transient, _updated)

@@ -1,0 +1,398 @@
+"""Fresh, stale and dead; refreshes that nobody waits for; many keys at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from lambda_ext.exceptions import (
+    AccessDeniedError,
+    NotFoundError,
+    SourceError,
+    ThrottledError,
+)
+from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.values import handles, store
+from lambda_ext.values.handles import Secret, get_secret, get_secrets
+
+THROTTLED = ThrottledError("too many", code="ThrottlingException", transient=True)
+DENIED = AccessDeniedError("no", code="AccessDeniedException")
+
+
+@pytest.fixture
+def time():
+    """A clock that stands still."""
+    with FakeClock() as fake:
+        yield fake
+
+
+@pytest.fixture
+def source(time):
+    """A source that answers for AWS."""
+    with FakeSource({"db": "one"}) as fake:
+        yield fake
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """Refreshes run when the test says so, not on a thread."""
+    wakes = []
+    monkeypatch.setattr(store.loader, "_wake_worker", lambda: wakes.append(1))
+    return wakes
+
+
+class TestFresh:
+    def test_value_is_served_from_memory_until_max_age(self, source, time, worker):
+        """Nobody asks AWS while a value is younger than max_age."""
+        assert "one" == get_secret("db")
+        source.rotate("db", "two")
+        time.advance(299.9)
+
+        assert "one" == get_secret("db")
+        assert 1 == len(source.calls)
+
+    def test_value_is_loaded_at_max_age(self, source, time, worker):
+        """A value that is max_age old is not served any more."""
+        assert "one" == get_secret("db")
+        source.rotate("db", "two")
+        time.advance(300)
+
+        assert "two" == get_secret("db")
+
+    def test_age_counts_from_when_the_request_was_sent(self, source, time, worker):
+        """The time that AWS took to answer belongs to the age."""
+        fetch = source.fetch
+        source.fetch = lambda *args: (time.advance(100), fetch(*args))[1]
+        assert "one" == get_secret("db")
+        source.fetch = fetch
+        time.advance(200)
+        get_secret("db")
+
+        assert 2 == len(source.calls)
+
+    def test_none_is_for_ever(self, source, time, worker):
+        """max_age=None never asks again."""
+        assert "one" == get_secret("db", max_age=None)
+        time.advance(1e9)
+
+        assert "one" == get_secret("db", max_age=None)
+        assert [] == worker
+
+    def test_zero_asks_at_each_read(self, source, time, worker):
+        """max_age=0 asks AWS on every read."""
+        for _ in range(3):
+            get_secret("db", max_age=0)
+
+        assert 3 == len(source.calls)
+
+    def test_max_age_is_the_callers_tolerance(self, source, time, worker):
+        """Two callers share one entry and judge its age each for itself."""
+        assert "one" == get_secret("db")
+        source.rotate("db", "two")
+        time.advance(20)
+
+        assert "one" == get_secret("db", max_age=60)
+        assert "two" == get_secret("db", max_age=10)
+        assert "two" == get_secret("db")
+        assert 2 == len(source.calls)
+
+    def test_force_fetch_asks_whatever_is_remembered(self, source, worker):
+        """force_fetch asks AWS, and what it brings serves everybody."""
+        db = Secret("db")
+        assert "one" == db.value
+        source.rotate("db", "two")
+
+        assert "two" == get_secret("db", force_fetch=True)
+        assert "two" == db.value
+        assert 2 == len(source.calls)
+
+
+class TestRefreshAhead:
+    def test_due_hit_wakes_the_worker_and_does_not_wait(self, source, time, worker):
+        """A hit past 85 % of max_age is served, and has the value refreshed."""
+        assert "one" == get_secret("db")
+        source.rotate("db", "two")
+        time.advance(256)
+
+        assert "one" == get_secret("db")
+        assert [1] == worker
+        assert 1 == len(source.calls)
+
+        store.loader.refresh_due()
+        assert "two" == get_secret("db")
+        assert 2 == len(source.calls)
+        assert 1 == handles.snapshot().refreshes
+
+    def test_hit_before_three_quarters_wakes_nobody(self, source, time, worker):
+        """Nothing is refreshed before 75 % of max_age."""
+        get_secret("db")
+        time.advance(224)
+        get_secret("db")
+
+        assert [] == worker
+
+    def test_worker_is_woken_once(self, source, time, worker):
+        """A thousand hits on a due value are one refresh."""
+        get_secret("db")
+        time.advance(256)
+        for _ in range(1000):
+            get_secret("db")
+
+        assert [1] == worker
+
+    def test_everything_due_goes_in_one_batch(self, source, time, worker):
+        """One hit has all that was read and is due refreshed in one call."""
+        for name in ("a", "b", "c"):
+            source.rotate(name, name)
+        get_secrets(["a", "b", "c"])
+        get_secrets(["a", "b", "c"])
+        time.advance(256)
+        get_secret("b")
+        store.loader.refresh_due()
+
+        assert [("a", "b", "c"), ("a", "b", "c")] == source.calls
+
+    def test_value_that_nobody_reads_is_not_refreshed(self, source, time, worker):
+        """A batch does not take along what was not read since it was loaded."""
+        source.rotate("idle", "idle")
+        get_secrets(["db", "idle"])
+        get_secret("db")
+        time.advance(256)
+        get_secret("db")
+        store.loader.refresh_due()
+
+        assert ("db",) == source.calls[-1]
+
+    def test_refresh_runs_on_a_daemon_thread(self, source, time):
+        """The real worker refreshes while the reader goes on."""
+        assert "one" == get_secret("db")
+        source.rotate("db", "two")
+        time.advance(256)
+        source.hold()
+
+        assert "one" == get_secret("db")
+        source.wait_for_calls(2)
+        assert "one" == get_secret("db")
+
+        done = [*store.loader._active]
+        source.release()
+        assert all(flight.done.wait(30) for flight in done)
+        assert "two" == get_secret("db")
+
+    def test_reader_joins_a_refresh_that_is_late(self, source, time):
+        """When a value expires during its refresh, readers wait for that one."""
+        get_secret("db")
+        source.rotate("db", "two")
+        time.advance(256)
+        source.hold()
+        get_secret("db")
+        source.wait_for_calls(2)
+        time.advance(44)
+        (flight,) = store.loader._active
+        flight.done.wait, wait = (
+            (lambda left: (source.release(), wait(left))),
+            (flight.done.wait),
+        )
+
+        assert "two" == get_secret("db")
+        assert 2 == len(source.calls)
+
+
+class TestStale:
+    @pytest.mark.logs
+    def test_passing_failure_serves_the_old_value(self, source, time, worker, caplog):
+        """While AWS throttles, the last good value serves, counted and logged."""
+        assert "one" == get_secret("db")
+        source.fail(THROTTLED)
+        time.advance(300)
+
+        assert "one" == get_secret("db")
+        assert 1 == handles.snapshot().stale_served
+        assert {"ThrottledError": 1} == handles.snapshot().errors
+        assert "lambda_ext.stale_served key=db source=fake" in caplog.text
+
+    @pytest.mark.logs
+    def test_back_off_spares_aws_while_a_stale_value_serves(self, source, time, worker):
+        """After a failure the next call is made after a pause, which grows."""
+        get_secret("db")
+        source.fail(THROTTLED)
+        time.advance(300)
+        for _ in range(100):
+            assert "one" == get_secret("db")
+        assert 2 == len(source.calls)
+
+        time.advance(1.0)
+        get_secret("db")
+        assert 3 == len(source.calls)
+
+        time.advance(0.9)
+        get_secret("db")
+        assert 3 == len(source.calls)
+        assert 102 == handles.snapshot().stale_served
+
+    @pytest.mark.logs
+    def test_stale_value_is_dead_after_max_stale(self, source, time, worker):
+        """Nothing older than max_age + max_stale is ever served."""
+        get_secret("db")
+        source.fail(THROTTLED)
+        time.advance(300 + 3599)
+        assert "one" == get_secret("db")
+
+        time.advance(1.0)
+        with pytest.raises(ThrottledError):
+            get_secret("db")
+
+    def test_max_stale_zero_is_off(self, source, time, worker):
+        """With max_stale=0 an expired value is never served."""
+        db = Secret("db", max_stale=0)
+        assert "one" == db.value
+        source.fail(THROTTLED)
+        time.advance(300)
+
+        with pytest.raises(ThrottledError):
+            db.value
+
+    @pytest.mark.parametrize("max_age", [0])
+    def test_max_stale_has_no_effect_without_an_age(
+        self, source, time, worker, max_age
+    ):
+        """Who asks for no age gets no stale value."""
+        db = Secret("db", max_age=max_age, max_stale=3600)
+        assert "one" == db.value
+        source.fail(THROTTLED)
+
+        with pytest.raises(ThrottledError):
+            db.value
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            DENIED,
+            NotFoundError("gone", code="ResourceNotFoundException"),
+            AccessDeniedError("kms", code="DecryptionFailure"),
+            SourceError("scheduled for deletion", code="InvalidRequestException"),
+        ],
+    )
+    def test_lasting_failure_kills_the_entry(self, source, time, worker, error):
+        """Denied, deleted or undecryptable values are dead at once."""
+        assert "one" == get_secret("db")
+        source.fail(error, times=1)
+        time.advance(300)
+        with pytest.raises(type(error)):
+            get_secret("db")
+
+        source.fail(THROTTLED)
+        with pytest.raises(SourceError):
+            get_secret("db")
+
+    @pytest.mark.logs
+    def test_denial_in_the_background_kills_the_entry(
+        self, source, time, worker, caplog
+    ):
+        """A refresh that is denied takes away the value, also from handles."""
+        db = Secret("db")
+        assert "one" == db.value
+        time.advance(256)
+        assert "one" == db.value
+        source.fail(DENIED)
+        store.loader.refresh_due()
+
+        with pytest.raises(AccessDeniedError):
+            db.value
+        assert "lambda_ext.entry_killed key=db source=fake" in caplog.text
+
+    @pytest.mark.logs
+    def test_failed_refresh_leaves_a_fresh_value_alone(self, source, time, worker):
+        """A refresh that fails for a passing reason is tried again later."""
+        get_secret("db")
+        time.advance(256)
+        get_secret("db")
+        source.fail(THROTTLED, times=1)
+        store.loader.refresh_due()
+
+        assert "one" == get_secret("db")
+        assert [1] == worker
+        time.advance(1.0)
+        assert "one" == get_secret("db")
+        assert [1, 1] == worker
+
+
+class TestNotFound:
+    def test_is_remembered_for_seconds(self, source, time, worker):
+        """A name that does not exist costs one call in five seconds."""
+        for _ in range(10):
+            with pytest.raises(NotFoundError, match="'nope'"):
+                get_secret("nope")
+        assert 1 == len(source.calls)
+
+        source.rotate("nope", "now it does")
+        time.advance(5)
+        assert "now it does" == get_secret("nope")
+
+    def test_is_not_remembered_against_force_fetch(self, source, worker):
+        """force_fetch and max_age=0 ask all the same."""
+        with pytest.raises(NotFoundError):
+            get_secret("nope")
+        source.rotate("nope", "now it does")
+
+        assert "now it does" == get_secret("nope", force_fetch=True)
+
+    def test_no_other_error_is_remembered(self, source, worker):
+        """A denied value is asked for by each caller anew."""
+        source.fail(DENIED, times=1)
+        with pytest.raises(AccessDeniedError):
+            get_secret("db")
+
+        assert "one" == get_secret("db")
+
+
+class TestInvalidation:
+    def test_load_begun_before_an_invalidation_is_not_kept(self, source, worker):
+        """What was asked before a write does not overwrite what came after."""
+        db = Secret("db")
+        fetch = source.fetch
+
+        def overtaken(wanted, deadline_s):
+            answers = fetch(wanted, deadline_s)
+            source.fetch = fetch
+            source.rotate("db", "two")
+            db.invalidate()
+            assert "two" == get_secret("db")
+            return answers
+
+        source.fetch = overtaken
+        assert "one" == get_secret("db")
+        assert "two" == db.value
+        assert "two" == get_secret("db")
+        assert 2 == len(source.calls)
+
+    def test_older_load_does_not_overwrite_a_newer_entry(self, source, worker):
+        """Of two loads that overlap, the one begun later stays."""
+        fetch = source.fetch
+
+        def overtaken(wanted, deadline_s):
+            answers = fetch(wanted, deadline_s)
+            source.fetch = fetch
+            source.rotate("db", "two")
+            assert "two" == get_secret("db", force_fetch=True)
+            return answers
+
+        source.fetch = overtaken
+        get_secret("db")
+
+        assert "two" == get_secret("db")
+        assert 2 == len(source.calls)
+
+    def test_name_and_arn_agree_and_are_invalidated_together(self, source, worker):
+        """Two handles of one secret never differ once each has been loaded."""
+        by_name, by_arn = Secret("db"), Secret(source.arn("db"))
+        partial = Secret(source.arn("db")[:-7])
+        assert ["one"] * 3 == [by_name.value, by_arn.value, partial.value]
+
+        source.rotate("db", "two")
+        get_secret("db", force_fetch=True)
+        assert ["two"] * 3 == [by_name.value, by_arn.value, partial.value]
+        assert 2 == len(source.calls)
+
+        source.rotate("db", "three")
+        by_arn.invalidate()
+        assert ["three"] * 3 == [by_name.value, by_arn.value, partial.value]
