@@ -65,9 +65,9 @@ def test_no_test_sleeps_to_be_right():
             if isinstance(node, ast.Call) and node.args:
                 name = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 seconds = getattr(node.args[0], "value", 0)
-                if name == "sleep" and isinstance(seconds, (int, float)):
-                    if 0 < seconds < 10:
-                        sleeping.append(f"{path}:{node.lineno}")
+                number = isinstance(seconds, (int, float))
+                if name == "sleep" and number and 0 < seconds < 10:
+                    sleeping.append(f"{path}:{node.lineno}")
 
     assert sleeping == []
 
