@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import traceback
 
 from . import clock
 
@@ -101,11 +102,13 @@ def _call(phase: str, listener: Listener, *args: Any) -> None:
 def failed(phase: str, listener: Listener) -> None:
     """Log and count the exception that *listener* is just raising."""
     failures[phase] += 1
+    # Not exc_info: on a plain stdout the runtime client ends no line after a
+    # traceback, and an EMF document would begin in the middle of one.
     _log.warning(
-        "lambda_ext.listener_failed phase=%s listener=%s",
+        "lambda_ext.listener_failed phase=%s listener=%s\n%s",
         phase,
         name_of(listener),
-        exc_info=True,
+        traceback.format_exc().rstrip(),
     )
 
 

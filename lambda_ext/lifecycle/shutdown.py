@@ -187,25 +187,31 @@ def drain(
     global abandoned
     phases.calls[phases.SHUTDOWN] += 1
     begun_at = clock.run_time()
-    entries = list(phases.listeners(phases.SHUTDOWN))
-    if previous is not None:
-        entries.append((phases.PREVIOUS, previous))
-        entries.sort(key=lambda entry: entry[0])
-    essential = [call for priority, call in entries if priority <= phases.ESSENTIAL]
-    others = [call for priority, call in entries if priority > phases.ESSENTIAL]
+    extra = [] if previous is None else [(phases.PREVIOUS, previous)]
+    done: list[Any] = []
     hung: list[Any] = []
-    for group, end_s in (
-        (essential, min(ESSENTIAL_S, budget_s)),
-        (others, budget_s),
-    ):
-        for index, listener in enumerate(group):
-            left_s = begun_at + end_s - clock.run_time()
-            if not _bounded(listener, left_s / (len(group) - index)):
-                hung.append(listener)
+    while True:
+        # Looked up anew: the first metric may be recorded by a listener.
+        known = sorted([*phases.listeners(phases.SHUTDOWN), *extra], key=_priority)
+        ahead = [entry for entry in known if all(entry is not it for it in done)]
+        if not ahead:
+            break
+        spent_s = clock.run_time() - begun_at
+        end_s = budget_s
+        if ahead[0][0] <= phases.ESSENTIAL and spent_s < ESSENTIAL_S:
+            end_s = min(ESSENTIAL_S, budget_s)
+            ahead = [entry for entry in ahead if entry[0] <= phases.ESSENTIAL]
+        if not _bounded(ahead[0][1], (end_s - spent_s) / len(ahead)):
+            hung.append(ahead[0][1])
+        done.append(ahead[0])
     if hung:
         abandoned += len(hung)
         _bounded(lambda: _report(hung), STREAMS_S)
     phases.ended[phases.SHUTDOWN] += 1
+
+
+def _priority(entry: tuple[int, object]) -> int:
+    return entry[0]
 
 
 def _bounded(listener: Callable[[], object], share_s: float) -> bool:

@@ -1,0 +1,515 @@
+"""SIGTERM in a real process of the real runtime client: nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import textwrap
+
+import pytest
+from helpers import ROOT
+from sigterm_cells import EXECUTION_ENVS, run_cells, totals
+
+from lambda_ext.local.emulator import Emulator
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Return a function that makes an emulated environment of a program."""
+    made = []
+
+    def make(program, **options):
+        (tmp_path / "app.py").write_text(
+            "import os, signal, sys, time\n"
+            "import lambda_ext\n"
+            "from lambda_ext import metrics\n"
+            "from lambda_ext.lifecycle import extension, shutdown\n"
+            + textwrap.dedent(program)
+        )
+        emulator = Emulator(
+            task_root=str(tmp_path),
+            command=(sys.executable, "-m", "awslambdaric", "app.handler"),
+            env={"PYTHONPATH": ROOT, **options.pop("env", {})},
+            timeout_s=options.pop("timeout_s", 30.0),
+            freeze=options.pop("freeze", False),
+            **options,
+        )
+        made.append(emulator)
+        return emulator
+
+    yield make
+    for emulator in made:
+        emulator.close()
+
+
+def texts(emulator):
+    """Return the lines that the process wrote."""
+    return [line.text for line in emulator.lines]
+
+
+@pytest.mark.parametrize("execution_env", EXECUTION_ENVS)
+def test_nothing_is_lost_and_nothing_doubled(execution_env, tmp_path):
+    """In every state, beside every other user of signals, the end is clean."""
+    assert run_cells(tmp_path, execution_env) == []
+
+
+class TestMoment:
+    """When SIGTERM comes."""
+
+    def test_during_init_flushes_what_the_import_recorded(self, environment):
+        """The hook stands as soon as the handler is decorated."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context): ...
+
+            metrics.count("early")
+            print("importing")
+            time.sleep(60)
+            """
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("importing")
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert totals(texts(emulator)) == {"early": 1}
+
+    def test_a_second_one_changes_nothing(self, environment):
+        """Listeners run once, however often SIGTERM is sent."""
+        emulator = environment(
+            """
+            @lambda_ext.on_shutdown
+            def again():
+                print("once")
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGTERM)
+                metrics.count("after")
+
+            @lambda_ext.handler
+            def handler(event, context): ...
+            """
+        )
+        emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert texts(emulator).count("once") == 1
+        assert totals(texts(emulator)) == {"after": 1}
+
+    def test_time_out_of_the_function_flushes_and_the_next_one_starts_anew(
+        self, environment
+    ):
+        """A time-out loses no metric; in the same /tmp, a new process works."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("begun")
+                if event == "slow":
+                    time.sleep(60)
+                return extension.status().state
+            """,
+            timeout_s=0.6,
+        )
+        first = emulator.invoke("slow")
+        second = emulator.invoke("quick")
+        emulator.shutdown()
+
+        assert (first.status, second.value) == ("timeout", "registered")
+        assert totals(texts(emulator)) == {"begun": 2}
+        assert [end.exit_status for end in emulator.shutdowns] == [0, 0]
+
+    def test_after_a_crash_a_new_process_registers(self, environment):
+        """What a crashed process leaves behind disturbs nobody."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                if event == "crash":
+                    os._exit(3)
+                return extension.status().state
+            """
+        )
+        first = emulator.invoke("crash")
+        second = emulator.invoke("again")
+
+        assert (first.status, second.value) == ("failure", "registered")
+
+    def test_handler_that_exits_is_flushed_at_exit(self, environment):
+        """sys.exit() in a handler takes the second path, once."""
+        emulator = environment(
+            """
+            @lambda_ext.on_shutdown
+            def goodbye():
+                metrics.count("goodbye")
+
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("begun")
+                sys.exit(5)
+            """
+        )
+        answer = emulator.invoke({})
+        emulator.wait_frozen()
+
+        assert answer.status == "failure"
+        assert emulator.shutdowns[-1].exit_status == 5
+        assert totals(texts(emulator)) == {"begun": 1, "goodbye": 1}
+
+    def test_failing_import_is_flushed_at_exit(self, environment):
+        """An error after the decoration loses nothing that was recorded."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context): ...
+
+            metrics.count("early")
+            raise RuntimeError("in the import")
+            """
+        )
+        report = emulator.init()
+
+        assert report.status == "error"
+        assert totals(texts(emulator)) == {"early": 1}
+
+
+class TestUsersHandler:
+    """A SIGTERM handler of the user's own."""
+
+    def test_exit_code_becomes_the_status(self, environment):
+        """What it exits with is what the process exits with; it runs after us."""
+        emulator = environment(
+            """
+            def on_sigterm(signum, frame):
+                print("user", signum, frame)
+                metrics.count("user")
+                sys.exit(7)
+
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                print("goodbye")
+
+            @lambda_ext.handler
+            def handler(event, context): ...
+            """
+        )
+        emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 7)
+        assert texts(emulator)[:2] == ["goodbye", "user 15 None"]
+        assert totals(texts(emulator)) == {"user": 1}
+
+    def test_that_hangs_costs_its_share_only(self, environment):
+        """The process ends by itself all the same."""
+        emulator = environment(
+            """
+            signal.signal(signal.SIGTERM, lambda *_: time.sleep(60))
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                print("goodbye")
+
+            @lambda_ext.handler
+            def handler(event, context): ...
+            """
+        )
+        emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert "goodbye" in texts(emulator)
+
+    def test_installed_in_this_very_invocation_runs_once_in_the_main_thread(
+        self, environment
+    ):
+        """Python runs it there, and its exit is the process's."""
+        emulator = environment(
+            """
+            import threading
+
+            def on_sigterm(signum, frame):
+                # One write: print() makes several, and others write meanwhile.
+                os.write(1, b"user %s\\n" % threading.current_thread().name.encode())
+                sys.exit(6)
+
+            @lambda_ext.handler
+            def handler(event, context):
+                signal.signal(signal.SIGTERM, on_sigterm)
+                metrics.count("begun")
+                print("ready")
+                time.sleep(60)
+            """
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("ready")
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 6)
+        assert texts(emulator).count("user MainThread") == 1
+        assert totals(texts(emulator)) == {"begun": 1}
+
+    def test_installed_while_importing_runs_once(self, environment):
+        """The same before the first invocation, with nobody to re-arm."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context): ...
+
+            signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"user\\n"), sys.exit(6)))
+            metrics.count("early")
+            print("importing")
+            time.sleep(60)
+            """
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("importing")
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 6)
+        assert texts(emulator).count("user") == 1
+        assert totals(texts(emulator)) == {"early": 1}
+
+    @pytest.mark.parametrize("execution_env", EXECUTION_ENVS)
+    def test_installed_after_the_decoration_runs_before_any_invocation(
+        self, environment, execution_env
+    ):
+        """An environment that waits for its first invocation is re-armed."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context): ...
+
+            signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"user\\n"), sys.exit(6)))
+            metrics.count("early")
+            """,
+            execution_env=execution_env,
+            init_type="provisioned-concurrency",
+        )
+        emulator.init()
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 6)
+        assert texts(emulator).count("user") == 1
+        assert totals(texts(emulator)) == {"early": 1}
+
+    def test_of_an_asyncio_loop_runs_while_its_loop_does(self, environment):
+        """It gets the byte after the flush, in the main thread, once."""
+        emulator = environment(
+            """
+            import asyncio
+
+            stopped = None
+
+            def on_sigterm():
+                print("user")
+                stopped.set()
+
+            @lambda_ext.handler
+            async def handler(event, context):
+                global stopped
+                if event == "first":
+                    stopped = asyncio.Event()
+                    loop = asyncio.get_running_loop()
+                    loop.add_signal_handler(signal.SIGTERM, on_sigterm)
+                    return
+                metrics.count("begun")
+                print("ready")
+                await stopped.wait()
+                print("stopped")
+            """
+        )
+        emulator.invoke("first")
+        emulator.invoke_async("second")
+        emulator.wait_for_line("ready")
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert texts(emulator).count("user") == 1
+        assert texts(emulator).count("stopped") == 1
+        assert totals(texts(emulator)) == {"begun": 1}
+
+
+class TestListener:
+    """A listener that misbehaves costs its share of the budget only."""
+
+    @pytest.mark.parametrize(
+        "body", ["time.sleep(60)", "while True: pass", "1 / 0", "sys.exit(9)",
+                 "raise KeyboardInterrupt"],
+    )  # fmt: skip
+    def test_others_run_and_the_status_is_zero(self, environment, body):
+        """Neither those before it nor those after it notice."""
+        emulator = environment(
+            f"""
+            @lambda_ext.on_shutdown
+            def first():
+                metrics.count("first")
+
+            @lambda_ext.on_shutdown
+            def bad():
+                {body}
+
+            @lambda_ext.on_shutdown
+            def second():
+                metrics.count("second")
+
+            @lambda_ext.handler
+            def handler(event, context): ...
+            """
+        )
+        emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert totals(texts(emulator)) == {"first": 1, "second": 1}
+        assert any("app.bad" in line for line in texts(emulator))
+
+    def test_essential_part_comes_first_even_when_all_hang(self, environment):
+        """Metrics are out before the first listener of the user's has hung."""
+        emulator = environment(
+            """
+            for _ in range(5):
+                lambda_ext.on_shutdown(lambda: (print("hung"), time.sleep(60)))
+
+            @lambda_ext.handler
+            def handler(event, context): ...
+
+            metrics.count("early")
+            """
+        )
+        emulator.init()
+        end = emulator.shutdown()
+
+        lines = texts(emulator)
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert totals(lines[: lines.index("hung")]) == {"early": 1}
+
+    def test_main_thread_that_holds_stdout_delays_nobody(self, environment):
+        """The buffer of stdout is flushed if it can be, else left."""
+        emulator = environment(
+            """
+            import io
+
+            class Stuck(io.StringIO):
+                def flush(self):
+                    time.sleep(60)
+
+            @lambda_ext.handler
+            def handler(event, context):
+                sys.stderr = Stuck()
+            """
+        )
+        emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+
+
+class TestSwitchedOff:
+    """What `disable` leaves alone."""
+
+    def test_signals_keep_their_default(self, environment):
+        """SIGTERM ends the process at once, as if we were not there."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                found = shutdown.status()
+                return [found.path, found.reason]
+            """,
+            env={"LAMBDA_EXT_DISABLE": "signals"},
+        )
+        answer = emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert answer.value == ["off", "disabled"]
+        assert end.exit_status == -signal.SIGTERM
+
+    def test_without_extension_lambda_sends_no_sigterm(self, environment):
+        """Then it kills, which nobody can do anything about."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                found = extension.status()
+                return [found.state, found.reason]
+            """,
+            env={"LAMBDA_EXT_DISABLE": "extension"},
+        )
+        answer = emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert answer.value == ["none", "disabled"]
+        assert (end.signalled, end.exit_status) == (False, -signal.SIGKILL)
+
+
+class TestKindsOfEnvironment:
+    """SnapStart and Managed Instances."""
+
+    def test_snapstart_calls_the_hooks_around_the_snapshot(self, environment):
+        """before_snapshot, snapshot, a new generation, after_restore."""
+        emulator = environment(
+            """
+            from lambda_ext.lifecycle import clock
+
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("invoked")
+                return clock.generation - generation
+
+            @lambda_ext.before_snapshot
+            def before():
+                print("before", metrics.count("before"))
+
+            @lambda_ext.after_restore
+            def after():
+                print("after", clock.generation - generation)
+
+            generation = clock.generation
+            """,
+            init_type="snap-start",
+        )
+        emulator.init()
+        at_snapshot = texts(emulator)
+        emulator.restore()
+        emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert [line for line in at_snapshot if line[0] != "{"] == ["before None"]
+        assert [line for line in texts(emulator) if line[0] != "{"][1:] == ["after 1"]
+        assert totals(texts(emulator)) == {"before": 1, "invoked": 1}
+        assert (end.killed, end.exit_status) == (False, 0)
+
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="Managed Instances: 3.13")
+    def test_managed_instances_finish_the_request_in_flight(self, environment):
+        """Every worker handles SIGTERM; one of them has registered."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("begun")
+                print("ready", flush=True)
+                time.sleep(0.1)
+                metrics.count("done")
+                return "answer"
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                metrics.count("goodbye")
+            """,
+            init_type="lambda-managed-instances",
+        )
+        emulator.init()
+        emulator.wait_idle()
+        pending = emulator.invoke_async({})
+        emulator.wait_for_line("ready")
+        emulator.shutdown()
+
+        assert pending.result().value == "answer"
+        assert totals(texts(emulator)) == {"begun": 1, "done": 1, "goodbye": 2}
