@@ -53,6 +53,10 @@ def vanish(peer, data):
     peer.close()
 
 
+def mute(peer, data):
+    """Send nothing, and wait for the next request."""
+
+
 def silent(peer, data):
     """Send nothing, and keep the connection open."""
     peer.hold()

@@ -6,7 +6,8 @@ Guarantees
     included.  A kept connection that turns out to be dead, as after a freeze,
     is replaced silently, and the request is made, and signed, anew.
     What is kept is only a connection whose last response was read exactly to
-    its end.  Nothing is sent before the certificate is verified.
+    its end, and used again only if nothing has come since, so that no answer
+    is taken for another's.  Nothing is sent before the certificate is verified.
 
 Threads
     A connection belongs to one call at a time.  The list of idle ones needs
@@ -74,6 +75,17 @@ class Connection:
         self.used = True
         return response
 
+    def is_quiet(self) -> bool:
+        """Say whether nothing came since the last response: no end, no bytes."""
+        # Avoids it for whoever asks only once.
+        import select
+
+        if self._tls is not None and self._tls.pending():
+            return False
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return not poll.poll(0)
+
     def close(self) -> None:
         """Close without a word, so that a forked child may do it too."""
         self._sock.close()
@@ -116,6 +128,9 @@ class Connections:
         for connection in idle:
             connection.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def _exchange(
         self, connection: Connection, request: bytes, ends_at: float
     ) -> http1.Response:
@@ -138,7 +153,7 @@ class Connections:
                 connection = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            if clock.now() - connection.idle_at < IDLE_S:
+            if clock.now() - connection.idle_at < IDLE_S and connection.is_quiet():
                 return connection
             connection.close()
         return None

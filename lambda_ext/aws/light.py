@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 
+from ..exceptions import LambdaExtError
 from ..lifecycle import clock
 from . import (
     connections,
@@ -142,6 +143,8 @@ class Light(retries.Retrying):
         key = errors.key_of(parameters)
         try:
             return self._asked(operation, parameters, key, ends_at)
+        except LambdaExtError:  # a SourceTimeoutError is a TimeoutError
+            raise
         except TimeoutError as exc:
             raise errors.too_late(
                 f"{self._endpoint.host} did not answer in time",

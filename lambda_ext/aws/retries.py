@@ -44,7 +44,7 @@ LONGEST_THROTTLED_PAUSE_S = 4.0
 
 # What an answer must have, or it is none: botocore gives {} for garbage.
 _ESSENTIAL = {
-    "GetSecretValue": ("ARN", "Name", "SecretString", "SecretBinary"),
+    "GetSecretValue": ("SecretString", "SecretBinary"),
     "BatchGetSecretValue": ("SecretValues", "Errors"),
     "GetParameter": ("Parameter",),
     "GetParameters": ("Parameters", "InvalidParameters"),

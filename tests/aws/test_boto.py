@@ -311,7 +311,7 @@ def test_trace_context_follows_onto_the_thread(secrets):
     trace = contextvars.ContextVar("trace")
     trace.set("root")
     seen = []
-    answering(secrets, (200, {}, {"ARN": ARN}))
+    answering(secrets, (200, {}, {"ARN": ARN, "SecretString": "x"}))
     secrets.client().meta.events.register(
         "before-call",
         lambda **kwargs: seen.append((trace.get(), threading.get_ident())),

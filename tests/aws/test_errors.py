@@ -3,48 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from reference import COMMON, DENIED, EXPECTED, OPERATIONS, OTHER, THROTTLED
 
 from lambda_ext import exceptions
 from lambda_ext.aws import errors
-
-OPERATIONS = {
-    "secretsmanager": ("GetSecretValue", "BatchGetSecretValue"),
-    "ssm": ("GetParameter", "GetParameters", "GetParametersByPath"),
-    "appconfigdata": ("StartConfigurationSession", "GetLatestConfiguration"),
-}
-THROTTLED = exceptions.ThrottledError
-DENIED = exceptions.AccessDeniedError
-MISSING = exceptions.NotFoundError
-OTHER = exceptions.SourceError
-EXPECTED = {  # every error in the service models of the operations that we use
-    "BadRequestException": (OTHER, False),
-    "DecryptionFailure": (DENIED, False),
-    "InternalServerError": (OTHER, True),
-    "InternalServerException": (OTHER, True),
-    "InternalServiceError": (OTHER, True),
-    "InvalidFilterKey": (OTHER, False),
-    "InvalidFilterOption": (OTHER, False),
-    "InvalidFilterValue": (OTHER, False),
-    "InvalidKeyId": (DENIED, False),
-    "InvalidNextToken": (OTHER, False),
-    "InvalidNextTokenException": (OTHER, False),
-    "InvalidParameterException": (OTHER, False),
-    "InvalidRequestException": (OTHER, False),
-    "ParameterNotFound": (MISSING, False),
-    "ParameterVersionNotFound": (MISSING, False),
-    "ResourceNotFoundException": (MISSING, False),
-    "ThrottlingException": (THROTTLED, True),
-}
-COMMON = {  # and what any service may answer
-    "AccessDeniedException": (DENIED, False),
-    "ExpiredTokenException": (DENIED, False),
-    "InvalidSignatureException": (DENIED, False),
-    "RequestLimitExceeded": (THROTTLED, True),
-    "RequestTimeout": (exceptions.SourceTimeoutError, True),
-    "ServiceUnavailable": (OTHER, True),
-    "UnrecognizedClientException": (DENIED, False),
-    "ValidationException": (OTHER, False),
-}
 
 
 def modelled():

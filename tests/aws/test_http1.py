@@ -58,8 +58,8 @@ def theirs(data):
     headers = {}
     for name, value in response.getheaders():
         key = name.lower()
-        value = value.strip(" \t")  # RFC 9110 has it so, `email` keeps the end
-        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+        text = value.strip(" \t")  # RFC 9110 has it so, `email` keeps the end
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return response.status, headers, body
 
 

@@ -1,0 +1,117 @@
+"""Where services are, held against botocore's rules."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.endpoint_provider import EndpointProvider
+from botocore.session import Session
+
+from lambda_ext import exceptions
+from lambda_ext.aws import regions
+
+SERVICES = ("secretsmanager", "ssm", "appconfigdata")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_endpoint_of_every_region_is_botocores(service):
+    """All regions of all partitions that botocore knows have its endpoint."""
+    loader = Session().get_component("data_loader")
+    partitions = loader.load_data("partitions")
+    rules = loader.load_service_model(service, "endpoint-rule-set-1")
+    provider = EndpointProvider(rules, partitions)
+    names = [
+        name
+        for partition in partitions["partitions"]
+        for name in partition["regions"]
+        if not name.endswith("-global")
+    ]
+
+    for name in names:
+        known = provider.resolve_endpoint(
+            Region=name, UseFIPS=False, UseDualStack=False
+        )
+        assert known.url == regions.endpoint(service, name).url
+    assert len(names) > 35
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_variables_for_endpoints_are_botocores(service, monkeypatch):
+    """The endpoint of a service's own variable is the one that boto3 takes."""
+    import boto3
+
+    variable = "AWS_ENDPOINT_URL_" + regions.VARIABLES[service]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, "http://127.0.0.1:2/base/")
+    client = boto3.session.Session().client(service)
+
+    assert client.meta.endpoint_url.rstrip("/") == (
+        regions.endpoint(service, "eu-central-1").url
+    )
+
+
+def test_service_variable_comes_before_the_general_one(monkeypatch):
+    """The nearest variable wins, and all can be switched off."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://one")
+    assert "https://one" == regions.endpoint("ssm", "eu-central-1").url
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SSM", "https://two:444")
+    assert "https://two:444" == regions.endpoint("ssm", "eu-central-1").url
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "True")
+    assert "https://ssm.eu-central-1.amazonaws.com" == (
+        regions.endpoint("ssm", "eu-central-1").url
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "path", "authority", "local"),
+    [
+        ("http://localhost:4566", "localhost", 4566, "", "localhost:4566", True),
+        ("https://VPCE.example/", "vpce.example", 443, "", "vpce.example", False),
+        ("http://127.0.0.1", "127.0.0.1", 80, "", "127.0.0.1", True),
+        ("http://[::1]:1/a/b/", "::1", 1, "/a/b", "[::1]:1", True),
+        ("https://a:443", "a", 443, "", "a", False),
+        ("http://127.evil.example", "127.evil.example", 80, "", "127.evil.example",
+         False),
+        ("http://localhost.evil", "localhost.evil", 80, "", "localhost.evil", False),
+    ],
+)  # fmt: skip
+def test_url_is_taken_apart(url, host, port, path, authority, local):
+    """Host, port and path come out; only this machine is local."""
+    found = regions.parse(url)
+
+    assert (host, port, path) == (found.host, found.port, found.path)
+    assert (authority, local) == (found.authority, found.local)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nonsense", "ftp://a", "http://", "http://user:secret@host", "http://a:0",
+     "http://a:99999", "http://a b", "http://a\r\nX: y", "https://a/\u00e9",
+     "http://a/b c", "http://a:x"],
+)  # fmt: skip
+def test_url_that_is_none_is_refused(url):
+    """Anything but scheme, host, port and path is an error, and no password told."""
+    with pytest.raises(exceptions.ConfigurationError) as caught:
+        regions.parse(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.evil.example/", "eu central", "EU", "-a", "a" * 64]
+)
+def test_region_that_is_none_is_refused(name, monkeypatch):
+    """A region becomes part of a host name, so it must look like one."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", name)
+
+    with pytest.raises(exceptions.ConfigurationError, match="name of a region"):
+        regions.region()
+
+
+def test_region_comes_from_either_variable(monkeypatch):
+    """boto3's variable comes first, Lambda's is enough, none is an error."""
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert "eu-central-1" == regions.region()
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert "eu-west-1" == regions.region()
+    monkeypatch.delenv("AWS_REGION")
+    with pytest.raises(exceptions.ConfigurationError, match="AWS_REGION"):
+        regions.region()
