@@ -161,7 +161,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         function_name=arguments.function_name or _function_name(arguments.handler),
         timeout_s=arguments.timeout,
         memory_mb=arguments.memory,
-        region=arguments.region,
+        region=arguments.region or _region(aws=arguments.aws),
         python=arguments.python,
         freeze=arguments.freeze,
         wait_for=arguments.wait_for,
@@ -181,6 +181,11 @@ def _environment(pairs: Sequence[tuple[str, str]], *, aws: bool) -> dict[str, st
             )
             raise UsageError(msg)
     return dict(pairs)
+
+
+def _region(*, aws: bool) -> str:
+    names = ("AWS_REGION", "AWS_DEFAULT_REGION") if aws else ()
+    return next(filter(None, map(os.environ.get, names)), "us-east-1")
 
 
 def _function_name(handler: str) -> str:
@@ -253,9 +258,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--region",
-        default="us-east-1",
         type=_text,
-        help="AWS region of function and seed (default: us-east-1)",
+        help="AWS region of function and seed (default: us-east-1; with --aws this"
+        " shell's)",
     )
     add(
         "--function-name",
@@ -291,8 +296,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--aws",
         action="store_true",
-        help="call AWS itself, with the credentials, profile, region and endpoints"
-        " of this shell; calls are not recorded then",
+        help="call AWS itself, with the credentials, profile and endpoints of this"
+        " shell; calls are not recorded then",
     )
     add(
         "--allow-errors",

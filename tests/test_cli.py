@@ -163,6 +163,15 @@ class TestFiles:
         assert "PutParameter was refused for 'aws/x'" in message
         assert SECRET not in message
 
+    def test_region_is_the_shells_only_with_aws(self, monkeypatch):
+        """Without --aws nothing of this shell's account counts, also no region."""
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+
+        assert ("us-east-1", "eu-west-3") == (
+            cli._region(aws=False),
+            cli._region(aws=True),
+        )
+
 
 class TestSurroundings:
     """What the machine lacks."""
@@ -352,6 +361,21 @@ class TestRun:
         assert cause in out
         assert cure in out
         assert "bad: INIT ended with" in out
+
+    def test_function_meets_aws_itself_only_if_asked(self, capsys, app, monkeypatch):
+        """With --aws the function gets this shell's account, and no seed."""
+        (app / "who.py").write_text(
+            "import os\n"
+            "def handler(event, context):\n"
+            "    print('profile', os.environ.get('AWS_PROFILE'))\n"
+            "    print('endpoint', os.environ.get('AWS_ENDPOINT_URL'))\n"
+        )
+        monkeypatch.setenv("AWS_PROFILE", "development")
+        _, with_aws = ran(capsys, app, "who.handler", "--logs", "--aws")
+        _, without = ran(capsys, app, "who.handler", "--logs")
+
+        assert "  profile development\n  endpoint None\n" in with_aws
+        assert "  profile None\n  endpoint http://127.0.0.1:" in without
 
     def test_line_that_never_comes_is_told(self, capsys, app, monkeypatch):
         """A line that is waited for and does not come ends the run with 1."""

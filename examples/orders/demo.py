@@ -55,6 +55,8 @@ def main():
             ),
             "LAMBDA_EXT_METRICS_NAMESPACE": NAMESPACE,
             "LAMBDA_EXT_SERVICE": SERVICE,
+            # Compiled, as installed packages are: else it would not be fair.
+            "PYTHONDONTWRITEBYTECODE": None,
         },
         function_name="orders",
     )

@@ -15,6 +15,7 @@ import contextlib
 import math
 import os
 import platform
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from .aws_server import AwsCall
     from .emf_check import Series, Total
-    from .outcomes import InitReport, Invocation
+    from .outcomes import InitReport, Invocation, Shutdown
     from .run import Check, Progress, Result, Verdict
 
 Cell = str | Text
@@ -82,6 +83,7 @@ class Report:
         self.init(result)
         if result.invocations:
             self.invocations(result.invocations)
+            self.cost(result)
         self.calls(result)
         if result.init.status == "success":
             self.metrics(result)
@@ -94,14 +96,14 @@ class Report:
         """Print what was run, and where."""
         plan = result.plan
         self.console.print(Text(f"lambda-ext run {plan.handler}", HEAD), soft_wrap=True)
-        where = "in AWS" if plan.real_aws else "on loopback"
+        where = "AWS itself" if plan.real_aws else "AWS on loopback"
         python = "Python " + platform.python_version()
         if plan.python != sys.executable:
             python = plan.python
         self._line(
-            f"{python}, {plan.memory_mb} MB, time-out {plan.timeout_s:g} s,"
-            f" freeze between invocations {'on' if plan.freeze else 'off'},"
-            f" AWS {where}"
+            f"function {plan.function_name}, {python}, {plan.memory_mb} MB,"
+            f" time-out {plan.timeout_s:g} s, {'freezes' if plan.freeze else 'no freeze'}"
+            f" between invocations, {where}"
         )
 
     def init(self, result: Result) -> None:
@@ -141,6 +143,16 @@ class Report:
                 self._line(Text(f"{number}: {first}", BAD))
                 for frame in frames:
                     self._line(frame)
+
+    def cost(self, result: Result) -> None:
+        """Print what the cold start cost, in time and memory."""
+        parts = []
+        if result.cold_start_s is not None:
+            parts.append(f"cold start {_ms(result.cold_start_s)} with INIT")
+        if result.peak_memory_mb is not None:
+            parts.append(f"peak memory {result.peak_memory_mb:.0f} MB")
+        if parts:
+            self._line(", ".join(parts))
 
     def calls(self, result: Result) -> None:
         """Print the calls that AWS got, by operation, with names and errors."""
@@ -211,28 +223,13 @@ class Report:
                 self._line(Text(text, FAINT if line.source == "stdout" else ""))
 
     def end(self, result: Result) -> None:
-        """Print what happened between SIGTERM and the exit."""
-        shutdown = result.shutdown
+        """Print what happened between SIGTERM and the exit, each time."""
         self._title("SHUTDOWN")
-        if shutdown.exit_status is None:
-            self._line("the process had ended before")
-            return
-        if not shutdown.signalled:
-            self._line(
-                "killed without SIGTERM, since no extension is registered:"
-                " what the process held in memory is lost"
-            )
-            return
-        allowed = f"of {_ms(shutdown.share_s)} allowed"
-        took = f"{_ms(shutdown.duration_s)} {allowed}"
-        if shutdown.killed:
-            ended = Text(f"killed after {took}", BAD)
-        else:
-            ended = Text.assemble(
-                ("ended by itself", GOOD),
-                f" after {took}, exit status {shutdown.exit_status}",
-            )
-        self._line(Text.assemble(f"SIGTERM ({shutdown.reason}): ", ended))
+        for shutdown in (*result.resets, result.shutdown):
+            if shutdown.exit_status is not None:
+                self._line(_ended(shutdown))
+        if result.shutdown.exit_status is None:
+            self._line("there was no process left to end")
 
     def verdict(self, verdict: Verdict) -> None:
         """Print whether all of that is good, and why not."""
@@ -382,6 +379,30 @@ def _advice(kind: str, message: str, init: InitReport, result: Result) -> str:
     if message:
         return f"this was raised while {module} was being imported"
     return "the process ended during INIT; its output stands under LOGS"
+
+
+def _ended(shutdown: Shutdown) -> Text:
+    if not shutdown.signalled:
+        if shutdown.exit_status == -signal.SIGKILL:
+            return Text(
+                f"{shutdown.reason}: killed without SIGTERM, since no extension is"
+                " registered; what the process held in memory is lost"
+            )
+        return Text(
+            f"{shutdown.reason}: it had ended before, exit status"
+            f" {shutdown.exit_status}",
+            BAD,
+        )
+    took = f"{_ms(shutdown.duration_s)} of {_ms(shutdown.share_s)} allowed"
+    if shutdown.killed:
+        return Text.assemble(
+            f"{shutdown.reason}: SIGTERM, ", (f"killed after {took}", BAD)
+        )
+    return Text.assemble(
+        f"{shutdown.reason}: SIGTERM, ",
+        ("ended by itself", GOOD),
+        f" after {took}, exit status {shutdown.exit_status}",
+    )
 
 
 def _status(status: str) -> Text:

@@ -40,7 +40,7 @@ class Plan:
     *environment* is added to what Lambda sets; None takes a variable away.
     *wait_for* is a text: after the last response the environment is not
     frozen until the function has written a line with it.  *real_aws* sends
-    the function to AWS, with the credentials of this shell.
+    the function to AWS, with the account of this shell, in *region*.
     """
 
     handler: str
@@ -74,7 +74,8 @@ class Result:
     plan: Plan
     init: InitReport
     invocations: tuple[Invocation, ...]
-    shutdown: Shutdown
+    shutdown: Shutdown  # without exit status if there was no process any more
+    resets: tuple[Shutdown, ...]  # before it: time-outs, processes that died
     extensions: tuple[Registration, ...]
     calls: tuple[AwsCall, ...]
     lines: tuple[Line, ...]  # what the function wrote, without the metrics
@@ -88,7 +89,10 @@ class Result:
         """INIT and the first invocation, in seconds; None if one went wrong."""
         if self.init.status != "success" or not self.invocations:
             return None
-        return self.init.duration_s + self.invocations[0].duration_s
+        first = self.invocations[0]
+        if first.status not in ("success", "error"):
+            return None
+        return self.init.duration_s + first.duration_s
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ def _with_aws(
         extensions = tuple(emulator.agents)
         peak_memory_mb = _peak_memory_mb(emulator)
         progress("SIGTERM")
+        resets = tuple(emulator.shutdowns)
         shutdown = emulator.shutdown()
         written = tuple(emulator.lines)
     lines, emf, totals = _sorted(written, _log_level(plan.environment))
@@ -181,6 +186,7 @@ def _with_aws(
         init=init,
         invocations=tuple(invocations),
         shutdown=shutdown,
+        resets=resets,
         extensions=extensions,
         calls=tuple(calls),
         lines=lines,
@@ -228,7 +234,11 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
 def _judge_end(shutdown: Shutdown, reasons: list[str], notes: list[str]) -> None:
     if shutdown.exit_status is None:
         return  # it had ended before, for which there is a reason already
-    if not shutdown.signalled:
+    if not shutdown.signalled and shutdown.exit_status != -9:
+        reasons.append(
+            f"the process ended of itself, with exit status {shutdown.exit_status}"
+        )
+    elif not shutdown.signalled:
         notes.append("Lambda kills this process without SIGTERM, see SHUTDOWN")
     elif shutdown.killed:
         reasons.append(
@@ -256,7 +266,7 @@ def _own_aws() -> dict[str, str | None]:
     """Return this shell's AWS variables; what it has not, the function has not."""
     names = {name for name in os.environ if name.startswith("AWS_")}
     names -= {name for name in names if name.startswith("AWS_LAMBDA_")}
-    names -= {"AWS_EXECUTION_ENV"}
+    names -= {"AWS_EXECUTION_ENV", "AWS_REGION", "AWS_DEFAULT_REGION"}
     always = {
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",

@@ -70,6 +70,7 @@ RESULT = Result(
         Invocation("id-2", "error", ERROR, 0.001),
     ),
     shutdown=Shutdown("spindown", 0.5, 0.5, 0, True, False, 0.003),
+    resets=(Shutdown("timeout", 0.5, 0.5, 0, True, False, 0.1),),
     extensions=(Registration("lambda_ext", (), True, "Ready"),),
     calls=tuple(
         AwsCall("secretsmanager", "GetSecretValue", (name,), 200, errors, agent, 0, 0)
@@ -110,7 +111,7 @@ class TestPlain:
         python = f"Python {platform.python_version()}"
         assert f"""\
 lambda-ext run app.handler
-  {python}, 128 MB, time-out 3 s, freeze between invocations on, AWS on loopback
+  function local, {python}, 128 MB, time-out 3 s, freezes between invocations, AWS on loopback
 
 INIT
   success  123.4 ms  extensions: lambda_ext (internal)
@@ -122,6 +123,7 @@ INVOKE
   2: ValueError: no [bold]items[/bold]
     File "app.py", line 9, in handler
       raise
+  cold start 143.4 ms with INIT, peak memory 20 MB
 
 AWS
   service         operation       calls  names         errors                     by
@@ -138,7 +140,8 @@ LOGS
   second
 
 SHUTDOWN
-  SIGTERM (spindown): ended by itself after 3.0 ms of 500.0 ms allowed, exit status 0
+  timeout: SIGTERM, ended by itself after 100.0 ms of 500.0 ms allowed, exit status 0
+  spindown: SIGTERM, ended by itself after 3.0 ms of 500.0 ms allowed, exit status 0
 
 VERDICT
   note: 1 call to AWS failed
@@ -188,11 +191,18 @@ VERDICT
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            ({"killed": True}, "killed after 3.0 ms of 500.0 ms allowed"),
-            ({"signalled": False}, "killed without SIGTERM, since no extension"),
+            ({"killed": True}, "spindown: SIGTERM, killed after 3.0 ms of 500.0 ms"),
             (
-                {"exit_status": None, "signalled": False},
-                "the process had ended before",
+                {"signalled": False, "exit_status": -9},
+                "spindown: killed without SIGTERM, since no extension",
+            ),
+            (
+                {"signalled": False, "exit_status": 3},
+                "spindown: it had ended before, exit status 3",
+            ),
+            (
+                {"signalled": False, "exit_status": None},
+                "there was no process left to end",
             ),
         ],
     )

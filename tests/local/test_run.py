@@ -17,6 +17,7 @@ GOOD = Result(
     init=InitReport("success", "init", "on-demand", 0.1),
     invocations=(Invocation("id-1", "success", b"null", 0.02),),
     shutdown=Shutdown("spindown", 0.5, 0.5, 0, True, False, 0.003),
+    resets=(),
     extensions=(),
     calls=(),
     lines=(),
@@ -64,6 +65,10 @@ class TestJudge:
                 "the runtime was still there 500 ms after SIGTERM and was killed",
             ),
             (ended(exit_status=3), "the runtime ended with exit status 3"),
+            (
+                ended(signalled=False, exit_status=0),
+                "the process ended of itself, with exit status 0",
+            ),
         ],
     )
     def test_fault_is_the_reason(self, result, reason):
@@ -117,6 +122,10 @@ class TestJudge:
         assert pytest.approx(0.12) == GOOD.cold_start_s
         assert failed.cold_start_s is None
         assert with_(invocations=()).cold_start_s is None
+        assert (
+            with_(invocations=(Invocation("id", "timeout", b"", 3.0),)).cold_start_s
+            is None
+        )
 
 
 APP = """
@@ -202,6 +211,7 @@ class TestRun:
 
         assert ["failure", "success"] == [i.status for i in result.invocations]
         assert result.invocations[1].init is not None
+        assert [("failure", 7)] == [(r.reason, r.exit_status) for r in result.resets]
         assert ("invocation 1 ended with failure",) == judge(result).reasons
 
     def test_process_that_died_last_is_no_exit(self, plan):
@@ -233,13 +243,17 @@ class TestRun:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "not-this-one")
+        monkeypatch.setenv("AWS_REGION", "us-west-2")
         (invocation,) = run(
-            dataclasses.replace(plan, events=("environment",), real_aws=True)
+            dataclasses.replace(
+                plan, events=("environment",), real_aws=True, region="eu-west-3"
+            )
         ).invocations
         environment = invocation.value
 
         assert "development" == environment["AWS_PROFILE"]
         assert "local" == environment["AWS_LAMBDA_FUNCTION_NAME"]
+        assert "eu-west-3" == environment["AWS_REGION"]
         assert set() == {
             name
             for name in environment
