@@ -28,6 +28,7 @@ import threading
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import connections, errors, http1, regions, signing
+from .signing import Keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,23 +45,6 @@ _EXPIRY = re.compile(
 
 class UnavailableError(Exception):
     """The endpoint for credentials gave none; the message quotes no answer."""
-
-
-class Keys:
-    """What a request is signed with."""
-
-    __slots__ = ("access", "expires_at", "secret", "token")
-
-    def __init__(
-        self, access: str, secret: str, token: str, expires_at: float | None = None
-    ) -> None:
-        self.access = access
-        self.secret = secret
-        self.token = token
-        self.expires_at = expires_at  # in house time; None where nobody says
-
-    def __repr__(self) -> str:
-        return f"<keys {self.access}>"
 
 
 class Environment:

@@ -189,7 +189,7 @@ class Light(retries.Retrying):
             raise error
 
     def _request(
-        self, operation: str, parameters: Mapping[str, Any], keys: credentials.Keys
+        self, operation: str, parameters: Mapping[str, Any], keys: signing.Keys
     ) -> bytes:
         method, path, query, body = _wire(operation, parameters)
         path = self._endpoint.path + path

@@ -16,8 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .credentials import Keys
-
 ALGORITHM = "AWS4-HMAC-SHA256"
 TOLERATED_S = 60.0  # AWS accepts 5 minutes; what is less is no skew of a clock
 UNRESERVED = frozenset(
@@ -39,6 +37,23 @@ _MONTHS = [
 ]
 
 skew_s = 0.0  # AWS's clock minus ours, as it was last told by a refusal
+
+
+class Keys:
+    """What a request is signed with."""
+
+    __slots__ = ("access", "expires_at", "secret", "token")
+
+    def __init__(
+        self, access: str, secret: str, token: str, expires_at: float | None = None
+    ) -> None:
+        self.access = access
+        self.secret = secret
+        self.token = token
+        self.expires_at = expires_at  # in house time; None where nobody says
+
+    def __repr__(self) -> str:
+        return f"<keys {self.access}>"
 
 
 def quote(text: str, safe: bytes = b"") -> str:

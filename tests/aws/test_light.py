@@ -27,7 +27,7 @@ from wire import (
 
 from lambda_ext import exceptions
 from lambda_ext.aws import connections, light, regions, retries, transport
-from lambda_ext.aws.credentials import Keys
+from lambda_ext.aws.signing import Keys
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock
 
