@@ -40,6 +40,7 @@ class Agent:
         self.error_type: str | None = None
         self.event: Answer | None = None  # what its poll is to be answered with
         self.notified = False  # it took the SHUTDOWN event
+        self.not_allowed = "State transition is not allowed"
 
     def step(self, state: str, *, allowed: tuple[str, ...]) -> None:
         """Go to *state*, or refuse if that does not follow from the present one."""
@@ -48,7 +49,7 @@ class Agent:
                 403,
                 "Extension.InvalidExtensionState",
                 f"State transition from {self.state} to {state} failed for extension"
-                f" {self.id}. Error: State transition is not allowed",
+                f" {self.id}. Error: {self.not_allowed}",
             )
         self.state = state
 
@@ -82,7 +83,7 @@ class Agents:
 
     def launched(self, name: str) -> Agent:
         """Note that the extension *name* was started from the extensions folder."""
-        agent = Agent(name, internal=False)
+        agent = self._agent(name, internal=False)
         self._known[agent.id] = agent
         return agent
 
@@ -163,7 +164,7 @@ class Agents:
 
     def next(self, identifier: str | None) -> Answer:
         """Answer ``GET /extension/event/next``, as late as there is an event."""
-        agent = self.find(identifier)
+        agent = self._find(self._id(identifier))
         agent.step("Ready", allowed=("Registered", "Running"))
         agent.event = None
         if self._shutdown is not None and self._takes_shutdown(agent):
@@ -183,25 +184,30 @@ class Agents:
         self, identifier: str | None, error_type: str | None, *, init: bool
     ) -> Answer:
         """Answer ``POST /extension/init/error`` or ``/extension/exit/error``."""
-        agent = self.find(identifier)
+        known = self._id(identifier)
         if not error_type:
             raise Refused(
                 403,
                 "Extension.MissingHeader",
                 "Lambda-Extension-Function-Error-Type not found",
             )
+        agent = self._find(known)
         if init:
-            agent.step("InitError", allowed=("Registered",))
+            agent.step("InitError", allowed=("Registered", "InitError"))
+        elif agent.state == "InitError":
+            agent.step("Exited", allowed=())
         else:
-            agent.step("ExitError", allowed=("Registered", "Ready", "Running"))
+            agent.step(
+                "ExitError", allowed=("Registered", "Ready", "Running", "ExitError")
+            )
         agent.error_type = error_type
         kind = "Extension.InitError" if init else "Extension.ExitError"
         self.first_error = self.first_error or kind
         self._changed.notify_all()
         return Answer.accepted()
 
-    def find(self, identifier: str | None) -> Agent:
-        """Return the extension that has *identifier*, or refuse."""
+    def _id(self, identifier: str | None) -> str:
+        """Return *identifier* if it is one, or refuse."""
         if not identifier:
             raise Refused(
                 403,
@@ -209,19 +215,28 @@ class Agents:
                 "Missing Lambda-Extension-Identifier header",
             )
         try:
-            agent = self._known.get(str(uuid.UUID(identifier)))
+            return str(uuid.UUID(identifier))
         except ValueError:
             raise Refused(
                 403,
                 "Extension.InvalidExtensionIdentifier",
                 "Invalid Lambda-Extension-Identifier",
             ) from None
-        if agent is None:
+
+    def _find(self, identifier: str) -> Agent:
+        """Return the extension that has *identifier*, or refuse."""
+        if identifier not in self._known:
             raise Refused(
                 403,
                 "Extension.UnknownExtensionIdentifier",
                 "Unknown extension " + identifier,
             )
+        return self._known[identifier]
+
+    def _agent(self, name: str, *, internal: bool) -> Agent:
+        agent = Agent(name, internal=internal)
+        if self._instances:  # where AWS's code is another one
+            agent.not_allowed = agent.not_allowed.lower()
         return agent
 
     def _takes_shutdown(self, agent: Agent) -> bool:
@@ -254,7 +269,7 @@ class Agents:
                 "Extension.InvalidExtensionState",
                 "Extension with this name already registered",
             )
-        agent = Agent(name, internal=True)
+        agent = self._agent(name, internal=True)
         agent.state = "Registered"
         self._known[agent.id] = agent
         return agent
@@ -269,8 +284,12 @@ def _events(body: bytes) -> tuple[str, ...]:
     except ValueError as exc:
         problem = str(exc)
     else:
-        if not isinstance(wanted, dict) or "configurationKeys" in wanted:
-            problem = "not an object with events alone"
+        if not isinstance(wanted, dict):
+            problem = "not a JSON object"
+        elif wanted.get("configurationKeys") is not None:
+            problem = (
+                "configurationKeys are deprecated; use environment variables instead"
+            )
         else:
             events = wanted.get("events") or []
             if not isinstance(events, list) or not all(

@@ -161,8 +161,8 @@ class Emulator:
             region=region,
             init_type=init_type,
             max_concurrency=max_concurrency,
+            api=self._server.address,
         )
-        own["AWS_LAMBDA_RUNTIME_API"] = self._server.address
         settings = Settings(
             command=list(command or (python, "-m", "awslambdaric", handler)),
             task_root=root,

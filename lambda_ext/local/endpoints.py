@@ -2,79 +2,108 @@
 
 from __future__ import annotations
 
-import re
+import json
 from typing import TYPE_CHECKING
 
 from .server import Answer, Refused, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .environment import Environment
 
-_RUNTIME = "/2018-06-01/runtime/"
-_EXTENSION = "/2020-01-01/extension/"
+    Endpoint = Callable[[Environment, Request], Answer]
+
 _ID = "Lambda-Extension-Identifier"
-_RESULT = re.compile(_RUNTIME + r"invocation/([^/]+)/(response|error)")
+_ERROR_TYPE = "Lambda-Extension-Function-Error-Type"
 
 
 def respond(environment: Environment, request: Request) -> Answer:
     """Answer one request; call it under the environment's condition."""
     path = request.path.split("?", 1)[0]
-    route = f"{request.method} {path}"
-    if path.startswith(_RUNTIME):
-        return _runtime(environment, request, route)
-    if path.startswith(_EXTENSION):
-        return _extension(environment, request, route)
-    if route == "GET /2018-06-01/ping":
-        return Answer(200, b"pong", {"Content-Type": "text/plain; charset=utf-8"})
-    if route == "PUT /2022-07-01/telemetry":
-        return _unsupported("Telemetry")
-    if route == "PUT /2020-08-15/logs":
-        return _unsupported("Logs")
-    return _not_found()
+    *head, request_id, kind = path.rsplit("/", 2)
+    if head == ["/2018-06-01/runtime/invocation"] and kind in ("response", "error"):
+        methods = _result(request_id, error=kind == "error")
+    elif environment.snap_start and path in _SNAP_START:
+        methods = _SNAP_START[path]
+    elif path in _ALWAYS:
+        methods = _ALWAYS[path]
+    else:
+        return Answer(404, b"404 page not found\n", _text())
+    if request.method not in methods:
+        return Answer(405)
+    return methods[request.method](environment, request)
 
 
-def _runtime(environment: Environment, request: Request, route: str) -> Answer:
-    workers = environment.workers
-    result = _RESULT.fullmatch(route.partition(" ")[2])
-    if result and request.method == "POST":
-        request_id, kind = result.groups()
-        return workers.respond(request_id, request, error=kind == "error")
-    if route == f"GET {_RUNTIME}invocation/next":
-        return workers.next()
-    if route == f"POST {_RUNTIME}init/error":
-        return workers.init_failed(request)
-    if environment.snap_start:
-        if route == f"GET {_RUNTIME}restore/next":
-            return workers.restore_next()
-        if route == f"POST {_RUNTIME}restore/error":
-            return workers.restore_failed(request)
-    return _not_found()
+def _text() -> dict[str, str]:
+    return {"Content-Type": "text/plain; charset=utf-8"}
 
 
-def _extension(environment: Environment, request: Request, route: str) -> Answer:
-    agents, headers = environment.agents, request.headers
-    if route == f"POST {_EXTENSION}register":
-        features = headers.get("Lambda-Extension-Accept-Feature", "")
-        about = environment.about(
-            account="accountid" in features.lower().replace(" ", "").split(",")
-        )
-        name = headers.get("Lambda-Extension-Name") or ""
-        return agents.register(name, request.body, about)
-    if route == f"GET {_EXTENSION}event/next":
-        return agents.next(headers.get(_ID))
-    for kind in ("init", "exit"):
-        if route == f"POST {_EXTENSION}{kind}/error":
-            error_type = headers.get("Lambda-Extension-Function-Error-Type")
-            return agents.report(headers.get(_ID), error_type, init=kind == "init")
-    return _not_found()
+def _result(request_id: str, *, error: bool) -> dict[str, Endpoint]:
+    return {"POST": lambda env, req: env.workers.respond(request_id, req, error=error)}
 
 
-def _not_found() -> Answer:
-    return Answer(
-        404, b"404 page not found\n", {"Content-Type": "text/plain; charset=utf-8"}
+def _register(environment: Environment, request: Request) -> Answer:
+    features = request.headers.get("Lambda-Extension-Accept-Feature", "")
+    wanted = [feature.strip().lower() for feature in features.split(",")]
+    return environment.agents.register(
+        request.headers.get("Lambda-Extension-Name") or "",
+        request.body,
+        environment.about(account="accountid" in wanted),
     )
 
 
-def _unsupported(api: str) -> Answer:
+def _extension_error(*, init: bool) -> dict[str, Endpoint]:
+    return {
+        "POST": lambda env, req: env.agents.report(
+            req.headers.get(_ID), req.headers.get(_ERROR_TYPE), init=init
+        )
+    }
+
+
+def _credentials(environment: Environment, request: Request) -> Answer:
+    """Hand out the credentials that a snapshot must not contain."""
+    variables = environment.settings.variables
+    token = variables.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")
+    if token is None or request.headers.get("Authorization") != token:
+        return Answer(404, b"cannot get credentials for the provided token\n", _text())
+    credentials = {
+        "AccessKeyId": "testing",
+        "SecretAccessKey": "testing",
+        "Token": "testing",
+        "Expiration": "2100-01-01T00:00:00Z",
+    }
+    return Answer(200, json.dumps(credentials).encode(), _text())
+
+
+def _unsupported(api: str) -> dict[str, Endpoint]:
     """Say what AWS's own emulator says to those who ask for telemetry."""
-    return Refused(202, api + ".NotSupported", api + " API is not supported").answer()
+    refusal = Refused(202, api + ".NotSupported", api + " API is not supported")
+    return {"PUT": lambda env, req: refusal.answer()}
+
+
+_ALWAYS: dict[str, dict[str, Endpoint]] = {
+    "/2018-06-01/ping": {"GET": lambda env, req: Answer(200, b"pong", _text())},
+    "/2018-06-01/runtime/invocation/next": {"GET": lambda env, req: env.workers.next()},
+    "/2018-06-01/runtime/init/error": {
+        "POST": lambda env, req: env.workers.init_failed(req)
+    },
+    "/2020-01-01/extension/register": {"POST": _register},
+    "/2020-01-01/extension/event/next": {
+        "GET": lambda env, req: env.agents.next(req.headers.get(_ID))
+    },
+    "/2020-01-01/extension/init/error": _extension_error(init=True),
+    "/2020-01-01/extension/exit/error": _extension_error(init=False),
+    "/2022-07-01/telemetry": _unsupported("Telemetry"),
+    "/2020-08-15/logs": _unsupported("Logs"),
+}
+
+_SNAP_START: dict[str, dict[str, Endpoint]] = {
+    "/2018-06-01/runtime/restore/next": {
+        "GET": lambda env, req: env.workers.restore_next()
+    },
+    "/2018-06-01/runtime/restore/error": {
+        "POST": lambda env, req: env.workers.restore_failed(req)
+    },
+    "/2021-04-23/credentials": {"GET": _credentials},
+}

@@ -243,7 +243,7 @@ class Host:
             environment.await_rest(deadline)
             self._freeze(environment)
         except Refused as exc:
-            work.fail("failure", exc.error_type, exc.message)
+            work.fail("failure", exc.error_type)
             pending._answer()
         except Interrupted as exc:
             if exc.status == "ending":

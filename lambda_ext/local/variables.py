@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -44,9 +45,11 @@ def lambdas_own(
     region: str,
     init_type: str,
     max_concurrency: int | None,
+    api: str,
 ) -> dict[str, str]:
-    """Return the variables that Lambda adds, except the address of its API."""
+    """Return the variables that Lambda adds."""
     variables = {
+        "AWS_LAMBDA_RUNTIME_API": api,
         "_HANDLER": handler,
         "LAMBDA_TASK_ROOT": task_root,
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
@@ -58,11 +61,17 @@ def lambdas_own(
         "AWS_LAMBDA_INITIALIZATION_TYPE": init_type,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_SESSION_TOKEN": "testing",
         "TZ": ":UTC",
     }
+    if init_type == "snap-start":  # no credentials in the snapshot
+        variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = (
+            f"http://{api}/2021-04-23/credentials"
+        )
+        variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = secrets.token_urlsafe()
+    else:
+        variables["AWS_ACCESS_KEY_ID"] = "testing"
+        variables["AWS_SECRET_ACCESS_KEY"] = "testing"
+        variables["AWS_SESSION_TOKEN"] = "testing"
     if execution_env is not None:
         variables["AWS_EXECUTION_ENV"] = execution_env
     if max_concurrency is not None:

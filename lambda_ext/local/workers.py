@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+SENT = "RuntimeResponseSentState"  # as AWS calls it in its answers
+RESTORE_ERROR = "RuntimeRestoreErrorState"
 MAX_PAYLOAD = (
     6 * 1024 * 1024 + 100
 )  # bytes of a response: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -91,13 +93,14 @@ class Work:
         self.error_type = request.headers.get("Lambda-Runtime-Function-Error-Type")
         return Answer.accepted()
 
-    def fail(self, status: str, error_type: str | None, message: str) -> None:
+    def fail(
+        self, status: str, error_type: str | None, message: str | None = None
+    ) -> None:
         """Answer the caller in the platform's name."""
         self.status, self.error_type = status, error_type
-        error = {"errorMessage": message}
-        if error_type is not None:
-            error["errorType"] = error_type
-        self.payload = json.dumps(error).encode()
+        error = {"errorType": error_type, "errorMessage": message}
+        told = {name: text for name, text in error.items() if text is not None}
+        self.payload = json.dumps(told, separators=(",", ":")).encode()
         self.content_type = "application/json"
 
 
@@ -142,7 +145,7 @@ class OneWorker:
     def next(self) -> Answer:
         """Answer ``GET /runtime/invocation/next``, as late as there is work."""
         if self.state != "Running":  # where it is handed out again
-            self._step("Ready", allowed=("Started", "Restoring", "ResponseSent"))
+            self._step("Ready", allowed=("Started", "Restoring", SENT))
             self.current = None
             self._close_registration()
             self._wait(lambda: self.state != "Ready")
@@ -157,17 +160,15 @@ class OneWorker:
             raise Refused(400, "InvalidRequestID", "Invalid request ID")
         state = "InvocationErrorResponse" if error else "InvocationResponse"
         self._step(state, allowed=("Running",))
-        try:
-            answer = work.respond_error(request) if error else work.respond(request)
-        except Refused:
-            self.state = "Running"
-            raise
-        self.state = "ResponseSent"
+        answer = work.respond_error(request) if error else work.respond(request)
+        self.state = SENT
         self._changed.notify_all()
         return answer
 
     def init_failed(self, request: Request) -> Answer:
         """Answer ``POST /runtime/init/error``."""
+        if self.state == "Restoring":
+            return self.restore_failed(request)
         self._step("InitError", allowed=("Started",))
         self.init_error = request
         self._changed.notify_all()
@@ -175,14 +176,15 @@ class OneWorker:
 
     def restore_next(self) -> Answer:
         """Answer ``GET /runtime/restore/next``, as late as there is a restore."""
-        self._step("RestoreReady", allowed=("Started",))
+        self._step("Ready", allowed=("Started",))
+        self.state = "RestoreReady"
         self._close_registration()
         self._wait(lambda: self.state != "RestoreReady")
         return Answer(200)
 
     def restore_failed(self, request: Request) -> Answer:
         """Answer ``POST /runtime/restore/error``."""
-        self._step("RestoreError", allowed=("Restoring",))
+        self._step(RESTORE_ERROR, allowed=("Restoring",))
         self.restore_error = request
         self._changed.notify_all()
         return Answer.accepted()
@@ -228,6 +230,7 @@ class ManyWorkers(OneWorker):
         """Hand *work* to the worker that has waited longest."""
         if not self._idle:
             raise Refused(400, "Runtime.Unavailable", "No worker is idle")
+        work.headers["Lambda-Runtime-Invocation-Id"] = str(uuid.uuid4())
         self._under_way[work.id] = work
         self._idle.pop(0).append(work)
         self._changed.notify_all()
