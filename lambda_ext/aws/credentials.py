@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 HOSTS = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")  # ECS, EKS
 EARLY_S = 300.0  # before the expiry that new keys are asked for
 AGAIN_S = 30.0  # between two times that they are asked for early
-_EXPIRY = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|[+-]00:?00)", re.ASCII
-)
+# Compiled only where there is such an endpoint.
+EXPIRY = r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|[+-]00:?00)"
 
 
 class UnavailableError(Exception):
@@ -245,7 +244,7 @@ def _word(value: str) -> str:
 
 
 def _expiry(text: str) -> float:
-    match = _EXPIRY.fullmatch(text)
+    match = re.fullmatch(EXPIRY, text, re.ASCII)
     if match is None:
         raise ValueError
     return signing.epoch(match.groups())

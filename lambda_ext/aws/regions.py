@@ -27,12 +27,8 @@ VARIABLES = {  # AWS_ENDPOINT_URL_<what the service is called there>
     "ssm": "SSM",
     "appconfigdata": "APPCONFIGDATA",
 }
-_REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_URL = re.compile(
-    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(/[!-~]*)?",
-    re.IGNORECASE,
-)
-_IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+# Compiled only where it is needed, which in Lambda it seldom is.
+URL = r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(/[!-~]*)?"
 
 
 class Endpoint:
@@ -72,7 +68,7 @@ def region() -> str:
     name = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
     if not name:
         raise errors.no_region()
-    if not _REGION.fullmatch(name):  # it becomes part of a host name
+    if not _is_label(name):  # it becomes part of a host name
         msg = f"{name!r} is not the name of a region: correct AWS_DEFAULT_REGION"
         raise ConfigurationError(msg)
     return name
@@ -97,7 +93,7 @@ def configured(service: str) -> str | None:
 
 def parse(url: str) -> Endpoint:
     """Return the endpoint at *url*; ConfigurationError if it is none."""
-    match = _URL.fullmatch(url)
+    match = re.fullmatch(URL, url, re.IGNORECASE)
     if match is None or not 0 < int(match[3] or 1) < 65536:
         msg = f"{url.partition('@')[2] or url!r} is not the URL of an endpoint"
         raise ConfigurationError(msg)
@@ -109,10 +105,16 @@ def parse(url: str) -> Endpoint:
 
 def is_address(host: str) -> bool:
     """Say whether *host* is an address, so that no name is to be resolved."""
-    return ":" in host or _IPV4.fullmatch(host) is not None
+    return ":" in host or host.replace(".", "").isdigit()
 
 
 def is_loopback(host: str) -> bool:
     """Say whether *host* is this machine, by address or as "localhost"."""
-    loopback = host.startswith("127.") and _IPV4.fullmatch(host) is not None
-    return loopback or host in ("::1", "localhost")
+    if host in ("::1", "localhost"):
+        return True
+    return host.startswith("127.") and host.count(".") == 3 and is_address(host)
+
+
+def _is_label(name: str) -> bool:
+    allowed = name.isascii() and name.replace("-", "").isalnum() and name.islower()
+    return allowed and len(name) < 64 and "-" not in (name[0], name[-1])
