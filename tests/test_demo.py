@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -15,6 +16,15 @@ from lambda_ext.local.emf_check import Series, Total
 from lambda_ext.local.run import Plan
 
 DEMO = os.path.join(ROOT, "examples", "orders", "demo.py")
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The demo as a module."""
+    spec = importlib.util.spec_from_file_location("orders_demo", DEMO)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.process
@@ -55,13 +65,22 @@ def test_demo_proves_what_it_claims(tmp_path):
     assert "\x1b" not in out + done.stderr
 
 
-@pytest.fixture(scope="module")
-def demo():
-    """The demo as a module."""
-    spec = importlib.util.spec_from_file_location("orders_demo", DEMO)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.mark.process
+def test_demo_fails_without_registration(demo):
+    """Without the extension Lambda sends no SIGTERM, and the demo sees the loss."""
+    plan = demo.orders_plan()
+    environment = {**plan.environment, "LAMBDA_EXT_DISABLE": "extension"}
+    plan = dataclasses.replace(plan, environment=environment)
+    result = demo.run_orders(plan, lambda step: None)
+
+    assert [
+        ("5 invocations, of which 1 raised", True),
+        ("every metric came out exactly once", False),
+        ("100 of them recorded after the last response, written at SIGTERM", False),
+        ("the secret was fetched once", True),
+        ("AWS was called without boto3", True),
+        ("the runtime ended by itself, within its budget", False),
+    ] == [(check.claim, check.holds) for check in demo.proofs(result, plan.events)]
 
 
 class TestProofs:

@@ -92,6 +92,7 @@ class AwsServer:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._seed = seed or Seed()
         self._http: Server | None = None
+        self._profile: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -116,6 +117,30 @@ class AwsServer:
         }
 
     def __enter__(self) -> AwsServer:
+        # moto makes boto3 sessions of its own: a profile of this shell that
+        # does not exist would be an error in them.
+        for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+            if name in os.environ:
+                self._profile[name] = os.environ.pop(name)
+        try:
+            self._fill()
+        except BaseException:
+            self._restore_profile()
+            raise
+        self._http = Server(self._answer)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._http is not None
+        self._http.close()
+        self._restore_profile()
+
+    def _restore_profile(self) -> None:
+        os.environ.update(self._profile)
+        self._profile.clear()
+
+    def _fill(self) -> None:
+        """Empty moto's memory, and put the seed into it."""
         self._respond("POST", "/moto-api/reset", {}, b"")
         # The first request to a service loads its model: the function is not to
         # wait for that.  Parameter Store's takes half a second (it loads EC2's),
@@ -125,12 +150,6 @@ class AwsServer:
             self.put_secret(name, value)
         for name, parameter in self._seed.parameters.items():
             self.put_parameter(name, parameter)
-        self._http = Server(self._answer)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        assert self._http is not None
-        self._http.close()
 
     def put_secret(self, name: str, value: str | bytes) -> None:
         """Create the secret, or give it a new version; not recorded as a call."""
@@ -178,9 +197,14 @@ class AwsServer:
         began_at = time.monotonic()
         if self.latency_s:
             time.sleep(self.latency_s)
-        response = self._respond(
-            request.method, request.path, dict(request.headers.items()), request.body
-        )
+        headers = dict(request.headers.items())
+        try:
+            response = self._respond(
+                request.method, request.path, headers, request.body
+            )
+        except Exception as exc:  # a request that moto cannot make sense of
+            failure = {"__type": "InternalFailure", "message": type(exc).__name__}
+            response = Answer.json(500, failure)
         self.calls.append(
             AwsCall(
                 service=_service(request),
@@ -212,14 +236,10 @@ class AwsServer:
             }
             response.headers.setdefault("Date", email.utils.formatdate(usegmt=True))
 
-        try:
-            chunks = self._app(_environ(method, target, headers, body), start_response)
-            response.body = b"".join(chunks)
-            if hasattr(chunks, "close"):
-                chunks.close()
-        except Exception as exc:  # a request that moto cannot make sense of
-            failure = {"__type": "InternalFailure", "message": type(exc).__name__}
-            return Answer.json(500, failure)
+        chunks = self._app(_environ(method, target, headers, body), start_response)
+        response.body = b"".join(chunks)
+        if hasattr(chunks, "close"):
+            chunks.close()
         return response
 
 

@@ -151,7 +151,7 @@ def _with_aws(
         handler=plan.handler,
         task_root=plan.task_root,
         python=plan.python,
-        env={**aws, **plan.environment},
+        env={**_python_path(), **aws, **plan.environment},
         function_name=plan.function_name,
         timeout_s=plan.timeout_s,
         memory_mb=plan.memory_mb,
@@ -273,6 +273,14 @@ def _own_aws() -> dict[str, str | None]:
         "AWS_SESSION_TOKEN",
     }
     return {name: os.environ.get(name) for name in names | always}
+
+
+def _python_path() -> dict[str, str]:
+    """Return this shell's PYTHONPATH as it is meant here: the function runs elsewhere."""
+    path = os.environ.get("PYTHONPATH")
+    if not path:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))}
 
 
 def _log_level(environment: Mapping[str, str | None]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 
 import boto3
@@ -173,6 +174,22 @@ class TestServer:
         assert server.url == environment["AWS_ENDPOINT_URL"]
         assert "eu-central-1" == environment["AWS_REGION"]
         assert "true" == environment["AWS_EC2_METADATA_DISABLED"]
+
+    def test_profile_of_the_shell_is_set_aside(self, monkeypatch):
+        """A profile that does not exist is no obstacle, and is back afterwards."""
+        monkeypatch.setenv("AWS_PROFILE", "none-such")
+        with AwsServer(seed=Seed({"db": "x"}, {"/p": Parameter("y")})):
+            during = os.environ.get("AWS_PROFILE")
+
+        assert (None, "none-such") == (during, os.environ["AWS_PROFILE"])
+
+    def test_profile_is_back_when_the_start_failed(self, monkeypatch):
+        """A seed that is refused leaves the environment as it was."""
+        monkeypatch.setenv("AWS_PROFILE", "mine")
+        with pytest.raises(SeedError):
+            AwsServer(seed=Seed({}, {"aws/x": Parameter("y")})).__enter__()
+
+        assert "mine" == os.environ["AWS_PROFILE"]
 
     def test_new_server_is_empty_and_the_old_one_gone(self):
         """A server starts without what an earlier one held, which is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 
@@ -236,6 +237,19 @@ class TestRun:
         assert "local" == environment["AWS_ACCESS_KEY_ID"]
         assert environment["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
         assert set() == {"AWS_PROFILE", "AWS_ENDPOINT_URL_SSM"} & set(environment)
+
+    def test_relative_python_path_means_this_folder(self, plan, monkeypatch, tmp_path):
+        """A relative PYTHONPATH is from where the run was started."""
+        monkeypatch.chdir(tmp_path)
+        path = os.environ.get("PYTHONPATH", "")
+        monkeypatch.setenv(
+            "PYTHONPATH", os.pathsep.join(["lib", os.path.abspath(path)])
+        )
+        (invocation,) = run(
+            dataclasses.replace(plan, events=("environment",))
+        ).invocations
+
+        assert str(tmp_path / "lib") == invocation.value["PYTHONPATH"].split(":")[0]
 
     def test_real_aws_passes_the_account_through(self, plan, monkeypatch):
         """With *real_aws* the function has this shell's account, and no more."""
