@@ -16,10 +16,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import threading
 
 from .exceptions import ConfigurationError
+from .parsers import count, label, namespace, parts, seconds, source, switch, way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger("lambda_ext")
-
-PARTS = ("extension", "signals")  # what `disable` can switch off
-WAYS = ("auto", "light", "boto3")  # to AWS: what `transport` can be
 
 
 class Fallback:
@@ -85,116 +82,6 @@ class Option:
         self.parse = parse
         self.meaning = meaning
         self.fallbacks = fallbacks
-
-
-def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | None:
-    """Return *value* as seconds; None and "none" mean without limit."""
-    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
-        return None
-    total = getattr(value, "total_seconds", None)  # datetime.timedelta
-    try:
-        if isinstance(value, (bool, bytes)):
-            raise TypeError  # noqa: TRY301  float() would take these
-        number = float(value if total is None else total())
-    except (TypeError, ValueError):
-        msg = f"expected seconds (a number from {low:g}, or None for no limit)"
-        raise ConfigurationError(msg) from None
-    if not low <= number <= high or number == math.inf:
-        upper = "" if high == math.inf else f" to {high:g}"
-        msg = f"expected seconds from {low:g}{upper}, or None for no limit"
-        raise ConfigurationError(msg)
-    return number
-
-
-def switch(value: Any) -> bool:
-    """Return *value* as a bool: true/false, 1/0, yes/no, on/off."""
-    if isinstance(value, bool):
-        return value
-    word = value.strip().lower() if isinstance(value, str) else ""
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off", ""):
-        return False
-    msg = "expected true or false"
-    raise ConfigurationError(msg)
-
-
-def text(value: Any) -> str | None:
-    """Return *value* as text that is not blank; None means not set."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        msg = "expected text that is not blank"
-        raise ConfigurationError(msg)
-    return value
-
-
-def namespace(value: Any) -> str | None:
-    """Return *value* as a namespace that CloudWatch takes from us."""
-    name = text(value)
-    if name is not None and (
-        not re.fullmatch(r"[A-Za-z0-9._/#:-]{1,255}", name) or name.startswith("AWS/")
-    ):
-        msg = "expected up to 255 of A-Z a-z 0-9 . - _ / # : and not AWS/ in front"
-        raise ConfigurationError(msg)
-    return name
-
-
-def label(value: Any) -> str | None:
-    """Return *value* as the value of a dimension."""
-    name = text(value)
-    if name is not None and not (
-        len(name) <= 1024 and name.isascii() and name.isprintable()
-    ):
-        msg = "expected up to 1024 printable ASCII characters"
-        raise ConfigurationError(msg)
-    return name
-
-
-def way(value: Any) -> str:
-    """Return *value*, one of `WAYS`, in small letters."""
-    word = value.strip().lower() if isinstance(value, str) else ""
-    if word not in WAYS:
-        msg = f"expected {', '.join(map(repr, WAYS[:-1]))} or {WAYS[-1]!r}"
-        raise ConfigurationError(msg)
-    return word
-
-
-def parts(value: Any) -> frozenset[str]:
-    """Return *value*, "a,b" or an iterable, as a set of names in `PARTS`."""
-    names = value.split(",") if isinstance(value, str) else list(value)
-    chosen = frozenset(name.strip().lower() for name in names if name.strip())
-    unknown = sorted(chosen.difference(PARTS))
-    if unknown:
-        msg = f"unknown part {unknown[0]!r}; expected {' or '.join(PARTS)}"
-        raise ConfigurationError(msg)
-    return chosen
-
-
-def count(value: Any, *, high: int = 1_000_000) -> int:
-    """Return *value* as a whole number from 0 to *high*."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError  # noqa: TRY301  True is not a number of things
-        number = int(float(value))
-        if number != float(value):
-            raise ValueError  # noqa: TRY301  half a thing is none
-    except (OverflowError, TypeError, ValueError):
-        number = -1
-    if not 0 <= number <= high:
-        msg = f"expected a whole number from 0 to {high}"
-        raise ConfigurationError(msg)
-    return number
-
-
-def source(value: Any) -> str:
-    """Return *value*: "aws", "aws_extension" or "file:PATH"."""
-    if value in ("aws", "aws_extension"):
-        return str(value)
-    if isinstance(value, str) and value.startswith("file:") and value != "file:":
-        return value
-    msg = "expected 'aws', 'aws_extension' or 'file:PATH'"
-    raise ConfigurationError(msg)
 
 
 OPTIONS = {

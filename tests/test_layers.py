@@ -21,8 +21,10 @@ ROWS = {
     3: (
         "values",
         "values.getters",
+        "values.handle",
         "values.handles",
         "values.rotation",
+        "values.settings",
         "values.store",
         "flags.flags",
         "dropin.*",
@@ -44,6 +46,11 @@ ROWS = {
     1: (
         "values.keys",
         "values.cache",
+        "values.counters",
+        "values.dispatcher",
+        "values.fanout",
+        "values.flights",
+        "values.freshness",
         "values.loader",
         "values.transforms",
         "flags.document",
@@ -65,6 +72,7 @@ ROWS = {
         "lifecycle",
         "lifecycle.clock",
         "lifecycle.phases",
+        "parsers",
     ),
 }
 

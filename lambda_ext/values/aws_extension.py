@@ -19,7 +19,7 @@ from ..aws import errors
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
 from . import keys
 from .cache import Answer
-from .loader import each, instant, until
+from .fanout import each, instant, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,21 +12,21 @@ from __future__ import annotations
 
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
-from . import keys, store, transforms
-from .loader import Want
-from .store import DEAD, DEFAULT
+from . import keys, settings, store, transforms
+from .freshness import Want
+from .settings import DEFAULT
+from .store import DEAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import timedelta
     from typing import Any, Literal, TypeVar, overload
 
     from .cache import View
+    from .handle import Age
     from .transforms import Transform
 
     T = TypeVar("T")
-    Age = float | timedelta | None
 
 _secrets = store.secrets
 _parameters = store.parameters
@@ -225,7 +225,7 @@ def get_parameter(
         copy = view.copy
         return view.value if copy is None else copy()
     source = store.source_of(keys.PARAMETER)
-    key = keys.parameter(source.scope, name, decrypt=store.decrypt_of(decrypt))
+    key = keys.parameter(source.scope, name, decrypt=settings.decrypt_of(decrypt))
     seat = (name, transform, decrypt, field)
     return _missed(
         Want(source, key), transform, field, force_fetch, max_age, _parameters, seat
@@ -275,7 +275,7 @@ def get_parameters(
     """
     wanted = _names(names, "get_parameters")
     source = store.source_of(keys.PARAMETER)
-    decrypt = store.decrypt_of(decrypt)
+    decrypt = settings.decrypt_of(decrypt)
     wants = [
         Want(source, keys.parameter(source.scope, name, decrypt=decrypt))
         for name in wanted
@@ -303,7 +303,7 @@ def get_parameters_by_path(
     https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
     """
     source = store.source_of(keys.PATH)
-    decrypt = store.decrypt_of(decrypt)
+    decrypt = settings.decrypt_of(decrypt)
     key = keys.path(source.scope, path, recursive=recursive, decrypt=decrypt)
     seat = (keys.PATH, path, recursive, transform, decrypt)
     result: dict[str, Any] = _missed(
@@ -324,8 +324,8 @@ def _missed(
     """Return the value that was not in front, or not for this *max_age*."""
     label = want.key.label
     transforms.check(transform, field, label)
-    want.max_age = store.max_age_of(want.key.operation, max_age, label)
-    want.max_stale = store.max_stale_of(DEFAULT, label)
+    want.max_age = settings.max_age_of(want.key.operation, max_age, label)
+    want.max_stale = settings.max_stale_of(DEFAULT, label)
     if max_age is not DEFAULT:
         seat = None
     else:
@@ -348,8 +348,8 @@ def _many(
     transforms.check(transform, field, label)
     if wants:
         want = wants[0]
-        age = store.max_age_of(want.key.operation, max_age, label)
-        stale = store.max_stale_of(DEFAULT, label)
+        age = settings.max_age_of(want.key.operation, max_age, label)
+        stale = settings.max_stale_of(DEFAULT, label)
         for want in wants:
             want.max_age = age
             want.max_stale = stale

@@ -16,128 +16,46 @@ Guarantees
     from when the request was sent.  An error after a possible freeze means
     one more try.
     What does not pass (denied, deleted, KMS refused) kills the entry at once,
-    also in the background.  "Not found" is remembered for `NOT_FOUND_S`, no
+    also in the background.  "Not found" is remembered for `freshness.NOT_FOUND_S`, no
     other error is; back-off is kept only while a stale value can be served.
     No lock is held while a source, a transform or a callback runs.
 
 Threads
     Everything here is guarded by the cache's lock.  A load runs on the thread
     of the first caller; what needs more than one call is spread over up to
-    `WORKERS` threads, which end with it.  One daemon thread refreshes; it is
+    `fanout.WORKERS` threads, which end with it.  One daemon thread refreshes; it is
     begun by the first hit that is due and then parks.
 
 Time
-    A caller waits no longer than the invocation lasts, less `RESERVE_S`.
+    A caller waits no longer than the invocation lasts, less `fanout.RESERVE_S`.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import math
-import os
 import threading
-from collections import deque
 
-from ..exceptions import (
-    LambdaExtError,
-    NotFoundError,
-    SourceError,
-    SourceTimeoutError,
-)
+from ..exceptions import LambdaExtError, NotFoundError
 from ..lifecycle import clock
-from .cache import NEVER, Answer, Entry
+from . import fanout, freshness
+from .cache import Answer, Entry
+from .dispatcher import Dispatcher
+from .flights import Flight, again, named, too_late, unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import TypeVar
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..typing import Source
     from .cache import Cache, Slot
+    from .flights import Outcome
+    from .freshness import Want
     from .keys import Key
-
-    E = TypeVar("E", bound=LambdaExtError)
-    Outcome = Entry | LambdaExtError
-
-WORKERS = 4  # calls at a time, of one caller
-DUE_FROM = 0.75  # of max_age: a refresh takes along whatever is this old ...
-DUE_SPREAD = 0.10  # ... and is begun by a hit up to this much later
-NOT_FOUND_S = 5.0  # a secret that is being created may be asked for soon
-BACKOFF_S = 1.0  # doubled at each failure, of which half to all is waited
-LONGEST_BACKOFF_S = 60.0
-RESERVE_S = 0.1  # of the invocation, for doing something about a failure
 
 FRESH, LOADED, STALE = "fresh", "loaded", "stale"
 
 _log = logging.getLogger("lambda_ext")
-
-
-class Want:
-    """What a caller wants: a key, from where, and how old it may be."""
-
-    __slots__ = ("key", "max_age", "max_stale", "source")
-
-    def __init__(
-        self,
-        source: Source,
-        key: Key,
-        max_age: float | None = 300.0,
-        max_stale: float | None = 3600.0,
-    ) -> None:
-        self.source = source
-        self.key = key
-        self.max_age = max_age  # None: for ever; 0: not at all
-        self.max_stale = max_stale  # None: without limit; 0: not at all
-
-    def tolerates(self, age: float) -> bool:
-        """Say whether an entry of that *age* may serve when AWS cannot."""
-        if not self.max_age or self.max_stale == 0:
-            return False
-        return self.max_stale is None or age < self.max_age + self.max_stale
-
-
-class Flight:
-    """One load of one key, under way."""
-
-    __slots__ = (
-        "abandoned",
-        "background",
-        "done",
-        "generation",
-        "key",
-        "leader",
-        "order",
-        "outcome",
-        "source",
-        "told",
-        "void",
-    )
-
-    def __init__(
-        self, source: Source, key: Key, order: int, *, background: bool
-    ) -> None:
-        self.source = source
-        self.key = key
-        self.order = order
-        self.background = background
-        self.generation = clock.generation
-        self.leader = threading.get_ident()
-        self.outcome: Outcome | None = None
-        self.done = threading.Event()
-        self.void = False  # invalidated meanwhile: what it brings is not kept
-        self.abandoned = False  # its leader was interrupted: ask again
-        self.told = False  # that a stale value is served instead
-
-    def takes(self, generation: int) -> bool:
-        """
-        Say whether a caller may board.
-
-        Not after a possible freeze, and not its own leader: a signal handler
-        that interrupts a load, or a source that asks for what it is loading,
-        would wait for itself.
-        """
-        return self.generation == generation and self.leader != threading.get_ident()
 
 
 class Loader:
@@ -156,9 +74,8 @@ class Loader:
         self._active: set[Flight] = set()  # and those that nobody may any more
         self._orders = itertools.count(1)
         self._wake: threading.Event | None = None  # of the worker, once begun
+        self.calls = Dispatcher(self)
         self.misses = 0  # reads that waited for a load
-        self.loads = 0  # calls of a source for which somebody waited
-        self.refreshes = 0  # calls of a source for which nobody did
         self.stale_served = 0  # reads that got a value older than they wished
         self.errors: dict[str, int] = {}  # by class, of calls and of their parts
 
@@ -198,7 +115,7 @@ class Loader:
                 boarded.append((at, flight))
             self.misses += len(boarded)
         if led:
-            self._fly([*led.values()], timeout_s)
+            self.calls.fly([*led.values()], timeout_s)
         for at, flight in boarded:
             own = led.get(flight.key) is flight
             found[at] = self._landed(flight, wants[at], timeout_s, own=own, force=force)
@@ -210,17 +127,8 @@ class Loader:
 
         The lock is held.
         """
-        if want.max_age == 0:
-            return NEVER
-        if want.max_age is None:
-            return math.inf
-        expires_at = entry.born_at + want.max_age
-        due_at = self._due_at(slot, entry, want.max_age)
-        if now < due_at:
-            return due_at
-        if slot.wanted or slot.key in self._flights:
-            return expires_at  # the end of the refresh hides the view
-        return min(expires_at, max(slot.retry_at, now))
+        refreshing = slot.wanted or slot.key in self._flights
+        return freshness.good_until(slot, entry, want, now, refreshing=refreshing)
 
     def invalidate(self, concerned: Callable[[Key], bool]) -> int:
         """Drop what is *concerned*; no load under way brings it back."""
@@ -261,30 +169,26 @@ class Loader:
     ) -> tuple[Outcome, str] | None:
         entry = slot.entry
         if entry is None:
-            if slot.missing is not None and want.max_age != 0:
+            if slot.missing is not None:
                 error, asked_at = slot.missing
-                if now - asked_at < min(NOT_FOUND_S, want.max_age or math.inf):
+                if want.remembers(now - asked_at):
                     return again(error), FRESH
             return None
         age = now - entry.born_at
-        if want.max_age is None:
-            return entry, FRESH
-        if age < want.max_age:
-            self._heed(slot, entry, want.max_age, now)
+        if want.accepts(age):
+            if want.max_age is not None:
+                self._heed(slot, entry, want.max_age, now)
             return entry, FRESH
         if now < slot.retry_at and want.tolerates(age):
             self.stale_served += 1
             return entry, STALE
         return None
 
-    def _due_at(self, slot: Slot, entry: Entry, max_age: float) -> float:
-        return entry.born_at + max_age * (DUE_FROM + DUE_SPREAD * entry.jitter)
-
     def _heed(self, slot: Slot, entry: Entry, max_age: float, now: float) -> None:
         """Note that the entry is read, and have it refreshed if it is due."""
-        slot.refresh_from = min(slot.refresh_from, entry.born_at + max_age * DUE_FROM)
+        slot.refresh_from = min(slot.refresh_from, freshness.due_from(entry, max_age))
         if (
-            now >= self._due_at(slot, entry, max_age)
+            now >= freshness.due_at(entry, max_age)
             and now >= slot.retry_at
             and not slot.wanted
             and slot.key not in self._flights
@@ -300,90 +204,7 @@ class Loader:
         self._active.add(flight)
         return flight
 
-    def _fly(self, flights: list[Flight], timeout_s: float | None) -> None:
-        """Load the keys of *flights*, in as few calls as their sources plan."""
-        calls: deque[tuple[Source, list[Flight]]] = deque()
-        try:
-            for part in _by_scope(flights):
-                calls.extend(self._planned(part))
-            for _ in range(min(len(calls), WORKERS) - 1):
-                if not _start("lambda_ext-load", lambda: self._work(calls, timeout_s)):
-                    break
-            self._work(calls, timeout_s)
-        except BaseException:
-            self._abandon([flight for _, part in calls for flight in part])
-            calls.clear()
-            raise
-
-    def _planned(self, flights: list[Flight]) -> list[tuple[Source, list[Flight]]]:
-        source = flights[0].source
-        by_key = {flight.key: flight for flight in flights}
-        try:
-            calls = [
-                (source, [by_key.pop(key) for key in part])
-                for part in source.plan([*by_key])
-            ]
-        except Exception as exc:
-            self._settle(flights, dict.fromkeys(by_key, _broken(source, exc)), 0.0)
-            return []
-        if by_key:
-            self._settle([*by_key.values()], {}, 0.0)
-        return calls
-
-    def _work(
-        self, calls: deque[tuple[Source, list[Flight]]], timeout_s: float | None
-    ) -> None:
-        while True:
-            try:
-                source, flights = calls.popleft()
-            except IndexError:
-                return
-            try:
-                self._call(source, flights, timeout_s)
-            except BaseException:
-                self._abandon(flights)
-                raise
-
-    def _call(
-        self, source: Source, flights: list[Flight], timeout_s: float | None
-    ) -> None:
-        """Ask *source* once, or once more if a freeze spoilt it, and settle."""
-        keys = [flight.key for flight in flights]
-        background = flights[0].background
-        generation = clock.generation
-        sent_at = clock.now()
-        outcomes = self._ask(source, keys, timeout_s, background=background)
-        failed = [key for key in keys if not isinstance(outcomes.get(key), Answer)]
-        if failed and (clock.sync() or clock.generation != generation):
-            if failed == keys:
-                sent_at = clock.now()
-            outcomes.update(self._ask(source, failed, timeout_s, background=background))
-        self._settle(flights, outcomes, sent_at)
-
-    def _ask(
-        self,
-        source: Source,
-        keys: list[Key],
-        timeout_s: float | None,
-        *,
-        background: bool,
-    ) -> dict[Key, Answer | LambdaExtError]:
-        left_s = timeout_s if background else _left(timeout_s)
-        if left_s is not None and left_s <= 0:
-            return {key: _too_late(key, source.name) for key in keys}
-        with self.cache.lock:
-            if background:
-                self.refreshes += 1
-            else:
-                self.loads += 1
-        try:
-            return dict(source.fetch(keys, left_s))
-        except LambdaExtError as exc:
-            return dict.fromkeys(keys, exc)
-        except Exception as exc:
-            return dict.fromkeys(keys, _broken(source, exc))
-
-    def _settle(
+    def settle(
         self,
         flights: list[Flight],
         outcomes: Mapping[Key, Answer | LambdaExtError],
@@ -391,20 +212,20 @@ class Loader:
     ) -> None:
         """Keep what was answered, and tell those who wait."""
         now = clock.now()
-        jitter = _random()
+        jitter = fanout.random()
         taken: list[tuple[Slot, bool]] = []
         asked = {flight.key for flight in flights}
         errors: dict[int, LambdaExtError] = {}
         with self.cache.lock:
             for flight in flights:
-                result = outcomes.get(flight.key) or _unanswered(flight)
+                result = outcomes.get(flight.key) or unanswered(flight)
                 if isinstance(result, Answer):
                     entry = Entry(result, sent_at, flight.order, jitter)
                     flight.outcome = entry
                     if not flight.void:
                         taken += self.cache.put(flight.key, flight.source, entry)
                 else:
-                    flight.outcome = _named(result, flight.key.label)
+                    flight.outcome = named(result, flight.key.label)
                     if id(result) not in errors:
                         errors[id(result)] = result
                         name = type(result).__name__
@@ -433,8 +254,7 @@ class Loader:
             if slot is None or entry is None:
                 return  # nothing to serve: the next caller tries at once
             slot.failures += 1
-            pause_s = min(BACKOFF_S * 2.0 ** (slot.failures - 1), LONGEST_BACKOFF_S)
-            slot.retry_at = now + pause_s * (0.5 + 0.5 * _random())
+            slot.retry_at = now + freshness.pause(slot.failures, fanout.random())
             slot.wanted = False
             slot.hide()
             if flight.background:
@@ -460,7 +280,7 @@ class Loader:
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
-    def _abandon(self, flights: list[Flight]) -> None:
+    def abandon(self, flights: list[Flight]) -> None:
         """Let those who wait ask for themselves: the leader was interrupted."""
         with self.cache.lock:
             for flight in flights:
@@ -480,13 +300,13 @@ class Loader:
         force: bool,
     ) -> tuple[Outcome, str]:
         """Wait for *flight* and return what it brings to *want*."""
-        left_s = _left(timeout_s)
+        left_s = fanout.left(timeout_s)
         flight.done.wait(None if left_s is None else max(left_s, 0.0))
         if flight.abandoned:
             return self.get([want], force=force, timeout_s=timeout_s)[0]
         outcome = flight.outcome
         if outcome is None:
-            outcome = _too_late(want.key, want.source.name)
+            outcome = too_late(want.key, want.source.name)
         if isinstance(outcome, Entry):
             return outcome, LOADED
         if not force and self.is_transient(outcome):
@@ -520,7 +340,7 @@ class Loader:
         wake = self._wake
         if wake is None:
             wake = threading.Event()
-            if not _start("lambda_ext-refresh", lambda: self._refresh(wake)):
+            if not fanout.start("lambda_ext-refresh", lambda: self._refresh(wake)):
                 return  # no threads any more: the interpreter is ending
             self._wake = wake
         wake.set()
@@ -552,111 +372,4 @@ class Loader:
                 flight = self._flights.get(slot.key)
                 if flight is None or flight.generation != generation:
                     due.append(self._begin(slot.source, slot.key, background=True))
-        self._fly(due, None)
-
-
-def again(error: E) -> E:
-    """Return an exception of the caller's own, chained to *error*."""
-    copy = type(error).__new__(type(error), *error.args)
-    copy.args = error.args
-    copy.__dict__.update(error.__dict__)
-    copy.__cause__ = error
-    return copy
-
-
-def each(
-    keys: Iterable[Key], ask: Callable[[Key], Answer | LambdaExtError]
-) -> dict[Key, Answer | LambdaExtError]:
-    """Ask for *keys* one by one, up to `WORKERS` at a time; for sources."""
-    queue = deque(keys)
-    found: dict[Key, Answer | LambdaExtError] = {}
-
-    def work() -> None:
-        while True:
-            try:
-                key = queue.popleft()
-            except IndexError:
-                return
-            try:
-                found[key] = ask(key)
-            except LambdaExtError as exc:
-                found[key] = exc
-
-    threads = [
-        threading.Thread(target=work, name="lambda_ext-load", daemon=True)
-        for _ in range(min(len(queue), WORKERS) - 1)
-    ]
-    for thread in threads:
-        thread.start()
-    work()
-    for thread in threads:
-        thread.join()
-    return found
-
-
-def instant(left_s: float | None) -> float | None:
-    """Return when *left_s* seconds will be over; None for never."""
-    return None if left_s is None else clock.monotonic() + left_s
-
-
-def until(ends_at: float | None) -> float | None:
-    """Return the seconds from now to *ends_at*; None without limit."""
-    return None if ends_at is None else ends_at - clock.monotonic()
-
-
-def _named(error: LambdaExtError, label: str) -> LambdaExtError:
-    """Return *error*, or what it means for this one key of a batch."""
-    if not isinstance(error, SourceError) or error.key == label:
-        return error
-    named = again(error)
-    named.key = label
-    return named
-
-
-def _by_scope(flights: Iterable[Flight]) -> Iterable[list[Flight]]:
-    groups: dict[object, list[Flight]] = {}
-    for flight in flights:
-        groups.setdefault(flight.key.scope, []).append(flight)
-    return groups.values()
-
-
-def _left(timeout_s: float | None) -> float | None:
-    """Return the seconds that a caller may wait; None without limit."""
-    remaining_s = clock.remaining()
-    if remaining_s is None:
-        return timeout_s
-    remaining_s -= RESERVE_S
-    return remaining_s if timeout_s is None else min(timeout_s, remaining_s)
-
-
-def _random() -> float:
-    # Not `random`: it costs 3 ms to import, and all that are restored from one
-    # snapshot would draw the same numbers.
-    return int.from_bytes(os.urandom(4), "big") / 2**32
-
-
-def _start(name: str, body: Callable[[], object]) -> bool:
-    """Run *body* on a daemon thread; False if there can be none."""
-    try:
-        threading.Thread(target=body, name=name, daemon=True).start()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _too_late(key: Key, source: str) -> SourceTimeoutError:
-    msg = f"{key.label!r} did not come in the time that was left"
-    return SourceTimeoutError(msg, key=key.label, source=source, transient=True)
-
-
-def _unanswered(flight: Flight) -> SourceError:
-    msg = f"{flight.source.name} gave no answer for {flight.key.label!r}"
-    return SourceError(msg, key=flight.key.label, source=flight.source.name)
-
-
-def _broken(source: Source, exc: Exception) -> SourceError:
-    """Return the error for a source that raised what sources must not."""
-    msg = f"the source {source.name} raised {type(exc).__name__}"
-    error = SourceError(msg, source=source.name)
-    error.__cause__ = exc
-    return error
+        self.calls.fly(due, None)

@@ -16,7 +16,7 @@ from ..aws.transport import transport
 from ..exceptions import LambdaExtError, SourceError
 from . import keys
 from .cache import Answer
-from .loader import each, instant, until
+from .fanout import each, instant, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -27,9 +27,10 @@ import weakref
 from .. import config
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, phases
-from . import keys
+from . import keys, settings
 from .cache import Cache, Entry, Slot, View
-from .loader import FRESH, STALE, Loader, Want
+from .counters import Snapshot
+from .loader import FRESH, STALE, Loader
 from .transforms import Decoded, decode
 
 TYPE_CHECKING = False
@@ -38,39 +39,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..typing import Source
-    from .handles import Handle
+    from .freshness import Want
     from .keys import Key
     from .transforms import Transform
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for what is declared
 MAX_DECODED = 32  # per entry: each inline lambda given as `transform` is one
 
-TTL = {  # what AWS's own extension calls max_age
-    keys.SECRET: (config.Fallback("SECRETS_MANAGER_TTL", high=300.0),),
-    keys.PARAMETER: (config.Fallback("SSM_PARAMETER_STORE_TTL", high=300.0),),
-}
-TTL[keys.PATH] = TTL[keys.PARAMETER]
-TIMEOUT = {
-    keys.SECRET: (config.Fallback("SECRETS_MANAGER_TIMEOUT_MILLIS", scale=0.001),),
-    keys.PARAMETER: (
-        config.Fallback("SSM_PARAMETER_STORE_TIMEOUT_MILLIS", scale=0.001),
-    ),
-}
-TIMEOUT[keys.PATH] = TIMEOUT[keys.PARAMETER]
-
 _log = logging.getLogger("lambda_ext")
 
 
-class _Default:
-    """The absence of an argument that may be None."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<the option>"
-
-
-DEFAULT: Any = _Default()  # max_age and the like: what configure() says
 DEAD = View()  # what a handle holds before its first read
 
 secrets: dict[Any, View] = {}  # the fronts: arguments of a call -> what it gets
@@ -105,44 +83,7 @@ cache = Cache()
 loader = Loader(cache, _is_transient, _updated)
 
 
-# Options and sources ---------------------------------------------------------
-
-
-def max_age_of(operation: str, given: Any, label: str) -> float | None:
-    """Return the seconds for which a value is fresh; None for ever."""
-    if not cache.size or not config.get("cache"):
-        return 0.0
-    if given is DEFAULT:
-        age: float | None = config.get("max_age", *TTL[operation])
-        return age
-    return seconds("max_age", given, label)
-
-
-def max_stale_of(given: Any, label: str) -> float | None:
-    """Return the seconds past max_age for which a value may serve if need be."""
-    if given is DEFAULT:
-        stale: float | None = config.get("max_stale")
-        return stale
-    return seconds("max_stale", given, label)
-
-
-def seconds(option: str, given: Any, label: str) -> float | None:
-    """Return the argument *option* of *label* in seconds."""
-    try:
-        return config.seconds(given)
-    except ConfigurationError as exc:
-        msg = f"{option} of {label!r} cannot be used: {exc}"
-        raise ConfigurationError(msg) from exc
-
-
-def decrypt_of(given: bool | None) -> bool:
-    """Return whether a SecureString is to be decrypted; None means the option."""
-    return bool(config.get("decrypt")) if given is None else given
-
-
-def timeout_of(operation: str) -> float | None:
-    """Return the seconds that a load may take; None if only Lambda's count."""
-    return config.get("load_timeout", *TIMEOUT[operation]) or None
+# Sources ---------------------------------------------------------------------
 
 
 def source_of(operation: str) -> Source:
@@ -153,7 +94,7 @@ def source_of(operation: str) -> Source:
     source = _sources.get(kind)
     if source is None:
         attach()
-        source = _made(kind, config.get("source"))
+        source = settings.make_source(kind, config.get("source"))
         with _lock:
             source = _sources.setdefault(kind, source)
     return source
@@ -167,29 +108,10 @@ def use(source: Source | None) -> None:
     _snapshot()
 
 
-def _made(kind: str, chosen: str, **given: Any) -> Source:
-    # Avoids whatever the other sources need.
-    if chosen == "aws":
-        if kind == keys.SECRET:
-            from .secrets_manager import SecretsManager
-
-            return SecretsManager(**given)
-        from .parameter_store import ParameterStore
-
-        return ParameterStore(**given)
-    if chosen == "aws_extension":
-        from .aws_extension import AwsExtension
-
-        return AwsExtension()
-    from .local_file import LocalFile
-
-    return LocalFile(chosen.removeprefix("file:"))
-
-
 def source_through(operation: str, client: Any, session: Any) -> Source:
     """Return a source through a client or a session of boto3."""
     attach()
-    return _made(operation, "aws", client=client, session=session)
+    return settings.make_source(operation, "aws", client=client, session=session)
 
 
 # Reading ---------------------------------------------------------------------
@@ -210,7 +132,7 @@ def read(
     A *seat* of None means that they shall not.
     """
     ((entry, how),) = loader.get(
-        (want,), force=force, timeout_s=timeout_of(want.key.operation)
+        (want,), force=force, timeout_s=settings.timeout_of(want.key.operation)
     )
     if not isinstance(entry, Entry):
         raise entry
@@ -233,7 +155,9 @@ def read_many(
     if not wants:
         return []
     values = []
-    found = loader.get(wants, force=force, timeout_s=timeout_of(wants[0].key.operation))
+    found = loader.get(
+        wants, force=force, timeout_s=settings.timeout_of(wants[0].key.operation)
+    )
     for want, (entry, how) in zip(wants, found, strict=True):
         if not isinstance(entry, Entry):
             raise entry
@@ -297,7 +221,7 @@ def _decoded(
 # What is declared ------------------------------------------------------------
 
 
-def declare(handle: Handle[Any]) -> None:
+def declare(handle: Any) -> None:
     """Have *handle* loaded with all others, in INIT or at the first read."""
     attach()
     with _lock:
@@ -433,49 +357,9 @@ def _configured() -> None:
     cache.forget_views()
 
 
-class Snapshot:
-    """
-    The counters, as they were; each is defined by what counts.
-
-    hits          reads by `get_*` answered from memory; handles are not counted
-    misses        reads that waited for a load, by `get_*` and by handles
-    loads         calls of a source for which somebody waited
-    refreshes     calls of a source for which nobody waited
-    stale_served  reads that got a value older than they asked for
-    errors        failed calls, and failed parts of a batch, by class
-    entries       values that are held now
-    evictions     values that were let go for want of room
-    """
-
-    __slots__ = (
-        "entries",
-        "errors",
-        "evictions",
-        "hits",
-        "loads",
-        "misses",
-        "refreshes",
-        "stale_served",
-    )
-
-    def __init__(self) -> None:
-        self.hits = cache.hits
-        self.misses = loader.misses
-        self.loads = loader.loads
-        self.refreshes = loader.refreshes
-        self.stale_served = loader.stale_served
-        self.errors: dict[str, int] = dict(loader.errors)
-        self.entries = len(cache)
-        self.evictions = cache.evictions
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
-        return f"Snapshot({fields})"
-
-
 def snapshot() -> Snapshot:
     """Return the counters; calls nobody and waits for nobody."""
-    return Snapshot()
+    return Snapshot(cache, loader)
 
 
 def reset() -> None:

@@ -144,13 +144,15 @@ class _TooDeep(Exception):
     """JSON nested so deeply that copying it would exhaust the stack."""
 
 
-class TransformFailedError(Exception):
-    """
-    Stands for the exception of a transform, in the chain of a `DecodeError`.
+class WithheldError(Exception):
+    """Stands in a chain for an exception that may quote a value."""
 
-    It keeps that one's class name and traceback, and drops its message and
-    arguments: they may quote the value.
-    """
+
+def withheld(exc: BaseException) -> WithheldError:
+    """Return what may be said of *exc*: its class, and where it was raised."""
+    name = type(exc).__name__
+    stand_in = WithheldError(f"{name}, whose message may quote the value")
+    return stand_in.with_traceback(exc.__traceback__)
 
 
 def _parsed(raw: Any, key: str) -> Any:
@@ -165,7 +167,7 @@ def _parsed(raw: Any, key: str) -> Any:
     except (RecursionError, ValueError) as exc:
         reason = type(exc).__name__
     if document is _NOT_MADE:  # outside of `except`: else the chain would hold it
-        cause = TransformFailedError(reason)
+        cause = WithheldError(reason)
         raise DecodeError(f"{key!r} is not JSON: {reason}", key=key) from cause
     return document
 
@@ -215,8 +217,7 @@ def _applied(transform: Callable[[Any], Any], raw: Any, key: str) -> Any:
         raise  # of another value that the transform asked for: holds none
     except Exception as exc:
         kind = type(exc).__name__
-        cause = TransformFailedError(f"{kind}; its message may quote the value")
-        cause.__traceback__ = exc.__traceback__
+        cause = withheld(exc)
     finally:
         inside.discard(this)
     if value is _NOT_MADE:

@@ -10,7 +10,7 @@ from helpers import run_threads
 from lambda_ext.exceptions import AccessDeniedError, SourceTimeoutError, ThrottledError
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import handles, store
+from lambda_ext.values import getters, handles, store
 
 
 @pytest.fixture
@@ -44,9 +44,11 @@ def wait_for_misses(count):
 
 
 class TestOneKey:
+    """One key, many threads."""
+
     def test_dead_key_is_loaded_once(self, source):
         """A hundred threads that want one dead key make one call."""
-        results = storm(source, 100, lambda: handles.get_secret("db"))
+        results = storm(source, 100, lambda: getters.get_secret("db"))
 
         assert ["secret-1"] * 100 == results
         assert [("db",)] == source.calls
@@ -55,7 +57,7 @@ class TestOneKey:
         """A hundred threads get a hundred exceptions, chained to the original."""
         original = AccessDeniedError("no", key="db", code="AccessDeniedException")
         source.fail(original)
-        errors = storm(source, 100, lambda: handles.get_secret("db"))
+        errors = storm(source, 100, lambda: getters.get_secret("db"))
 
         assert 1 == len(source.calls)
         assert 100 == len({id(error) for error in errors})
@@ -74,7 +76,7 @@ class TestOneKey:
             time.advance(300)
             source.rotate("db", "secret-2")
             store.loader.misses = 0
-            readers = iter([lambda: db.value, lambda: handles.get_secret("db")] * 20)
+            readers = iter([lambda: db.value, lambda: getters.get_secret("db")] * 20)
             results = storm(source, 40, lambda: next(readers)())
 
         assert ["secret-2"] * 40 == results
@@ -84,24 +86,26 @@ class TestOneKey:
         """Failures are not remembered: the next caller asks again."""
         source.fail(ThrottledError("too many", transient=True))
         for _ in range(3):
-            storm_errors = run_threads(1, lambda _: handles.get_secret("db"))
+            storm_errors = run_threads(1, lambda _: getters.get_secret("db"))
             assert ThrottledError is type(storm_errors[0])
 
         assert 3 == len(source.calls)
 
 
 class TestWaiting:
+    """Waiting for somebody else's load."""
+
     def test_waiter_leaves_when_its_time_is_over(self, source):
         """A caller waits no longer than its invocation lasts."""
         source.hold()
-        leader = threading.Thread(target=lambda: handles.get_secret("db"), daemon=True)
+        leader = threading.Thread(target=lambda: getters.get_secret("db"), daemon=True)
         leader.start()
         source.wait_for_calls(1)
         generation = clock.generation
         clock._deadline_at = clock.monotonic() + 0.15  # an invocation under way
 
         with pytest.raises(SourceTimeoutError, match="'db'") as raised:
-            handles.get_secret("db")
+            getters.get_secret("db")
 
         assert generation == clock.generation
         assert raised.value.transient
@@ -117,12 +121,12 @@ class TestWaiting:
         def interrupted(wanted, deadline_s):
             if not inner:
                 inner.append(None)
-                inner[0] = handles.get_secret("db")
+                inner[0] = getters.get_secret("db")
             return fetch(wanted, deadline_s)
 
         source.fetch = interrupted
 
-        assert "secret-1" == handles.get_secret("db")
+        assert "secret-1" == getters.get_secret("db")
         assert ["secret-1"] == inner
 
     def test_interrupted_leader_hands_over(self, source):
@@ -141,14 +145,14 @@ class TestWaiting:
 
         def lead():
             try:
-                handles.get_secret("db")
+                getters.get_secret("db")
             except BaseException as exc:
                 results[0] = exc
 
         leader = threading.Thread(target=lead)
         leader.start()
         entered.wait()
-        results[1] = handles.get_secret("db")
+        results[1] = getters.get_secret("db")
         leader.join()
 
         assert KeyboardInterrupt is type(results[0])

@@ -11,8 +11,9 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import handles, store
-from lambda_ext.values.handles import Secret, get_secret, get_secrets
+from lambda_ext.values import store
+from lambda_ext.values.getters import get_secret, get_secrets
+from lambda_ext.values.handles import Secret
 
 THROTTLED = ThrottledError("too many", code="ThrottlingException", transient=True)
 DENIED = AccessDeniedError("no", code="AccessDeniedException")
@@ -41,6 +42,8 @@ def worker(monkeypatch):
 
 
 class TestFresh:
+    """What is younger than max_age."""
+
     def test_value_is_served_from_memory_until_max_age(self, source, time, worker):
         """Nobody asks AWS while a value is younger than max_age."""
         assert "one" == get_secret("db")
@@ -107,6 +110,8 @@ class TestFresh:
 
 
 class TestRefreshAhead:
+    """What is due before it expires."""
+
     def test_due_hit_wakes_the_worker_and_does_not_wait(self, source, time, worker):
         """A hit past 85 % of max_age is served, and has the value refreshed."""
         assert "one" == get_secret("db")
@@ -120,7 +125,7 @@ class TestRefreshAhead:
         store.loader.refresh_due()
         assert "two" == get_secret("db")
         assert 2 == len(source.calls)
-        assert 1 == handles.snapshot().refreshes
+        assert 1 == store.snapshot().refreshes
 
     def test_hit_before_three_quarters_wakes_nobody(self, source, time, worker):
         """Nothing is refreshed before 75 % of max_age."""
@@ -198,6 +203,8 @@ class TestRefreshAhead:
 
 
 class TestStale:
+    """What serves while AWS cannot."""
+
     @pytest.mark.logs
     def test_passing_failure_serves_the_old_value(self, source, time, worker, caplog):
         """While AWS throttles, the last good value serves, counted and logged."""
@@ -206,8 +213,8 @@ class TestStale:
         time.advance(300)
 
         assert "one" == get_secret("db")
-        assert 1 == handles.snapshot().stale_served
-        assert {"ThrottledError": 1} == handles.snapshot().errors
+        assert 1 == store.snapshot().stale_served
+        assert {"ThrottledError": 1} == store.snapshot().errors
         assert "lambda_ext.stale_served key=db source=fake" in caplog.text
 
     @pytest.mark.logs
@@ -227,7 +234,7 @@ class TestStale:
         time.advance(0.9)
         get_secret("db")
         assert 3 == len(source.calls)
-        assert 102 == handles.snapshot().stale_served
+        assert 102 == store.snapshot().stale_served
 
     @pytest.mark.logs
     def test_stale_value_is_dead_after_max_stale(self, source, time, worker):
@@ -317,6 +324,8 @@ class TestStale:
 
 
 class TestNotFound:
+    """What does not exist, for now."""
+
     def test_is_remembered_for_seconds(self, source, time, worker):
         """A name that does not exist costs one call in five seconds."""
         for _ in range(10):
@@ -346,6 +355,8 @@ class TestNotFound:
 
 
 class TestInvalidation:
+    """What is dropped, and does not come back."""
+
     def test_load_begun_before_an_invalidation_is_not_kept(self, source, worker):
         """What was asked before a write does not overwrite what came after."""
         db = Secret("db")

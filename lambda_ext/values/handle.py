@@ -1,0 +1,248 @@
+"""
+What `Secret` and `Parameter` share: one value, read where it is needed.
+
+A handle holds the `View` that its last read found; a hit compares one clock
+with it and returns the value.  Everything else is in `_read`.
+
+Threads
+    Any number may read one handle.  The attributes that change are each
+    replaced at once; a race costs a second look, never a wrong value.
+"""
+
+from __future__ import annotations
+
+import logging
+import types
+import weakref
+
+from ..lifecycle import clock
+from . import settings, store, transforms
+from .flights import again
+from .freshness import NOT_FOUND_S, Want
+from .loader import STALE
+from .settings import DEFAULT
+from .store import DEAD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Any, Generic, TypeVar
+
+    from ..exceptions import LambdaExtError
+    from ..typing import Source
+    from .cache import Answer, Entry, View
+    from .keys import Key
+    from .transforms import Decoded, Transform
+
+    Age = float | timedelta | None
+    T_co = TypeVar("T_co", covariant=True)
+else:
+    # Generic to a type checker, without importing typing (3 ms).
+    T_co = None
+
+    class _Base:
+        __slots__ = ()
+        __class_getitem__ = classmethod(types.GenericAlias)
+
+    Generic = {T_co: _Base}
+
+_log = logging.getLogger("lambda_ext")
+
+
+class Handle(Generic[T_co]):
+    """What `Secret` and `Parameter` share; not made directly."""
+
+    __slots__ = (
+        "__weakref__",
+        "_aws",
+        "_field",
+        "_kept",
+        "_key",
+        "_listeners",
+        "_max_age",
+        "_max_stale",
+        "_memo",
+        "_pin",
+        "_source",
+        "_transform",
+        "_view",
+        "_want",
+        "name",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        key: Key,
+        *,
+        transform: Transform,
+        field: str | None,
+        max_age: Age,
+        max_stale: Age,
+        source: Source | None,
+        aws: dict[str, Any],
+    ) -> None:
+        transforms.check(transform, field, key.label)
+        for option, given in (("max_age", max_age), ("max_stale", max_stale)):
+            if given is not DEFAULT:
+                settings.seconds(option, given, key.label)
+        self.name = name
+        self._key = key  # without a scope, until there is a source
+        self._transform = transform
+        self._field = field
+        self._max_age = max_age
+        self._max_stale = max_stale
+        self._source = source
+        self._aws = aws  # client= and session=
+        self._want: Want | None = None
+        self._view: View = DEAD
+        self._memo: tuple[Answer, Decoded] | None = None
+        self._kept: tuple[LambdaExtError, float] | None = None  # of INIT, and when
+        self._listeners: tuple[Callable[..., object], ...] = ()
+        self._pin = weakref.ref(self)
+        store.declare(self)
+
+    def __repr__(self) -> str:
+        entry = self._view.entry
+        version = f" version={entry.answer.version!r}" if entry is not None else ""
+        return f"<{type(self).__name__} {self._key.label!r}{version}>"
+
+    @property
+    def value(self) -> T_co:
+        """
+        The value, from memory if it is fresh.
+
+        Calls AWS, and waits, at the first read (then for all that is declared
+        at once), when the value is older than ``max_age``, and after a
+        restore.  Raises what `get_secret` raises.
+        """
+        view = self._view
+        if clock.monotonic() < view.until:
+            copy = view.copy
+            return view.value if copy is None else copy()  # type: ignore[no-any-return]
+        return self._read().give()  # type: ignore[no-any-return]
+
+    @property
+    def version_id(self) -> str:
+        """
+        The version of the current value: a secret's id, a parameter's number.
+
+        Read and refreshed as `value` is.
+        """
+        view = self._view
+        if not clock.monotonic() < view.until:
+            view = self._read()
+        assert view.entry is not None
+        return view.entry.answer.version
+
+    async def aget(self) -> T_co:
+        """
+        Return `value` without blocking the event loop.
+
+        A hit is as cheap as `value`; a load runs on a thread of the loop's
+        executor, and only this coroutine waits for it.
+        """
+        view = self._view
+        if clock.monotonic() < view.until:
+            copy = view.copy
+            return view.value if copy is None else copy()  # type: ignore[no-any-return]
+        # Loaded by whoever runs a loop; nobody else pays its 35 ms.
+        import asyncio
+
+        view = await asyncio.to_thread(self._read)
+        return view.give()  # type: ignore[no-any-return]
+
+    def resolve(self) -> T_co:
+        """Return `value`: what `inject` asks of everything that it injects."""
+        return self.value
+
+    def invalidate(self) -> None:
+        """Forget the value, by name and by ARN; the next read asks AWS."""
+        key = (self._want or self._bind()).key
+        store.invalidate(key.name, key.operation, key.scope)
+
+    # For the store -----------------------------------------------------------
+
+    def _read(self, *, force: bool = False) -> View:
+        """Return a view of a value that is not older than was asked for."""
+        want = self._want or self._bind()
+        if not force:
+            others = () if store.before_snapshot() else store.take_pending()
+            if others:
+                store.load_together({self: None, **dict.fromkeys(others)}, None)
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                error, at = kept
+                fresh = clock.now() - at < NOT_FOUND_S
+                if fresh and (others or not getattr(error, "transient", False)):
+                    raise again(error)
+        ((entry, how),) = store.loader.get(
+            (want,), force=force, timeout_s=settings.timeout_of(want.key.operation)
+        )
+        if isinstance(entry, Exception):
+            raise entry
+        decoded = self._decoded(entry)
+        if how == STALE:
+            return store.outside(entry, decoded)
+        view = store.show(want, entry, decoded, pin=self._pin)
+        self._view = view
+        return view
+
+    def _decoded(self, entry: Entry) -> Decoded:
+        """Return what is made of *entry*; once per version."""
+        answer = entry.answer
+        memo = self._memo
+        if memo is None or not (memo[0] is answer or memo[0].same(answer)):
+            made = transforms.decode(
+                answer.value, self._transform, self._field, self._key.label
+            )
+            with store.cache.lock:
+                memo = self._memo
+                if memo is None or not memo[0].same(answer):
+                    memo = self._memo = (answer, made)
+        return memo[1]
+
+    def _bind(self) -> Want:
+        """Return what is wanted, now that source and options can be known."""
+        source = self._source
+        if source is None:
+            operation = self._key.operation
+            if self._aws:
+                source = self._source = store.source_through(operation, **self._aws)
+            else:
+                source = store.source_of(operation)
+        key = self._key.within(source.scope)
+        want = Want(
+            source,
+            key,
+            settings.max_age_of(key.operation, self._max_age, key.label),
+            settings.max_stale_of(self._max_stale, key.label),
+        )
+        self._want = want
+        return want
+
+    def _keep(self, error: LambdaExtError, at: float) -> None:
+        """Keep what went wrong in INIT for whoever reads first."""
+        self._kept = (error, at)
+
+    def _forget(self) -> None:
+        """Ask anew what the options say."""
+        self._want = None
+        self._view = DEAD
+
+    def _drop(self) -> None:
+        """Let go of every value."""
+        self._forget()
+        self._memo = None
+        self._kept = None
+
+    def _changed(self) -> None:
+        """Tell the listeners that there is a new version."""
+        for listener in self._listeners:
+            try:
+                listener(self)
+            except Exception:
+                _log.warning(
+                    "lambda_ext.on_change_failed key=%s", self._key.label, exc_info=True
+                )
