@@ -12,14 +12,14 @@ Forks
     the user: they belong to the process that registered them.
 
 Threads
-    ``_lock`` guards registration; a call works on an immutable tuple.
+    No lock: registering is one ``append``, so that a signal handler may do it
+    at any instruction (the first metric registers); a call works on a copy.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 import traceback
 
 from . import clock
@@ -48,8 +48,7 @@ NETWORK = 90  # priority: what waits for somebody else, hence comes last
 PREVIOUS = 95  # priority: the SIGTERM handler that was there before ours
 
 _log = logging.getLogger("lambda_ext")
-_lock = threading.Lock()
-_listeners: dict[str, tuple[tuple[int, Listener], ...]] = {}
+_listeners: dict[str, list[tuple[int, Listener]]] = {phase: [] for phase in PHASES}
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
 ended = dict.fromkeys(PHASES, 0)  # how often it ended
 failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
@@ -63,30 +62,31 @@ def listen(phase: str, listener: Listener, *, priority: int = USER) -> None:
     if not _follows_forks:
         _follows_forks = True
         os.register_at_fork(after_in_child=_forked)
-    with _lock:
-        entries = [*_listeners.get(phase, ()), (priority, listener)]
-        entries.sort(key=lambda entry: entry[0])  # stable: order of registration
-        _listeners[phase] = tuple(entries)
+    _listeners[phase].append((priority, listener))
 
 
 def silence(phase: str, listener: Listener) -> None:
     """Stop calling *listener* in *phase*; nothing happens if it was not."""
-    with _lock:
-        _listeners[phase] = tuple(
-            entry for entry in _listeners.get(phase, ()) if entry[1] != listener
-        )
+    entries = _listeners[phase]
+    for entry in entries.copy():
+        if entry[1] == listener:
+            entries.remove(entry)
 
 
 def listeners(phase: str) -> tuple[tuple[int, Listener], ...]:
     """Return the (priority, listener) pairs of *phase*, in calling order."""
-    return _listeners.get(phase, ())
+    return tuple(sorted(_listeners[phase], key=_priority))
+
+
+def _priority(entry: tuple[int, Listener]) -> int:
+    return entry[0]
 
 
 def call(phase: str, *args: Any) -> None:
     """Call everybody who listens to *phase*; never raises an Exception."""
     calls[phase] += 1
     try:
-        for _, listener in _listeners.get(phase, ()):
+        for _, listener in listeners(phase):
             _call(phase, listener, *args)
     finally:
         ended[phase] += 1
@@ -121,10 +121,10 @@ def name_of(listener: Listener) -> str:
 
 def reset() -> None:
     """Forget every listener and counter, as if this were just imported."""
-    with _lock:
-        _listeners.clear()
-        _of_user.clear()
-        _zero()
+    for entries in _listeners.values():
+        entries.clear()
+    _of_user.clear()
+    _zero()
 
 
 def _zero() -> None:
@@ -133,9 +133,7 @@ def _zero() -> None:
 
 
 def _forked() -> None:
-    """Make this forked child usable: a lock may have been held elsewhere."""
-    global _lock
-    _lock = threading.Lock()
+    """Make this forked child usable, and tell those who listen."""
     clock.forked()
     _zero()
     for listener in _of_user:
