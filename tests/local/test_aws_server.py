@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.message
 import http.client
 import os
 import socket
@@ -10,7 +11,9 @@ import boto3
 import botocore.exceptions
 import pytest
 
+from lambda_ext.local import aws_server
 from lambda_ext.local.aws_server import AwsServer, Parameter, Seed, SeedError
+from lambda_ext.local.server import Answer, Request
 
 SECRET = "hunter2-do-not-print"
 
@@ -108,15 +111,13 @@ class TestRecord:
             call.errors for call in server.calls
         ]
 
-    def test_errors_of_single_names_are_recorded(self, server):
-        """A batch that fails for one name has that name's error code."""
+    def test_every_name_of_a_batch_is_recorded(self, server):
+        """A batch is one call with all its names."""
         client(server, "secretsmanager").batch_get_secret_value(
             SecretIdList=["db", "none"]
         )
 
-        assert [(("db", "none"), ("ResourceNotFoundException",))] == [
-            (call.names, call.errors) for call in server.calls
-        ]
+        assert [("db", "none")] == [call.names for call in server.calls]
 
     def test_other_services_are_named_by_path_or_action(self, server):
         """A service without X-Amz-Target is recorded by method and path."""
@@ -201,3 +202,85 @@ class TestServer:
         assert [] == listed
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((address[0], int(address[1])), 5)
+
+
+def request(body=b"{}", **headers):
+    """Return a request with these headers."""
+    message = email.message.Message()
+    for name, value in headers.items():
+        message[name.replace("_", "-")] = value
+    return Request("POST", "/path?query", message, body)
+
+
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=id/20260101/us-east-1/{}/aws4_request, Signature=x"
+)
+
+
+class TestReading:
+    """What is read off a request and an answer."""
+
+    def test_action_of_a_form_is_the_operation(self):
+        """A service of the query protocol is recorded by its Action."""
+        form = request(
+            b"Action=GetCallerIdentity&Version=2011-06-15",
+            Content_Type="application/x-www-form-urlencoded; charset=utf-8",
+            Authorization=SIGNED.format("sts"),
+        )
+
+        assert ("sts", "GetCallerIdentity") == (
+            aws_server._service(form),
+            aws_server._operation(form),
+        )
+
+    def test_form_without_action_is_named_by_its_path(self):
+        """What says nothing about itself is named by method and path."""
+        form = request(b"a=b", Content_Type="application/x-www-form-urlencoded")
+
+        assert ("unknown", "POST /path") == (
+            aws_server._service(form),
+            aws_server._operation(form),
+        )
+
+    def test_unsigned_service_is_read_off_the_target(self):
+        """Without a signature the target tells the service."""
+        unsigned = request(X_Amz_Target="AWSCognitoIdentityService.GetId")
+
+        assert "AWSCognitoIdentityService" == aws_server._service(unsigned)
+
+    @pytest.mark.parametrize(
+        ("service", "body", "names"),
+        [
+            ("ssm", b'{"Name": "/p", "Value": "v"}', ("/p",)),
+            ("ssm", b'{"Names": ["/p", 3, "/q"]}', ("/p", "/q")),
+            ("ssm", b'{"Path": "/"}', ("/",)),
+            ("secretsmanager", b'{"SecretId": "a", "SecretString": "v"}', ("a",)),
+            ("secretsmanager", b"[]", ()),
+            ("secretsmanager", b"no json", ()),
+            ("dynamodb", b'{"Name": "x"}', ()),
+        ],
+    )
+    def test_names_are_those_of_secrets_and_parameters(self, service, body, names):
+        """Names are taken from members that hold names, of the two services only."""
+        asked = request(body, Authorization=SIGNED.format(service))
+
+        assert names == aws_server._names(asked)
+
+    @pytest.mark.parametrize(
+        ("answer", "errors"),
+        [
+            (Answer.json(200, {"Errors": [{"ErrorCode": "A"}, "?"]}), ("A",)),
+            (Answer.json(200, {"Errors": "text"}), ()),
+            (Answer.json(200, ["text"]), ()),
+            (Answer(200, b"no json"), ()),
+            (Answer.json(400, {"__type": "com.amazonaws#NotFound"}), ("NotFound",)),
+            (
+                Answer(403, b"<xml/>", {"X-Amzn-Errortype": "Denied:http://x"}),
+                ("Denied",),
+            ),
+            (Answer(500, b"<xml/>"), ("Unknown",)),
+        ],
+    )
+    def test_errors_are_codes_of_the_call_or_of_names(self, answer, errors):
+        """A failed call has its code, a batch the codes of its names."""
+        assert errors == aws_server._errors(answer)
