@@ -117,10 +117,10 @@ class Connections:
         connection = self._kept()
         if connection is not None:
             try:
-                return self._exchange(connection, request(), ends_at)
+                return self._exchange(connection, request, ends_at)
             except Stale:
                 self.close()  # its neighbours died with it
-        return self._exchange(self._opened(ends_at), request(), ends_at)
+        return self._exchange(self._opened(ends_at), request, ends_at)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed by its user."""
@@ -132,11 +132,11 @@ class Connections:
         self.close()
 
     def _exchange(
-        self, connection: Connection, request: bytes, ends_at: float
+        self, connection: Connection, request: Callable[[], bytes], ends_at: float
     ) -> http1.Response:
         idle = self._idle  # replaced by close(): then this one goes as well
         try:
-            response = connection.exchange(request, ends_at)
+            response = connection.exchange(request(), ends_at)
         except BaseException:
             connection.close()
             raise

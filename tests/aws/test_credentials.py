@@ -1,0 +1,362 @@
+"""Whose signature: the environment's keys, or the container's."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from helpers import run_threads
+from wire import Wire, authority, failing, instead, refusing, response, silent
+
+from lambda_ext import exceptions
+from lambda_ext.aws import credentials, light, transport
+from lambda_ext.lifecycle import clock, phases
+from lambda_ext.testing import FakeClock
+
+BORN = 1_700_000_000  # when the clock of these tests begins: 2023-11-14T22:13:20Z
+LATER = "2023-11-15T04:13:20Z"  # six hours after
+SOON = "2023-11-14T22:15:20Z"  # two minutes after
+PAST = "2023-11-14T22:13:19Z"
+
+
+class Vault:
+    """An endpoint for credentials that numbers the keys it hands out."""
+
+    def __init__(self):
+        self.expiration = LATER
+        self.same = False
+        self.count = 0
+
+    def __call__(self, request):
+        self.count += 1
+        number = 1 if self.same else self.count
+        return {
+            "AccessKeyId": f"AKID{number}",
+            "SecretAccessKey": "hunter2",
+            "Token": f"token{number}",
+            "Expiration": self.expiration,
+        }
+
+
+@pytest.fixture(name="time")
+def _time():
+    fake = FakeClock(BORN)
+    clock.install(fake)
+    yield fake
+    clock.install(None)
+
+
+@pytest.fixture(name="vault")
+def _vault(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "Bearer abc")
+    vault = Vault()
+    with Wire(vault) as wire:
+        vault.wire = wire
+        url = wire.url + "/2021-04-23/credentials?a=b"
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        yield vault
+
+
+@pytest.fixture(name="way")
+def _way(time, server, vault):
+    way = light.Light("secretsmanager")
+    yield way
+    way.close()
+
+
+def ask(way):
+    """Read a secret, so that a signature is made."""
+    return way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=5.0)
+
+
+def signers(server):
+    """Return the access key and the token of each request to the service."""
+    return [
+        (
+            request.headers["authorization"]
+            .partition("Credential=")[2]
+            .partition("/")[0],
+            request.headers["x-amz-security-token"],
+        )
+        for request in server.requests
+    ]
+
+
+class TestContainer:
+    """The container's endpoint, as under SnapStart."""
+
+    def test_keys_are_fetched_once_and_kept(self, way, server, vault):
+        """Two calls cost one visit, with the token, path and query as given."""
+        ask(way)
+        ask(way)
+
+        assert [("AKID1", "token1")] * 2 == signers(server)
+        (request,) = vault.wire.requests
+        assert "Bearer abc" == request.headers["authorization"]
+        assert "/2021-04-23/credentials?a=b" == request.target
+
+    def test_token_file_is_read_each_time(
+        self, way, server, vault, monkeypatch, tmp_path
+    ):
+        """A token that rotates in its file comes before the variable."""
+        path = tmp_path / "token"
+        path.write_text("first\n")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(path))
+        ask(way)
+        path.write_text("second")
+        way.close()
+        ask(way)
+
+        assert ["first", "second"] == [
+            request.headers["authorization"] for request in vault.wire.requests
+        ]
+
+    def test_no_token_sends_none(self, way, vault, monkeypatch):
+        """An endpoint that wants no token gets no header."""
+        monkeypatch.delenv("AWS_CONTAINER_AUTHORIZATION_TOKEN")
+        ask(way)
+
+        assert "authorization" not in vault.wire.requests[0].headers
+
+    def test_token_file_that_is_missing_is_named(self, way, monkeypatch):
+        """The error says which file cannot be read."""
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/nowhere/token")
+
+        with pytest.raises(exceptions.ConfigurationError, match="/nowhere/token"):
+            ask(way)
+
+    def test_token_with_a_line_break_is_refused(self, way, vault, monkeypatch):
+        """A token cannot smuggle a header in, and is not quoted."""
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hunter2\r\nX: y")
+
+        with pytest.raises(exceptions.ConfigurationError) as caught:
+            ask(way)
+        assert "hunter2" not in str(caught.value)
+        assert [] == vault.wire.requests
+
+    def test_keys_are_renewed_before_they_expire(self, way, server, vault, time):
+        """Five minutes before the end the next call takes new keys."""
+        ask(way)
+        time.advance(6 * 3600 - credentials.EARLY_S - 1)
+        ask(way)
+        time.advance(2)
+        ask(way)
+
+        assert ["token1", "token1", "token2"] == [token for _, token in signers(server)]
+
+    def test_keys_that_expired_in_a_freeze_are_renewed(self, way, server, time):
+        """Run time that stood still does not keep keys alive."""
+        ask(way)
+        time.freeze(7 * 3600)
+        ask(way)
+
+        assert ["token1", "token2"] == [token for _, token in signers(server)]
+
+    def test_old_keys_serve_while_they_hold(self, way, server, vault, time):
+        """An endpoint that fails early is no failure of the call."""
+        vault.expiration = SOON
+        ask(way)
+        time.advance(31)
+        vault.wire.faults.append(failing(500))
+        ask(way)
+
+        assert ["token1", "token1"] == [token for _, token in signers(server)]
+        assert 2 == len(vault.wire.requests)
+
+    def test_endpoint_is_not_asked_all_the_time(self, way, vault, time):
+        """Keys that are near their end are asked for every half minute at most."""
+        vault.expiration = SOON
+        for _ in range(20):
+            ask(way)
+            time.advance(2)
+
+        assert 2 == len(vault.wire.requests)
+
+    def test_keys_that_do_not_expire_are_kept(self, way, vault, time):
+        """Without an expiry nobody asks again."""
+        vault.expiration = None
+        ask(way)
+        time.advance(86400)
+        ask(way)
+
+        assert 1 == len(vault.wire.requests)
+
+    def test_refused_keys_are_renewed_at_once(self, way, server):
+        """ExpiredToken costs one visit and one more try."""
+        server.faults.append(refusing("ExpiredTokenException"))
+        ask(way)
+
+        assert ["token1", "token2"] == [token for _, token in signers(server)]
+
+    def test_refused_keys_without_newer_ones_are_final(self, way, server, vault):
+        """The endpoint's same keys again are not sent again."""
+        vault.same = True
+        server.faults.append(refusing("UnrecognizedClientException"))
+
+        with pytest.raises(exceptions.AccessDeniedError):
+            ask(way)
+        assert 1 == len(server.requests)
+
+    def test_restored_snapshot_asks_for_its_own_keys(
+        self, time, server, vault, monkeypatch
+    ):
+        """No key that was there before the snapshot is used after it."""
+        monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")
+        way = transport.transport("secretsmanager")
+        ask(way)
+        phases.call(phases.RESTORE)
+        ask(way)
+
+        assert ["token1", "token2"] == [token for _, token in signers(server)]
+
+    def test_services_share_the_keys(self, time, server, vault):
+        """Secrets and parameters cost one visit together."""
+        ask(light.Light("secretsmanager"))
+        light.Light("ssm").call("GetParameter", {"Name": "/a"})
+
+        assert 1 == len(vault.wire.requests)
+
+    def test_many_threads_fetch_once(self, way, vault):
+        """Sixteen threads without keys wait for the same visit."""
+        run_threads(16, lambda index: ask(way))
+
+        assert 1 == len(vault.wire.requests)
+
+    def test_threads_use_old_keys_while_one_fetches(self, way, server, vault, time):
+        """A renewal holds up nobody whose keys still hold."""
+        vault.expiration = SOON
+        ask(way)
+        time.advance(31)
+        entered, leave = threading.Event(), threading.Event()
+
+        def slow(peer, data):
+            entered.set()
+            leave.wait(30)
+            peer.send(data())
+
+        vault.wire.faults.append(slow)
+        fetching = threading.Thread(target=ask, args=(way,))
+        fetching.start()
+        assert entered.wait(30)
+        ask(way)
+        leave.set()
+        fetching.join(30)
+
+        assert ["token1", "token1", "token2"] == [token for _, token in signers(server)]
+
+    def test_forked_child_is_not_blocked(self, way, vault):
+        """A lock that was held at the fork does not hold up the child."""
+        ask(way)
+        way._provider._lock.acquire()
+        way.forked()
+        way._provider.drop()
+
+        assert "value of db" == ask(way)["SecretString"]
+
+    def test_scope_survives_new_keys(self, way):
+        """Keys rotate, the role stays: so does the scope of what is cached."""
+        before = way.scope
+        ask(way)
+
+        assert before == way.scope == light.Light("secretsmanager").scope
+        assert "hunter2" not in repr(way.scope)
+
+    @pytest.mark.parametrize(
+        "blob",
+        [b"", b"HTTP/1.1 200 OK\r\n\r\nhunter2", response(200, b'{"hunter2'),
+         response(200, b"[]"), response(200, {"AccessKeyId": "a"}),
+         response(200, {"AccessKeyId": "a", "SecretAccessKey": "hunter2",
+                        "Expiration": "soon"}),
+         response(200, {"AccessKeyId": "a\r\nX: y", "SecretAccessKey": "hunter2"}),
+         response(200, {"AccessKeyId": 1, "SecretAccessKey": "hunter2"}),
+         response(404, b"hunter2"), response(500, b""), b"garbage hunter2"],
+    )  # fmt: skip
+    def test_answer_without_keys_is_told_and_not_quoted(self, way, vault, blob):
+        """Whatever the endpoint says instead, the error passes and tells no key."""
+        vault.wire.faults += [instead(blob)] * 3
+
+        with pytest.raises(exceptions.SourceError, match="credentials") as caught:
+            ask(way)
+        assert caught.value.transient
+        told = caught.value
+        while told is not None:
+            assert "hunter2" not in repr(told) + str(vars(told))
+            told = told.__cause__
+
+    def test_silent_endpoint_costs_the_deadline(self, way, vault):
+        """An endpoint that never answers does not outlast the caller's time."""
+        clock.install(None)
+        vault.wire.faults += [silent] * 3
+
+        with pytest.raises(exceptions.SourceError, match="credentials"):
+            way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.2)
+
+    def test_keys_show_no_secret(self, way):
+        """Keys and providers that are printed tell no secret."""
+        keys = way._provider.keys(clock.monotonic() + 5)
+
+        assert "<keys AKID1>" == repr(keys)
+        assert "hunter2" not in repr(way._provider)
+
+    @pytest.mark.parametrize(
+        "text",
+        [LATER, "2023-11-15T04:13:20.123Z", "2023-11-15T04:13:20+00:00",
+         "2023-11-15T04:13:20-0000"],
+    )  # fmt: skip
+    def test_expiry_is_understood_in_all_its_forms(self, text):
+        """AWS writes one moment in several ways."""
+        assert BORN + 6 * 3600 == credentials._expiry(text)
+
+
+class TestEnvironment:
+    """The keys in variables, as on Lambda without SnapStart."""
+
+    def test_keys_are_read_at_each_signing(self, server, monkeypatch):
+        """Keys that change in the environment sign the next request."""
+        way = light.Light("secretsmanager")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "one")
+        ask(way)
+        monkeypatch.delenv("AWS_SESSION_TOKEN")
+        monkeypatch.setenv("AWS_SECURITY_TOKEN", "two")
+        ask(way)
+
+        assert [("testing", "one"), ("testing", "two")] == signers(server)
+
+    def test_key_without_its_secret_says_what_to_set(self, server, monkeypatch):
+        """Half of a pair is told as no credentials, on either way."""
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+        with pytest.raises(
+            exceptions.ConfigurationError, match="AWS_SECRET_ACCESS_KEY"
+        ):
+            ask(light.Light("secretsmanager"))
+
+
+@pytest.mark.parametrize(
+    ("url", "documented"),
+    [
+        ("http://127.0.0.1:9001/2021-04-23/credentials", True),
+        ("http://localhost/x", True),
+        ("http://[::1]:80/x?a=b", True),
+        ("http://169.254.170.2/v2", True),
+        ("http://169.254.170.23/v1/credentials", True),
+        ("http://[fd00:ec2::23]/v1/credentials", True),
+        ("http://169.254.169.254/latest", False),
+        ("http://10.0.0.1/x", False),
+        ("http://evil.example/x", False),
+        ("http://127.0.0.1.evil.example/x", False),
+        ("http://127.0.0.1@evil.example/x", False),
+        ("https://127.0.0.1/x", False),
+        ("nonsense", False),
+        ("", False),
+    ],
+)
+def test_token_goes_only_where_aws_documents(url, documented):
+    """Loopback and the link-local addresses of ECS and EKS, nothing else."""
+    assert documented is credentials.is_documented(url)
+
+
+def test_authority_of_tests_is_not_the_machines():
+    """The certificates of these tests are trusted by nobody by default."""
+    assert b"BEGIN CERTIFICATE" in authority().pem

@@ -1,0 +1,188 @@
+"""Which way a service takes, and why."""
+
+from __future__ import annotations
+
+import sys
+
+import boto3
+import pytest
+from helpers import python, run_threads
+
+from lambda_ext import config, exceptions
+from lambda_ext.aws import transport
+from lambda_ext.lifecycle import phases
+
+
+@pytest.fixture(autouse=True)
+def _without_moto(monkeypatch):
+    """As in production: what other tests have loaded is not there."""
+    monkeypatch.delitem(sys.modules, "moto", raising=False)
+
+
+def chosen():
+    """Return the name of the way to Secrets Manager, and the reason."""
+    way = transport.transport("secretsmanager")
+    name, reason = transport.status()["secretsmanager"]
+    assert name == way.name
+    return name, reason
+
+
+def test_light_is_the_way_where_it_can_be():
+    """Keys and a region in the environment, as on Lambda, are enough."""
+    assert ("light", "transport='auto'") == chosen()
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"AWS_PROFILE": "dev"}, "AWS_PROFILE is set"),
+        ({"AWS_DEFAULT_PROFILE": "dev"}, "AWS_DEFAULT_PROFILE is set"),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "HTTPS_PROXY is set"),
+        ({"https_proxy": "http://proxy:3128"}, "https_proxy is set"),
+        ({"AWS_USE_FIPS_ENDPOINT": "true"}, "AWS_USE_FIPS_ENDPOINT is true"),
+        ({"AWS_USE_DUALSTACK_ENDPOINT": "TRUE"}, "AWS_USE_DUALSTACK_ENDPOINT is true"),
+        ({"AWS_DEFAULT_REGION": "fips-us-east-1"},
+         "the region 'fips-us-east-1' means FIPS"),
+        ({"AWS_DEFAULT_REGION": ""}, "the environment gives no region"),
+        ({"AWS_ENDPOINT_URL": "http://stack:4566"},
+         "the endpoint http://stack:4566 is another machine without TLS"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "the credentials are not in the environment"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"},
+         "the credentials are not in the environment"),
+        ({"AWS_ACCESS_KEY_ID": "",
+          "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://evil.example/"},
+         "the credentials are not in the environment"),
+    ],
+)  # fmt: skip
+def test_environment_that_asks_for_more_goes_through_boto3(
+    variables, reason, monkeypatch
+):
+    """Whatever the light client leaves out is boto3's, with the reason kept."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert ("boto3", reason) == chosen()
+    transport.reset()
+    config.configure(transport="light")
+    with pytest.raises(exceptions.ConfigurationError) as caught:
+        transport.transport("secretsmanager")
+    assert reason in str(caught.value)
+    assert "'auto'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "HOME"]
+)
+def test_configuration_file_goes_through_boto3(variable, monkeypatch, tmp_path):
+    """A file that may change what boto3 does is read by boto3."""
+    path = tmp_path / ".aws" / "config"
+    path.parent.mkdir()
+    path.write_text("[default]\nregion = eu-west-1\n")
+    if variable == "HOME":
+        monkeypatch.delenv("AWS_CONFIG_FILE")
+    monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else path))
+
+    assert ("boto3", f"there is a configuration file {path}") == chosen()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"AWS_USE_FIPS_ENDPOINT": "false"},
+        {"AWS_ENDPOINT_URL": "https://vpce.example"},
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:4566"},
+        {"AWS_ENDPOINT_URL": "http://stack:4566",
+         "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+        {"AWS_ACCESS_KEY_ID": "",
+         "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9001/x"},
+    ],
+)  # fmt: skip
+def test_environment_that_asks_for_no_more_stays_light(variables, monkeypatch):
+    """What the light client can do does not load boto3."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert "light" == chosen()[0]
+
+
+def test_option_decides(monkeypatch):
+    """boto3 is taken when it is asked for, by argument or by variable."""
+    config.configure(transport="boto3")
+    assert ("boto3", "transport='boto3'") == chosen()
+    transport.reset()
+    config.reset()
+    monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")
+    assert ("light", "transport='light'") == chosen()
+
+
+@pytest.mark.parametrize("value", ["botto3", "", 3, None])
+def test_option_that_is_none_is_refused(value):
+    """A misspelt way is told with the ways that there are."""
+    with pytest.raises(exceptions.ConfigurationError, match="or 'boto3'"):
+        config.configure(transport=value)
+
+
+def test_client_or_session_means_boto3():
+    """Whoever passes a client of boto3 gets it used, and shared with nobody."""
+    client = boto3.client("secretsmanager")
+
+    ways = {
+        transport.transport("secretsmanager", client=client),
+        transport.transport("secretsmanager", session=boto3.session.Session()),
+        transport.transport("secretsmanager"),
+    }
+
+    assert ["boto3", "boto3", "light"] == sorted(way.name for way in ways)
+    assert {"secretsmanager": ("light", "transport='auto'")} == transport.status()
+
+
+def test_moto_is_answered_through_boto3(monkeypatch):
+    """In a program under test that mocks botocore, boto3 is the way."""
+    monkeypatch.setitem(sys.modules, "moto", object())
+
+    assert ("boto3", "moto is loaded") == chosen()
+    transport.reset()
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
+    assert "light" == chosen()[0]
+
+
+def test_one_way_is_made_by_many_threads():
+    """Threads that come together share one way."""
+    ways = run_threads(8, lambda index: transport.transport("ssm"))
+
+    assert 1 == len(set(map(id, ways)))
+
+
+def test_change_of_the_option_changes_the_way():
+    """configure() has an effect on what is asked for after it."""
+    before = transport.transport("ssm")
+    config.configure(transport="boto3")
+
+    assert ("light", "boto3") == (before.name, transport.transport("ssm").name)
+
+
+def test_held_lock_does_not_block_a_forked_child():
+    """A fork in the middle of a choice leaves the child able to choose."""
+    transport.transport("ssm")
+    transport._lock.acquire()
+
+    phases.call(phases.FORK)
+
+    assert "light" == transport.transport("secretsmanager").name
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("way", ["light", "boto3"])
+def test_unused_way_is_not_loaded(way):
+    """Neither way brings the other's modules along."""
+    done = python(
+        "import os, sys\n"
+        "os.environ.pop('HOME', None)\n"
+        f"os.environ['LAMBDA_EXT_TRANSPORT'] = {way!r}\n"
+        "from lambda_ext.aws import transport\n"
+        "transport.transport('ssm')\n"
+        "print(*sorted(m for m in sys.modules if m.startswith('lambda_ext.aws.')))"
+    )
+
+    loaded = done.stdout.replace("lambda_ext.aws.", "").split()
+    assert ("light" in loaded, "boto" in loaded) == (way == "light", way == "boto3")
