@@ -23,6 +23,8 @@ import threading
 
 from .exceptions import NotFoundError
 from .lifecycle import clock as _clock
+from .lifecycle import phases as _phases
+from .lifecycle import shutdown as _shutdown
 from .metrics import recorder as _recorder
 from .values import keys as _keys
 from .values import store as _store
@@ -36,7 +38,13 @@ if TYPE_CHECKING:
     from .exceptions import LambdaExtError
     from .typing import Batch, Point, Sink
 
-__all__ = ("FakeClock", "FakeSource", "MemorySink")
+__all__ = (
+    "FakeClock",
+    "FakeSource",
+    "MemorySink",
+    "simulate_restore",
+    "simulate_sigterm",
+)
 
 
 class FakeClock:
@@ -244,11 +252,15 @@ class FakeSource:
     def _answer(self, key: Any) -> _Answer | LambdaExtError:
         if key.operation == _keys.PATH:
             return self._below(key)
-        for name, versions in self._versions.items():
-            if key.name == name or _keys.is_arn_of(self.arn(name), key.name):
-                for version in versions:
-                    if version.fits(key):
-                        return _Answer(version.value, version.id, self.arn(name))
+        name = key.name
+        if name not in self._versions:
+            forms = (
+                each for each in self._versions if _keys.is_arn_of(self.arn(each), name)
+            )
+            name = next(forms, name)
+        for version in self._versions.get(name, ()):
+            if version.fits(key):
+                return _Answer(version.value, version.id, self.arn(name))
         msg = f"there is no {key.label!r}"
         return NotFoundError(msg, key=key.label, source=self.name)
 
@@ -298,7 +310,7 @@ class MemorySink:
         """Keep *batch*."""
         self.batches.append(batch)
 
-    def points(self, name: str, **dims: str) -> list[Point]:
+    def points(self, name: str, /, **dims: str) -> list[Point]:
         """Return what came of the metric *name*, with at least these dimensions."""
         return [
             point
@@ -307,11 +319,11 @@ class MemorySink:
             if point.name == name and dims.items() <= dict(point.dimensions).items()
         ]
 
-    def values(self, name: str, **dims: str) -> list[float]:
+    def values(self, name: str, /, **dims: str) -> list[float]:
         """Return the values of `points`, one after the other."""
         return [value for point in self.points(name, **dims) for value in point.values]
 
-    def total(self, name: str, **dims: str) -> float:
+    def total(self, name: str, /, **dims: str) -> float:
         """Return the sum of `values`."""
         return sum(self.values(name, **dims))
 
@@ -327,3 +339,29 @@ class MemorySink:
     def __exit__(self, *exc_info: object) -> None:
         _recorder.default.flush()
         _recorder.install(self._former.pop())
+
+
+def simulate_sigterm(budget_s: float = _shutdown.BUDGET_S) -> None:
+    """
+    Do what SIGTERM does, except for ending the process.
+
+    Metrics are flushed and the functions decorated with `on_shutdown` called,
+    each on a thread of its own and all within *budget_s* seconds.  No signal
+    is sent; a SIGTERM handler of yours is not called.
+    """
+    _shutdown.drain(budget_s)
+
+
+def simulate_restore(clock: FakeClock | None = None, seconds: float = 0.0) -> None:
+    """
+    Take a snapshot and restore it, as SnapStart does.
+
+    The functions decorated with `before_snapshot` are called, *seconds* go by
+    on *clock* without run time, a new generation begins, and the functions
+    decorated with `after_restore` are called.
+    """
+    _phases.call(_phases.SNAPSHOT)
+    if clock is not None:
+        clock.freeze(seconds)
+    _clock.restored()
+    _phases.call(_phases.RESTORE)

@@ -160,10 +160,11 @@ class Buffer:
     def flush(self) -> None:
         """Hand what was recorded before to the sinks; never raises Exception."""
         try:
-            until = clock.monotonic() + WAIT_S
             self._flush()
-            while self._wait(until):
-                self._flush()
+            if self._holders:
+                until = clock.monotonic() + WAIT_S
+                while self._wait(until):
+                    self._flush()
         except Exception:
             _log.warning("lambda_ext.flush_failed", exc_info=True)
 
@@ -203,14 +204,18 @@ class Buffer:
                     record = self.records.popleft()
                 except IndexError:  # another flush has it
                     break
+                try:
+                    self._book(totals, record)
+                except BaseException:
+                    self.records.appendleft(record)
+                    raise
                 taken += 1
-                self._book(totals, record)
         except BaseException:
             self._totals.appendleft(totals)
             raise
         finally:
             if taken:
-                tally.add("recorded", taken)
+                tally.add({"recorded": taken})
         return totals
 
     def _merge(self, totals: _Totals) -> None:
@@ -275,7 +280,7 @@ class Buffer:
         """Wait until no other thread holds anything; say whether one did."""
         me = threading.get_ident()
         waited = False
-        for token, thread in list(self._holders.items()) if self._holders else ():
+        for token, thread in list(self._holders.items()):
             left_s = until - clock.monotonic()
             if thread != me and left_s > 0 and token.acquire(timeout=left_s):
                 token.release()

@@ -26,10 +26,8 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import threading
 import time
 from collections import deque
 from json.encoder import encode_basestring_ascii as quote
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 60_000  # of a line; EMF allows 1 MB
 MAX_METRICS = 100  # of a document; EMF specification
 MAX_VALUES = 100  # of a metric in a document; more are ignored in silence
-MAX_KEPT = 1_000  # lines that stdout did not take
+MAX_KEPT = 1_000_000  # bytes that stdout did not take, for the next flush
 STALL_S = 0.1  # how long one flush waits for a stdout that takes nothing
 MEMO = 1_000  # prepared parts of lines, of each sort
 
@@ -64,8 +62,8 @@ class EmfSink:
     """Writes to *stream*; None is `sys.stdout`, as it is at each flush."""
 
     __slots__ = (
-        "_heads", "_level", "_lines", "_names", "_process", "_stalled", "_stream",
-        "_torn", "_writing",
+        "_heads", "_left", "_level", "_lines", "_names", "_process", "_stalled", "_stream",
+        "_torn", "_until", "_writer",
     )  # fmt: skip
 
     def __init__(self, stream: Any = None) -> None:
@@ -79,9 +77,13 @@ class EmfSink:
         """Start without lines, in this process."""
         self._process = os.getpid()
         self._lines: deque[Line] = deque()
-        self._writing = threading.Lock()
+        # Who writes: a lock would stay locked for ever when a signal handler
+        # raises between taking it and the next instruction.
+        self._writer: dict[int, object] = {}
+        self._left = b""  # of the line that is just being written
         self._torn = False  # the last thing written was a part of a line
         self._stalled = False  # the last flush could not write all
+        self._until: float | None = None  # when the writer gives up waiting
 
     @property
     def backlog(self) -> bool:
@@ -93,15 +95,15 @@ class EmfSink:
         if self._process != os.getpid():  # what the parent has is the parent's
             self._begin()
         self._lines.extend(self.lines(batch))
-        while self._lines and self._writing.acquire(blocking=False):
-            try:
+        me = object()
+        try:
+            while self._lines and self._writer.setdefault(0, me) is me:
                 if not self._write_lines():
                     break
-            finally:
-                self._writing.release()
-        while len(self._lines) > MAX_KEPT:
-            with contextlib.suppress(IndexError):
-                tally.drop("stdout", self._lines.popleft()[1], "it takes no more")
+                del self._writer[0]
+        finally:
+            if self._writer.get(0) is me:
+                del self._writer[0]
 
     def lines(self, batch: Batch) -> Iterator[Line]:
         """Encode *batch*; each line stands for so many records."""
@@ -177,16 +179,14 @@ class EmfSink:
                         later.append((point, start))
                     else:  # its dimensions alone fill a line
                         message = f"name={point.name[:80]!r}: over {MAX_BYTES} bytes"
-                        tally.drop("too_large", point.samples, message)
+                        lost = _samples(point, len(point.values) - start)
+                        tally.drop("too_large", lost, message)
                     continue
                 names.add(point.name)
                 definitions.append(definition)
                 targets.append(key + text)
                 left -= len(definition) + len(key) + len(text) + 2
-                if len(point.values) == 1:
-                    samples += point.samples
-                else:
-                    samples += taken
+                samples += _samples(point, taken)
                 if start + taken < len(point.values):
                     later.append((point, start + taken))
             if definitions:
@@ -197,55 +197,87 @@ class EmfSink:
     def _write_lines(self) -> bool:
         """Write all lines; return False when stdout takes nothing for now."""
         stream = sys.stdout if self._stream is None else self._stream
-        descriptor = -1
-        with contextlib.suppress(Exception):
+        try:
             descriptor = stream.fileno()
-        with contextlib.suppress(Exception):
-            stream.flush()
-        until = clock.monotonic() + (0.0 if self._stalled else STALL_S)
-        while self._lines:
-            line, samples = self._lines.popleft()
-            try:
-                if descriptor < 0:
-                    stream.write(line.decode("ascii"))
-                    stream.flush()
-                elif not self._write(descriptor, line, until):
-                    self._lines.appendleft((line, samples))
-                    self._stalled = True
-                    return False
-            except Exception as exc:  # closed, broken or full
-                tally.drop("stdout", samples, f"{type(exc).__name__}: {exc}")
-            except BaseException:  # a signal handler raised
-                self._lines.appendleft((line, samples))
-                raise
-            else:
-                tally.add("documents", 1)
-                tally.add("bytes", len(line))
+        except Exception:
+            descriptor = -1
+        _flush(stream)
+        self._until = None
+        documents = size = 0
+        try:
+            while self._lines:
+                line, samples = self._lines.popleft()
+                self._left = line
+                try:
+                    if descriptor < 0:
+                        stream.write(line.decode("ascii"))
+                        self._left = b""
+                    elif not self._write(descriptor):
+                        self._lines.appendleft((line, samples))
+                        self._stall()
+                        return False
+                except Exception as exc:  # closed, broken or full
+                    tally.drop("stdout", samples, f"{type(exc).__name__}: {exc}")
+                    continue
+                except BaseException:  # a signal handler raised
+                    self._torn = True
+                    if self._left:
+                        self._lines.appendleft((line, samples))
+                    raise
+                documents += 1
+                size += len(line)
+            if descriptor < 0:
+                _flush(stream)
+        finally:
+            tally.add({"documents": documents, "bytes": size})
         self._stalled = False
         return True
 
-    def _write(self, descriptor: int, line: bytes, until: float) -> bool:
-        """Write *line*, on a line of its own; False when that takes too long."""
-        rest = b"\n" + line if self._torn else line
-        while rest:
+    def _write(self, descriptor: int) -> bool:
+        """Write what is left of a line; False when that takes too long."""
+        if self._torn:
+            self._left = b"\n" + self._left
+        while self._left:
             try:
-                count = os.write(descriptor, rest)
+                self._left = self._left[os.write(descriptor, self._left) :]
             except BlockingIOError:
-                if not _writable(descriptor, until - clock.monotonic()):
+                if not self._writable(descriptor):
                     return False
-                continue
-            self._torn = rest[count - 1 : count] != b"\n"
-            rest = rest[count:]
+            else:
+                self._torn = bool(self._left)
         return True
 
+    def _writable(self, descriptor: int) -> bool:
+        """Wait until stdout takes more; only a non-blocking one gets here."""
+        import select  # a process that shares our stdout made it so
 
-def _writable(descriptor: int, seconds: float) -> bool:
-    """Wait until *descriptor* takes more; only non-blocking ones get here."""
-    import select  # a program that shares our stdout made it so
+        if self._until is None:
+            self._until = clock.monotonic() + (0.0 if self._stalled else STALL_S)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return bool(poll.poll(max(0.0, self._until - clock.monotonic()) * 1000))
 
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(max(0.0, seconds) * 1000))
+    def _stall(self) -> None:
+        """Keep what waits for the next flush, but not more than `MAX_KEPT`."""
+        self._stalled = True
+        size = sum([len(line) for line, _ in self._lines.copy()])
+        while size > MAX_KEPT:
+            line, samples = self._lines.popleft()
+            size -= len(line)
+            tally.drop("stdout", samples, "it takes nothing")
+
+
+def _flush(stream: Any) -> None:
+    """Let what others wrote go first; the write tells what matters."""
+    try:  # noqa: SIM105  suppress() takes 0.4 microseconds
+        stream.flush()
+    except Exception:  # noqa: S110
+        pass
+
+
+def _samples(point: Point, values: int) -> int:
+    """Return how many records are in so many *values* of *point*."""
+    return point.samples if len(point.values) == 1 else values
 
 
 def _values(values: Sequence[float], room: int) -> tuple[str, int]:

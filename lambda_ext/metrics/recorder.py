@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 
-from .. import config
+from .. import config, parsers
 from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases
 from . import tally, validation
@@ -33,6 +33,8 @@ LAST = 99  # priority of the last flush of a shutdown
 MEMO = 1_000  # checked series that one `Metrics` remembers
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
+
+_PLAIN = (str, int)  # what may be remembered: an object of the user's may not
 
 _log = logging.getLogger("lambda_ext")
 _buffer = Buffer()
@@ -81,9 +83,10 @@ class Metrics:
         sink: Sink | None = None,
     ) -> None:
         try:
-            self._namespace = config.namespace(namespace)
-            self._service = service and config.label(service)
+            self._namespace = parsers.namespace(namespace)
+            self._service = service and parsers.label(service)
             self._dimensions = validation.dimensions(dict(dimensions or {}))
+            validation.room_for(len(self._dimensions) + (service != ""))
         except (ConfigurationError, MetricError, TypeError, ValueError) as exc:
             msg = f"Metrics({namespace!r}, ...) cannot be used: {exc}"
             raise ConfigurationError(msg) from exc
@@ -217,9 +220,10 @@ class Metrics:
             return self._known[given]
         except Exception:  # not there, or not even hashable
             series = self._checked(kind, name, unit, dims)
-        if len(self._known) >= MEMO:
-            self._known.clear()
-        self._known[given] = series
+        if all(type(part) in _PLAIN for part in (name, unit, *dims, *dims.values())):
+            if len(self._known) >= MEMO:
+                self._known.clear()
+            self._known[given] = series
         return series
 
     def _checked(self, kind: str, name: Any, unit: Any, dims: dict[Any, Any]) -> Series:
@@ -229,9 +233,7 @@ class Metrics:
         if name in merged:
             msg = "a metric and its dimension cannot have the same name; rename one"
             raise MetricError(msg, reason="name_clash")
-        if len(merged) > validation.MAX_DIMENSIONS:
-            msg = f"more than {validation.MAX_DIMENSIONS} dimensions"
-            raise MetricError(msg, reason="too_many_dimensions")
+        validation.room_for(len(merged))
         return (kind, name, validation.unit(unit), tuple(merged.items()))
 
     def _where(self) -> tuple[str, Sink]:
@@ -354,10 +356,15 @@ def snapshot() -> dict[str, Any]:
     }
 
 
-def install(sink: Sink | None) -> None:
-    """Make *sink* that of every `Metrics` without one; None: EMF on stdout."""
+def install(sink: Sink | None) -> Sink:
+    """Make *sink* that of every `Metrics` without one; return the former.
+
+    None: EMF on stdout.
+    """
     global _sink
+    former = _sink
     _sink = EmfSink() if sink is None else sink
+    return former
 
 
 def forked() -> None:

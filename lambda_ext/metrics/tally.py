@@ -25,9 +25,9 @@ _dropped: deque[Counts] = deque()
 _logged: set[str] = set()
 
 
-def add(event: str, number: int) -> None:
-    """Count *number* of *event*; from any thread or signal handler."""
-    _gather(_gathered, {event: number})
+def add(counts: Counts) -> None:
+    """Count events, so many of each; from any thread or signal handler."""
+    _gather(_gathered, counts)
 
 
 def drop(reason: str, number: int, message: str, *, exc_info: bool = False) -> None:

@@ -122,5 +122,12 @@ def dimensions(given: Mapping[Any, Any]) -> dict[str, str]:
     return checked
 
 
+def room_for(count: int) -> None:
+    """Refuse more dimensions than a metric can have."""
+    if count > MAX_DIMENSIONS:
+        msg = f"{count} dimensions; a metric has at most {MAX_DIMENSIONS}"
+        raise MetricError(msg, reason="too_many_dimensions")
+
+
 def _fits(text: str, length: int) -> bool:
     return 0 < len(text) <= length and text.isprintable() and not text.isspace()

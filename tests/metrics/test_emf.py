@@ -1,0 +1,584 @@
+"""One valid line on stdout, whatever stdout is like."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import threading
+
+import emf_rules
+import pytest
+
+from lambda_ext.metrics import emf, tally
+from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Batch, Point
+
+SERVICE = (("service", "shop"),)
+AT = 1_700_000_000.1239
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    tally.reset()
+    yield
+    tally.reset()
+
+
+def point(name, *values, unit="Count", dimensions=SERVICE, samples=None):
+    """Return a counter of one value, or a distribution of several."""
+    kind = COUNT if len(values) == 1 else DISTRIBUTION
+    count = len(values) if samples is None else samples
+    return Point((kind, name, unit, dimensions), list(values), count)
+
+
+def batch(*points, namespace="ns", at=AT):
+    """Return a batch of these points."""
+    return Batch(namespace, at, list(points))
+
+
+def encoded(*points):
+    """Return the checked documents of these points, and their lines."""
+    lines = [line.decode() for line, _ in emf.EmfSink().lines(batch(*points))]
+    return [emf_rules.document(line.rstrip("\n")) for line in lines], lines
+
+
+class Unbuffered:
+    """What Lambda's runtime client puts in the place of sys.stdout."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        self.stream.write(text)
+        self.stream.flush()
+
+
+@contextlib.contextmanager
+def piped(monkeypatch, *, blocking=True):
+    """Make stdout a pipe; yield what reads all that it holds."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, blocking)
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", 0) as source:
+        monkeypatch.setattr(sys, "stdout", Unbuffered(stream))
+
+        def read():
+            chunks = []
+            while chunk := source.read(65_536):
+                chunks.append(chunk)
+            return b"".join(chunks).decode()
+
+        yield read, writer
+        monkeypatch.undo()
+
+
+class TestLine:
+    """How a line looks."""
+
+    def test_document_is_the_expected_one(self):
+        """One document holds all metrics of equal dimensions, in one line."""
+        documents, lines = encoded(
+            point("orders", 3),
+            point("latency", 12.5, 14, unit="Milliseconds"),
+            point("plain", 1, unit="None"),
+        )
+        expected = {
+            "_aws": {
+                "Timestamp": 1_700_000_000_123,
+                "CloudWatchMetrics": [
+                    {
+                        "Namespace": "ns",
+                        "Dimensions": [["service"]],
+                        "Metrics": [
+                            {"Name": "orders", "Unit": "Count"},
+                            {"Name": "latency", "Unit": "Milliseconds"},
+                            {"Name": "plain"},
+                        ],
+                    }
+                ],
+            },
+            "service": "shop",
+            "orders": 3,
+            "latency": [12.5, 14],
+            "plain": 1,
+        }
+
+        assert documents == [expected]
+        assert lines == [json.dumps(expected, separators=(",", ":")) + "\n"]
+
+    @pytest.mark.parametrize(
+        "name", ['say "hi"', "back\\slash", "100%s", "größe日", "{}"]
+    )
+    def test_any_name_is_escaped(self, name):
+        """Quotes, backslashes, per cent signs and Unicode survive."""
+        dimensions = (("service", 'a"b\\c%d{}'), ('"quoted"', "x"))
+        documents, _ = encoded(point(name, 1, dimensions=dimensions))
+
+        assert documents[0][name] == 1
+        assert documents[0]["service"] == 'a"b\\c%d{}'
+        assert documents[0]['"quoted"'] == "x"
+
+    def test_no_dimension_is_an_empty_set(self):
+        """A metric without any dimension has the set that is empty."""
+        documents, _ = encoded(point("n", 1, dimensions=()))
+
+        assert documents[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [[]]
+
+    @pytest.mark.parametrize(
+        "value", [0, -0.0, 1e-300, 1e300 / 1e200, 2**360, -(2**360), 0.1 + 0.2]
+    )
+    def test_value_keeps_every_digit(self, value):
+        """A number reads back as the same number."""
+        documents, _ = encoded(point("n", value))
+
+        assert documents[0]["n"] == value
+
+    def test_dimension_sets_come_in_lines_of_their_own(self):
+        """Points with different dimensions never share a document."""
+        other = (*SERVICE, ("tenant", "a"))
+        documents, _ = encoded(point("n", 1), point("n", 2, dimensions=other))
+
+        assert [document["n"] for document in documents] == [1, 2]
+
+    def test_two_units_of_one_name_come_in_two_lines(self):
+        """One key of a document has one unit, so the other unit goes elsewhere."""
+        documents, _ = encoded(
+            point("n", 1), point("m", 5), point("n", 2.0, unit="Seconds")
+        )
+        units = [
+            document["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+            for document in documents
+        ]
+
+        assert units == [
+            [{"Name": "n", "Unit": "Count"}, {"Name": "m", "Unit": "Count"}],
+            [{"Name": "n", "Unit": "Seconds"}],
+        ]
+
+    def test_no_point_is_no_line(self):
+        """An empty batch is not written."""
+        assert encoded() == ([], [])
+
+    def test_memory_of_prepared_parts_is_bounded(self, monkeypatch):
+        """Names and dimensions beyond the bound are forgotten, not piled up."""
+        monkeypatch.setattr(emf, "MEMO", 5)
+        sink = emf.EmfSink(io.StringIO())
+        for i in range(20):
+            sink.accept(batch(point(f"n{i}", 1, dimensions=(("d", str(i)),))))
+
+        assert len(sink._heads) <= 5
+        assert len(sink._names) <= 5
+        assert len(emf_rules.documents(sink._stream.getvalue())) == 20
+
+
+class TestLimits:
+    """Where one document ends and the next begins."""
+
+    def test_a_hundred_metrics_fill_a_document(self):
+        """The 101st metric begins another document."""
+        documents, _ = encoded(*[point(f"n{i}", i) for i in range(250)])
+        sizes = [
+            len(document["_aws"]["CloudWatchMetrics"][0]["Metrics"])
+            for document in documents
+        ]
+
+        assert sizes == [100, 100, 50]
+        assert [documents[i // 100][f"n{i}"] for i in range(250)] == list(range(250))
+
+    def test_a_hundred_values_fill_a_metric(self):
+        """The 101st value of a distribution goes to another document."""
+        documents, _ = encoded(point("n", *range(250)), point("m", 1))
+
+        assert [document["n"] for document in documents] == [
+            list(range(100)),
+            list(range(100, 200)),
+            list(range(200, 250)),
+        ]
+        assert ["m" in document for document in documents] == [True, False, False]
+
+    def test_rest_of_one_value_is_a_number(self):
+        """The 101st value alone is written as a number, and counts as one."""
+        sink = emf.EmfSink()
+        lines = list(sink.lines(batch(point("n", *range(101)))))
+
+        assert [samples for _, samples in lines] == [100, 1]
+        assert json.loads(lines[1][0])["n"] == 100
+
+    def test_lines_stay_below_sixty_thousand_bytes(self):
+        """Long names and values make more documents, not longer ones."""
+        dimensions = tuple((f"d{i}" + "x" * 200, "v" * 1000) for i in range(30))
+        documents, lines = encoded(
+            *[
+                point(f"n{i}" + "日" * 250, i, dimensions=dimensions)
+                for i in range(100)
+            ],
+            point("many", *[2**360] * 300, dimensions=dimensions),
+        )
+        values = {
+            name[: name.find("日")]: document[name]
+            for document in documents
+            for name in document
+            if "日" in name
+        }
+
+        assert values == {f"n{i}": i for i in range(100)}
+        assert sum(len(d["many"]) for d in documents if "many" in d) == 300
+        assert max(map(len, lines)) < 60_000
+        assert len(lines) < 40
+
+    @pytest.mark.logs
+    def test_dimensions_that_fill_a_line_are_dropped_and_counted(self):
+        """What no line can hold is counted by reason, and the rest comes out."""
+        huge = tuple((f"d{i:02}" + '"' * 240, '"' * 1024) for i in range(30))
+        documents, _ = encoded(point("n", 7, dimensions=huge, samples=3), point("n", 1))
+
+        assert [document["n"] for document in documents] == [1]
+        assert tally.dropped() == {"too_large": 3}
+
+    @pytest.mark.logs
+    def test_rest_of_a_distribution_that_fits_nowhere_is_counted(self, monkeypatch):
+        """Of a distribution only the values that were not written are dropped."""
+        _, (shortest,) = encoded(point("n", 1))
+        monkeypatch.setattr(emf, "MAX_BYTES", len(shortest) + 50)
+        lines = list(emf.EmfSink().lines(batch(point("n", *[1] * 10, *[2**360] * 5))))
+
+        assert [samples for _, samples in lines] == [10]
+        assert tally.dropped() == {"too_large": 5}
+
+
+class TestLevel:
+    """The log level of the function does not filter metrics away."""
+
+    @pytest.mark.parametrize("level", ["WARN", "ERROR", "FATAL", "warn"])
+    def test_level_above_info_is_named(self, monkeypatch, level):
+        """Above INFO each document carries that level and a valid timestamp."""
+        monkeypatch.setenv("AWS_LAMBDA_LOG_FORMAT", "JSON")
+        monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", level)
+        documents, _ = encoded(point("n", 1))
+
+        assert documents[0]["level"] == level.upper()
+        assert documents[0]["timestamp"] == "2023-11-14T22:13:20.123Z"
+
+    @pytest.mark.parametrize(
+        ("format", "level"),
+        [
+            ("JSON", "INFO"),
+            ("JSON", "DEBUG"),
+            ("JSON", ""),
+            ("JSON", '"evil'),
+            ("Text", "ERROR"),
+            ("", "ERROR"),
+        ],
+    )
+    def test_other_levels_are_not_named(self, monkeypatch, format, level):
+        """Where nothing would be filtered nothing is added."""
+        monkeypatch.setenv("AWS_LAMBDA_LOG_FORMAT", format)
+        monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", level)
+        documents, _ = encoded(point("n", 1))
+
+        assert set(documents[0]) == {"_aws", "service", "n"}
+
+
+class TestStdout:
+    """Where the line goes."""
+
+    def test_each_line_is_one_write(self, monkeypatch):
+        """Three documents are three calls of write(2), each with a whole line."""
+        calls = []
+        real = os.write
+        with piped(monkeypatch) as (read, _):
+            monkeypatch.setattr(
+                emf.os, "write", lambda fd, data: calls.append(data) or real(fd, data)
+            )
+            emf.EmfSink().accept(batch(*[point(f"n{i}", i) for i in range(250)]))
+            text = read()
+
+        assert [call.count(b"\n") for call in calls] == [1, 1, 1]
+        assert b"".join(calls).decode() == text
+        assert len(emf_rules.documents(text)) == 3
+
+    def test_line_comes_after_what_was_printed(self, monkeypatch):
+        """What sys.stdout still buffers goes first."""
+        reader, writer = os.pipe()
+        with os.fdopen(writer, "w") as stream, os.fdopen(reader) as source:
+            monkeypatch.setattr(sys, "stdout", stream)
+            print("before")
+            emf.EmfSink().accept(batch(point("n", 1)))
+            print("after", flush=True)
+            lines = [source.readline() for _ in range(3)]
+
+        assert (lines[0], lines[2]) == ("before\n", "after\n")
+        assert emf_rules.document(lines[1].rstrip("\n"))["n"] == 1
+
+    def test_capsys_sees_it(self, capsys):
+        """A stdout in memory is written to."""
+        emf.EmfSink().accept(batch(point("n", 1)))
+
+        assert emf_rules.total(capsys.readouterr().out, "n") == 1
+
+    def test_capfd_sees_it(self, capfd):
+        """A stdout that is redirected by descriptor is written to."""
+        emf.EmfSink().accept(batch(point("n", 1)))
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+
+    def test_redirected_stdout_sees_it(self):
+        """contextlib.redirect_stdout works as for print."""
+        with contextlib.redirect_stdout(io.StringIO()) as stream:
+            emf.EmfSink().accept(batch(point("n", 1)))
+
+        assert emf_rules.total(stream.getvalue(), "n") == 1
+
+    def test_stream_without_flush_is_enough(self):
+        """A stream of the user's needs a write method only."""
+
+        class Stream:
+            def __init__(self):
+                self.text = ""
+
+            def write(self, text):
+                self.text += text
+
+        stream = Stream()
+        emf.EmfSink(stream).accept(batch(point("n", 1)))
+
+        assert emf_rules.total(stream.text, "n") == 1
+        assert tally.dropped() == {}
+
+    def test_what_was_written_is_counted(self):
+        """Documents and bytes are counted as they leave."""
+        stream = io.StringIO()
+        sink = emf.EmfSink(stream)
+        sink.accept(batch(*[point(f"n{i}", i) for i in range(150)]))
+
+        assert tally.events() == {"documents": 2, "bytes": len(stream.getvalue())}
+
+
+@pytest.mark.logs
+class TestBrokenStdout:
+    """A stdout that takes nothing is felt by nobody."""
+
+    def test_none_is_counted(self, monkeypatch):
+        """Without any stdout the records count as dropped."""
+        monkeypatch.setattr(sys, "stdout", None)
+        emf.EmfSink().accept(batch(point("n", 5, samples=3)))
+
+        assert tally.dropped() == {"stdout": 3}
+
+    def test_closed_is_counted(self, monkeypatch):
+        """A closed stdout drops and counts."""
+        stream = io.StringIO()
+        stream.close()
+        monkeypatch.setattr(sys, "stdout", stream)
+        sink = emf.EmfSink()
+        sink.accept(batch(point("n", 1)))
+
+        assert tally.dropped() == {"stdout": 1}
+        assert not sink.backlog
+
+    def test_pipe_without_reader_is_counted(self, monkeypatch):
+        """EPIPE drops and counts, line by line."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            sink = emf.EmfSink()
+            sink.accept(batch(*[point(f"n{i}", i) for i in range(150)]))
+
+        assert tally.dropped() == {"stdout": 150}
+        assert not sink.backlog
+
+    def test_full_disk_is_counted(self, monkeypatch):
+        """ENOSPC drops and counts."""
+        with open("/dev/full", "w") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            emf.EmfSink().accept(batch(point("n", 1)))
+
+        assert tally.dropped() == {"stdout": 1}
+
+
+class TestSlowStdout:
+    """A stdout that takes a part, or nothing for the moment."""
+
+    def test_write_in_parts_makes_whole_lines(self, monkeypatch):
+        """When write(2) takes seven bytes at a time the lines are still whole."""
+        real = os.write
+        with piped(monkeypatch) as (read, _):
+            monkeypatch.setattr(emf.os, "write", lambda fd, data: real(fd, data[:7]))
+            emf.EmfSink().accept(batch(*[point(f"n{i}", i) for i in range(120)]))
+            text = read()
+
+        assert len(emf_rules.documents(text)) == 2
+
+    def test_full_pipe_keeps_the_line_for_the_next_flush(self, monkeypatch):
+        """EAGAIN loses nothing: the line comes out once there is room."""
+        monkeypatch.setattr(emf, "STALL_S", 0.001)
+        sink = emf.EmfSink()
+        with piped(monkeypatch, blocking=False) as (read, writer):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(writer, b"." * 4096)
+            sink.accept(batch(point("n", 1)))
+            before = (sink.backlog, read().strip("."))
+            sink.accept(batch(point("m", 2)))
+            text = read()
+
+        assert before == (True, "")
+        assert not sink.backlog
+        assert [set(d) & {"n", "m"} for d in emf_rules.documents(text)] == [
+            {"n"},
+            {"m"},
+        ]
+        assert tally.dropped() == {}
+
+    def test_half_a_line_is_ended_and_written_again(self, monkeypatch):
+        """After a line that was cut the whole line follows on a line of its own."""
+        monkeypatch.setattr(emf, "STALL_S", 0.001)
+        real = os.write
+        answers = [20, BlockingIOError()]
+
+        def write(descriptor, data):
+            answer = answers.pop(0) if answers else len(data)
+            if isinstance(answer, BlockingIOError):
+                monkeypatch.setattr(emf.EmfSink, "_writable", lambda *_: False)
+                raise answer
+            return real(descriptor, data[:answer])
+
+        sink = emf.EmfSink()
+        with piped(monkeypatch) as (read, _):
+            monkeypatch.setattr(emf.os, "write", write)
+            sink.accept(batch(point("n", 1)))
+            first = read()
+            sink.accept(batch())
+            text = read()
+
+        assert first == '{"_aws":{"Timestamp"'
+        assert text.startswith("\n{")
+        assert emf_rules.total(text[1:], "n") == 1
+
+    @pytest.mark.logs
+    def test_what_is_kept_is_bounded(self, monkeypatch):
+        """A stdout that never takes anything costs a bounded amount of memory."""
+        monkeypatch.setattr(emf, "STALL_S", 0.0)
+        monkeypatch.setattr(emf, "MAX_KEPT", 5_000)
+        monkeypatch.setattr(emf.EmfSink, "_write", lambda *_: False)
+        sink = emf.EmfSink()
+        with piped(monkeypatch):
+            for _ in range(100):
+                sink.accept(batch(point("n", 1)))
+
+        assert sum(len(line) for line, _ in sink._lines) <= 5_000
+        assert len(sink._lines) + tally.dropped()["stdout"] == 100
+
+    def test_stall_is_waited_for_once(self, monkeypatch):
+        """While stdout stays stuck, later flushes do not wait for it."""
+        waits = []
+        with piped(monkeypatch, blocking=False) as (_, writer):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(writer, b"." * 4096)
+            import select
+
+            class Poll:
+                def register(self, *_):
+                    pass
+
+                def poll(self, ms):
+                    waits.append(ms > 0)
+                    return []
+
+            monkeypatch.setattr(select, "poll", Poll)
+            sink = emf.EmfSink()
+            for _ in range(3):
+                sink.accept(batch(point("n", 1)))
+
+        assert waits == [True, False, False]
+
+
+class TestThreads:
+    """Several flushes at once."""
+
+    def test_second_writer_leaves_its_line_to_the_first(self, monkeypatch):
+        """Who finds another one writing returns; the writer writes for both."""
+        writing, go_on = threading.Event(), threading.Event()
+        writers = []
+
+        class Stream:
+            def write(self, text):
+                writers.append((threading.current_thread().name, json.loads(text)))
+                writing.set()
+                assert go_on.wait(30)
+
+        sink = emf.EmfSink(Stream())
+        first = threading.Thread(
+            target=sink.accept, args=(batch(point("n", 1)),), name="first"
+        )
+        first.start()
+        assert writing.wait(30)
+        sink.accept(batch(point("n", 2)))
+        before = len(writers)
+        go_on.set()
+        first.join(30)
+
+        assert before == 1
+        assert [(name, doc["n"]) for name, doc in writers] == [
+            ("first", 1),
+            ("first", 2),
+        ]
+
+    def test_write_that_is_interrupted_by_a_write_does_not_deadlock(self):
+        """A signal handler that flushes in the middle of a write gets its line out."""
+        texts = []
+
+        class Stream:
+            def write(self, text):
+                texts.append(text)
+                if len(texts) == 1:
+                    sink.accept(batch(point("inner", 2)))
+
+        sink = emf.EmfSink(Stream())
+        sink.accept(batch(point("outer", 1)))
+
+        assert [set(json.loads(text)) & {"inner", "outer"} for text in texts] == [
+            {"outer"},
+            {"inner"},
+        ]
+
+    def test_handler_that_raises_in_a_write_loses_nothing(self, monkeypatch):
+        """What KeyboardInterrupt interrupts is written by the next flush."""
+        real = os.write
+        moods = [KeyboardInterrupt]
+
+        def write(descriptor, data):
+            if moods:
+                raise moods.pop()
+            return real(descriptor, data)
+
+        sink = emf.EmfSink()
+        with piped(monkeypatch) as (read, _):
+            monkeypatch.setattr(emf.os, "write", write)
+            with pytest.raises(KeyboardInterrupt):
+                sink.accept(batch(point("n", 1)))
+            sink.accept(batch(point("m", 2)))
+            text = read()
+
+        documents = emf_rules.documents(text.removeprefix("\n"))
+        assert [set(d) & {"n", "m"} for d in documents] == [{"n"}, {"m"}]
+
+    def test_forked_child_leaves_the_lines_to_its_parent(self, monkeypatch):
+        """In another process the sink starts empty, with a lock of its own."""
+        monkeypatch.setattr(emf.EmfSink, "_write", lambda *_: False)
+        sink = emf.EmfSink()
+        with piped(monkeypatch):
+            sink.accept(batch(point("parent", 1)))
+            assert sink.backlog
+            sink._writer[0] = "the parent"
+            monkeypatch.setattr(emf.os, "getpid", lambda: 1)
+            sink.accept(batch(point("child", 1)))
+
+        assert [b"child" in line for line, _ in sink._lines] == [True]

@@ -1,0 +1,48 @@
+"""MemorySink, which users of the library test their metrics with."""
+
+from __future__ import annotations
+
+from lambda_ext import Metrics, metrics
+from lambda_ext.testing import MemorySink
+
+
+class TestMemorySink:
+    """What it keeps."""
+
+    def test_block_collects_what_was_recorded_in_it(self, capsys):
+        """What was recorded before the block goes where it would have gone."""
+        metrics.count("n", 1)
+        with MemorySink() as sink:
+            metrics.count("n", 2)
+            metrics.count("n", 3, shop="a")
+        metrics.count("n", 4)
+        metrics.flush()
+
+        assert sink.total("n") == 5
+        assert sink.total("n", shop="a") == 3
+        assert sink.total("n", shop="b") == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
+
+    def test_blocks_nest(self):
+        """The inner one collects until it ends, the outer one the rest."""
+        with MemorySink() as outer:
+            with MemorySink() as inner:
+                metrics.count("n", 1)
+            metrics.count("n", 2)
+
+        assert (inner.total("n"), outer.total("n")) == (1, 2)
+
+    def test_it_is_a_sink_of_one_metrics(self):
+        """Given to a Metrics it collects only what that one records."""
+        sink = MemorySink()
+        mine = Metrics("mine", sink=sink)
+        with MemorySink() as rest:
+            mine.distribution("d", 1.5)
+            mine.distribution("d", 2.5)
+            metrics.count("n")
+
+        assert sink.values("d") == [1.5, 2.5]
+        assert sink.batches[0].namespace == "mine"
+        assert rest.points("d") == []
+        sink.clear()
+        assert sink.values("d") == []

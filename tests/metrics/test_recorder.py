@@ -1,0 +1,454 @@
+"""Metrics as a user records them, and when they are flushed."""
+
+from __future__ import annotations
+
+import os
+
+import emf_rules
+import pytest
+from helpers import python, run_threads
+
+import lambda_ext
+from lambda_ext import Metrics, configure, metrics
+from lambda_ext.exceptions import ConfigurationError, MetricError
+from lambda_ext.lifecycle import phases
+from lambda_ext.metrics import recorder
+from lambda_ext.testing import FakeClock, MemorySink
+
+
+def written(capfd):
+    """Flush, and return the documents on stdout."""
+    metrics.flush()
+    return emf_rules.documents(capfd.readouterr().out)
+
+
+class TestNamespaceAndService:
+    """Where the namespace and the dimension ``service`` come from."""
+
+    @pytest.mark.parametrize(
+        ("environment", "expected"),
+        [
+            ({}, ("lambda_ext", "unknown_service")),
+            ({"AWS_LAMBDA_FUNCTION_NAME": "fn"}, ("fn", "fn")),
+            (
+                {
+                    "AWS_LAMBDA_FUNCTION_NAME": "fn",
+                    "POWERTOOLS_METRICS_NAMESPACE": "pn",
+                    "POWERTOOLS_SERVICE_NAME": "ps",
+                },
+                ("pn", "ps"),
+            ),
+            (
+                {
+                    "POWERTOOLS_METRICS_NAMESPACE": "pn",
+                    "POWERTOOLS_SERVICE_NAME": "ps",
+                    "LAMBDA_EXT_METRICS_NAMESPACE": "ns",
+                    "LAMBDA_EXT_SERVICE": "s",
+                },
+                ("ns", "s"),
+            ),
+        ],
+        ids=["none", "function", "powertools", "own"],
+    )
+    def test_first_source_wins(self, monkeypatch, capfd, environment, expected):
+        """Our variable, then Powertools', then the function's name."""
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        metrics.count("n")
+        (document,) = written(capfd)
+        (directive,) = document["_aws"]["CloudWatchMetrics"]
+
+        assert (directive["Namespace"], document["service"]) == expected
+
+    def test_argument_wins(self, monkeypatch):
+        """What is given to Metrics comes before every variable."""
+        monkeypatch.setenv("LAMBDA_EXT_METRICS_NAMESPACE", "ns")
+        monkeypatch.setenv("LAMBDA_EXT_SERVICE", "s")
+        sink = MemorySink()
+        Metrics("mine", service="me", sink=sink).count("n")
+        metrics.flush()
+
+        assert sink.batches[0].namespace == "mine"
+        assert sink.total("n", service="me") == 1
+
+    def test_configure_has_an_effect_on_the_next_flush(self):
+        """configure() replaces what was read before."""
+        with MemorySink() as sink:
+            metrics.count("n")
+            metrics.flush()
+            configure(namespace="other", service="cart")
+            metrics.count("n")
+
+        assert [batch.namespace for batch in sink.batches] == ["lambda_ext", "other"]
+        assert sink.total("n", service="cart") == 1
+
+    def test_empty_service_leaves_the_dimension_out(self):
+        """service="" records without the dimension."""
+        sink = MemorySink()
+        Metrics("ns", service="", sink=sink).count("n")
+        metrics.flush()
+
+        assert sink.points("n")[0].dimensions == ()
+
+    @pytest.mark.logs
+    def test_unusable_variable_does_not_lose_metrics(self, monkeypatch, caplog):
+        """A namespace that CloudWatch refuses is logged, the function's name used."""
+        monkeypatch.setenv("LAMBDA_EXT_METRICS_NAMESPACE", "AWS/Lambda")
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "fn")
+        with MemorySink() as sink:
+            metrics.count("n")
+
+        assert sink.batches[0].namespace == "fn"
+        assert "LAMBDA_EXT_METRICS_NAMESPACE" in caplog.text
+
+    @pytest.mark.logs
+    def test_unusable_switch_does_not_break_recording(self, monkeypatch, caplog):
+        """A LAMBDA_EXT_STRICT that is no switch is logged once and taken for off."""
+        monkeypatch.setenv("LAMBDA_EXT_STRICT", "perhaps")
+        with MemorySink() as sink:
+            metrics.count("n")
+            metrics.count("n")
+
+        assert sink.total("n") == 2
+        assert caplog.text.count("LAMBDA_EXT_STRICT") == 1
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"namespace": ""},
+            {"namespace": "AWS/x"},
+            {"namespace": "a b"},
+            {"namespace": "x" * 256},
+            {"namespace": 3},
+            {"service": "é"},
+            {"service": "x" * 1025},
+            {"service": 3},
+            {"dimensions": {":a": "x"}},
+            {"dimensions": {"a": ""}},
+            {"dimensions": ["a"]},
+            {"dimensions": {f"d{i}": "x" for i in range(31)}},
+        ],
+    )
+    def test_bad_argument_is_refused_at_once(self, arguments):
+        """What CloudWatch would refuse raises where Metrics is made."""
+        with pytest.raises(ConfigurationError):
+            Metrics(**arguments)
+
+
+class TestDimensions:
+    """Dimensions of a record."""
+
+    def test_mapping_keywords_and_defaults_merge(self):
+        """All three come out; a keyword goes before a default of its name."""
+        sink = MemorySink()
+        mine = Metrics("ns", dimensions={"stage": "prod", "zone": 1}, sink=sink)
+        mine.count("n", dimensions={"the tenant": "a"}, zone="b", unit="None")
+        metrics.flush()
+
+        assert dict(sink.points("n")[0].dimensions) == {
+            "service": "unknown_service",
+            "stage": "prod",
+            "zone": "b",
+            "the tenant": "a",
+        }
+
+    def test_dimension_may_be_called_like_a_parameter(self):
+        """name= and value= are dimensions like any other."""
+        with MemorySink() as sink:
+            metrics.count("n", name="x", value="y", kind="z", self="me")
+
+        assert sink.total("n", name="x", value="y", kind="z", self="me") == 1
+
+    def test_thirty_are_allowed(self, capfd):
+        """29 of a record and ``service`` make a valid document."""
+        metrics.count("n", dimensions={f"d{i}": "x" for i in range(29)})
+
+        assert len(written(capfd)) == 1
+
+
+BAD = [
+    ("value", lambda: metrics.count("n", float("nan"))),
+    ("value", lambda: metrics.count("n", float("inf"))),
+    ("value", lambda: metrics.count("n", "1")),
+    ("value", lambda: metrics.distribution("n", None)),
+    ("value", lambda: metrics.gauge("n", 2**361)),
+    ("unit", lambda: metrics.count("n", unit="count")),
+    ("unit", lambda: metrics.count("n", unit=[])),
+    ("name", lambda: metrics.count("")),
+    ("name", lambda: metrics.count([])),
+    ("name", lambda: metrics.count("level")),
+    ("dimension_name", lambda: metrics.count("n", dimensions={":a": "x"})),
+    ("dimension_name", lambda: metrics.count("n", dimensions={None: "x"})),
+    ("dimension_value", lambda: metrics.count("n", a="")),
+    ("dimension_value", lambda: metrics.count("n", a=None)),
+    ("dimension_value", lambda: metrics.count("n", a=["x"])),
+    ("dimension_clash", lambda: metrics.count("n", dimensions={"a": "x"}, a="x")),
+    ("dimensions", lambda: metrics.count("n", dimensions=7)),
+    ("name_clash", lambda: metrics.count("a", a="x")),
+    ("name_clash", lambda: metrics.count("service")),
+    (
+        "too_many_dimensions",
+        lambda: metrics.count("n", dimensions={f"d{i}": "x" for i in range(30)}),
+    ),
+]
+
+
+class TestBadInput:
+    """What CloudWatch would refuse."""
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize(("reason", "record"), BAD)
+    def test_it_is_counted_and_nothing_else(self, caplog, capfd, reason, record):
+        """It is counted by reason, logged once, and what is good comes out."""
+        record()
+        metrics.count("good")
+        record()
+        documents = written(capfd)
+
+        assert recorder.snapshot()["dropped"] == {reason: 2}
+        assert recorder.snapshot()["recorded"] == 3
+        assert [document["good"] for document in documents] == [1]
+        assert [r.levelname for r in caplog.records] == ["WARNING"]
+        assert f"reason={reason} " in caplog.text
+
+    @pytest.mark.parametrize(("reason", "record"), BAD)
+    def test_strict_mode_raises_where_it_is_recorded(self, capfd, reason, record):
+        """In strict mode it raises, says what is wrong, and is not recorded."""
+        configure(strict=True)
+        with pytest.raises(MetricError) as caught:
+            record()
+        metrics.count("good")
+
+        assert caught.value.reason == reason
+        assert str(caught.value)
+        assert len(written(capfd)) == 1
+        assert recorder.snapshot()["dropped"] == {}
+
+    def test_strict_mode_can_be_turned_off_again(self, capfd):
+        """configure(strict=False) has an effect on the next record."""
+        configure(strict=True)
+        metrics.count("n")
+        configure(strict=False)
+        metrics.count("n")
+        metrics.flush()
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 2
+        assert recorder._ready
+
+    @pytest.mark.logs
+    def test_objects_with_a_mind_of_their_own_do_no_harm(self, capfd):
+        """Whatever a name, a value or a dimension raises is counted."""
+
+        class Hostile:
+            def __hash__(self):
+                raise RuntimeError("no hash")
+
+            def __eq__(self, other):
+                raise RuntimeError("no comparison")
+
+            def __repr__(self):
+                raise RuntimeError("no repr")
+
+            def __float__(self):
+                raise RuntimeError("no number")
+
+        class Name(str):
+            __slots__ = ()
+
+            def __hash__(self):
+                raise RuntimeError("no hash")
+
+        metrics.count(Hostile())
+        metrics.count("n", Hostile())
+        metrics.count("n", unit=Hostile())
+        metrics.count("n", a=Hostile())
+        metrics.count("n", dimensions=Hostile())
+        metrics.count(Name("n"))
+        metrics.count("good")
+        documents = written(capfd)
+        dropped = recorder.snapshot()["dropped"]
+
+        assert [document["good"] for document in documents if "good" in document] == [1]
+        assert sum(dropped.values()) + sum("n" in d for d in documents) == 6
+
+    def test_value_types_are_converted(self):
+        """True counts one, and any real number is taken."""
+        from decimal import Decimal
+
+        with MemorySink() as sink:
+            metrics.count("n", True)
+            metrics.count("n", Decimal("0.5"))
+
+        assert sink.values("n") == [1.5]
+
+
+class TestTimer:
+    """metrics.timer."""
+
+    def test_block_is_measured_in_milliseconds(self):
+        """The duration of the block is one value of a distribution."""
+        with FakeClock() as clock, MemorySink() as sink:
+            for seconds in (0.25, 1.5):
+                with metrics.timer("t", table="orders"):
+                    clock.advance(seconds)
+
+        (point,) = sink.points("t", table="orders")
+        assert (point.values, point.unit) == ([250.0, 1500.0], "Milliseconds")
+
+    def test_one_timer_may_be_nested(self):
+        """A timer that is entered twice measures both blocks."""
+        with FakeClock() as clock, MemorySink() as sink:
+            timer = metrics.timer("t")
+            with timer:
+                clock.advance(1)
+                with timer:
+                    clock.advance(2)
+
+        assert sink.values("t") == [2000.0, 3000.0]
+
+
+class TestPhases:
+    """When it is flushed."""
+
+    def test_end_of_an_invocation_flushes(self, capfd):
+        """RESPONSE writes what was recorded."""
+        metrics.count("n")
+        phases.call(phases.RESPONSE)
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+
+    def test_shutdown_flushes_before_and_after_the_users_callbacks(self):
+        """What a user's on_shutdown records comes out as well."""
+        seen = []
+
+        class Sink:
+            def accept(self, batch, /):
+                seen.extend(point.name for point in batch.points)
+
+        mine = Metrics("ns", sink=Sink())
+        mine.count("before")
+
+        @lambda_ext.on_shutdown
+        def end():
+            seen.append("callback")
+            mine.count("during")
+
+        phases.call(phases.SHUTDOWN)
+
+        assert seen == ["before", "callback", "during"]
+
+    def test_snapshot_flushes(self, capfd):
+        """Nothing recorded before a snapshot is in the snapshot."""
+        metrics.count("n")
+        phases.call(phases.SNAPSHOT)
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+
+    def test_fork_forgets_what_is_the_parents(self, capfd):
+        """In a child the buffer and the counters begin empty."""
+        metrics.count("n")
+        phases.call(phases.FORK)
+        metrics.flush()
+
+        assert capfd.readouterr().out == ""
+        assert recorder.snapshot()["recorded"] == 0
+
+    def test_phases_are_joined_once_by_the_first_record(self):
+        """16 threads that record first register one set of listeners."""
+        assert phases.listeners(phases.RESPONSE) == ()
+        run_threads(16, lambda _: metrics.count("n"))
+        configure(strict=False)
+        metrics.count("n")
+        counts = {phase: len(phases.listeners(phase)) for phase in phases.PHASES}
+
+        assert {phase: count for phase, count in counts.items() if count} == {
+            phases.RESPONSE: 1,
+            phases.SHUTDOWN: 2,
+            phases.SNAPSHOT: 1,
+            phases.FORK: 1,
+        }
+
+    def test_released_metrics_is_flushed(self, capfd):
+        """What was recorded with a Metrics that is gone comes out."""
+        Metrics("gone").count("n")
+        metrics.flush()
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+
+    def test_timestamp_is_wall_time_of_the_flush(self, capfd):
+        """Each document says in whole milliseconds when it was flushed."""
+        with FakeClock(wall=1_700_000_000.5) as clock:
+            metrics.count("n")
+            clock.advance(1)
+            (document,) = written(capfd)
+
+        assert document["_aws"]["Timestamp"] == 1_700_000_001_500
+
+
+class TestState:
+    """State of the process."""
+
+    def test_import_does_nothing(self):
+        """Importing reads no variable and registers with nobody."""
+        done = python(
+            "import os\n"
+            "read = []\n"
+            "class Environment(dict):\n"
+            "    def get(self, *a): read.append(a[0]); return dict.get(self, *a)\n"
+            "os.environ = Environment(os.environ)\n"
+            "import lambda_ext.metrics\n"
+            "from lambda_ext.lifecycle import phases\n"
+            "from lambda_ext import config\n"
+            "print(read, any(phases._listeners.values()), config._listeners)\n"
+        )
+
+        assert (done.stdout, done.stderr) == ("[] False []\n", "")
+
+    def test_reset_forgets_everything(self, capfd):
+        """After reset() nothing is left, and recording works as at first."""
+        metrics.count("n")
+        recorder.reset()
+        phases.reset()
+        metrics.flush()
+        assert capfd.readouterr().out == ""
+        assert recorder.snapshot() == {
+            "recorded": 0,
+            "documents": 0,
+            "bytes": 0,
+            "dropped": {},
+        }
+        metrics.count("n")
+        phases.call(phases.RESPONSE)
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+
+    def test_snapshot_counts_what_was_written(self, capfd):
+        """Documents and bytes are those on stdout."""
+        metrics.count("n")
+        metrics.count("n", a="x")
+        metrics.flush()
+        text = capfd.readouterr().out
+
+        assert recorder.snapshot() == {
+            "recorded": 2,
+            "documents": 2,
+            "bytes": len(text),
+            "dropped": {},
+        }
+
+    def test_memory_of_checked_series_is_bounded(self, monkeypatch):
+        """Dimensions of ever new values are not remembered for ever."""
+        monkeypatch.setattr(recorder, "MEMO", 10)
+        with MemorySink() as sink:
+            for i in range(100):
+                metrics.count("n", tenant=i)
+
+        assert sink.total("n") == 100
+        assert len(recorder.default._known) <= 10
+
+    def test_facade_has_it(self):
+        """Metrics and the module are public, and the module's functions are bound."""
+        assert lambda_ext.Metrics is recorder.Metrics
+        assert lambda_ext.metrics is metrics
+        assert metrics.count == recorder.default.count
+        assert os.path.basename(metrics.__file__) == "__init__.py"
