@@ -25,8 +25,9 @@ import tempfile
 
 import lambda_ext
 from lambda_ext.local.inputs import read_event, read_seed
-from lambda_ext.local.report import LIGHT, Report, client, consoles, progress
+from lambda_ext.local.report import Report, consoles, progress
 from lambda_ext.local.run import Check, Plan, Verdict, judge, run
+from lambda_ext.local.words import LIGHT, client
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NAMESPACE = SERVICE = "orders"

@@ -12,13 +12,11 @@ What the function itself wrote and raised is shown as it is.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import platform
 import signal
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -28,19 +26,27 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from .words import (
+    client,
+    count,
+    error_lines,
+    init_trouble,
+    milliseconds,
+    registered,
+    series_rows,
+    tally,
+)
+
 if TYPE_CHECKING:
     from .aws_server import AwsCall
-    from .emf_check import Series, Total
-    from .outcomes import InitReport, Invocation, Shutdown
+    from .outcomes import Invocation, Shutdown
     from .run import Check, Progress, Result, Verdict
 
 Cell = str | Text
 
 MOST_LOGS = 60  # lines of output that are shown unasked
 MOST_SERIES = 40
-MOST_ALIKE = 6  # series of one name, before they are shown as one row
 BOILERPLATE = "LAMBDA_WARNING: Unhandled exception."  # the runtime client's advice
-LIGHT = "lambda_ext (light)"  # the library's own client, which is not boto3
 GOOD, BAD, FAINT, HEAD = "green", "bold red", "dim", "bold"
 
 
@@ -113,12 +119,13 @@ class Report:
         self._line(
             Text.assemble(
                 _status(init.status),
-                f"  {_ms(init.duration_s)}",
-                f"  extensions: {_registered(result)}",
+                f"  {milliseconds(init.duration_s)}",
+                f"  extensions: {registered(result.extensions)}",
             )
         )
         if init.status != "success":
-            for line in init_trouble(init, result):
+            plan = result.plan
+            for line in init_trouble(init, plan.handler, plan.task_root, plan.python):
                 self._line(line)
 
     def invocations(self, invocations: Sequence[Invocation]) -> None:
@@ -131,7 +138,7 @@ class Report:
                     str(number),
                     invocation.request_id,
                     _status(invocation.status),
-                    _ms(invocation.duration_s),
+                    milliseconds(invocation.duration_s),
                     "cold" if number == 1 or invocation.init is not None else "",
                 )
                 for number, invocation in enumerate(invocations, 1)
@@ -148,7 +155,7 @@ class Report:
         """Print what the cold start cost, in time and memory."""
         parts = []
         if result.cold_start_s is not None:
-            parts.append(f"cold start {_ms(result.cold_start_s)} with INIT")
+            parts.append(f"cold start {milliseconds(result.cold_start_s)} with INIT")
         if result.peak_memory_mb is not None:
             parts.append(f"peak memory {result.peak_memory_mb:.0f} MB")
         if parts:
@@ -174,8 +181,8 @@ class Report:
                     service,
                     operation,
                     str(len(calls)),
-                    _tally(name for call in calls for name in call.names),
-                    Text(_tally(code for call in calls for code in call.errors), BAD),
+                    tally(name for call in calls for name in call.names),
+                    Text(tally(code for call in calls for code in call.errors), BAD),
                     by,
                 )
                 for (service, operation, by), calls in groups.items()
@@ -190,7 +197,7 @@ class Report:
             return
         bad = [line for line in result.emf if line.checked.problems]
         self._line(
-            f"{_count(len(result.emf), 'line')} of EMF checked:"
+            f"{count(len(result.emf), 'line')} of EMF checked:"
             f" {len(result.emf) - len(bad)} valid, {len(bad)} not"
         )
         if result.totals:
@@ -267,8 +274,8 @@ class Report:
             table.append(
                 (
                     what,
-                    _ms(seconds),
-                    "" if first else f"+{_ms(seconds - base_s)}",
+                    milliseconds(seconds),
+                    "" if first else f"+{milliseconds(seconds - base_s)}",
                     "" if memory_mb is None else f"{memory_mb:.0f} MB",
                     f"+{(memory_mb or 0) - (base_mb or 0):.0f} MB" if more_mb else "",
                 )
@@ -318,69 +325,6 @@ class Report:
             self._line("  ".join(cells).rstrip())
 
 
-def client(agent: str) -> str:
-    """Return which client of AWS's a User-Agent belongs to."""
-    name = agent.split(" ", 1)[0].replace("/", " ", 1) or "unknown"
-    return LIGHT if name.split(" ")[0] == "lambda-ext" else name
-
-
-def error_lines(invocation: Invocation) -> Iterator[str]:
-    """Yield what the caller of a failed invocation was told, most telling last."""
-    try:
-        error = invocation.value
-    except ValueError:
-        error = None
-    if not isinstance(error, dict):
-        yield invocation.error_type or invocation.status
-        return
-    kind = error.get("errorType") or invocation.error_type
-    message = error.get("errorMessage") or ""
-    yield f"{kind}: {message}" if kind else str(message)
-    for frame in error.get("stackTrace") or ():
-        yield from str(frame).rstrip().splitlines()
-
-
-def init_trouble(init: InitReport, result: Result) -> Iterator[str]:
-    """Yield why INIT went wrong, in the runtime's words, and what to change."""
-    error = init.error if isinstance(init.error, dict) else {}
-    kind = error.get("errorType") or init.error_type or ""
-    message = str(error.get("errorMessage") or "")
-    yield f"{kind}: {message}" if message else kind or "the process said nothing"
-    for frame in error.get("stackTrace") or ():
-        yield from str(frame).rstrip().splitlines()
-    yield "-> " + _advice(kind, message, init, result)
-
-
-def _advice(kind: str, message: str, init: InitReport, result: Result) -> str:
-    plan = result.plan
-    module, _, function = plan.handler.rpartition(".")
-    own = f"No module named '{module.replace('/', '.').split('.')[0]}'"
-    if kind == "Runtime.ImportModuleError" and own in message:
-        return (
-            f"there is no {module.split('/')[0].split('.')[0]!r} in"
-            f" {os.path.abspath(plan.task_root)}; name the folder that holds it with"
-            " --task-root"
-        )
-    if kind == "Runtime.ImportModuleError":
-        return (
-            f"{module} was found, but not what it imports; install it for {plan.python}"
-        )
-    if kind == "Runtime.HandlerNotFound":
-        return f"define {function!r} in {module}, or name another MODULE.HANDLER"
-    if kind == "Runtime.MalformedHandlerName":
-        return "write the handler as MODULE.HANDLER, for example app.handler"
-    if kind == "Runtime.UserCodeSyntaxError":
-        return "correct the syntax error above"
-    if init.status == "timeout":
-        return (
-            f"Lambda allows {init.duration_s:.0f} seconds for INIT; do less at"
-            " module level"
-        )
-    if message:
-        return f"this was raised while {module} was being imported"
-    return "the process ended during INIT; its output stands under LOGS"
-
-
 def _ended(shutdown: Shutdown) -> Text:
     if not shutdown.signalled:
         if shutdown.exit_status == -signal.SIGKILL:
@@ -393,7 +337,7 @@ def _ended(shutdown: Shutdown) -> Text:
             f" {shutdown.exit_status}",
             BAD,
         )
-    took = f"{_ms(shutdown.duration_s)} of {_ms(shutdown.share_s)} allowed"
+    took = f"{milliseconds(shutdown.duration_s)} of {milliseconds(shutdown.share_s)} allowed"
     if shutdown.killed:
         return Text.assemble(
             f"{shutdown.reason}: SIGTERM, ", (f"killed after {took}", BAD)
@@ -407,63 +351,3 @@ def _ended(shutdown: Shutdown) -> Text:
 
 def _status(status: str) -> Text:
     return Text(status, GOOD if status == "success" else BAD)
-
-
-def _registered(result: Result) -> str:
-    if not result.extensions:
-        return "none"
-    return ", ".join(
-        f"{extension.name} ({'internal' if extension.internal else 'external'})"
-        for extension in result.extensions
-    )
-
-
-def series_rows(totals: Mapping[Series, Total]) -> Iterator[tuple[str, ...]]:
-    """
-    Yield a row for each series; for those that differ in a value only, one.
-
-    More than `MOST_ALIKE` series with the same name and the same dimension
-    names are shown together, with how many values each dimension had.
-    """
-    families: dict[tuple[object, ...], list[tuple[Series, Total]]] = {}
-    for series, total in totals.items():
-        names = tuple(name for name, _ in series.dimensions)
-        key = (series.namespace, series.name, series.unit, names)
-        families.setdefault(key, []).append((series, total))
-    for family in families.values():
-        if len(family) <= MOST_ALIKE:
-            yield from (_row([member]) for member in family)
-        else:
-            yield _row(family)
-
-
-def _row(family: Sequence[tuple[Series, Total]]) -> tuple[str, ...]:
-    first = family[0][0]
-    dimensions = []
-    for position, (name, value) in enumerate(first.dimensions):
-        values = {series.dimensions[position][1] for series, _ in family}
-        shown = value if len(values) == 1 else f"({len(values)} values)"
-        dimensions.append(f"{name}={shown}")
-    return (
-        first.namespace,
-        first.name,
-        first.unit,
-        ", ".join(dimensions),
-        str(sum(total.count for _, total in family)),
-        f"{math.fsum(total.sum for _, total in family):.10g}",
-    )
-
-
-def _tally(names: Iterable[str]) -> str:
-    return ", ".join(
-        name if number == 1 else f"{name} ({number})"
-        for name, number in Counter(names).items()
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"

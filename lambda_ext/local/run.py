@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .aws_server import AwsCall, AwsServer, Seed
 from .emf_check import Checked, Totals, check
 from .emulator import Emulator
+from .words import count, milliseconds
 
 if TYPE_CHECKING:
     from .outcomes import InitReport, Invocation, Line, Registration, Shutdown
@@ -222,10 +223,10 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
             reasons.append(f"invocation {number} ended with {invocation.status}")
     bad = sum(bool(line.checked.problems) for line in result.emf)
     if bad:
-        reasons.append(f"{_count(bad, 'line')} of metrics CloudWatch would drop")
+        reasons.append(f"{count(bad, 'line')} of metrics CloudWatch would drop")
     failed = sum(bool(call.errors) for call in result.calls)
     if failed:
-        notes.append(f"{_count(failed, 'call')} to AWS failed")
+        notes.append(f"{count(failed, 'call')} to AWS failed")
     if result.init.status == "success":
         _judge_end(result.shutdown, reasons, notes)
     return Verdict(tuple(reasons), tuple(notes))
@@ -242,7 +243,7 @@ def _judge_end(shutdown: Shutdown, reasons: list[str], notes: list[str]) -> None
         notes.append("Lambda kills this process without SIGTERM, see SHUTDOWN")
     elif shutdown.killed:
         reasons.append(
-            f"the runtime was still there {_ms(shutdown.share_s)} after SIGTERM"
+            f"the runtime was still there {milliseconds(shutdown.share_s)} after SIGTERM"
             " and was killed"
         )
     elif shutdown.exit_status == -15:
@@ -320,11 +321,3 @@ def _peak_memory_mb(emulator: Emulator) -> float | None:
     except OSError:  # it has just died
         return None
     return None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"

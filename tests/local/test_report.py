@@ -20,7 +20,7 @@ from lambda_ext.local.outcomes import (
     Registration,
     Shutdown,
 )
-from lambda_ext.local.report import Report, client, progress, series_rows
+from lambda_ext.local.report import Report, progress
 from lambda_ext.local.run import Check, EmfLine, Plan, Result, Verdict, judge
 
 
@@ -242,16 +242,6 @@ VERDICT
             )
         )
 
-    def test_many_alike_series_are_one_row(self):
-        """Series that differ in one dimension's value are counted together."""
-        lines = [emf(n, channel="web", article=str(n)) for n in range(10)]
-        rows = list(series_rows(received(*lines, emf(7, channel="shop"))["totals"]))
-
-        assert [
-            ("shop", "orders", "Count", "article=(10 values), channel=web", "10", "45"),
-            ("shop", "orders", "Count", "channel=shop", "1", "7"),
-        ] == rows
-
     def test_more_series_than_fit_are_counted(self, monkeypatch):
         """Rows beyond the limit are left out, with their number."""
         monkeypatch.setattr(report_module, "MOST_SERIES", 1)
@@ -305,18 +295,3 @@ class TestTerminal:
             step("[bold]one")
 
         assert "\x1b[?25h" in out.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("agent", "name"),
-    [
-        ("Boto3/1.34.1 md/Botocore", "Boto3 1.34.1"),
-        ("lambda-ext", "lambda_ext (light)"),
-        ("lambda-ext/0.1.0", "lambda_ext (light)"),
-        ("curl", "curl"),
-        ("", "unknown"),
-    ],
-)
-def test_client_is_named_after_its_agent(agent, name):
-    """A client is called what it calls itself first."""
-    assert name == client(agent)

@@ -63,7 +63,7 @@ class TestJudge:
             ),
             (
                 ended(killed=True, exit_status=-9),
-                "the runtime was still there 500 ms after SIGTERM and was killed",
+                "the runtime was still there 500.0 ms after SIGTERM and was killed",
             ),
             (ended(exit_status=3), "the runtime ended with exit status 3"),
             (
