@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import testing as testing
     from . import typing as typing
     from .config import configure as configure
+    from .injection import inject as inject
     from .invocation import handler as handler
     from .invocation import start as start
     from .lifecycle.phases import on_init as on_init
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .lifecycle.snapstart import after_restore as after_restore
     from .lifecycle.snapstart import before_snapshot as before_snapshot
     from .metrics.recorder import Metrics as Metrics
+    from .statistics import stats as stats
     from .values.getters import get_parameter as get_parameter
     from .values.getters import get_parameters as get_parameters
     from .values.getters import get_parameters_by_path as get_parameters_by_path
@@ -41,11 +43,13 @@ else:
         "get_secret": ".values.getters",
         "get_secrets": ".values.getters",
         "handler": ".invocation",
+        "inject": ".injection",
         "on_init": ".lifecycle.phases",
         "on_invoke": ".lifecycle.phases",
         "on_response": ".lifecycle.phases",
         "on_shutdown": ".lifecycle.phases",
         "start": ".invocation",
+        "stats": ".statistics",
     }
     _MODULES = ("exceptions", "metrics", "testing", "typing")
 
@@ -81,12 +85,14 @@ __all__ = (
     "get_secret",
     "get_secrets",
     "handler",
+    "inject",
     "metrics",
     "on_init",
     "on_invoke",
     "on_response",
     "on_shutdown",
     "start",
+    "stats",
     "testing",
     "typing",
 )

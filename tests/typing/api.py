@@ -7,7 +7,7 @@ from typing import Any
 from typing_extensions import assert_type
 
 import lambda_ext
-from lambda_ext import Secret, get_secret, metrics
+from lambda_ext import Parameter, Secret, get_parameter, get_secret, metrics
 
 Event = dict[str, Any]
 
@@ -50,9 +50,28 @@ lambda_ext.configure(max_aeg=60)  # type: ignore[call-arg]
 lambda_ext.secrte  # type: ignore[attr-defined]
 
 assert_type(Secret("db").value, str)
-assert_type(Secret("db", transform="json").value, Any)
+assert_type(Secret("db", transform="json").value, dict[str, Any])
 assert_type(Secret("db", transform="binary").value, bytes)
 assert_type(Secret("db", transform=int).value, int)
 assert_type(get_secret("db"), str)
 assert_type(get_secret("db", transform=len), int)
 assert_type(metrics.flush(), None)
+assert_type(Secret("db", field="user").value, Any)
+assert_type(Parameter("/limit", transform=int).value, int)
+assert_type(Parameter("/limit").value, str)
+assert_type(get_parameter("/limit", transform=float), float)
+assert_type(get_parameter("/limit", "json"), dict[str, Any])
+assert_type(lambda_ext.stats().lifecycle.registration.state, str)
+Secret("db", max_aeg=5)  # type: ignore[call-overload]
+
+
+async def read() -> None:
+    assert_type(await Secret("db", transform="binary").aget(), bytes)
+
+
+@lambda_ext.inject(db=Secret("db", transform="json"), limit=Parameter("/l"))
+def query(event: Event, *, db: dict[str, Any], limit: str) -> int:
+    return len(db)
+
+
+query({})
