@@ -15,12 +15,14 @@ With ``Wire(tls=authority().server("127.0.0.1"))`` it speaks TLS, and
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import functools
 import ipaddress
 import json
 import os
+import shutil
 import socket
 import ssl
 import struct
@@ -354,13 +356,14 @@ class Authority:
 
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self._folder = tempfile.TemporaryDirectory(prefix="authority-")
+        self._folder = tempfile.mkdtemp(prefix="authority-")
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         extension = x509.BasicConstraints(ca=True, path_length=None)
         self._certificate = self._signed(
             self._name, self._key, days=(-1, 30), extensions=[extension]
         )
         self.pem = self._pem(self._certificate)
-        self.path = os.path.join(self._folder.name, "ca.pem")
+        self.path = os.path.join(self._folder, "ca.pem")
         with open(self.path, "wb") as file:
             file.write(self.pem)
 
@@ -374,7 +377,7 @@ class Authority:
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0])])
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         certificate = self._signed(name, key, days=days, extensions=[names])
-        path = os.path.join(self._folder.name, f"{id(certificate):x}.pem")
+        path = os.path.join(self._folder, f"{id(certificate):x}.pem")
         with open(path, "wb") as file:
             file.write(
                 key.private_bytes(

@@ -1,0 +1,329 @@
+"""Whom we trust, with the private modules and with the public ones."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+import pytest
+from wire import Authority, Wire, authority, instead, reset, response
+
+from lambda_ext import exceptions
+from lambda_ext.aws import light, native, tls
+
+TEXT = b"HTTP/1.1 200 OK\r\n\r\n" + b'{"SecretString": "x"}'  # ends with the connection
+
+
+def answer(request):
+    return {"ARN": "a", "SecretString": "x"}
+
+
+@pytest.fixture(name="ours")
+def _ours(monkeypatch, tmp_path, pauses, kind):
+    """The machine's store and Amazon's roots are the tests' authority."""
+    monkeypatch.setenv("SSL_CERT_FILE", authority().path)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.setattr(tls, "ROOTS", authority().path)
+
+
+def ask(wire, monkeypatch, **options):
+    """Ask the server once, over TLS, by a way of its own."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+    way = light.Light("secretsmanager")
+    way.attempts = 1
+    try:
+        return way.call("GetSecretValue", {"SecretId": "db"}, **options)["SecretString"]
+    finally:
+        way.close()
+
+
+def refused(wire, monkeypatch):
+    """Ask, and return why the certificate was refused; nothing was sent."""
+    with pytest.raises(exceptions.SourceError, match="certificate") as caught:
+        ask(wire, monkeypatch)
+    assert [] == wire.requests
+    assert caught.value.transient
+    return str(caught.value)
+
+
+class TestRefusal:
+    """A certificate that does not verify is refused, with each store."""
+
+    def test_trusted_certificate_is_accepted(self, ours, monkeypatch):
+        """The server that the other tests refuse is fine when all is right."""
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert "x" == ask(wire, monkeypatch)
+            assert 1 == wire.connections
+
+    def test_untrusted_certificate_is_refused_on_both_tries(self, kind, monkeypatch):
+        """Neither Amazon's roots nor the machine's store know this authority."""
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert "issuer" in refused(wire, monkeypatch)
+            assert 2 == wire.connections
+
+    def test_wrong_host_name_is_refused_on_both_tries(self, ours, monkeypatch):
+        """A good certificate of another host's is no good."""
+        with Wire(answer, tls=authority().server("other.example", "127.0.0.2")) as wire:
+            assert "mismatch" in refused(wire, monkeypatch)
+            assert 2 == wire.connections
+
+    def test_expired_certificate_is_refused_on_both_tries(self, ours, monkeypatch):
+        """A certificate of yesterday's is no good today."""
+        with Wire(answer, tls=authority().server("127.0.0.1", days=(-9, -1))) as wire:
+            assert "expired" in refused(wire, monkeypatch)
+            assert 2 == wire.connections
+
+    def test_certificate_of_tomorrow_is_refused(self, ours, monkeypatch):
+        """A certificate that is not valid yet is no good either."""
+        with Wire(answer, tls=authority().server("127.0.0.1", days=(1, 9))) as wire:
+            assert "not yet valid" in refused(wire, monkeypatch)
+
+    def test_bundle_replaces_both_stores(self, ours, monkeypatch):
+        """Who sets AWS_CA_BUNDLE trusts nobody else, as with boto3."""
+        monkeypatch.setenv("AWS_CA_BUNDLE", Authority("Another").path)
+
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            refused(wire, monkeypatch)
+            assert 1 == wire.connections
+
+
+class TestStores:
+    """Which certificates are loaded, and when."""
+
+    def test_bundle_is_trusted(self, kind, monkeypatch):
+        """AWS_CA_BUNDLE names whom to trust, and boto3's second variable too."""
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            monkeypatch.setenv("AWS_CA_BUNDLE", authority().path)
+            assert "x" == ask(wire, monkeypatch)
+            monkeypatch.delenv("AWS_CA_BUNDLE")
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority().path)
+            assert "x" == ask(wire, monkeypatch)
+
+    def test_bundle_may_be_a_directory(self, kind, monkeypatch, tmp_path):
+        """A directory of hashed certificates does as well as a file."""
+        import hashlib
+
+        from cryptography import x509
+
+        certificate = x509.load_pem_x509_certificate(authority().pem)
+        value = hashlib.sha1(_canonical(certificate.subject)).digest()[:4]
+        name = f"{int.from_bytes(value, 'little'):08x}.0"
+        (tmp_path / name).write_bytes(authority().pem)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path))
+
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert "x" == ask(wire, monkeypatch)
+
+    @pytest.mark.parametrize("text", [None, "nonsense"])
+    def test_bundle_without_certificates_is_named(
+        self, kind, monkeypatch, tmp_path, text
+    ):
+        """A bundle that cannot be used is an error, not a reason to trust less."""
+        path = tmp_path / "bundle.pem"
+        if text is not None:
+            path.write_text(text)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            with pytest.raises(exceptions.ConfigurationError, match=r"bundle\.pem"):
+                ask(wire, monkeypatch)
+
+    def test_machines_store_is_the_second_try(self, ours, monkeypatch):
+        """Where Amazon's roots do not verify, the whole store may, and is kept."""
+        monkeypatch.setattr(tls, "ROOTS", Authority("Another").path)
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert "x" == ask(wire, monkeypatch)
+            assert (2, 1) == (wire.connections, wire.refused_handshakes)
+            assert "x" == ask(wire, monkeypatch)
+            assert 3 == wire.connections
+
+    def test_lost_roots_are_no_failure(self, ours, monkeypatch):
+        """A packaging that leaves out the roots costs the second try only."""
+        monkeypatch.setattr(tls, "ROOTS", "/nowhere/roots.pem")
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert "x" == ask(wire, monkeypatch)
+
+    def test_empty_store_is_filled_with_botocores(self, kind, monkeypatch, tmp_path):
+        """Where Python finds no certificates, those of botocore are taken."""
+        monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+
+        assert tls.context(tls.SYSTEM).cert_store_stats()["x509_ca"] > 50
+
+    def test_roots_are_amazons_five(self):
+        """The file holds the roots that Amazon Trust Services publishes."""
+        import hashlib
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(tls.ROOTS)
+        roots = context.get_ca_certs(binary_form=True)
+
+        assert {
+            "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
+            "1ba5b2aa8c65401a82960118f80bec4f62304d83cec4713a19c39c011ea46db4",
+            "18ce6cfe7bf14e60b2e347b8dfe868cb31d02ebb3ada271569f50343b46db3a4",
+            "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
+            "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
+        } == {hashlib.sha256(root).hexdigest() for root in roots}
+
+    def test_contexts_are_shared(self, kind):
+        """One context serves all services."""
+        assert tls.context(tls.AMAZON) is tls.context(tls.AMAZON)
+        assert tls.context(tls.AMAZON) is not tls.context(tls.SYSTEM)
+
+    def test_held_lock_does_not_block_a_forked_child(self, kind):
+        """A fork while a context is made leaves the child able to make one."""
+        tls._lock.acquire()
+        tls.forked()
+
+        assert 5 == tls.context(tls.AMAZON).cert_store_stats()["x509_ca"]
+
+
+class TestWire:
+    """What goes wrong below HTTP."""
+
+    def test_stalled_handshake_costs_the_deadline(self, ours, monkeypatch):
+        """A server that accepts and says nothing does not hold anybody up."""
+        context = authority().server("127.0.0.1")
+        with Wire(answer, tls=context, handshake=False) as wire:
+            with pytest.raises(exceptions.SourceTimeoutError):
+                ask(wire, monkeypatch, deadline_s=0.2)
+
+    def test_server_without_tls_is_an_error(self, ours, monkeypatch):
+        """A server that does not speak TLS gets no request."""
+        with Wire(answer) as wire:
+            monkeypatch.setattr(Wire, "url", f"https://127.0.0.1:{wire.port}")
+            wire.answer = None
+            with pytest.raises(exceptions.SourceError) as caught:
+                ask(wire, monkeypatch, deadline_s=1.0)
+            assert caught.value.transient
+            assert [] == wire.requests
+
+    def test_reset_inside_tls_is_an_error_that_passes(self, ours, monkeypatch):
+        """A connection that breaks is a network error, whatever OpenSSL says."""
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            wire.faults.append(reset)
+            with pytest.raises(exceptions.SourceError) as caught:
+                ask(wire, monkeypatch)
+            assert caught.value.transient
+
+    def test_body_that_ends_with_the_connection_is_read(self, ours, monkeypatch):
+        """An end that TLS itself announces is an end."""
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            wire.faults.append(instead(TEXT))
+            assert "x" == ask(wire, monkeypatch)
+
+    def test_body_that_somebody_cut_is_refused(self, ours, monkeypatch):
+        """An end that TLS did not announce may be an attacker's."""
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            wire.faults.append(instead(TEXT, reset))
+            with pytest.raises(exceptions.SourceError) as caught:
+                ask(wire, monkeypatch)
+            assert caught.value.transient
+
+    def test_connection_is_kept_over_tls(self, ours, monkeypatch):
+        """The tickets that TLS 1.3 sends after the handshake are no noise."""
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+            way = light.Light("secretsmanager")
+            for _ in range(4):
+                way.call("GetSecretValue", {"SecretId": "db"})
+            way.close()
+            assert 1 == wire.connections
+
+    def test_large_answer_arrives_whole(self, ours, monkeypatch):
+        """More than fits a record of TLS or a buffer of the kernel is no problem."""
+        text = "\u00e9" * 300_000
+        with Wire(lambda request: {"SecretString": text}) as wire:
+            assert text == ask(wire, monkeypatch)
+        with Wire(
+            lambda request: {"SecretString": text}, tls=authority().server("127.0.0.1")
+        ) as wire:
+            assert text == ask(wire, monkeypatch)
+
+
+class TestModules:
+    """The private modules, next to the public ones that they stand in for."""
+
+    def test_private_modules_are_there(self):
+        """This Python still has what the cold path is short for."""
+        assert "private" == native.private().kind
+        assert native.modules().kind == "private"
+
+    @pytest.mark.parametrize("missing", [["_sha2", "_sha256"], ["_ssl"], ["_socket"]])
+    def test_missing_module_means_the_public_ones(self, missing, monkeypatch):
+        """A Python that lacks one of them is served all the same."""
+        public = native.public()
+        native.reset()
+        with monkeypatch.context() as patch:
+            for name in missing:
+                patch.setitem(__import__("sys").modules, name, None)
+            patch.setattr(native, "public", lambda: public)
+            assert public is native.modules()
+        native.reset()
+
+    def test_tls_that_does_not_check_is_not_used(self, monkeypatch):
+        """A private context with other defaults than today's is not trusted."""
+        import _ssl
+
+        monkeypatch.setattr(
+            _ssl,
+            "_SSLContext",
+            lambda protocol: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        )
+        native.reset()
+
+        assert "public" == native.modules().kind
+        native.reset()
+
+    def test_private_context_checks_what_the_public_one_does(self):
+        """Verification, versions, options and ciphers are the same."""
+        private, public = native.private().context(), native.public().context()
+        default = ssl.create_default_context()
+
+        for name in ("verify_mode", "check_hostname", "minimum_version", "options",
+                     "verify_flags"):  # fmt: skip
+            assert int(getattr(public, name)) == int(getattr(private, name))
+        assert default.verify_mode == private.verify_mode == ssl.CERT_REQUIRED
+        assert private.minimum_version == ssl.TLSVersion.TLSv1_2
+        assert public.get_ciphers() == private.get_ciphers()
+
+    def test_hashes_are_the_standard_librarys(self, kind):
+        """SHA-256 and HMAC of any length are those of `hashlib` and `hmac`."""
+        import hashlib
+        import hmac
+
+        for length in (0, 1, 55, 63, 64, 65, 128, 300):
+            key, message = os.urandom(length), os.urandom(length * 3)
+            assert hmac.digest(key, message, "sha256") == (
+                native.hmac_sha256(key, message)
+            )
+            assert hashlib.sha256(message).hexdigest() == native.sha256_hex(message)
+
+    def test_answers_are_the_same_with_both(self, kind, server):
+        """A whole call works with either kind of modules."""
+        way = light.Light("secretsmanager")
+        for _ in range(2):
+            answer = way.call("GetSecretValue", {"SecretId": "db"})
+            assert "value of db" == answer["SecretString"]
+        way.close()
+        assert 1 == server.connections
+
+
+def test_response_of_tests_is_delimited():
+    """The server of these tests says how long its answers are."""
+    assert b"Content-Length: 1\r\n" in response(200, b"a")
+
+
+def _canonical(name):
+    """Return a name as OpenSSL hashes it for directories: small letters, UTF-8."""
+    from cryptography import x509
+
+    def der(tag, content):
+        return bytes((tag, len(content))) + content
+
+    (attribute,) = name
+    assert x509.NameOID.COMMON_NAME == attribute.oid
+    text = " ".join(attribute.value.lower().split()).encode()
+    pair = der(0x30, der(0x06, b"\x55\x04\x03") + der(0x0C, text))
+    return der(0x31, pair)
