@@ -297,6 +297,7 @@ def reset() -> None:
     write_fd = _write_fd
     if write_fd >= 0:
         _release("")
+        os.set_blocking(write_fd, True)  # the pipe may be full
         os.write(write_fd, _STOP)
         os.close(write_fd)
     if _unhook is not None:

@@ -1,0 +1,322 @@
+"""The end: once, in order, within its budget, whoever misbehaves."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+
+import pytest
+from helpers import eventually
+
+import lambda_ext
+from lambda_ext.lifecycle import phases, shutdown, signals
+
+
+@pytest.fixture(name="held")
+def _held():
+    """Return an event that listeners hang on until the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture(name="exits")
+def _exits(monkeypatch):
+    """Collect exit statuses instead of ending this process."""
+    exits = []
+    monkeypatch.setattr(shutdown, "_exit", exits.append)
+    return exits
+
+
+class TestDrain:
+    """shutdown.drain()"""
+
+    def test_order_is_priority_then_registration(self):
+        """Essential, then the user's, then the network's."""
+        seen = []
+        for name, priority in (
+            ("network", phases.NETWORK),
+            ("user 1", phases.USER),
+            ("essential", phases.ESSENTIAL),
+            ("user 2", phases.USER),
+        ):
+            phases.listen(
+                phases.SHUTDOWN,
+                lambda name=name: seen.append(name),
+                priority=priority,
+            )
+        shutdown.drain(10.0, lambda: seen.append("previous"))
+
+        assert seen == ["essential", "user 1", "user 2", "network", "previous"]
+
+    def test_listener_that_joins_late_is_called(self):
+        """The first metric may be recorded by a listener, and flushed yet."""
+        seen = []
+
+        @lambda_ext.on_shutdown
+        def first():
+            seen.append("first")
+            phases.listen(phases.SHUTDOWN, lambda: seen.append("late"), priority=0)
+            phases.listen(phases.SHUTDOWN, lambda: seen.append("last"), priority=99)
+
+        lambda_ext.on_shutdown(lambda: seen.append("second"))
+        shutdown.drain(10.0)
+
+        assert seen == ["first", "late", "second", "last"]
+
+    @pytest.mark.logs
+    def test_hanging_listener_costs_its_share_only(self, held, caplog):
+        """The others run; it is counted and named."""
+        seen = []
+        lambda_ext.on_shutdown(lambda: seen.append("before"))
+
+        @lambda_ext.on_shutdown
+        def hanging():
+            held.wait(30)
+
+        lambda_ext.on_shutdown(lambda: seen.append("after"))
+        shutdown.drain(0.1)
+
+        assert seen == ["before", "after"]
+        assert shutdown.status().abandoned == 1
+        (record,) = caplog.records
+        assert "listener_abandoned phase=shutdown" in record.getMessage()
+        assert "hanging" in record.getMessage()
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+    def test_raising_listener_is_logged_and_counted(self, error, caplog):
+        """Also when it tries to exit: only this module ends the process."""
+        seen = []
+
+        @lambda_ext.on_shutdown
+        def raising():
+            raise error
+
+        lambda_ext.on_shutdown(lambda: seen.append("after"))
+        shutdown.drain(10.0)
+
+        assert seen == ["after"]
+        assert phases.failures[phases.SHUTDOWN] == 1
+        assert len(caplog.records) == 1
+
+    @pytest.mark.logs
+    def test_all_hanging_leaves_everybody_a_turn(self, held):
+        """What is left is divided by those who are still to come."""
+        begun = []
+
+        def hanging():
+            begun.append(1)
+            held.wait(30)
+
+        for _ in range(5):
+            lambda_ext.on_shutdown(lambda: hanging())
+        shutdown.drain(0.1)
+
+        assert len(begun) == 5
+        assert shutdown.status().abandoned == 5
+
+    def test_without_a_thread_to_spare_listeners_run_on_this_one(self, monkeypatch):
+        """Unbounded is better than not at all."""
+        threads = []
+
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+
+        lambda_ext.on_shutdown(lambda: threads.append(threading.current_thread()))
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        shutdown.drain(10.0)
+
+        assert threads == [threading.current_thread()]
+
+
+class TestSigterm:
+    """What the signal sets off."""
+
+    @pytest.fixture(autouse=True)
+    def _put_back(self):
+        before = signal.getsignal(signal.SIGTERM)
+        yield
+        shutdown.reset()
+        signal.signal(signal.SIGTERM, before)
+
+    def sigterm(self, exits):
+        """Send SIGTERM to this process and wait for its exit."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        eventually(lambda: exits)
+
+    def test_ends_the_process_with_status_zero(self, exits):
+        """After the listeners, from our thread."""
+        seen = []
+        lambda_ext.on_shutdown(lambda: seen.append(list(exits)))
+        shutdown.install()
+        self.sigterm(exits)
+
+        assert (seen, exits[0]) == ([[]], 0)
+        assert shutdown.status().begun == "sigterm"
+
+    @pytest.mark.parametrize(
+        ("code", "status"),
+        [(None, 0), (0, 0), (7, 7), (256, 0), (-1, 255), ("text", 1)],
+    )
+    def test_users_exit_code_is_the_status(self, exits, code, status, capsys):
+        """As Python would have it; text goes to stderr."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
+        shutdown.install()
+        self.sigterm(exits)
+
+        assert exits[0] == status
+        assert capsys.readouterr().err == ("text\n" if code == "text" else "")
+
+    def test_users_handler_runs_once_on_our_thread_after_the_flush(self, exits):
+        """handler(SIGTERM, None), however often the signal comes."""
+        seen = []
+
+        def on_sigterm(*args):
+            seen.append((threading.current_thread().name, *args))
+
+        signal.signal(signal.SIGTERM, on_sigterm)
+        lambda_ext.on_shutdown(lambda: seen.append("listener"))
+        shutdown.install()
+        self.sigterm(exits)
+        os.kill(os.getpid(), signal.SIGTERM)
+        eventually(lambda: len(exits) > 1)
+
+        assert seen == ["listener", ("lambda_ext_shutdown", signal.SIGTERM, None)]
+
+    @pytest.mark.logs
+    def test_users_handler_that_raises_is_logged(self, exits, caplog):
+        """The status stays 0."""
+        signal.signal(signal.SIGTERM, lambda *_: 1 / 0)
+        shutdown.install()
+        self.sigterm(exits)
+
+        assert exits[0] == 0
+        assert "ZeroDivisionError" in caplog.text
+
+    def test_flush_under_way_is_let_finish(self, exits, held):
+        """What another thread is writing out is not cut off."""
+        seen = []
+
+        def slow():
+            held.wait(0.1)
+            seen.append(list(exits))
+
+        phases.listen(phases.RESPONSE, slow)
+        shutdown.install()
+        thread = threading.Thread(target=phases.call, args=(phases.RESPONSE,))
+        thread.start()
+        eventually(lambda: phases.calls[phases.RESPONSE])
+        self.sigterm(exits)
+        thread.join()
+
+        assert seen == [[]]
+
+    def test_worker_of_a_managed_instance_finishes_its_request(
+        self, exits, monkeypatch
+    ):
+        """The listeners come after the request in flight."""
+        monkeypatch.setenv("AWS_LAMBDA_MAX_CONCURRENCY", "2")
+        monkeypatch.setattr(shutdown, "IN_FLIGHT_S", 30.0)
+        seen = []
+        lambda_ext.on_shutdown(lambda: seen.append("listener"))
+        shutdown.install()
+        phases.call(phases.INVOKE)
+        os.kill(os.getpid(), signal.SIGTERM)
+        eventually(lambda: shutdown.status().begun)
+        early = list(seen)
+        seen.append("done")
+        phases.call(phases.RESPONSE)
+        eventually(lambda: exits)
+
+        assert (early, seen) == ([], ["done", "listener"])
+
+    def test_during_the_exit_waits_for_it(self, exits, held):
+        """At exit the listeners are being called: not again, and not cut off."""
+        seen = []
+
+        def slow():
+            seen.append("begun")
+            held.wait(0.1)
+            seen.append(list(exits))
+
+        lambda_ext.on_shutdown(slow)
+        shutdown.install()
+        thread = threading.Thread(target=shutdown._at_exit)
+        thread.start()
+        eventually(lambda: seen)
+        self.sigterm(exits)
+        thread.join()
+
+        assert seen == ["begun", []]
+        assert shutdown.status().begun == "exit"
+
+
+class TestExit:
+    """The second path."""
+
+    def test_calls_the_listeners_once(self):
+        """However often it is asked."""
+        seen = []
+        lambda_ext.on_shutdown(lambda: seen.append(1))
+        shutdown._at_exit()
+        shutdown._at_exit()
+
+        assert seen == [1]
+        assert shutdown.status().begun == "exit"
+
+    def test_after_sigterm_waits_for_its_end(self, exits, held):
+        """Finalisation would stop the thread that flushes."""
+        seen = []
+
+        def slow():
+            seen.append("begun")
+            held.wait(0.1)
+            seen.append("ended")
+
+        lambda_ext.on_shutdown(slow)
+        thread = threading.Thread(target=shutdown._terminate)
+        thread.start()
+        eventually(lambda: seen)
+        shutdown._at_exit()
+        found = list(seen)
+        thread.join()
+
+        assert found == ["begun", "ended"]
+
+    def test_is_registered_and_unregistered(self, monkeypatch):
+        """Outside Lambda, this is all that there is."""
+        seen = []
+        monkeypatch.setattr(atexit, "register", seen.append)
+        gone = []
+        monkeypatch.setattr(atexit, "unregister", gone.append)
+        shutdown.follow_exit()
+        shutdown.reset()
+
+        assert seen == gone == [shutdown._at_exit]
+        assert signals.path() == "off"
+
+
+class TestStatus:
+    """shutdown.status()"""
+
+    def test_outside_lambda_it_is_off(self):
+        """With the reason in words."""
+        found = shutdown.status()
+
+        assert (found.path, found.reason, found.begun) == (
+            "off",
+            "outside Lambda",
+            None,
+        )
+        assert repr(found) == "<shutdown.Status off 'outside Lambda'>"
+
+    def test_disabled_says_so(self, monkeypatch):
+        """LAMBDA_EXT_DISABLE is a reason."""
+        monkeypatch.setenv("LAMBDA_EXT_DISABLE", "signals")
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
+
+        assert shutdown.status().reason == "disabled"

@@ -1,0 +1,75 @@
+"""The doubles that ship, as a user's tests use them."""
+
+from __future__ import annotations
+
+import pytest
+
+import lambda_ext
+from lambda_ext.lifecycle import clock
+from lambda_ext.testing import FakeClock, simulate_restore, simulate_sigterm
+
+
+class TestFakeClock:
+    """FakeClock"""
+
+    def test_advance_moves_both_clocks(self):
+        """Time goes by for run time and wall time alike."""
+        fake = FakeClock(wall=100.0, monotonic=10.0)
+        fake.advance(2.5)
+
+        assert (fake.wall(), fake.monotonic()) == (102.5, 12.5)
+
+    def test_freeze_moves_the_wall_only(self):
+        """A frozen process has no run time."""
+        fake = FakeClock(wall=100.0, monotonic=10.0)
+        fake.freeze(2.5)
+
+        assert (fake.wall(), fake.monotonic()) == (102.5, 10.0)
+
+    def test_step_sets_the_wall_back(self):
+        """As a clock that is corrected."""
+        fake = FakeClock(wall=100.0, monotonic=10.0)
+        fake.step(-2.5)
+
+        assert (fake.wall(), fake.monotonic()) == (97.5, 10.0)
+
+    @pytest.mark.parametrize("seconds", [-1, float("nan")])
+    @pytest.mark.parametrize("move", [FakeClock.advance, FakeClock.freeze])
+    def test_time_that_goes_back_is_refused(self, move, seconds):
+        """Run time never goes back; the message says what does."""
+        with pytest.raises(ValueError, match="step"):
+            move(FakeClock(), seconds)
+
+    def test_is_the_librarys_clock_inside_the_block_only(self):
+        """The context manager installs and restores."""
+        with FakeClock(wall=100.0) as fake:
+            inside = clock.now()
+            fake.advance(1)
+            later = clock.now()
+
+        assert (inside, later) == (100.0, 101.0)
+        assert clock.now() > 1_000_000_000
+
+
+def test_simulated_sigterm_calls_the_listeners_in_order():
+    """As Lambda's would, and the process goes on."""
+    seen = []
+    lambda_ext.on_shutdown(lambda: seen.append("user"))
+    lambda_ext.on_shutdown(priority=10)(lambda: seen.append("early"))
+    simulate_sigterm()
+
+    assert seen == ["early", "user"]
+
+
+def test_simulated_restore_calls_the_hooks_with_time_between():
+    """The hooks see the clock before and after the snapshot."""
+    seen = []
+    with FakeClock() as fake:
+        lambda_ext.before_snapshot(lambda: seen.append(clock.now()))
+        lambda_ext.after_restore(lambda: seen.append(clock.now()))
+        generation = clock.generation
+        simulate_restore(fake, 3600)
+        after = clock.generation
+
+    assert seen[1] - seen[0] == 3600
+    assert after > generation
