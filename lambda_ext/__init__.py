@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .values.getters import get_secrets as get_secrets
     from .values.handles import Parameter as Parameter
     from .values.handles import Secret as Secret
+    from .values.rotation import refresh_on as refresh_on
 else:
     # Public name -> the module that defines it.  Nothing is imported until
     # the name is first used; tests/test_cold_start.py holds what that costs.
@@ -48,6 +49,7 @@ else:
         "on_invoke": ".lifecycle.phases",
         "on_response": ".lifecycle.phases",
         "on_shutdown": ".lifecycle.phases",
+        "refresh_on": ".values.rotation",
         "start": ".invocation",
         "stats": ".statistics",
     }
@@ -91,6 +93,7 @@ __all__ = (
     "on_invoke",
     "on_response",
     "on_shutdown",
+    "refresh_on",
     "start",
     "stats",
     "testing",

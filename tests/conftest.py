@@ -22,6 +22,7 @@ STATEFUL = (  # every module with process-wide state has a reset()
     "lifecycle.extension",
     "lifecycle.snapstart",
     "values.store",
+    "values.rotation",
     "metrics.recorder",
     "invocation",
     "aws.transport",

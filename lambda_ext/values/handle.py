@@ -15,6 +15,7 @@ import logging
 import types
 import weakref
 
+from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import settings, store, transforms
 from .flights import again
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
     from ..typing import Source
     from .cache import Answer, Entry, View
     from .keys import Key
+    from .rotation import Derived
     from .transforms import Decoded, Transform
 
     Age = float | timedelta | None
+    L = TypeVar("L", bound=Callable[..., object])
+    R = TypeVar("R")
     T_co = TypeVar("T_co", covariant=True)
 else:
     # Generic to a type checker, without importing typing (3 ms).
@@ -130,11 +134,7 @@ class Handle(Generic[T_co]):
 
         Read and refreshed as `value` is.
         """
-        view = self._view
-        if not clock.monotonic() < view.until:
-            view = self._read()
-        assert view.entry is not None
-        return view.entry.answer.version
+        return self._entry().answer.version
 
     async def aget(self) -> T_co:
         """
@@ -159,26 +159,79 @@ class Handle(Generic[T_co]):
 
     def invalidate(self) -> None:
         """Forget the value, by name and by ARN; the next read asks AWS."""
-        key = (self._want or self._bind()).key
+        key = self._key_of()
         store.invalidate(key.name, key.operation, key.scope)
 
-    # For the store -----------------------------------------------------------
+    def on_change(self, listener: L) -> L:
+        """
+        Call *listener* with this handle whenever a new version was loaded.
 
-    def _read(self, *, force: bool = False) -> View:
+        It runs on the thread that loaded it, which may be the background's;
+        what it raises is logged.  Also a decorator.  The first load is no
+        change.
+        """
+        if not callable(listener):
+            msg = f"on_change of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not everybody checks types
+            raise ConfigurationError(msg)
+        self._listeners = (*self._listeners, listener)
+        return listener
+
+    def derive(
+        self,
+        make: Callable[[T_co], R],
+        *,
+        close: Callable[[R], object] | None = None,
+        grace: float | timedelta | None = 60.0,
+    ) -> Derived[R]:
+        """
+        Return what *make* makes of the value, made again for each version.
+
+        Nothing is made before it is first used.  The old object is passed to
+        *close* once nobody uses it, or *grace* seconds after it was replaced
+        where that cannot be told (None: never then), see `Derived`.
+        """
+        # Avoids what only users of `derive` need.
+        from .rotation import Derived
+
+        return Derived(self, make, close, grace)
+
+    # For the store and for rotation ------------------------------------------
+
+    def _entry(self) -> Entry:
+        """Return the entry behind `value`, loaded if need be."""
+        view = self._view
+        if not clock.monotonic() < view.until:
+            view = self._read()
+        assert view.entry is not None
+        return view.entry
+
+    def _order(self) -> int:
+        """Return which load the value at hand is of; 0 if there is none."""
+        entry = self._view.entry
+        return 0 if entry is None else entry.order
+
+    def _key_of(self) -> Key:
+        return (self._want or self._bind()).key
+
+    def _renew(self, order: int) -> None:
+        """Have a value that is newer than that of load *order*, or raise."""
+        want = self._want or self._bind()
+        store.renew(want, order)
+
+    def _read(self) -> View:
         """Return a view of a value that is not older than was asked for."""
         want = self._want or self._bind()
-        if not force:
-            others = () if store.before_snapshot() else store.take_pending()
-            if others:
-                store.load_together({self: None, **dict.fromkeys(others)}, None)
-            kept, self._kept = self._kept, None
-            if kept is not None:
-                error, at = kept
-                fresh = clock.now() - at < NOT_FOUND_S
-                if fresh and (others or not getattr(error, "transient", False)):
-                    raise again(error)
+        others = () if store.before_snapshot() else store.take_pending()
+        if others:
+            store.load_together({self: None, **dict.fromkeys(others)}, None)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            error, at = kept
+            fresh = clock.now() - at < NOT_FOUND_S
+            if fresh and (others or not getattr(error, "transient", False)):
+                raise again(error)
         ((entry, how),) = store.loader.get(
-            (want,), force=force, timeout_s=settings.timeout_of(want.key.operation)
+            (want,), timeout_s=settings.timeout_of(want.key.operation)
         )
         if isinstance(entry, Exception):
             raise entry

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 
 from ..exceptions import LambdaExtError, NotFoundError
@@ -83,14 +84,16 @@ class Loader:
         self,
         wants: Sequence[Want],
         *,
-        force: bool = False,
+        newer_than: float = 0,
         timeout_s: float | None = None,
     ) -> list[tuple[Outcome, str]]:
         """
         Return an entry, or the error why there is none, for each of *wants*.
 
-        Beside it stands how it was had: FRESH, LOADED or STALE.  With *force*
-        nothing that is remembered serves.  A load may take *timeout_s*.
+        Beside it stands how it was had: FRESH, LOADED or STALE.  With
+        *newer_than* only loads begun after that one will do, whatever is
+        remembered; infinity means a load of one's own.  A load may take
+        *timeout_s*.
         """
         now = clock.now()
         generation = clock.generation
@@ -100,15 +103,17 @@ class Loader:
         with self.cache.lock:
             for at, want in enumerate(wants):
                 slot = self.cache.slots.get(want.key)
-                if slot is not None and not force:
-                    remembered = self._remembered(slot, want, now)
+                if slot is not None:
+                    remembered = self._remembered(slot, want, now, newer_than)
                     if remembered is not None:
                         found[at] = remembered
                         continue
                 flight = led.get(want.key) or self._flights.get(want.key)
-                alone = force or want.max_age == 0
+                floor = math.inf if want.max_age == 0 else newer_than
                 if want.key not in led and (
-                    flight is None or alone or not flight.takes(generation)
+                    flight is None
+                    or flight.order <= floor
+                    or not flight.takes(generation)
                 ):
                     flight = led[want.key] = self._begin(want.source, want.key)
                 assert flight is not None
@@ -118,8 +123,18 @@ class Loader:
             self.calls.fly([*led.values()], timeout_s)
         for at, flight in boarded:
             own = led.get(flight.key) is flight
-            found[at] = self._landed(flight, wants[at], timeout_s, own=own, force=force)
+            found[at] = self._landed(flight, wants[at], newer_than, timeout_s, own=own)
         return [found[at] for at in range(len(wants))]
+
+    def is_coming(self, key: Key, newer_than: int) -> bool:
+        """Say whether there is, or is being loaded, something newer."""
+        with self.cache.lock:
+            slot = self.cache.slots.get(key)
+            entry = None if slot is None else slot.entry
+            flight = self._flights.get(key)
+            return (entry is not None and entry.order > newer_than) or (
+                flight is not None and flight.order > newer_than
+            )
 
     def good_until(self, slot: Slot, entry: Entry, want: Want, now: float) -> float:
         """
@@ -165,9 +180,13 @@ class Loader:
     # What is remembered ------------------------------------------------------
 
     def _remembered(
-        self, slot: Slot, want: Want, now: float
+        self, slot: Slot, want: Want, now: float, newer_than: float
     ) -> tuple[Outcome, str] | None:
         entry = slot.entry
+        if newer_than:
+            if entry is not None and entry.order > newer_than:
+                return entry, FRESH
+            return None
         if entry is None:
             if slot.missing is not None:
                 error, asked_at = slot.missing
@@ -294,22 +313,22 @@ class Loader:
         self,
         flight: Flight,
         want: Want,
+        newer_than: float,
         timeout_s: float | None,
         *,
         own: bool,
-        force: bool,
     ) -> tuple[Outcome, str]:
         """Wait for *flight* and return what it brings to *want*."""
         left_s = fanout.left(timeout_s)
         flight.done.wait(None if left_s is None else max(left_s, 0.0))
         if flight.abandoned:
-            return self.get([want], force=force, timeout_s=timeout_s)[0]
+            return self.get([want], newer_than=newer_than, timeout_s=timeout_s)[0]
         outcome = flight.outcome
         if outcome is None:
             outcome = too_late(want.key, want.source.name)
         if isinstance(outcome, Entry):
             return outcome, LOADED
-        if not force and self.is_transient(outcome):
+        if not newer_than and self.is_transient(outcome):
             stale = self._stale(flight, want, outcome)
             if stale is not None:
                 return stale, STALE

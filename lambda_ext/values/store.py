@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import weakref
@@ -132,7 +133,9 @@ def read(
     A *seat* of None means that they shall not.
     """
     ((entry, how),) = loader.get(
-        (want,), force=force, timeout_s=settings.timeout_of(want.key.operation)
+        (want,),
+        newer_than=math.inf if force else 0,
+        timeout_s=settings.timeout_of(want.key.operation),
     )
     if not isinstance(entry, Entry):
         raise entry
@@ -156,7 +159,9 @@ def read_many(
         return []
     values = []
     found = loader.get(
-        wants, force=force, timeout_s=settings.timeout_of(wants[0].key.operation)
+        wants,
+        newer_than=math.inf if force else 0,
+        timeout_s=settings.timeout_of(wants[0].key.operation),
     )
     for want, (entry, how) in zip(wants, found, strict=True):
         if not isinstance(entry, Entry):
@@ -189,6 +194,14 @@ def show(
             if until > now:
                 cache.show(view, until - clock.lead(), front, seat)
     return view
+
+
+def renew(want: Want, order: int) -> None:
+    """Load what *want* asks for, unless it is newer than load *order*."""
+    timeout_s = settings.timeout_of(want.key.operation)
+    ((outcome, _),) = loader.get((want,), newer_than=order, timeout_s=timeout_s)
+    if not isinstance(outcome, Entry):
+        raise outcome
 
 
 def outside(entry: Entry, decoded: Decoded) -> View:
