@@ -18,7 +18,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from .outcomes import Registration
-from .server import Abandoned, Answer, Refused, Request
+from .server import TEXT, Abandoned, Answer, Refused, Request
 
 if TYPE_CHECKING:
     import threading
@@ -119,14 +119,13 @@ class Agents:
 
     def tell_shutdown(self, reason: str, deadline_ms: int) -> None:
         """Hand SHUTDOWN to the external subscribers, now or when they next ask."""
-        self._shutdown = Answer.json(
-            200,
-            {
-                "eventType": "SHUTDOWN",
-                "deadlineMs": deadline_ms,
-                "shutdownReason": reason,
-            },
-        )
+        event = {
+            "eventType": "SHUTDOWN",
+            "deadlineMs": deadline_ms,
+            "shutdownReason": reason,
+        }
+        # JSON that calls itself text, and no event identifier, as from AWS.
+        self._shutdown = Answer.json(200, event, Content_Type=TEXT)
         for agent in self:
             if self._takes_shutdown(agent) and agent.state == "Ready":
                 agent.state = "Running"

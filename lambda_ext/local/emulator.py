@@ -132,16 +132,18 @@ class Emulator:
             raise ValueError(f"init_type: {init_type!r} is none of {INIT_TYPES}")
         if not timeout_s > 0:
             raise ValueError(f"timeout_s: {timeout_s!r} is not above 0")
+        self._instances = init_type == "lambda-managed-instances"
+        if self._instances:
+            max_concurrency = 2 if max_concurrency is None else max_concurrency
+            if max_concurrency < 1:
+                raise ValueError(f"max_concurrency: {max_concurrency} is below 1")
+        elif max_concurrency is not None:
+            raise ValueError("max_concurrency: only for lambda-managed-instances")
         if command is None and not variables.has_runtime_client(python):
             raise EmulatorError(
                 f"{python} has no awslambdaric, Lambda's runtime client:"
                 ' pip install "lambda-ext[local]"'
             )
-        self._instances = init_type == "lambda-managed-instances"
-        if self._instances:
-            max_concurrency = 2 if max_concurrency is None else max_concurrency
-        elif max_concurrency is not None:
-            raise ValueError("max_concurrency: only for lambda-managed-instances")
         if execution_env == _DERIVED:
             execution_env = variables.execution_env_of(python)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from .server import Answer, Refused, Request
+from .server import TEXT, Answer, Refused, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,14 +29,14 @@ def respond(environment: Environment, request: Request) -> Answer:
     elif path in _ALWAYS:
         methods = _ALWAYS[path]
     else:
-        return Answer(404, b"404 page not found\n", _text())
+        return _text(404, "404 page not found\n")
     if request.method not in methods:
         return Answer(405)
     return methods[request.method](environment, request)
 
 
-def _text() -> dict[str, str]:
-    return {"Content-Type": "text/plain; charset=utf-8"}
+def _text(status: int, text: str) -> Answer:
+    return Answer(status, text.encode(), {"Content-Type": TEXT})
 
 
 def _result(request_id: str, *, error: bool) -> dict[str, Endpoint]:
@@ -66,14 +66,14 @@ def _credentials(environment: Environment, request: Request) -> Answer:
     variables = environment.settings.variables
     token = variables.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")
     if token is None or request.headers.get("Authorization") != token:
-        return Answer(404, b"cannot get credentials for the provided token\n", _text())
+        return _text(404, "cannot get credentials for the provided token\n")
     credentials = {
         "AccessKeyId": "testing",
         "SecretAccessKey": "testing",
         "Token": "testing",
         "Expiration": "2100-01-01T00:00:00Z",
     }
-    return Answer(200, json.dumps(credentials).encode(), _text())
+    return _text(200, json.dumps(credentials))
 
 
 def _unsupported(api: str) -> dict[str, Endpoint]:
@@ -83,7 +83,7 @@ def _unsupported(api: str) -> dict[str, Endpoint]:
 
 
 _ALWAYS: dict[str, dict[str, Endpoint]] = {
-    "/2018-06-01/ping": {"GET": lambda env, req: Answer(200, b"pong", _text())},
+    "/2018-06-01/ping": {"GET": lambda env, req: _text(200, "pong")},
     "/2018-06-01/runtime/invocation/next": {"GET": lambda env, req: env.workers.next()},
     "/2018-06-01/runtime/init/error": {
         "POST": lambda env, req: env.workers.init_failed(req)

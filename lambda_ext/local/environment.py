@@ -78,7 +78,8 @@ class Environment:
         self.snap_start = settings.init_type == "snap-start"
         self.frozen = False
         self.gone = False
-        self.fatal: str | None = None  # why it cannot go on
+        self.fatal: str | None = None  # the type of what keeps it from going on
+        self.cause = ""  # the same in words
         self.runtime: Process | None = None
         self.agents = Agents(changed, instances=self.instances, gone=lambda: self.gone)
         self.workers = (ManyWorkers if self.instances else OneWorker)(
@@ -240,7 +241,7 @@ class Environment:
         )
         signalled = budget > 0 and self._terminate()
         began = time.monotonic()
-        killed = self._end_runtime(time.monotonic() + share)
+        killed = self._end_runtime(share)
         duration = time.monotonic() - began
         extensions = self._end_extensions(str(reason), began + budget)
         for process in self.processes:
@@ -276,18 +277,18 @@ class Environment:
             runtime.signal(signal.SIGTERM)
         return True
 
-    def _end_runtime(self, deadline: float) -> bool:
+    def _end_runtime(self, share_s: float) -> bool:
         """Wait for the runtime's end; return whether it had to be killed."""
         runtime = self.runtime
         if runtime is None:
             return False
         with self.changed:
-            left = max(0.0, deadline - time.monotonic())
-            if self.changed.wait_for(lambda: runtime.over, left):
+            if self.changed.wait_for(lambda: runtime.over, share_s):
                 return False
+        killed = runtime.exit_status is None or share_s > 0
         runtime.signal(signal.SIGKILL)
         runtime.wait()
-        return True
+        return killed
 
     def _end_extensions(self, reason: str, deadline: float) -> tuple[ExtensionEnd, ...]:
         deadline_ms = int((time.time() + deadline - time.monotonic()) * 1000)
@@ -325,8 +326,8 @@ class Environment:
                 agent = self.agents.launched(name)
                 try:
                     process = self._process([path], variables, (name, name))
-                except OSError:
-                    self.fatal = "Extension.LaunchError"
+                except OSError as exc:
+                    self.fatal, self.cause = "Extension.LaunchError", f"{name}: {exc}"
                     return
                 self._extensions[process] = agent
 
@@ -350,8 +351,12 @@ class Environment:
         )
 
     def _ended(self, process: Process) -> None:
-        kind = "Extension.Crash" if process in self._extensions else "Runtime.ExitError"
-        self.fatal = self.fatal or self.agents.first_error or kind
+        agent = self._extensions.get(process)
+        if self.fatal is None:
+            kind = "Runtime.ExitError" if agent is None else "Extension.Crash"
+            self.fatal = self.agents.first_error or kind
+            who = "Runtime" if agent is None else f"Extension {agent.name}"
+            self.cause = f"{who} {process.epitaph}"
 
     def _await(self, condition: Callable[[], Any], deadline: float) -> None:
         with self.changed:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -222,7 +221,8 @@ class Host:
             work.status, work.error_type = "error", report.error_type
             work.payload = report.error_payload
         else:
-            self._blame(work, report.status, report.error_type, self.last)
+            cause = self.last.cause if self.last is not None else ""
+            self._blame(work, report.status, report.error_type, cause)
         return None, deadline
 
     def _work(
@@ -249,7 +249,7 @@ class Host:
             if exc.status == "ending":
                 environment.wait_gone(work)
             if work.status is None:
-                self._blame(work, exc.status, environment.fatal, environment)
+                self._blame(work, exc.status, environment.fatal, environment.cause)
             pending._answer()
             if exc.status != "ending" and not (
                 environment.instances and exc.status == "timeout"
@@ -261,7 +261,7 @@ class Host:
         work: Work,
         status: str,
         error_type: str | None,
-        environment: Environment | None,
+        cause: str,
     ) -> None:
         """Answer in the platform's name that there is no answer."""
         if status == "timeout":
@@ -275,21 +275,5 @@ class Host:
             )
             return
         if status == "ending":
-            error_type = "Sandbox.Failure"
-        why = "the environment was shut down" if status == "ending" else None
-        if why is None and environment is not None:
-            why = _obituary(environment)
-        work.fail("failure", error_type, f"RequestId: {work.id} Error: {why}")
-
-
-def _obituary(environment: Environment) -> str:
-    """Return how the runtime ended, in AWS's words."""
-    if environment.fatal != "Runtime.ExitError" or environment.runtime is None:
-        return environment.fatal or "unknown"
-    status = environment.runtime.exit_status
-    if status is None or status == 0:
-        return "Runtime exited without providing a reason"
-    if status < 0:
-        name = signal.strsignal(-status) or str(-status)
-        return f"Runtime exited with error: signal: {name.lower()}"
-    return f"Runtime exited with error: exit status {status}"
+            error_type, cause = "Sandbox.Failure", "the environment was shut down"
+        work.fail("failure", error_type, f"RequestId: {work.id} Error: {cause}")

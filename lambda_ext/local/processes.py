@@ -94,6 +94,17 @@ class Process:
         """Has it ended, and everybody else who could write to its pipes?"""
         return self.exit_status is not None and not self._open
 
+    @property
+    def epitaph(self) -> str:
+        """How it ended, in AWS's words."""
+        status = self.exit_status
+        if not status:
+            return "exited without providing a reason"
+        if status > 0:
+            return f"exited with error: exit status {status}"
+        name = signal.strsignal(-status) or str(-status)
+        return f"exited with error: signal: {name.lower()}"
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the process's end; return whether it came in time."""
         with self._changed:

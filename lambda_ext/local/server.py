@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from email.message import Message
 
+TEXT = "text/plain; charset=utf-8"
+
 
 @dataclass(frozen=True)
 class Request:

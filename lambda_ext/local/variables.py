@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+
+from .outcomes import EmulatorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,12 +107,17 @@ def execution_env_of(python: str) -> str:
 
 def has_runtime_client(python: str) -> bool:
     """Return whether awslambdaric is installed for that Python."""
+    if python == sys.executable:
+        return importlib.util.find_spec("awslambdaric") is not None
     code = "import importlib.util as u; print(u.find_spec('awslambdaric') is not None)"
     return _ask(python, code) == "True"
 
 
 def _ask(python: str, code: str) -> str:
-    result = subprocess.run(  # noqa: S603  the Python that the user named
-        [python, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    try:
+        result = subprocess.run(  # noqa: S603  the Python that the user named
+            [python, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise EmulatorError(f"{python} is no Python that runs: {exc}") from exc
     return result.stdout.strip()

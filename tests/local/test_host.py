@@ -1,0 +1,280 @@
+"""Resets: what a time-out, a crash or a failed Init does to the next invocation."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+import pytest
+from emulated import Gate, emulate, paths, process, states, texts
+from helpers import eventually, run_threads
+
+from lambda_ext.local.emulator import Budgets, EmulatorError
+
+pytestmark = process
+
+PATIENT = Budgets(internal_s=30.0, external_s=30.0, external_share_s=30.0)
+
+
+class TestTimeout:
+    """A handler that takes too long."""
+
+    def test_answers_and_resets(self):
+        """The caller is told, the runtime killed, and the next Init is inside."""
+        with emulate(timeout_s=2) as emulator:
+            emulator.init()
+            late = emulator.invoke({"do": "sleep"})
+            again = emulator.invoke({"n": 1})
+
+            assert late.status == "timeout"
+            assert late.value.keys() == {"errorMessage"}
+            assert late.value["errorMessage"].endswith(
+                f"{late.request_id} Task timed out after 2.00 seconds"
+            )
+            assert late.init is None
+            (end,) = emulator.shutdowns
+            assert (end.reason, end.exit_status) == ("timeout", -signal.SIGKILL)
+            assert (end.signalled, end.killed) == (False, True)
+            assert again.status == "success"
+            assert [init.phase for init in emulator.inits] == ["init", "invoke"]
+            assert again.init is emulator.inits[1]
+
+    def test_with_an_extension_the_runtime_gets_sigterm(self):
+        """A registered extension turns the kill into SIGTERM and a budget."""
+        env = {"EXTENSION": "[]", "ON_TERM": "exit"}
+        with emulate(timeout_s=0.5, env=env, budgets=PATIENT) as emulator:
+            late = emulator.invoke({"do": "sleep"})
+            emulator.wait_frozen()
+
+            assert late.status == "timeout"
+            (end,) = emulator.shutdowns
+            assert (end.reason, end.signalled, end.killed) == ("timeout", True, False)
+            assert end.exit_status == 0
+            assert "SIGTERM" in texts(emulator)[-1]
+
+    def test_of_an_extension_resets_after_the_answer(self, tmp_path):
+        """An extension that works past the time-out costs the environment."""
+        gate = Gate(tmp_path)
+        env = {"GATE": gate.path, "EXTENSION": '["INVOKE"]', "ON_TERM": "exit"}
+        with emulate(timeout_s=0.5, env=env, budgets=PATIENT) as emulator:
+            answer = emulator.invoke({"n": 1})
+            emulator.wait_frozen()
+
+            assert answer.status == "success"
+            assert [end.reason for end in emulator.shutdowns] == ["timeout"]
+            assert emulator.pid is None
+
+
+class TestCrash:
+    """A runtime that ends where it should not."""
+
+    @pytest.mark.parametrize(
+        ("event", "words"),
+        [
+            ({"do": "exit", "status": 3}, "exited with error: exit status 3"),
+            ({"do": "exit", "status": 0}, "exited without providing a reason"),
+            ({"do": "kill", "signal": 9}, "exited with error: signal: killed"),
+        ],
+    )
+    def test_in_the_handler_fails_the_invocation(self, event, words):
+        """The caller gets Runtime.ExitError with how the process ended."""
+        with emulate() as emulator:
+            emulator.init()
+            answer = emulator.invoke(event)
+
+            assert answer.status == "failure"
+            assert answer.value == {
+                "errorType": "Runtime.ExitError",
+                "errorMessage": f"RequestId: {answer.request_id} Error: Runtime {words}",
+            }
+            assert answer.error_type == "Runtime.ExitError"
+            emulator.wait_frozen()
+            (end,) = emulator.shutdowns
+            assert (end.reason, end.signalled, end.killed) == ("failure", False, False)
+
+    def test_is_followed_by_an_init_inside_the_invocation(self, tmp_path):
+        """The next invocation starts a new process, in the same /tmp."""
+        env = {"KEEP": str(tmp_path / "kept")}
+        with emulate(env=env) as emulator:
+            first = emulator.invoke({"do": "keep"})
+            emulator.invoke({"do": "exit", "status": 1})
+            again = emulator.invoke({"do": "kept"})
+
+            assert again.value["kept"] == str(first.value["pid"])
+            assert again.value["pid"] != first.value["pid"]
+            assert [init.phase for init in emulator.inits] == ["init", "invoke"]
+
+    def test_while_idle_fails_the_next_invocation(self, tmp_path):
+        """A process that ended between invocations is found by the next one."""
+        gate = Gate(tmp_path)
+        with emulate(env={"GATE": gate.path}, freeze=False) as emulator:
+            emulator.invoke({"do": "exit later", "status": 7})
+            pid = emulator.pid
+            gate.open()
+            eventually(lambda: states(pid) <= {"Z"})
+            answer = emulator.invoke({"n": 1})
+
+            assert answer.status == "failure"
+            assert "exit status 7" in answer.value["errorMessage"]
+            assert emulator.invoke({"n": 2}).value["pid"] != pid
+
+
+class TestFailedInit:
+    """An Init that fails is repeated inside the invocation."""
+
+    def test_error_is_the_answer(self):
+        """A handler that raises at import is tried twice; its error is the answer."""
+        with emulate(env={"FAIL": "raise"}) as emulator:
+            answer = emulator.invoke({})
+
+            assert answer.status == "error"
+            assert answer.value["errorType"] == "RuntimeError"
+            assert answer.value["errorMessage"] == "not today"
+            assert [(init.phase, init.status) for init in emulator.inits] == [
+                ("init", "error"),
+                ("invoke", "error"),
+            ]
+            assert answer.init is emulator.inits[1]
+
+    def test_crash_is_the_answer(self):
+        """A runtime that exits at import twice is a failure."""
+        with emulate(env={"FAIL": "exit"}) as emulator:
+            answer = emulator.invoke({})
+
+            assert answer.status == "failure"
+            assert answer.value["errorType"] == "Runtime.ExitError"
+            assert "exit status 4" in answer.value["errorMessage"]
+
+    def test_time_out_gets_the_functions_time(self, tmp_path):
+        """An Init past its limit is repeated with the function's time-out."""
+        script = 'test -e "$0" && exec "$@"; touch "$0"; exec sleep 600'
+        runtime = [sys.executable, "-m", "awslambdaric", "app.handler"]
+        command = ["sh", "-c", script, str(tmp_path / "tried"), *runtime]
+        budgets = Budgets(init_s=0.5)
+        with emulate(command=command, budgets=budgets, timeout_s=60) as emulator:
+            answer = emulator.invoke({"n": 1})
+
+            assert answer.status == "success"
+            assert [(init.phase, init.status) for init in emulator.inits] == [
+                ("init", "timeout"),
+                ("invoke", "success"),
+            ]
+            assert [end.reason for end in emulator.shutdowns] == ["timeout"]
+            assert answer.value["left"] > 30_000
+
+    def test_time_out_inside_the_invocation_is_the_invocations(self):
+        """An Init that hangs again times the invocation out."""
+        env = {"FAIL": "hang"}
+        with emulate(env=env, budgets=Budgets(init_s=0.2), timeout_s=0.3) as emulator:
+            answer = emulator.invoke({"n": 1})
+
+            assert answer.status == "timeout"
+            assert [init.status for init in emulator.inits] == ["timeout", "timeout"]
+
+    def test_extension_that_never_polls_stalls_it(self):
+        """Init is not over before every registered extension asked for an event."""
+        with emulate(env={"EXTENSION": "[]", "POLL": "never"}) as emulator:
+            pending = emulator.invoke_async({})
+            eventually(lambda: "next" in paths(emulator))
+
+            assert [agent.state for agent in emulator.agents] == ["Registered"]
+            assert emulator.inits == []
+            assert not pending.done()
+
+    def test_limits_are_lambdas(self):
+        """10 s on demand, else the larger of 130 s and the function's time-out."""
+        limits = Budgets()
+
+        assert limits.init("on-demand", 900) == 10
+        assert limits.init("provisioned-concurrency", 3) == 130
+        assert limits.init("snap-start", 900) == 900
+        assert limits.init("lambda-managed-instances", 3) == 130
+        assert Budgets(init_s=1.5).init("on-demand", 3) == 1.5
+
+
+class TestShutdown:
+    """The end, in the middle of things."""
+
+    def test_in_the_handler_fails_the_invocation(self, tmp_path):
+        """Without a response before the end, the caller is told so."""
+        gate = Gate(tmp_path)
+        with emulate(env={"GATE": gate.path}, timeout_s=60) as emulator:
+            pending = emulator.invoke_async({"do": "wait"})
+            emulator.wait_for_line("handling")
+            end = emulator.shutdown()
+
+            assert (end.reason, end.exit_status) == ("spindown", -signal.SIGKILL)
+            assert pending.result(0).status == "failure"
+            assert pending.result(0).error_type == "Sandbox.Failure"
+
+    def test_lets_a_response_through(self, tmp_path):
+        """A response posted within the budget reaches its caller."""
+        gate, last = Gate(tmp_path), Gate(tmp_path, "last")
+        env = {
+            "GATE": gate.path,
+            "EXTENSION": "[]",
+            "ON_TERM": "wait",
+            "LAST": last.path,
+        }
+        with emulate(env=env, budgets=PATIENT, timeout_s=60) as emulator:
+            pending = emulator.invoke_async({"do": "wait", "n": 1})
+            emulator.wait_for_line("handling")
+            ending = threading.Thread(target=emulator.shutdown)
+            ending.start()
+            emulator.wait_for_line("SIGTERM")
+            gate.open()
+
+            assert pending.result(30).value["n"] == 1
+
+            last.open()
+            ending.join()
+            (end,) = emulator.shutdowns
+
+            assert (end.exit_status, end.killed) == (0, False)
+
+    def test_during_init_ends_it(self):
+        """An Init under way is given up, and so is its invocation."""
+        with emulate(env={"FAIL": "hang"}) as emulator:
+            pending = emulator.invoke_async({})
+            emulator.wait_for_line("loading")
+            emulator.shutdown()
+
+            assert pending.result(0).error_type == "Sandbox.Failure"
+            assert [init.status for init in emulator.inits] == ["ending"]
+
+    def test_is_followed_by_a_cold_start(self):
+        """The invocation after it begins with an ordinary Init."""
+        with emulate() as emulator:
+            first = emulator.invoke({})
+            emulator.shutdown()
+            again = emulator.invoke({})
+
+            assert first.value["pid"] != again.value["pid"]
+            assert [init.phase for init in emulator.inits] == ["init", "init"]
+
+    def test_of_nothing_is_nothing(self):
+        """Without an environment there is neither a budget nor a status."""
+        with emulate() as emulator:
+            end = emulator.shutdown("timeout")
+
+            assert (end.reason, end.budget_s, end.exit_status) == ("timeout", 0.0, None)
+            assert emulator.shutdowns == []
+
+    def test_twice_at_the_same_time_is_once(self):
+        """Whoever comes second gets what the first brought about."""
+        with emulate() as emulator:
+            emulator.invoke({})
+            ends = run_threads(4, lambda index: emulator.shutdown())
+
+            assert len(emulator.shutdowns) == 1
+            assert emulator.shutdowns[0] in ends
+
+
+def test_restore_without_a_snapshot_is_an_error():
+    """Only a runtime that waits in /restore/next can be restored."""
+    with emulate() as emulator:
+        emulator.init()
+
+        with pytest.raises(EmulatorError, match="snapshot"):
+            emulator.restore()
