@@ -121,60 +121,90 @@ def noted(path):
         return int(file.read() or 0)
 
 
+class Cell:
+    """One cell, wherever it runs: how it is told apart, and judged."""
+
+    def __init__(self, folder, state, user, execution_env):
+        self.folder = folder
+        self.state = state
+        self.user = user
+        self.name = f"{state} {user} {execution_env}"
+        self.mid_handler = state in MID_HANDLER
+        self.notes = os.path.join(folder, self.name)  # how often it has recorded
+        self.env = {"PYTHONPATH": ROOT, "CELL_USER": user, "CELL_NOTES": self.notes}
+        self._noted = 0
+
+    def wait(self):
+        """Wait until the loop is well under way, if there is one."""
+        if self.state == "record":
+            eventually(lambda: noted(self.notes) > 1_000)
+        self._noted = noted(self.notes)
+
+    def wrong(self, lines):
+        """Return what is wrong with what the process wrote."""
+        expected = {"in": 3, "late": 5, "goodbye": 1}
+        if self.mid_handler:
+            expected = {"in": 6, "late": 5, "mid": 7, "goodbye": 1}
+        found = totals(lines)
+        loop = found.pop("loop", 0)
+        most = noted(self.notes) + 1  # the last record may not have been noted
+        if not self._noted <= loop <= most:
+            yield f"{loop} of {self._noted} to {most} records came out"
+        if found != expected:
+            yield f"metrics {found}, expected {expected}"
+        if lines.count("goodbye") != 1:
+            yield f"the listener ran {lines.count('goodbye')} times"
+        ran = sum(line.startswith("user ") for line in lines)
+        if ran != (self.user in ("before", "after")):
+            yield f"the user's handler ran {ran} times"
+        if any("Traceback" in line or "lambda_ext." in line for line in lines):
+            yield "errors were logged"
+
+    def report(self, wrong, lines):
+        """Return it in words, with everything that was written; "" if all is well."""
+        wrong = "; ".join([*wrong, *self.wrong(lines)])
+        return f"{self.name}: {wrong}\n  " + "\n  ".join(lines) if wrong else ""
+
+
 def run_cell(folder, state, user, execution_env, python=sys.executable):
-    """Run one cell; return what was wrong, in words, or ""."""
+    """Run one cell in our emulator; return what was wrong, in words, or ""."""
     from lambda_ext.local.emulator import Emulator
 
-    name = f"{state} {user} {execution_env}"
-    done = 1 if state not in MID_HANDLER else 2  # invocations that began
-    notes = os.path.join(folder, name)  # how often the loop has recorded
+    cell = Cell(folder, state, user, execution_env)
     with Emulator(
         task_root=folder,
         command=(python, "-m", "awslambdaric", "app.handler"),
         execution_env=execution_env,
-        env={"PYTHONPATH": ROOT, "CELL_USER": user, "CELL_NOTES": notes},
+        env=cell.env,
         freeze=state in ("thawed", "before_thaw"),
         term_before_thaw=state == "before_thaw",
         timeout_s=60.0,
     ) as emulator:
         answer = emulator.invoke({"do": "idle"}, timeout=60.0)
         emulator.wait_frozen()
-        if done == 2:
+        if cell.mid_handler:
             emulator.invoke_async({"do": state})
             emulator.wait_for_line("ready")
-        if state == "record":
-            eventually(lambda: noted(notes) > 1_000)
-        before = noted(notes)
+        cell.wait()
         end = emulator.shutdown()
         lines = [line.text for line in emulator.lines]
-    expected = {"in": 3 * done, "late": 5, "goodbye": 1}
-    if done == 2:
-        expected["mid"] = 7
-    found = totals(lines)
-    loop = found.pop("loop", 0)
     wrong = []
-    if not before <= loop <= noted(notes) + 1:
-        wrong.append(f"{loop} of {before} to {noted(notes) + 1} records came out")
     if answer.status != "success":
         wrong.append(f"the invocation was a {answer.status}")
-    if found != expected:
-        wrong.append(f"metrics {found}, expected {expected}")
     if (end.killed, end.exit_status) != (False, 0):
         wrong.append(f"killed={end.killed} exit_status={end.exit_status}")
-    if lines.count("goodbye") != 1:
-        wrong.append(f"the listener ran {lines.count('goodbye')} times")
-    ran = sum(line.startswith("user ") for line in lines)
-    if ran != (user in ("before", "after")):
-        wrong.append(f"the user's handler ran {ran} times")
-    if any("Traceback" in line or "lambda_ext." in line for line in lines):
-        wrong.append("errors were logged")
-    return f"{name}: {'; '.join(wrong)}\n  " + "\n  ".join(lines) if wrong else ""
+    return cell.report(wrong, lines)
+
+
+def write_app(folder):
+    """Put the handler's module into *folder*."""
+    with open(os.path.join(folder, "app.py"), "w", encoding="utf-8") as file:
+        file.write(APP)
 
 
 def run_cells(folder, execution_env, python=sys.executable, at_once=4):
     """Run all states and users in one environment; return what was wrong."""
-    with open(os.path.join(folder, "app.py"), "w", encoding="utf-8") as file:
-        file.write(APP)
+    write_app(folder)
     cells = [(state, user) for state in STATES for user in USERS]
     with ThreadPoolExecutor(at_once) as pool:
         results = pool.map(
