@@ -2,7 +2,7 @@
 
 `Wire` reads whole requests and answers each with what its *answer* function
 returns, or what an *upstream* server says.  Before the bytes leave, they go
-through a fault: the next one of ``wire.faults``, or `whole`.
+through a fault: the next one of ``wire.faults``, or ``wire.fault``, which is `whole`.
 
     with Wire(fake.answer) as wire:
         wire.faults += [cut(17), reset, whole]
@@ -85,6 +85,16 @@ def instead(blob, then=vanish):
     def fault(peer, data):
         peer.send(blob)
         then(peer, data)
+
+    return fault
+
+
+def late(seconds):
+    """Send everything, *seconds* after the request."""
+
+    def fault(peer, data):
+        peer.wire.stopped.wait(seconds)
+        peer.send(data())
 
     return fault
 
@@ -234,6 +244,7 @@ class Wire:
         self.answer = answer
         self.upstream = upstream
         self.faults = []
+        self.fault = whole  # what is done when there is none left
         self.requests = []
         self.connections = 0
         self.refused_handshakes = 0
@@ -312,7 +323,7 @@ class Wire:
         while (request := peer.request(number)) is not None:
             with self._lock:
                 self.requests.append(request)
-                fault = self.faults.pop(0) if self.faults else whole
+                fault = self.faults.pop(0) if self.faults else self.fault
             fault(peer, functools.partial(self._response, request))
 
     def _response(self, request):
