@@ -117,8 +117,11 @@ def totals(lines):
 
 def noted(path):
     """Return the number in the file at *path*, 0 without one."""
-    with open(path, encoding="ascii") as file:
-        return int(file.read() or 0)
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read() or 0)
+    except FileNotFoundError:  # the handler's module did not get so far
+        return 0
 
 
 class Cell:
