@@ -3,9 +3,10 @@ A reader of HTTP/1.1 responses: as much of it as AWS's endpoints need.
 
 Status line, headers, Content-Length, chunks with trailers, bodies that end
 with the connection, interim responses, limits.  It is strict where
-`http.client` is lenient: what it accepts, `http.client` reads the same way
-(20,000 generated responses in random fragments: no difference; 20,000
-mutilated ones: no hang, nothing accepted that `http.client` reads otherwise).
+`http.client` is lenient: what it accepts, `http.client` reads the same way.
+(150,000 generated responses in random fragments: no difference.  150,000
+mutilated ones: no hang, and nothing accepted that `http.client` reads
+otherwise, but for interim responses, of which it knows only 100.)
 Not importing `http.client` saves 15 to 25 ms and 2 MB, most of it `email`.
 """
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 
-from ..exceptions import LambdaExtError
+from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from . import (
     connections,
@@ -73,10 +73,14 @@ def obstacle(service: str) -> str:
     if url:
         endpoint = regions.parse(url)
         if not (endpoint.tls or endpoint.local):
-            return f"the endpoint {endpoint.url} is another machine without TLS"
+            return _in_the_clear(endpoint)
     if credentials.provider() is None:
         return "the credentials are not in the environment"
     return ""
+
+
+def _in_the_clear(endpoint: regions.Endpoint) -> str:
+    return f"the endpoint {endpoint.url} is another machine without TLS"
 
 
 def reset() -> None:
@@ -113,7 +117,9 @@ class Light(retries.Retrying):
     def __init__(self, service: str) -> None:
         super().__init__(service)
         self._region = regions.region()
-        self._endpoint = regions.endpoint(service, self._region)
+        self._endpoint = endpoint = regions.endpoint(service, self._region)
+        if not (endpoint.tls or endpoint.local):
+            raise ConfigurationError(_in_the_clear(endpoint))
         self._connections = connections.Connections(self._endpoint)
         provider = credentials.provider()
         if provider is None:
