@@ -205,11 +205,11 @@ class Cache:
                 self._insert(slot)
         return slot
 
-    def put(self, key: Key, source: Any, entry: Entry) -> list[tuple[Slot, bool]]:
+    def put(self, key: Key, source: Any, entry: Entry) -> list[Slot]:
         """
         Remember *entry* for *key* and all that share its ARN.
 
-        Return the slots that took it, each with whether its value changed.
+        Return the slots that took it.  The lock is held.
         """
         slot = self.slot(key, source)
         arn = entry.answer.arn
@@ -217,22 +217,14 @@ class Cache:
         taken = []
         for each in self._members(slot):
             former = each.entry
-            if former is None:
-                changed = False
-            elif former.order > entry.order:
-                continue
-            else:
-                changed = not former.answer.same(entry.answer)
-                if not changed:
+            if former is not None:
+                if former.order > entry.order:
+                    continue
+                if former.answer.same(entry.answer):
                     entry.decoded = former.decoded
+            self._drop(each)
             each.entry = entry
-            each.missing = None
-            each.failures = 0
-            each.retry_at = NEVER
-            each.refresh_from = math.inf
-            each.wanted = False
-            each.hide()
-            taken.append((each, changed))
+            taken.append(each)
         return taken
 
     def kill(self, key: Key, order: float = math.inf) -> None:

@@ -69,6 +69,7 @@ class Handle(Generic[T_co]):
         "_memo",
         "_pin",
         "_source",
+        "_told",
         "_transform",
         "_view",
         "_want",
@@ -104,6 +105,7 @@ class Handle(Generic[T_co]):
         self._memo: tuple[Answer, Decoded] | None = None
         self._kept: tuple[LambdaExtError, float] | None = None  # of INIT, and when
         self._listeners: tuple[Callable[..., object], ...] = ()
+        self._told: object = None  # which version the listeners know
         self._pin = weakref.ref(self)
         store.declare(self)
 
@@ -290,8 +292,15 @@ class Handle(Generic[T_co]):
         self._memo = None
         self._kept = None
 
-    def _changed(self) -> None:
-        """Tell the listeners that there is a new version."""
+    def _loaded(self, entry: Entry) -> None:
+        """Tell the listeners if *entry* is another version than the last."""
+        answer = entry.answer
+        # Kept across a snapshot, hence no value.
+        version = answer.version or hash(answer.value)
+        with store.cache.lock:
+            told, self._told = self._told, version
+        if told is None or told == version:
+            return
         for listener in self._listeners:
             try:
                 listener(self)

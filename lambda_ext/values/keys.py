@@ -120,10 +120,8 @@ def path(
 
 def split(name: str) -> tuple[str, str | None]:
     """Divide a parameter's name or ARN from its selector, None without one."""
-    if name.startswith("arn:"):
-        head = name.split(":", 5)
-        if len(head) < 6:
-            return name, None
+    head = name.split(":", 5)
+    if head[0] == "arn" and len(head) == 6:
         base, colon, selector = head[5].partition(":")
         base = ":".join((*head[:5], base))
     else:

@@ -66,7 +66,7 @@ class Loader:
         self,
         cache: Cache,
         is_transient: Callable[[BaseException], bool],
-        on_update: Callable[[list[tuple[Slot, bool]]], None] = lambda slots: None,
+        on_update: Callable[[list[Slot]], None] = lambda slots: None,
     ) -> None:
         self.cache = cache
         self.is_transient = is_transient
@@ -232,7 +232,7 @@ class Loader:
         """Keep what was answered, and tell those who wait."""
         now = clock.now()
         jitter = fanout.random()
-        taken: list[tuple[Slot, bool]] = []
+        taken: list[Slot] = []
         asked = {flight.key for flight in flights}
         errors: dict[int, LambdaExtError] = {}
         with self.cache.lock:

@@ -203,5 +203,5 @@ def _answer(value: Mapping[str, Any], key: Key) -> Answer | LambdaExtError:
 
 
 def _not_found(key: Key) -> LambdaExtError:
-    code = "ParameterVersionNotFound" if key.selector else "ParameterNotFound"
-    return errors.from_code(code, "", service=SERVICE, key=key.label)
+    # InvalidParameters does not tell whether the name or its version is missing.
+    return errors.from_code("ParameterNotFound", "", service=SERVICE, key=key.label)

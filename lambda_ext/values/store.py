@@ -70,14 +70,17 @@ def _is_transient(exc: BaseException) -> bool:
     return is_transient(exc)
 
 
-def _updated(taken: list[tuple[Slot, bool]]) -> None:
-    """Tell those who listen to the handles whose value has changed."""
-    changed = {slot.key for slot, is_new in taken if is_new}
-    if changed:
-        for handle in live_handles():
-            want = handle._want
-            if want is not None and want.key in changed:
-                handle._changed()
+def _updated(taken: list[Slot]) -> None:
+    """Tell the handles what was loaded."""
+    entries = {slot.key: slot.entry for slot in taken}
+    for handle in live_handles():
+        if handle._want is None and not handle._listeners:
+            continue
+        # A handle that cannot be bound has no value that could have changed.
+        with contextlib.suppress(ConfigurationError):
+            entry = entries.get(handle._key_of())
+            if entry is not None:
+                handle._loaded(entry)
 
 
 cache = Cache()

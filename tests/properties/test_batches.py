@@ -1,0 +1,176 @@
+"""A batch answers as single calls would, for every mix of what can be asked."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from aws_model import Parameters, Secrets
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambda_ext.exceptions import LambdaExtError
+from lambda_ext.lifecycle import clock, phases
+from lambda_ext.values import keys, parameter_store, secrets_manager, store
+from lambda_ext.values.getters import (
+    get_parameter,
+    get_parameters,
+    get_secret,
+    get_secrets,
+)
+
+NUMBERS = st.integers(0, 24)  # more than a batch, and some that do not exist
+SECRETS = 22
+PARAMETERS = 13
+
+
+def secrets_way(denied, deleted):
+    way = Secrets({f"s{n}": [f"old{n}", f"v{n}"] for n in range(SECRETS)})
+    way.denied_names = {f"s{n}" for n in denied}
+    way.deleted = {f"s{n}" for n in deleted}
+    return way
+
+
+def parameters_way(denied, selectors):
+    way = Parameters(
+        {f"/p/{n}": [f"old{n}", f"v{n}"] for n in range(PARAMETERS)},
+        labels={"stable": 1},
+        selectors=selectors,
+    )
+    way.denied_names = {f"/p/{n}" for n in denied}
+    way.secure = {f"/p/{n}" for n in range(0, PARAMETERS, 2)}
+    return way
+
+
+def outcome(read):
+    """Return what a read brings: a value, or the class and code of its error."""
+    try:
+        return read()
+    except LambdaExtError as exc:
+        return type(exc), exc.code, exc.key
+
+
+def fetched(source, wanted):
+    """Return the outcome of each of *wanted*, as the loader would have it."""
+    found = {}
+    for call in source.plan(wanted):
+        try:
+            found.update(source.fetch(call, None))
+        except LambdaExtError as exc:
+            found.update(dict.fromkeys(call, exc))
+    # GetParameters does not tell a missing name from a missing version.
+    return {
+        key: (type(result), result.code.replace("Version", ""))
+        if isinstance(result, LambdaExtError)
+        else (result.value, result.version, result.arn)
+        for key, result in found.items()
+    }
+
+
+secret_forms = st.lists(
+    st.tuples(
+        NUMBERS,
+        st.sampled_from(["name", "arn", "partial"]),
+        st.sampled_from([None, "AWSCURRENT", "AWSPREVIOUS", "id"]),
+    ),
+    max_size=45,
+)
+parameter_forms = st.lists(
+    st.tuples(
+        NUMBERS,
+        st.sampled_from(["name", "arn"]),
+        st.sampled_from(["", ":1", ":01", ":2", ":9", ":stable", ":nope"]),
+        st.booleans(),
+    ),
+    max_size=45,
+)
+
+
+@given(secret_forms, st.sets(NUMBERS), st.sets(NUMBERS), st.booleans())
+def test_secrets(asked, denied, deleted, may_batch):
+    """Names, ARNs, partial ARNs, versions, duplicates, errors: one answer each."""
+    way = secrets_way(denied, deleted)
+    if not may_batch:
+        way.denied_operations = {"BatchGetSecretValue"}
+    with mock.patch.object(secrets_manager, "transport", return_value=way):
+        source = secrets_manager.SecretsManager()
+    wanted = {}
+    for number, form, version in asked:
+        name = f"s{number}"
+        arn = way.arn(name)
+        name = {"name": name, "arn": arn, "partial": arn[:-7]}[form]
+        if version == "id":
+            key = keys.secret(source.scope, name, way.version_id(name, 1))
+        else:
+            key = keys.secret(source.scope, name, None, version)
+        wanted[key] = None
+    wanted = list(wanted)
+
+    together = fetched(source, wanted)
+    batches = sum(operation.startswith("Batch") for operation in way.operations)
+    way.calls.clear()
+    one_by_one = {}
+    for key in wanted:
+        one_by_one.update(fetched(source, [key]))
+
+    assert one_by_one == together
+    current = sum(key.version is None and key.stage == "AWSCURRENT" for key in wanted)
+    assert batches <= -(-current // 20)
+
+
+@given(parameter_forms, st.sets(NUMBERS), st.booleans(), st.booleans())
+def test_parameters(asked, denied, may_batch, selectors):
+    """Names, ARNs, versions, labels, duplicates, decryption, errors."""
+    way = parameters_way(denied, selectors)
+    if not may_batch:
+        way.denied_operations = {"GetParameters"}
+    with mock.patch.object(parameter_store, "transport", return_value=way):
+        source = parameter_store.ParameterStore()
+    wanted = {}
+    for number, form, selector, decrypt in asked:
+        name = f"/p/{number}"
+        name = {"name": name, "arn": way.arn(name)}[form]
+        wanted[keys.parameter(source.scope, name + selector, decrypt=decrypt)] = None
+    wanted = list(wanted)
+
+    together = fetched(source, wanted)
+    one_by_one = {}
+    for key in wanted:
+        one_by_one.update(fetched(source, [key]))
+    again = fetched(source, wanted)  # with what it has learned
+
+    assert one_by_one == together == again
+
+
+@given(secret_forms, parameter_forms)
+def test_functions_for_many_agree_with_those_for_one(secrets, parameters):
+    """get_secrets and get_parameters share entries with get_secret and _parameter."""
+    ways = {"secretsmanager": secrets_way((), ()), "ssm": parameters_way((), True)}
+    by_name = lambda service, **_: ways[service]  # noqa: E731
+    clock.reset()
+    phases.reset()
+    store.reset()
+    with (
+        mock.patch.object(secrets_manager, "transport", by_name),
+        mock.patch.object(parameter_store, "transport", by_name),
+    ):
+        arn = ways["secretsmanager"].arn
+        names = [
+            {"name": f"s{n}", "arn": arn(f"s{n}"), "partial": arn(f"s{n}")[:-7]}[form]
+            for n, form, _ in secrets
+            if n < SECRETS
+        ]
+        many = get_secrets(names)
+        calls = len(ways["secretsmanager"].calls)
+        assert {name: get_secret(name) for name in names} == many
+        assert calls == len(ways["secretsmanager"].calls)
+
+        names = [
+            f"/p/{n}{selector}"
+            for n, _, selector, _ in parameters
+            if n < PARAMETERS and selector not in (":9", ":nope")
+        ]
+        many = get_parameters(names)
+        calls = len(ways["ssm"].calls)
+        assert {name: get_parameter(name) for name in names} == many
+        assert calls == len(ways["ssm"].calls)
+    store.reset()

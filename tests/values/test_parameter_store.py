@@ -1,0 +1,195 @@
+"""Parameters in few calls, each matched to who asked for it."""
+
+from __future__ import annotations
+
+import pytest
+from aws_model import Parameters
+
+from lambda_ext.exceptions import AccessDeniedError, NotFoundError, ThrottledError
+from lambda_ext.values import keys, parameter_store
+
+
+@pytest.fixture(params=[True, False], ids=["with Selector", "without"])
+def way(request, monkeypatch):
+    """Parameter Store with thirty parameters."""
+    way = Parameters(
+        {f"/p/{number:02}": [f"old{number}", f"v{number}"] for number in range(30)},
+        labels={"stable": 1},
+        selectors=request.param,
+    )
+    monkeypatch.setattr(parameter_store, "transport", lambda *a, **k: way)
+    return way
+
+
+@pytest.fixture
+def source(way):
+    """The source over it."""
+    return parameter_store.ParameterStore()
+
+
+def fetch(source, wanted):
+    """Fetch *wanted* as the loader does, and return all answers."""
+    found = {}
+    for call in source.plan(wanted):
+        found.update(source.fetch(call, None))
+    return found
+
+
+def named(source, *names, **options):
+    """Return the keys of parameters."""
+    return [keys.parameter(source.scope, name, **options) for name in names]
+
+
+def test_thirty_parameters_are_three_calls(way, source):
+    """Ten go in one call."""
+    wanted = named(source, *way.parameters)
+    found = fetch(source, wanted)
+
+    assert ["GetParameters"] * 3 == way.operations
+    assert [f"v{number}" for number in range(30)] == [
+        found[key].value for key in wanted
+    ]
+
+
+def test_one_parameter_is_asked_for_by_itself(way, source):
+    """A single name needs no batch action."""
+    fetch(source, named(source, "/p/01"))
+
+    assert [("GetParameter", {"Name": "/p/01", "WithDecryption": True})] == way.calls
+
+
+def test_versions_labels_and_arns_are_matched_to_their_askers(way, source):
+    """AWS answers under plain names, whatever was asked."""
+    arn = way.arn("/p/01")
+    names = ["/p/01", "/p/01:1", "/p/01:2", "/p/01:stable", arn, arn + ":1", "/p/02:01"]
+    wanted = named(source, *names)
+    found = fetch(source, wanted)
+
+    assert ["v1", "old1", "v1", "old1", "v1", "old1", "old2"] == [
+        found[key].value for key in wanted
+    ]
+    assert ["2", "1", "2", "1", "2", "1", "1"] == [found[key].version for key in wanted]
+
+
+def test_two_versions_of_one_parameter_never_share_a_call(way, source):
+    """Their answers could not be told apart where AWS sends no selector."""
+    plan = source.plan(named(source, "/p/01", "/p/01:1", way.arn("/p/01") + ":2"))
+
+    assert [1, 1, 1] == [len(call) for call in plan]
+
+
+def test_what_does_not_exist_is_not_found(way, source):
+    """InvalidParameters says so for names, versions and labels alike."""
+    wanted = named(source, "/p/01", "/p/99", "/p/02:9", "/p/03:nope")
+    found = fetch(source, wanted)
+
+    assert 1 == len(way.calls)
+    assert "v1" == found[wanted[0]].value
+    assert [NotFoundError] * 3 == [type(found[key]) for key in wanted[1:]]
+    assert ["/p/99", "/p/02:9", "/p/03:nope"] == [found[key].key for key in wanted[1:]]
+
+
+def test_decrypted_and_not_are_two_calls(way, source):
+    """WithDecryption holds for a whole call."""
+    way.secure.add("/p/01")
+    plain = named(source, "/p/01", "/p/02")
+    cipher = named(source, "/p/01", "/p/02", decrypt=False)
+    found = fetch(source, plain + cipher)
+
+    assert 2 == len(way.calls)
+    assert ["v1", "v2", "cipher:v1", "v2"] == [
+        found[key].value for key in plain + cipher
+    ]
+
+
+def test_role_without_the_batch_action_falls_back_once(way, source):
+    """A role written for AWS's layer has ssm:GetParameter only."""
+    way.denied_operations.add("GetParameters")
+    wanted = named(source, "/p/01", "/p/02", "/p/03")
+
+    found = fetch(source, wanted)
+    assert ["v1", "v2", "v3"] == [found[key].value for key in wanted]
+    assert ["GetParameters", *["GetParameter"] * 3] == way.operations
+
+    way.calls.clear()
+    fetch(source, wanted)
+    assert ["GetParameter"] * 3 == way.operations
+
+
+def test_denied_name_is_kept_out_of_batches(way, source):
+    """One denied name spoils a call once, not for ever."""
+    way.denied_names.add("/p/02")
+    wanted = named(source, "/p/01", "/p/02", "/p/03")
+    found = fetch(source, wanted)
+    assert ["v1", "v3"] == [found[wanted[0]].value, found[wanted[2]].value]
+    assert isinstance(found[wanted[1]], AccessDeniedError)
+    assert "/p/02" == found[wanted[1]].key
+
+    way.calls.clear()
+    fetch(source, wanted)
+    assert ["GetParameter", "GetParameters"] == sorted(way.operations)
+
+
+def test_throttled_batch_is_not_taken_apart(way, source):
+    """Ten calls instead of one would be the wrong answer to throttling."""
+    way.failures.append(way.error("ThrottlingException"))
+    with pytest.raises(ThrottledError):
+        fetch(source, named(source, "/p/01", "/p/02"))
+
+    assert 1 == len(way.calls)
+
+
+def test_path_is_read_page_by_page(way, source):
+    """All pages, also empty ones, and each parameter for itself."""
+    way.page = 7
+    (key,) = [keys.path(source.scope, "/p")]
+    found = fetch(source, [key])
+
+    assert 5 == len(way.calls)
+    assert {f"/p/{number:02}": f"v{number}" for number in range(30)} == found[key].value
+    assert "v7" == found[keys.parameter(source.scope, "/p/07")].value
+
+
+def test_empty_page_is_not_the_last(way, source, monkeypatch):
+    """AWS may send nothing but a token."""
+    pages = iter([
+        {"Parameters": [], "NextToken": "1"},
+        {"Parameters": [{"Name": "/p/x", "Value": "1", "Version": 1, "ARN": "arn:x"}]},
+    ])  # fmt: skip
+    monkeypatch.setattr(way, "GetParametersByPath", lambda **_: next(pages))
+    key = keys.path(source.scope, "/p")
+
+    assert {"/p/x": "1"} == fetch(source, [key])[key].value
+
+
+def test_failed_page_fails_the_path(way, source):
+    """Half of the parameters would look like all of them."""
+    way.page = 7
+    key = keys.path(source.scope, "/p")
+    call = way.call
+    answers = iter([None, None])
+
+    def third_fails(operation, parameters, **options):
+        if next(answers, way) is way:
+            raise way.error("ThrottlingException")
+        return call(operation, parameters, **options)
+
+    way.call = third_fails
+
+    assert isinstance(fetch(source, [key])[key], ThrottledError)
+
+
+def test_recursion_is_asked_for(way, source):
+    """One level, or all of them."""
+    way.parameters["/p/deep/x"] = ["1"]
+    one = keys.path(source.scope, "/p")
+    every = keys.path(source.scope, "/p", recursive=True)
+    found = fetch(source, [one, every])
+
+    assert 30 == len(found[one].value)
+    assert 31 == len(found[every].value)
+
+
+def test_repr_shows_no_credentials(source):
+    """The scope holds an access key id, which has no place in a log."""
+    assert "AKID" not in repr(source)
