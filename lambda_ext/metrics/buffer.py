@@ -38,15 +38,15 @@ from .validation import MAX_VALUE, value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Protocol
 
     from ..typing import Sink
     from .validation import Number
 
-    # kind, name, unit, dimensions
-    Series = tuple[str, str, str, tuple[tuple[str, str], ...]]
     # whose, then as given: kind, name, value, unit, dimensions
     Record = tuple["Owner", str, Any, Any, Any, dict[Any, Any]]
+    Dimensions = tuple[tuple[str, str], ...]
 
     class Owner(Protocol):
         """Whose records these are: a `Metrics`."""
@@ -70,13 +70,31 @@ DISTRIBUTION = "distribution"
 _log = logging.getLogger("lambda_ext")
 
 
+class Series:
+    """What records are added up under; there is one object for each."""
+
+    __slots__ = ("__weakref__", "dimensions", "kind", "name", "owner", "unit")
+
+    def __init__(
+        self, owner: Owner, kind: str, name: str, unit: str, dimensions: Dimensions
+    ) -> None:
+        self.owner = owner
+        self.kind = kind
+        self.name = name
+        self.unit = unit
+        self.dimensions = dimensions
+
+
 class Point:
     """One series of a batch, with its values since the last flush."""
 
     __slots__ = ("dimensions", "kind", "name", "samples", "unit", "values")
 
-    def __init__(self, series: Series, values: list[Number], samples: int) -> None:
-        self.kind, self.name, self.unit, self.dimensions = series
+    def __init__(self, series: Series, values: Sequence[Number], samples: int) -> None:
+        self.kind = series.kind
+        self.name = series.name
+        self.unit = series.unit
+        self.dimensions = series.dimensions
         self.values = values
         self.samples = samples
 
@@ -97,37 +115,36 @@ class Batch:
 
 
 class _Totals:
-    """Records added up: the values of each series, and how many records."""
+    """Records added up."""
 
     __slots__ = ("entries", "values")
 
     def __init__(self) -> None:
-        self.entries: dict[tuple[Owner, Series], tuple[list[Number], int]] = {}
-        self.values = 0  # of distributions
+        # Of a distribution its values; else the value, and how many records.
+        self.entries: dict[Series, list[Number]] = {}
+        self.values = 0  # of all distributions
 
-    def add(
-        self, key: tuple[Owner, Series], values: list[Number], samples: int
-    ) -> None:
-        """Add *values*, the later ones; drop them where there is no room."""
-        kind = key[1][0]
-        if kind == DISTRIBUTION:
-            self.values += len(values)
-            if self.values > MAX_VALUES:
-                self.values -= len(values)
-                return _overflow(key[1], samples, f"{MAX_VALUES} values")
-        held = self.entries.get(key)
+    def add(self, series: Series, later: list[Number]) -> None:
+        """Add the entry *later*; drop it where there is no room."""
+        spread = series.kind == DISTRIBUTION
+        if spread and self.values + len(later) > MAX_VALUES:
+            _overflow(series, len(later), f"{MAX_VALUES} values")
+            return
+        held = self.entries.get(series)
         if held is None:
             if len(self.entries) >= MAX_SERIES:
-                return _overflow(key[1], samples, f"{MAX_SERIES} series")
-            self.entries[key] = (values, samples)
-            return None
-        if kind == COUNT:
-            values = [held[0][0] + values[0]]
-        elif kind == DISTRIBUTION:
-            held[0].extend(values)
-            values = held[0]
-        self.entries[key] = (values, held[1] + samples)
-        return None
+                samples = len(later) if spread else int(later[1])
+                _overflow(series, samples, f"{MAX_SERIES} series")
+                return
+            self.entries[series] = later
+        elif spread:
+            held += later
+        elif series.kind == COUNT:
+            self.entries[series] = [held[0] + later[0], held[1] + later[1]]
+        else:
+            self.entries[series] = [later[0], held[1] + later[1]]
+        if spread:
+            self.values += len(later)
 
 
 class Buffer:
@@ -180,7 +197,7 @@ class Buffer:
             self._hold(token)
             totals = self._take(len(self.records))
             try:
-                self._batches.extend(self._batched(totals))
+                self._batches.extend(_batched(totals))
             except BaseException:
                 self._totals.append(totals)
                 raise
@@ -195,10 +212,7 @@ class Buffer:
 
     def _take(self, limit: int) -> _Totals:
         """Take up to *limit* records, and add them to what was added up."""
-        try:
-            totals = self._totals.popleft()
-        except IndexError:
-            totals = _Totals()
+        totals = _Totals()
         taken = 0
         try:
             while self._totals:
@@ -209,7 +223,7 @@ class Buffer:
                 except IndexError:  # another flush has it
                     break
                 try:
-                    self._book(totals, record)
+                    _book(totals, record)
                 except BaseException:
                     self.records.appendleft(record)
                     raise
@@ -223,42 +237,16 @@ class Buffer:
         return totals
 
     def _merge(self, totals: _Totals) -> None:
+        """Add what was added up earliest."""
         try:
             later = self._totals.popleft()
-        except IndexError:
+        except IndexError:  # another flush has it
             return
-        for key, (values, samples) in later.entries.items():
-            totals.add(key, values, samples)
-
-    def _book(self, totals: _Totals, record: Record) -> None:
-        """Add one record to *totals*, or refuse it."""
-        owner, kind, name, given, unit, dims = record
-        try:
-            series = owner._series(kind, name, unit, dims)
-            its = type(given)
-            if (its is not int and its is not float) or (
-                not -MAX_VALUE <= given <= MAX_VALUE
-            ):
-                given = value(given)
-        except MetricError as exc:
-            tally.drop(exc.reason, 1, f"name={_shown(name)}: {exc}")
-        except Exception:  # of a name or value with a mind of its own
-            tally.drop("invalid", 1, f"name={_shown(name)}", exc_info=True)
+        if totals.entries:
+            for series, entry in later.entries.items():
+                totals.add(series, entry)
         else:
-            totals.add((owner, series), [given], 1)
-
-    def _batched(self, totals: _Totals) -> list[tuple[Owner, Batch]]:
-        at = clock.wall()
-        batches: dict[Owner, Batch] = {}
-        for (owner, series), (values, samples) in totals.entries.items():
-            if len(values) == 1 and not -MAX_VALUE <= values[0] <= MAX_VALUE:
-                name = _shown(series[1])
-                tally.drop("value", samples, f"name={name}: the sum is too large")
-                continue
-            if owner not in batches:
-                batches[owner] = Batch(owner._where()[0], at, [])
-            batches[owner].points.append(Point(series, values, samples))
-        return list(batches.items())
+            totals.entries, totals.values = later.entries, later.values
 
     def _deliver(self, owner: Owner, batch: Batch) -> None:
         namespace, sink = owner._where()
@@ -292,8 +280,46 @@ class Buffer:
         return waited
 
 
+def _book(totals: _Totals, record: Record) -> None:
+    """Add one record to *totals*, or refuse it."""
+    owner, kind, name, given, unit, dims = record
+    try:
+        series = owner._series(kind, name, unit, dims)
+        its = type(given)
+        if (its is not int and its is not float) or (
+            not -MAX_VALUE <= given <= MAX_VALUE
+        ):
+            given = value(given)
+    except MetricError as exc:
+        tally.drop(exc.reason, 1, f"name={_shown(name)}: {exc}")
+    except Exception:  # of a name or value with a mind of its own
+        tally.drop("invalid", 1, f"name={_shown(name)}", exc_info=True)
+    else:
+        totals.add(series, [given] if kind == DISTRIBUTION else [given, 1])
+
+
+def _batched(totals: _Totals) -> list[tuple[Owner, Batch]]:
+    at = clock.wall()
+    batches: dict[Owner, Batch] = {}
+    for series, entry in totals.entries.items():
+        if series.kind == DISTRIBUTION:
+            point = Point(series, entry, len(entry))
+        else:
+            point = Point(series, entry[:1], int(entry[1]))
+            if not -MAX_VALUE <= entry[0] <= MAX_VALUE:
+                message = f"name={_shown(series.name)}: the sum is too large"
+                tally.drop("value", point.samples, message)
+                continue
+        batch = batches.get(series.owner)
+        if batch is None:
+            namespace, _ = series.owner._where()
+            batch = batches[series.owner] = Batch(namespace, at, [])
+        batch.points.append(point)
+    return list(batches.items())
+
+
 def _overflow(series: Series, samples: int, limit: str) -> None:
-    message = f"name={_shown(series[1])}: over {limit} between two flushes"
+    message = f"name={_shown(series.name)}: over {limit} between two flushes"
     tally.drop("overflow", samples, message)
 
 

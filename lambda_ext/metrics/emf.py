@@ -18,7 +18,8 @@ Threads
     One thread writes at a time.  Others leave their lines to it and return;
     `buffer` waits for it.
 
-Written by hand because json.dumps costs more than the rest of a flush.
+Written by hand, from templates, because json.dumps costs more than the rest of
+a flush.
 
 Source: embedded metric format specification,
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
@@ -37,7 +38,7 @@ from . import tally
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from ..typing import Batch, Point
@@ -50,7 +51,9 @@ MAX_METRICS = 100  # of a document; EMF specification
 MAX_VALUES = 100  # of a metric in a document; more are ignored in silence
 MAX_KEPT = 1_000_000  # bytes that stdout did not take, for the next flush
 STALL_S = 0.1  # how long one flush waits for a stdout that takes nothing
-MEMO = 1_000  # prepared parts of lines, of each sort
+MAX_TEMPLATES = 200
+MAX_TEMPLATE = 4_000  # bytes; a longer one is not worth its memory
+_START = '{"_aws":{"Timestamp":'
 
 # The function's log level drops what is below it.  Lambda takes a line without
 # a valid level and timestamp for INFO.
@@ -62,15 +65,14 @@ class EmfSink:
     """Writes to *stream*; None is `sys.stdout`, as it is at each flush."""
 
     __slots__ = (
-        "_heads", "_left", "_level", "_lines", "_names", "_process", "_stalled", "_stream",
+        "_left", "_level", "_lines", "_process", "_stalled", "_stream", "_templates",
         "_torn", "_until", "_writer",
     )  # fmt: skip
 
     def __init__(self, stream: Any = None) -> None:
         self._stream = stream
         self._level: str | None = None  # not yet known
-        self._heads: dict[tuple[str, Dimensions], tuple[str, str]] = {}
-        self._names: dict[tuple[str, str], tuple[str, str]] = {}
+        self._templates: dict[tuple[object, ...], str] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -105,94 +107,59 @@ class EmfSink:
             if self._writer.get(0) is me:
                 del self._writer[0]
 
-    def lines(self, batch: Batch) -> Iterator[Line]:
+    def lines(self, batch: Batch) -> list[Line]:
         """Encode *batch*; each line stands for so many records."""
         if self._level is None:
             self._level = _level()
         at_ms = int(batch.at * 1000)
-        root = ""
+        level = ""
         if self._level:
             at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000))
-            root = f'"level":"{self._level}","timestamp":"{at}.{at_ms % 1000:03}Z",'
+            level = f'"level":"{self._level}","timestamp":"{at}.{at_ms % 1000:03}Z",'
         groups: dict[Dimensions, list[Point]] = {}
         for point in batch.points:
             groups.setdefault(point.dimensions, []).append(point)
+        lines: list[Line] = []
         for dimensions, points in groups.items():
-            head, members = self._head(batch.namespace, dimensions)
-            yield from self._pack(
-                f'{{"_aws":{{"Timestamp":{at_ms}{head}',
-                f"]}}]}},{root}{members}",
-                points,
-            )
+            line = self._one(batch.namespace, dimensions, points, (at_ms, level))
+            if line is None:
+                head, middle = _around(batch.namespace, dimensions)
+                _pack(
+                    lines, points, f"{_START}{at_ms}{head}", f"]}}]}},{level}{middle}"
+                )
+            else:
+                lines.append(line)
+        return lines
 
-    def _head(self, namespace: str, dimensions: Dimensions) -> tuple[str, str]:
-        """Return what is before the metrics and what is behind them."""
-        found = self._heads.get((namespace, dimensions))
-        if found is None:
-            names = ",".join([quote(name) for name, _ in dimensions])
-            members = [f"{quote(name)}:{quote(value)}," for name, value in dimensions]
-            opening = (
-                f',"CloudWatchMetrics":[{{"Namespace":{quote(namespace)},'
-                f'"Dimensions":[[{names}]],"Metrics":['
-            )
-            found = (opening, "".join(members))
-            if len(self._heads) >= MEMO:
-                self._heads.clear()
-            self._heads[namespace, dimensions] = found
-        return found
-
-    def _name(self, name: str, unit: str) -> tuple[str, str]:
-        """Return the definition of a metric and the key of its values."""
-        found = self._names.get((name, unit))
-        if found is None:
-            quoted = quote(name)
-            suffix = "" if unit == "None" else f',"Unit":"{unit}"'
-            found = (f'{{"Name":{quoted}{suffix}}}', quoted + ":")
-            if len(self._names) >= MEMO:
-                self._names.clear()
-            self._names[name, unit] = found
-        return found
-
-    def _pack(self, head: str, middle: str, points: list[Point]) -> Iterator[Line]:
-        """Put *points*, which have the same dimensions, in as few lines."""
-        room = MAX_BYTES - 1 - len(head) - len(middle) - len("}\n")
-        waiting = [(point, 0) for point in points]
-        while waiting:
-            later: list[tuple[Point, int]] = []
-            names: set[str] = set()
-            definitions: list[str] = []
-            targets: list[str] = []
-            samples = 0
-            left = room
-            for index, (point, start) in enumerate(waiting):
-                if len(definitions) == MAX_METRICS:
-                    later += waiting[index:]
-                    break
-                if point.name in names:  # another unit: one key has one value
-                    later.append((point, start))
-                    continue
-                definition, key = self._name(point.name, point.unit)
-                values = point.values[start : start + MAX_VALUES]
-                text, taken = _values(values, left - len(definition) - len(key) - 2)
-                if not taken:
-                    if definitions:
-                        later.append((point, start))
-                    else:  # its dimensions alone fill a line
-                        message = f"name={point.name[:80]!r}: over {MAX_BYTES} bytes"
-                        lost = _samples(point, len(point.values) - start)
-                        tally.drop("too_large", lost, message)
-                    continue
-                names.add(point.name)
-                definitions.append(definition)
-                targets.append(key + text)
-                left -= len(definition) + len(key) + len(text) + 2
-                samples += _samples(point, taken)
-                if start + taken < len(point.values):
-                    later.append((point, start + taken))
-            if definitions:
-                line = f"{head}{','.join(definitions)}{middle}{','.join(targets)}}}\n"
-                yield line.encode("ascii"), samples
-            waiting = later
+    def _one(
+        self,
+        namespace: str,
+        dimensions: Dimensions,
+        points: list[Point],
+        first: tuple[int, str],
+    ) -> Line | None:
+        """Fill *points* in a template; None when one line is not enough."""
+        names = [point.name for point in points]
+        what = (namespace, dimensions, *names, *[point.unit for point in points])
+        template = self._templates.get(what)
+        if template is None:
+            if len(points) > MAX_METRICS or len(set(names)) < len(names):
+                return None
+            template = _template(namespace, dimensions, points)
+            if len(template) <= MAX_TEMPLATE:
+                if len(self._templates) >= MAX_TEMPLATES:
+                    self._templates.clear()
+                self._templates[what] = template
+        samples = 0
+        texts: list[object] = []
+        for point in points:
+            values = point.values
+            if len(values) > MAX_VALUES:
+                return None
+            texts.append(values[0] if len(values) == 1 else _array(values))
+            samples += point.samples
+        line = (template % (*first, *texts)).encode("ascii")
+        return (line, samples) if len(line) < MAX_BYTES else None
 
     def _write_lines(self) -> bool:
         """Write all lines; return False when stdout takes nothing for now."""
@@ -275,12 +242,77 @@ def _flush(stream: Any) -> None:
         pass
 
 
-def _samples(point: Point, values: int) -> int:
-    """Return how many records are in so many *values* of *point*."""
-    return point.samples if len(point.values) == 1 else values
+def _around(namespace: str, dimensions: Dimensions) -> tuple[str, str]:
+    """Return what stands before the metrics, and between them and the values."""
+    names = ",".join([quote(name) for name, _ in dimensions])
+    members = [f"{quote(name)}:{quote(value)}," for name, value in dimensions]
+    head = (
+        f',"CloudWatchMetrics":[{{"Namespace":{quote(namespace)},'
+        f'"Dimensions":[[{names}]],"Metrics":['
+    )
+    return head, "".join(members)
 
 
-def _values(values: Sequence[float], room: int) -> tuple[str, int]:
+def _definition(point: Point) -> str:
+    unit = "" if point.unit == "None" else f',"Unit":{quote(point.unit)}'
+    return f'{{"Name":{quote(point.name)}{unit}}}'
+
+
+def _array(values: Sequence[float]) -> str:
+    return f"[{','.join([repr(value) for value in values])}]"
+
+
+def _template(namespace: str, dimensions: Dimensions, points: list[Point]) -> str:
+    """Return a line with room for time, level and the values of *points*."""
+    head, middle = _around(namespace, dimensions)
+    definitions = ",".join([_definition(point) for point in points])
+    before = f"{head}{definitions}]}}]}},".replace("%", "%%")
+    keys = [quote(point.name).replace("%", "%%") + ":%s" for point in points]
+    return f"{_START}%s{before}%s{middle.replace('%', '%%')}{','.join(keys)}}}\n"
+
+
+def _pack(lines: list[Line], points: list[Point], head: str, middle: str) -> None:
+    """Append *points*, which have the same dimensions, in as few lines as can be."""
+    room = MAX_BYTES - 1 - len(head) - len(middle) - len("}\n")
+    waiting = [(point, 0) for point in points]
+    while waiting:
+        later: list[tuple[Point, int]] = []
+        names: set[str] = set()
+        definitions: list[str] = []
+        targets: list[str] = []
+        samples = 0
+        left = room
+        for index, (point, start) in enumerate(waiting):
+            if len(definitions) == MAX_METRICS:
+                later += waiting[index:]
+                break
+            if point.name in names:  # another unit: one key has one value
+                later.append((point, start))
+                continue
+            definition, key = _definition(point), quote(point.name) + ":"
+            values = point.values[start : start + MAX_VALUES]
+            text, taken = _fit(values, left - len(definition) - len(key) - 2)
+            if taken:
+                names.add(point.name)
+                definitions.append(definition)
+                targets.append(key + text)
+                left -= len(definition) + len(key) + len(text) + 2
+                samples += _samples(point, taken)
+                if start + taken < len(point.values):
+                    later.append((point, start + taken))
+            elif definitions:
+                later.append((point, start))
+            else:  # not even alone
+                lost = _samples(point, len(point.values) - start)
+                message = f"name={point.name[:80]!r}: over {MAX_BYTES} bytes"
+                tally.drop("too_large", lost, message)
+        if definitions:
+            line = f"{head}{','.join(definitions)}{middle}{','.join(targets)}}}\n"
+            lines.append((line.encode("ascii"), samples))
+        waiting = later
+
+
+def _fit(values: Sequence[float], room: int) -> tuple[str, int]:
     """Return the text of as many *values* as fit in *room* bytes, and how many."""
     if len(values) == 1:
         text = repr(values[0])
@@ -290,6 +322,11 @@ def _values(values: Sequence[float], room: int) -> tuple[str, int]:
     while texts and size > room:
         size -= len(texts.pop()) + 1
     return f"[{','.join(texts)}]", len(texts)
+
+
+def _samples(point: Point, values: int) -> int:
+    """Return how many records are in so many *values* of *point*."""
+    return point.samples if len(point.values) == 1 else values
 
 
 def _level() -> str:

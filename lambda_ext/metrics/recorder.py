@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 
 from .. import config, parsers
 from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases
 from . import tally, validation
-from .buffer import COUNT, DISTRIBUTION, GAUGE, MAX_RECORDS, Buffer
+from .buffer import COUNT, DISTRIBUTION, GAUGE, MAX_RECORDS, Buffer, Series
 from .emf import EmfSink
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any, SupportsFloat
 
     from ..typing import Sink, Unit
-    from .buffer import Record, Series
+    from .buffer import Record
 
 LAST = 99  # priority of the last flush of a shutdown
 MEMO = 1_000  # checked series that one `Metrics` remembers
@@ -70,7 +71,7 @@ class Metrics:
     """
 
     __slots__ = (
-        "__weakref__", "_append", "_at", "_defaults", "_dimensions", "_known",
+        "__weakref__", "_all", "_append", "_at", "_defaults", "_dimensions", "_known",
         "_namespace", "_records", "_service", "_sink", "_space",
     )  # fmt: skip
 
@@ -96,7 +97,10 @@ class Metrics:
         self._at: object = None  # the epoch in which the rest was found out
         self._space = ""
         self._defaults: dict[str, str] = {}
-        self._known: dict[Any, Series] = {}
+        self._known: dict[Any, Series] = {}  # by what was recorded
+        # While anybody holds a series there is no second one of it.
+        self._all: weakref.WeakValueDictionary[Any, Series]
+        self._all = weakref.WeakValueDictionary()
 
     def count(
         self,
@@ -216,7 +220,11 @@ class Metrics:
         if self._at is not _epoch:
             self._find_out()
         try:
-            given = (kind, name, unit, *dims.items(), *map(type, dims.values()))
+            given = (
+                (kind, name, unit, *dims.items(), *map(type, dims.values()))
+                if dims
+                else (kind, name, unit)
+            )
             return self._known[given]
         except Exception:  # not there, or not even hashable
             series = self._checked(kind, name, unit, dims)
@@ -228,13 +236,18 @@ class Metrics:
 
     def _checked(self, kind: str, name: Any, unit: Any, dims: dict[Any, Any]) -> Series:
         name = validation.name(name)
+        unit = validation.unit(unit)
         own = validation.dimensions(dims)
         merged = {**self._defaults, **dict(sorted(own.items()))}
         if name in merged:
             msg = "a metric and its dimension cannot have the same name; rename one"
             raise MetricError(msg, reason="name_clash")
         validation.room_for(len(merged))
-        return (kind, name, validation.unit(unit), tuple(merged.items()))
+        what = (kind, name, unit, tuple(merged.items()))
+        series = self._all.get(what)
+        if series is None:
+            series = self._all[what] = Series(self, *what)
+        return series
 
     def _where(self) -> tuple[str, Sink]:
         """Return the namespace and the sink."""
@@ -255,6 +268,7 @@ class Metrics:
         self._defaults = {"service": service} if service else {}
         self._defaults.update(self._dimensions)
         self._known.clear()
+        self._all.clear()
         self._at = epoch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,13 +11,14 @@ import threading
 import emf_rules
 import pytest
 from helpers import python, run_threads
+from interruptions import before_each_instruction
 
-from lambda_ext import Metrics, metrics
-from lambda_ext.lifecycle import phases
-from lambda_ext.metrics import buffer, recorder
+from lambda_ext import Metrics, config, metrics
+from lambda_ext.lifecycle import clock, phases
+from lambda_ext.metrics import buffer, emf, recorder, tally, validation
 from lambda_ext.testing import MemorySink
 
-PACKAGE = os.path.dirname(buffer.__file__.replace("metrics" + os.sep, ""))
+MODULES = (buffer, clock, config, emf, phases, recorder, tally, validation)
 
 
 class Gate:
@@ -44,37 +46,23 @@ def interrupted(monkeypatch, position, handler):
     """
     recorder.reset()
     phases.reset()
-    lines = []
     seen = 0
 
-    def instruction(frame, event, _):
+    def instruction():
         nonlocal seen
-        if event == "opcode":
-            seen += 1
-            if seen == position:
-                handler()
-        return instruction
-
-    def trace(frame, _, __):
-        if PACKAGE not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        return instruction
+        seen += 1
+        if seen == position:
+            handler()
 
     with monkeypatch.context() as patch:
         reader, writer = os.pipe()
         with os.fdopen(writer, "w") as stream, os.fdopen(reader) as source:
             patch.setattr(sys, "stdout", stream)
-            former = sys.gettrace()
-            sys.settrace(trace)
-            try:
-                metrics.count("n", 1)
-                metrics.distribution("d", 5)
-                metrics.flush()
-            except KeyboardInterrupt:
-                pass
-            finally:
-                sys.settrace(former)
+            with contextlib.suppress(KeyboardInterrupt):
+                with before_each_instruction(MODULES, instruction):
+                    metrics.count("n", 1)
+                    metrics.distribution("d", 5)
+                    metrics.flush()
             metrics.flush()
             metrics.count("n", 100)
             metrics.flush()
@@ -228,17 +216,17 @@ class TestThreads:
         """A flush also waits for the thread that is compacting, and takes it all."""
         monkeypatch.setattr(buffer, "WAIT_S", 60.0)
         adding, go_on = threading.Event(), threading.Event()
-        real = buffer.Buffer._book
+        real = buffer._book
 
-        def slow(self, totals, record):
+        def slow(totals, record):
             if threading.current_thread() is compacting:
                 adding.set()
                 assert go_on.wait(30)
-            real(self, totals, record)
+            real(totals, record)
 
         with MemorySink() as sink:
             metrics.count("n", 7)
-            monkeypatch.setattr(buffer.Buffer, "_book", slow)
+            monkeypatch.setattr(buffer, "_book", slow)
             compacting = threading.Thread(target=recorder._buffer.compact)
             compacting.start()
             assert adding.wait(30)
@@ -250,6 +238,35 @@ class TestThreads:
             in_time = sink.total("n")
 
         assert in_time == 7
+
+    def test_flush_takes_what_another_thread_added_up_meanwhile(self, monkeypatch):
+        """A compaction that ends while the flush hands over is not overlooked."""
+        adding, go_on = threading.Event(), threading.Event()
+        real = buffer._book
+
+        def slow(totals, record):
+            if threading.current_thread() is compacting:
+                adding.set()
+                assert go_on.wait(30)
+            real(totals, record)
+
+        class Sink(MemorySink):
+            def accept(self, batch, /):
+                super().accept(batch)
+                go_on.set()
+                compacting.join(30)
+
+        with Sink() as sink:
+            metrics.count("n", 7)
+            monkeypatch.setattr(buffer, "_book", slow)
+            compacting = threading.Thread(target=recorder._buffer.compact)
+            compacting.start()
+            assert adding.wait(30)
+            metrics.count("n", 1)
+            metrics.flush()
+            in_time = sink.total("n")
+
+        assert in_time == 8
 
     def test_flush_does_not_wait_for_ever(self, monkeypatch):
         """A sink that hangs in another thread delays a flush, not more."""
@@ -416,9 +433,9 @@ class TestReentrancy:
 
     def test_handler_that_raises_in_a_flush_loses_nothing(self, monkeypatch):
         """What a flush had taken when KeyboardInterrupt came is flushed next."""
-        real = buffer.Buffer._batched
+        real = buffer._batched
         monkeypatch.setattr(
-            buffer.Buffer,
+            buffer,
             "_batched",
             lambda *_: signal.raise_signal(signal.SIGINT) or [],
         )
@@ -426,7 +443,7 @@ class TestReentrancy:
             metrics.count("n", 3)
             with pytest.raises(KeyboardInterrupt):
                 metrics.flush()
-            monkeypatch.setattr(buffer.Buffer, "_batched", real)
+            monkeypatch.setattr(buffer, "_batched", real)
 
         assert sink.total("n") == 3
         assert recorder._buffer._holders == {}
@@ -461,7 +478,7 @@ class TestSinkThatFails:
     def test_bug_of_ours_does_not_reach_the_caller(self, monkeypatch, caplog):
         """Whatever goes wrong in a flush is logged, not raised."""
         metrics.count("n")
-        monkeypatch.setattr(buffer.Buffer, "_batched", lambda *_: 1 // 0)
+        monkeypatch.setattr(buffer, "_batched", lambda *_: 1 // 0)
         metrics.flush()
 
         assert "lambda_ext.flush_failed" in caplog.text

@@ -13,7 +13,7 @@ import emf_rules
 import pytest
 
 from lambda_ext.metrics import emf, tally
-from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Batch, Point
+from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Batch, Point, Series
 
 SERVICE = (("service", "shop"),)
 AT = 1_700_000_000.1239
@@ -30,7 +30,7 @@ def point(name, *values, unit="Count", dimensions=SERVICE, samples=None):
     """Return a counter of one value, or a distribution of several."""
     kind = COUNT if len(values) == 1 else DISTRIBUTION
     count = len(values) if samples is None else samples
-    return Point((kind, name, unit, dimensions), list(values), count)
+    return Point(Series(None, kind, name, unit, dimensions), list(values), count)
 
 
 def batch(*points, namespace="ns", at=AT):
@@ -166,13 +166,12 @@ class TestLine:
 
     def test_memory_of_prepared_parts_is_bounded(self, monkeypatch):
         """Names and dimensions beyond the bound are forgotten, not piled up."""
-        monkeypatch.setattr(emf, "MEMO", 5)
+        monkeypatch.setattr(emf, "MAX_TEMPLATES", 5)
         sink = emf.EmfSink(io.StringIO())
         for i in range(20):
             sink.accept(batch(point(f"n{i}", 1, dimensions=(("d", str(i)),))))
 
-        assert len(sink._heads) <= 5
-        assert len(sink._names) <= 5
+        assert len(sink._templates) <= 5
         assert len(emf_rules.documents(sink._stream.getvalue())) == 20
 
 

@@ -1,0 +1,226 @@
+"""What goes wrong in other libraries of metrics, and must not here.
+
+Each test is named after what was wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+import emf_rules
+import pytest
+from helpers import run_threads
+
+import lambda_ext
+from lambda_ext import Metrics, metrics
+from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.metrics import recorder
+from lambda_ext.testing import FakeClock
+
+
+def test_threads_published_more_than_was_added(capfd):
+    """A buffer that threads share published values twice.
+
+    https://github.com/aws-powertools/powertools-lambda-python/issues/7467
+    """
+    run_threads(16, lambda _: [metrics.distribution("d", 1) for _ in range(2_000)])
+    metrics.flush()
+    (values,) = emf_rules.values(capfd.readouterr().out).values()
+
+    assert values == [1] * 32_000
+
+
+def test_arrays_were_longer_than_a_hundred(capfd):
+    """CloudWatch ignores values past the hundredth in silence."""
+    run_threads(4, lambda _: [metrics.distribution("d", 1) for _ in range(165)])
+    metrics.flush()
+    lengths = [
+        len(values) if isinstance(values, list) else 1
+        for line in capfd.readouterr().out.splitlines()
+        for values in [json.loads(line)["d"]]
+    ]
+
+    assert max(lengths) <= 100
+    assert sum(lengths) == 660
+
+
+def test_two_namespaces_shared_one_buffer(capfd):
+    """Whichever flushed first published both under its own namespace."""
+    one, two = Metrics("one"), Metrics("two")
+    one.count("n", 1)
+    two.count("n", 2)
+    one.flush()
+    found = emf_rules.values(capfd.readouterr().out)
+
+    assert sorted((key[0], values) for key, values in found.items()) == [
+        ("one", [1]),
+        ("two", [2]),
+    ]
+
+
+def test_empty_flush_leaked_dimensions_into_the_next_invocation(capfd):
+    """A dimension set in one invocation came out on a metric of the next."""
+    metrics.count("first", tenant="a")
+    metrics.flush()
+    metrics.flush()
+    metrics.count("second")
+    metrics.flush()
+    documents = emf_rules.documents(capfd.readouterr().out)
+
+    assert [sorted(set(d) - {"_aws", "service"}) for d in documents] == [
+        ["first", "tenant"],
+        ["second"],
+    ]
+
+
+def test_empty_flush_printed_a_document_without_metrics(capfd):
+    """Or warned each time; a flush of nothing is silent."""
+    metrics.flush()
+    metrics.count("n")
+    metrics.flush()
+    capfd.readouterr()
+    metrics.flush()
+
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.logs
+def test_flush_error_replaced_the_error_of_the_handler():
+    """An exception of the flush hid what the handler had raised."""
+
+    class Broken:
+        def accept(self, batch, /):
+            raise OSError("the sink")
+
+    mine = Metrics("ns", sink=Broken())
+
+    @lambda_ext.handler
+    def handler(event, context):
+        mine.count("n")
+        raise KeyError("the handler")
+
+    with pytest.raises(KeyError, match="the handler"):
+        handler({}, None)
+
+    assert recorder.snapshot()["dropped"] == {"sink": 1}
+
+
+@pytest.mark.logs
+def test_bad_metric_raised_from_the_path_of_the_handler():
+    """A wrong unit raised a validation error in production."""
+
+    @lambda_ext.handler
+    def handler(event, context):
+        metrics.count("n", unit="Milisecond")
+        return "answer"
+
+    assert handler({}, None) == "answer"
+
+
+@pytest.mark.logs
+def test_nan_was_printed(capfd):
+    """NaN is not JSON: the whole document was lost, with all its metrics."""
+    metrics.count("bad", math.nan)
+    metrics.distribution("bad", math.inf)
+    metrics.count("good")
+    metrics.flush()
+    (document,) = emf_rules.documents(capfd.readouterr().out)
+
+    assert document["good"] == 1
+    assert "bad" not in document
+
+
+def test_bool_was_printed(capfd):
+    """true is no value of a metric; True counts as 1."""
+    metrics.count("n", True)
+    metrics.flush()
+    (document,) = emf_rules.documents(capfd.readouterr().out)
+
+    assert (type(document["n"]), document["n"]) == (int, 1)
+
+
+def test_second_unit_of_a_name_changed_the_values_before(capfd):
+    """The last unit won, also for values that had been recorded with another."""
+    metrics.distribution("size", 1, unit="Kilobytes")
+    metrics.distribution("size", 1024, unit="Bytes")
+    metrics.distribution("size", 2, unit="Kilobytes")
+    metrics.flush()
+    found = emf_rules.values(capfd.readouterr().out)
+
+    assert {key[3]: values for key, values in found.items()} == {
+        "Kilobytes": [1, 2],
+        "Bytes": [1024],
+    }
+
+
+@pytest.mark.logs
+def test_metric_named_like_a_dimension_overwrote_it(capfd):
+    """One key of a document is either; here one is refused, others are apart."""
+    metrics.count("service")
+    metrics.count("tenant", 1)
+    metrics.count("n", 2, tenant="a")
+    metrics.flush()
+    documents = emf_rules.documents(capfd.readouterr().out)
+
+    assert [(d["service"], d["tenant"], d.get("n")) for d in documents] == [
+        ("unknown_service", 1, None),
+        ("unknown_service", "a", 2),
+    ]
+    assert recorder.snapshot()["dropped"] == {"name_clash": 1}
+
+
+def test_metric_of_a_block_that_raised_was_lost(capfd):
+    """A context manager printed null, and what it measured was gone."""
+    with pytest.raises(ZeroDivisionError), metrics.timer("t"):
+        1 / 0
+    metrics.flush()
+    (document,) = emf_rules.documents(capfd.readouterr().out)
+
+    assert document["t"] >= 0
+
+
+def test_long_line_was_printed_whole(capfd):
+    """A line of 2 MB is cut by the pipe's reader, and is no metric then."""
+    for i in range(3_000):
+        metrics.distribution(f"a_rather_long_name_of_a_metric_{i % 120}", i / 7)
+        metrics.count("n" * 200 + str(i))
+    metrics.flush()
+    out = capfd.readouterr().out
+    found = emf_rules.values(out)
+
+    assert max(map(len, out.splitlines())) < 60_000
+    assert sum(map(len, found.values())) == 6_000
+
+
+def test_timestamp_outlived_the_flush(capfd):
+    """The time of one invocation stood on the metrics of the next."""
+    with FakeClock() as clock:
+        for _ in range(2):
+            metrics.count("n")
+            metrics.flush()
+            clock.freeze(60)
+    stamps = [
+        document["_aws"]["Timestamp"]
+        for document in emf_rules.documents(capfd.readouterr().out)
+    ]
+
+    assert stamps[1] - stamps[0] == 60_000
+
+
+def test_async_handler_was_flushed_before_it_ran(capfd):
+    """The decorator flushed when the coroutine was made, not when it was done."""
+
+    @lambda_ext.handler
+    async def handler(event, context):
+        metrics.count("n")
+
+    handler({}, None)
+
+    assert emf_rules.total(capfd.readouterr().out, "n") == 1
+
+
+def test_reserved_namespace_was_taken():
+    """CloudWatch drops what is written to AWS/*, in silence."""
+    with pytest.raises(ConfigurationError, match="AWS/"):
+        Metrics("AWS/Lambda")
