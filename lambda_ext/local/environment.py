@@ -199,18 +199,20 @@ class Environment:
 
     def freeze(self) -> None:
         """Stop every process; afterwards all they wrote has been noted."""
-        if self.instances or self.gone:
-            return
-        self.frozen = True
-        for process in self.processes:
-            process.stop()
+        with self.changed:  # so that no freeze follows the thaw of a teardown
+            if self.instances or self._ending:
+                return
+            self.frozen = True
+            for process in self.processes:
+                process.stop()
         self.drain()
 
     def thaw(self) -> None:
         """Let every process go on."""
-        self.frozen = False
-        for process in self.processes:
-            process.signal(signal.SIGCONT)
+        with self.changed:
+            self.frozen = False
+            for process in self.processes:
+                process.signal(signal.SIGCONT)
 
     def drain(self) -> None:
         """Return when all that the processes wrote so far has been noted."""

@@ -27,6 +27,7 @@ def crash(when):
 
 (name,) = sys.argv[1:]
 print("starting", json.dumps(dict(os.environ)), flush=True)
+print("pid", os.getpid(), flush=True)
 crash("early")
 body = json.dumps({"events": json.loads(os.environ["EVENTS"])})
 status, got, text = call("POST", "register", body, {"Lambda-Extension-Name": name})

@@ -4,7 +4,7 @@ EXTENSION   JSON list of events: register an internal extension, poll in a threa
 GATE        a FIFO: whoever opens it to wait, waits until the test writes to it
 ON_TERM     what SIGTERM does, besides being printed: exit, linger, wait (at LAST)
 FAIL        raise, hang, exit: what happens at import
-HOOKS       print, before, after: SnapStart hooks; which one raises
+HOOKS       print, before, after, hang: SnapStart hooks; which one raises
 """
 
 import http.client
@@ -31,9 +31,9 @@ def call(method, path, body=None, headers=None):
     return response.status, response.headers, response.read()
 
 
-def wait(gate="GATE"):
-    with open(os.environ[gate]) as gate:
-        gate.read()
+def wait(gate="GATE", path=None):
+    with open(path or os.environ[gate]) as opened:
+        opened.read()
 
 
 def poll(headers):
@@ -77,6 +77,8 @@ def add_hooks(which):
 
     def hook(name):
         say("hook", name)
+        if name == "after" and which == "hang":
+            time.sleep(600)
         if name == which:
             raise ValueError(name)
 
@@ -103,7 +105,7 @@ def handler(event, context):
     say("handling", json.dumps(event), os.getpid())
     do = event.get("do")
     if do == "wait":
-        wait()
+        wait(path=event.get("gate"))
     elif do == "raise":
         raise ValueError("no")
     elif do == "exit":
@@ -131,6 +133,7 @@ def handler(event, context):
         "n": event.get("n"),
         "pid": os.getpid(),
         "id": context.aws_request_id,
+        "now": time.time(),
         "left": context.get_remaining_time_in_millis(),
         "arn": context.invoked_function_arn,
     }

@@ -1,0 +1,187 @@
+"""External extensions, from the folder to their end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from emulated import EXTENSIONS, LOCAL, emulate, paths, process, states, texts
+
+pytestmark = process
+
+
+@pytest.fixture
+def extensions(tmp_path):
+    """A folder of extensions of its own: copy("name") adds one."""
+    folder = tmp_path / "extensions"
+    folder.mkdir()
+    shutil.copy(LOCAL + "/outer.py", tmp_path)
+
+    class Folder:
+        path = str(folder)
+
+        def copy(self, name):
+            shutil.copy(EXTENSIONS + "/outer", folder / name)
+
+    return Folder()
+
+
+class TestLife:
+    """An extension that behaves."""
+
+    def test_registers_before_the_runtime_starts(self):
+        """Init starts extensions first, then the runtime, then waits for all."""
+        env = {"EVENTS": '["INVOKE", "SHUTDOWN"]'}
+        with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
+            report = emulator.init()
+            sources = [line.source for line in emulator.lines]
+
+            assert report.status == "success"
+            assert paths(emulator)[0] == "register"
+            assert sources.index("stdout") > sources.index("outer")
+            (agent,) = emulator.agents
+            assert (agent.name, agent.internal) == ("outer", False)
+            assert agent.events == ("INVOKE", "SHUTDOWN")
+            assert agent.state == "Ready"
+
+    def test_gets_each_invocation_and_the_end(self):
+        """INVOKE comes once per invocation and SHUTDOWN last."""
+        env = {"EVENTS": '["INVOKE", "SHUTDOWN"]'}
+        with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
+            answers = [emulator.invoke({"n": n}) for n in range(2)]
+            emulator.shutdown()
+            events = [
+                json.loads(text.partition(" ")[2])
+                for text in texts(emulator, "outer")
+                if text.startswith("got")
+            ]
+
+            assert [event["eventType"] for event in events] == [
+                "INVOKE",
+                "INVOKE",
+                "SHUTDOWN",
+            ]
+            assert [event["requestId"] for event in events[:2]] == [
+                answer.request_id for answer in answers
+            ]
+            assert events[0].keys() == {
+                "eventType",
+                "deadlineMs",
+                "requestId",
+                "invokedFunctionArn",
+                "tracing",
+            }
+            assert events[0]["tracing"]["value"].startswith("Root=1-")
+
+    def test_is_frozen_with_the_runtime(self, extensions):
+        """Between invocations every process of the environment is stopped."""
+        extensions.copy("outer")
+        with emulate(env={"EVENTS": "[]"}, extensions_dir=extensions.path) as emulator:
+            emulator.init()
+            line = next(li for li in emulator.lines if li.text.startswith("pid"))
+
+            assert states(int(line.text.split()[1])) == {"T"}
+            assert states(emulator.pid) == {"T"}
+
+    def test_has_no_variables_of_the_runtime(self):
+        """It knows the API and the function, but neither handler nor log group."""
+        env = {"EVENTS": "[]"}
+        with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
+            emulator.init()
+            seen = json.loads(texts(emulator, "outer")[0].partition(" ")[2])
+
+            assert "AWS_LAMBDA_RUNTIME_API" in seen
+            assert "AWS_LAMBDA_FUNCTION_NAME" in seen
+            assert seen.keys().isdisjoint(
+                {
+                    "_HANDLER",
+                    "AWS_EXECUTION_ENV",
+                    "AWS_LAMBDA_LOG_GROUP_NAME",
+                    "AWS_LAMBDA_LOG_STREAM_NAME",
+                    "LAMBDA_TASK_ROOT",
+                }
+            )
+
+    def test_name_is_taken_for_internal_ones(self):
+        """An internal extension of that name is refused: the file has it."""
+        env = {"EVENTS": "[]", "EXTENSION": "[]", "NAME": "outer"}
+        with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
+            emulator.invoke({})
+            (said,) = (t for t in texts(emulator, "stdout") if "registered" in t)
+
+            assert said.startswith("registered 403")
+            assert json.loads(said.split(" ", 2)[2])["errorType"] == (
+                "Extension.InvalidExtensionState"
+            )
+            assert [agent.name for agent in emulator.agents] == ["outer"]
+
+    def test_counts_towards_the_ten(self, extensions):
+        """With ten in the folder there is no room for an internal one."""
+        for number in range(10):
+            extensions.copy(f"outer{number}")
+        env = {"EVENTS": "[]", "EXTENSION": "[]"}
+        with emulate(env=env, extensions_dir=extensions.path) as emulator:
+            emulator.init()
+            (said,) = (t for t in texts(emulator, "stdout") if "registered" in t)
+
+            assert "Extension.TooManyExtensions" in said
+            assert len(emulator.agents) == 10
+
+    def test_folders_and_their_files_are_no_extensions(self, extensions):
+        """Only files at the top of the folder are started."""
+        extensions.copy("outer")
+        shutil.copytree(LOCAL + "/function", extensions.path + "/lib")
+        with emulate(env={"EVENTS": "[]"}, extensions_dir=extensions.path) as emulator:
+            emulator.init()
+
+            assert [agent.name for agent in emulator.agents] == ["outer"]
+
+
+class TestCrash:
+    """An extension that ends where it should not."""
+
+    @pytest.mark.parametrize("when", ["early", "registered"])
+    def test_during_init_fails_it(self, when):
+        """Whether before or after registering, Init fails as Extension.Crash."""
+        env = {"EVENTS": "[]", "CRASH": when}
+        with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
+            report = emulator.init()
+
+            assert (report.status, report.error_type) == ("failure", "Extension.Crash")
+            assert emulator.pid is None
+            (outer,) = emulator.shutdowns[0].extensions
+            assert outer.exit_status == 5
+
+    def test_is_the_answer_if_it_comes_again(self):
+        """An extension that fails Init twice fails the invocation."""
+        env = {"EVENTS": "[]", "CRASH": "early"}
+        with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
+            answer = emulator.invoke({})
+
+            assert (answer.status, answer.error_type) == ("failure", "Extension.Crash")
+            assert "Extension outer exited" in answer.value["errorMessage"]
+
+    def test_during_an_invocation_resets(self):
+        """The environment is reset, and the next invocation begins with Init."""
+        env = {"EVENTS": '["INVOKE"]', "CRASH": "invoke"}
+        with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
+            emulator.invoke({"n": 1})
+            emulator.wait_frozen()
+
+            assert [end.reason for end in emulator.shutdowns] == ["failure"]
+            assert emulator.pid is None
+
+            emulator.invoke({"n": 2})
+            assert [init.phase for init in emulator.inits] == ["init", "invoke"]
+
+    def test_that_cannot_be_started_is_a_launch_error(self, extensions):
+        """A file that is not executable fails Init as Extension.LaunchError."""
+        with open(extensions.path + "/plain", "w") as file:
+            file.write("not a program")
+        with emulate(extensions_dir=extensions.path) as emulator:
+            report = emulator.init()
+
+            assert report.status == "failure"
+            assert report.error_type == "Extension.LaunchError"
+            assert "plain" in emulator.invoke({}).value["errorMessage"]
