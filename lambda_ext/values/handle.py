@@ -223,7 +223,7 @@ class Handle(Generic[T_co]):
     def _read(self) -> View:
         """Return a view of a value that is not older than was asked for."""
         want = self._want or self._bind()
-        others = () if store.before_snapshot() else store.take_pending()
+        others = () if store.loader.holds(want) else store.take_pending()
         if others:
             store.load_together({self: None, **dict.fromkeys(others)}, None)
         kept, self._kept = self._kept, None

@@ -126,6 +126,14 @@ class Loader:
             found[at] = self._landed(flight, wants[at], newer_than, timeout_s, own=own)
         return [found[at] for at in range(len(wants))]
 
+    def holds(self, want: Want) -> bool:
+        """Say whether *want* would be served from memory."""
+        now = clock.now()
+        with self.cache.lock:
+            slot = self.cache.slots.get(want.key)
+            entry = None if slot is None else slot.entry
+            return entry is not None and want.accepts(now - entry.born_at)
+
     def is_coming(self, key: Key, newer_than: int) -> bool:
         """Say whether there is, or is being loaded, something newer."""
         with self.cache.lock:
@@ -235,6 +243,7 @@ class Loader:
         taken: list[Slot] = []
         asked = {flight.key for flight in flights}
         errors: dict[int, LambdaExtError] = {}
+        events: list[tuple[str, Flight, LambdaExtError]] = []
         with self.cache.lock:
             for flight in flights:
                 result = outcomes.get(flight.key) or unanswered(flight)
@@ -250,7 +259,9 @@ class Loader:
                         name = type(result).__name__
                         self.errors[name] = self.errors.get(name, 0) + 1
                     if not flight.void:
-                        self._failed(flight, result, now)
+                        event = self._failed(flight, result, now)
+                        if event and flight.background:
+                            events.append((event, flight, result))
                 self._end(flight)
             void = any(flight.void for flight in flights)
             for key, answer in outcomes.items():  # what came along unasked
@@ -259,40 +270,34 @@ class Loader:
                     taken += self.cache.put(key, flights[0].source, entry)
         for flight in flights:
             flight.done.set()
+        for event, flight, error in events:
+            _tell(event, flight.key, flight.source, error)
         if taken:
             self.on_update(taken)
 
-    def _failed(self, flight: Flight, error: LambdaExtError, now: float) -> None:
-        """Draw the consequences of *error* for the entry; the lock is held."""
-        key = flight.key
-        slot = self.cache.slots.get(key)
+    def _failed(self, flight: Flight, error: LambdaExtError, now: float) -> str:
+        """
+        Draw the consequences of *error*, and return what to call them in the log.
+
+        The lock is held.
+        """
+        slot = self.cache.slots.get(flight.key)
         entry = None if slot is None else slot.entry
         if entry is not None and entry.order > flight.order:
-            return  # what it failed to replace is newer than itself
+            return ""  # what it failed to replace is newer than itself
         if self.is_transient(error):
             if slot is None or entry is None:
-                return  # nothing to serve: the next caller tries at once
+                return ""  # nothing to serve: the next caller tries at once
             slot.failures += 1
             slot.retry_at = now + freshness.pause(slot.failures, fanout.random())
             slot.wanted = False
             slot.hide()
-            if flight.background:
-                _log.warning(
-                    "lambda_ext.refresh_failed key=%s source=%s error=%s code=%s",
-                    key.label, flight.source.name, type(error).__name__,
-                    getattr(error, "code", ""),
-                )  # fmt: skip
-            return
-        self.cache.kill(key, flight.order)
+            return "refresh_failed"
+        self.cache.kill(flight.key, flight.order)
         if isinstance(error, NotFoundError):
-            slot = self.cache.slot(key, flight.source)
+            slot = self.cache.slot(flight.key, flight.source)
             slot.missing = (error, now)
-        if flight.background:
-            _log.warning(
-                "lambda_ext.entry_killed key=%s source=%s error=%s code=%s",
-                key.label, flight.source.name, type(error).__name__,
-                getattr(error, "code", ""),
-            )  # fmt: skip
+        return "entry_killed"
 
     def _end(self, flight: Flight) -> None:
         self._active.discard(flight)
@@ -345,11 +350,7 @@ class Loader:
             self.stale_served += 1
             told, flight.told = flight.told, True
         if not told:
-            _log.warning(
-                "lambda_ext.stale_served key=%s source=%s age_s=%.0f error=%s code=%s",
-                want.key.label, want.source.name, now - entry.born_at,
-                type(error).__name__, getattr(error, "code", ""),
-            )  # fmt: skip
+            _tell("stale_served", want.key, want.source, error)
         return entry
 
     # Refreshes ---------------------------------------------------------------
@@ -392,3 +393,12 @@ class Loader:
                 if flight is None or flight.generation != generation:
                     due.append(self._begin(slot.source, slot.key, background=True))
         self.calls.fly(due, None)
+
+
+def _tell(event: str, key: Key, source: Source, error: LambdaExtError) -> None:
+    """Log what an error did to a value; never the value."""
+    _log.warning(
+        "lambda_ext.%s key=%s source=%s error=%s code=%s",
+        event, key.label, source.name, type(error).__name__,
+        getattr(error, "code", ""),
+    )  # fmt: skip

@@ -253,7 +253,7 @@ def live_handles() -> list[Any]:
 
 def take_pending() -> list[Any]:
     """Return the declared handles that nobody has loaded, once."""
-    if not _pending:
+    if not _pending or before_snapshot():
         return []
     with _lock:
         pending = [handle for ref in _pending if (handle := ref()) is not None]
@@ -325,8 +325,7 @@ def attach() -> None:
 
 
 def _init() -> None:
-    if not before_snapshot():
-        load_together(take_pending(), INIT_S)
+    load_together(take_pending(), INIT_S)
 
 
 def before_snapshot() -> bool:
