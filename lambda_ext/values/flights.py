@@ -8,6 +8,7 @@ Threads
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from ..exceptions import LambdaExtError, SourceError, SourceTimeoutError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     E = TypeVar("E", bound=LambdaExtError)
     Outcome = Entry | LambdaExtError
+
+_log = logging.getLogger("lambda_ext")
 
 
 class Flight:
@@ -114,3 +117,12 @@ def broken(source: Source, exc: Exception) -> SourceError:
     error = SourceError(msg, source=source.name)
     error.__cause__ = withheld(exc)
     return error
+
+
+def tell(event: str, key: Key, source: Source, error: LambdaExtError) -> None:
+    """Log what an error did to a value; never the value."""
+    _log.warning(
+        "lambda_ext.%s key=%s source=%s error=%s code=%s",
+        event, key.label, source.name, type(error).__name__,
+        getattr(error, "code", ""),
+    )  # fmt: skip

@@ -42,7 +42,7 @@ from ..lifecycle import clock
 from . import fanout, freshness
 from .cache import Answer, Entry
 from .dispatcher import Dispatcher
-from .flights import Flight, again, named, too_late, unanswered
+from .flights import Flight, again, named, tell, too_late, unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class Loader:
         for flight in flights:
             flight.done.set()
         for event, flight, error in events:
-            _tell(event, flight.key, flight.source, error)
+            tell(event, flight.key, flight.source, error)
         if taken:
             self.on_update(taken)
 
@@ -350,7 +350,7 @@ class Loader:
             self.stale_served += 1
             told, flight.told = flight.told, True
         if not told:
-            _tell("stale_served", want.key, want.source, error)
+            tell("stale_served", want.key, want.source, error)
         return entry
 
     # Refreshes ---------------------------------------------------------------
@@ -393,12 +393,3 @@ class Loader:
                 if flight is None or flight.generation != generation:
                     due.append(self._begin(slot.source, slot.key, background=True))
         self.calls.fly(due, None)
-
-
-def _tell(event: str, key: Key, source: Source, error: LambdaExtError) -> None:
-    """Log what an error did to a value; never the value."""
-    _log.warning(
-        "lambda_ext.%s key=%s source=%s error=%s code=%s",
-        event, key.label, source.name, type(error).__name__,
-        getattr(error, "code", ""),
-    )  # fmt: skip
