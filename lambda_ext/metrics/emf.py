@@ -33,7 +33,7 @@ import time
 from collections import deque
 from json.encoder import encode_basestring_ascii as quote
 
-from ..lifecycle import clock
+from ..lifecycle import clock, phases
 from . import tally
 
 TYPE_CHECKING = False
@@ -202,7 +202,9 @@ class EmfSink:
 
     def _write(self, descriptor: int) -> bool:
         """Write what is left of a line; False when that takes too long."""
-        if self._torn:
+        # Cut short by SIGTERM, somebody may be in the middle of a line: print()
+        # makes several writes, and a logged traceback often ends without "\n".
+        if self._torn or phases.calls[phases.SHUTDOWN]:
             self._left = b"\n" + self._left
         while self._left:
             try:
