@@ -177,6 +177,25 @@ class TestMoment:
         assert totals(texts(emulator)) == {"early": 1}
 
 
+    def test_in_the_middle_of_a_printed_line_spoils_no_document(self, environment):
+        """print() makes several writes; metrics begin on a line of their own."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("begun")
+                os.write(1, b"ready\\n")
+                os.write(1, b"half a line ")
+                time.sleep(60)
+            """
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("ready")
+        emulator.shutdown()
+
+        assert totals(texts(emulator)) == {"begun": 1}
+
+
 class TestUsersHandler:
     """A SIGTERM handler of the user's own."""
 
