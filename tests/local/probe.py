@@ -180,8 +180,10 @@ def classic(probe):
     extension_error(probe, "exit/error untyped", "exit", "failing")
     waking = probe.poll_twice("event/next twice, INVOKE", "with space/odd+name")
     for name in probe.registered:
-        if name != "with space/odd+name":
+        if not name.isdigit() and name != "with space/odd+name":
             probe.poll_twice(f"event/next twice, {name}", name)
+        elif name.isdigit():
+            probe.poll(name)
     extension_error(probe, "init/error when Ready", "init", "silent", TYPED)
     others(probe)
     probe.ask("restore/next", "GET", RUNTIME + "restore/next")
@@ -329,7 +331,7 @@ if __name__ == "__main__":
     probe = Probe(path)
     try:
         globals()[scenario](probe)
-    except BaseException:
+    except Exception:
         probe.answers["failed"] = True
         probe.save()
         raise
