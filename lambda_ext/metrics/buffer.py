@@ -38,7 +38,7 @@ from .validation import MAX_VALUE, value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import Any, Protocol
 
     from ..typing import Sink
@@ -90,7 +90,7 @@ class Point:
 
     __slots__ = ("dimensions", "kind", "name", "samples", "unit", "values")
 
-    def __init__(self, series: Series, values: Sequence[Number], samples: int) -> None:
+    def __init__(self, series: Series, values: list[Number], samples: int) -> None:
         self.kind = series.kind
         self.name = series.name
         self.unit = series.unit
@@ -117,34 +117,34 @@ class Batch:
 class _Totals:
     """Records added up."""
 
-    __slots__ = ("entries", "values")
+    __slots__ = ("points", "values")
 
     def __init__(self) -> None:
-        # Of a distribution its values; else the value, and how many records.
-        self.entries: dict[Series, list[Number]] = {}
+        self.points: dict[Series, Point] = {}
         self.values = 0  # of all distributions
 
-    def add(self, series: Series, later: list[Number]) -> None:
-        """Add the entry *later*; drop it where there is no room."""
+    def add(self, series: Series, values: list[Number], samples: int) -> None:
+        """Add *values*, the later ones; drop them where there is no room."""
         spread = series.kind == DISTRIBUTION
-        if spread and self.values + len(later) > MAX_VALUES:
-            _overflow(series, len(later), f"{MAX_VALUES} values")
+        if spread and self.values + samples > MAX_VALUES:
+            _overflow(series, samples, f"{MAX_VALUES} values")
             return
-        held = self.entries.get(series)
-        if held is None:
-            if len(self.entries) >= MAX_SERIES:
-                samples = len(later) if spread else int(later[1])
+        point = self.points.get(series)
+        if point is None:
+            if len(self.points) >= MAX_SERIES:
                 _overflow(series, samples, f"{MAX_SERIES} series")
                 return
-            self.entries[series] = later
-        elif spread:
-            held += later
-        elif series.kind == COUNT:
-            self.entries[series] = [held[0] + later[0], held[1] + later[1]]
+            self.points[series] = Point(series, values, samples)
         else:
-            self.entries[series] = [later[0], held[1] + later[1]]
+            if spread:
+                point.values += values
+            elif series.kind == COUNT:
+                point.values = [point.values[0] + values[0]]
+            else:
+                point.values = values
+            point.samples += samples
         if spread:
-            self.values += len(later)
+            self.values += samples
 
 
 class Buffer:
@@ -155,7 +155,7 @@ class Buffer:
     def __init__(self) -> None:
         self.records: deque[Record] = deque()
         self._totals: deque[_Totals] = deque()
-        self._batches: deque[tuple[Owner, Batch]] = deque()
+        self._batches: deque[tuple[Sink, Batch]] = deque()
         self._holders: dict[Any, int] = {}  # token -> thread
 
     def clear(self) -> None:
@@ -203,10 +203,10 @@ class Buffer:
                 raise
             for _ in range(len(self._batches)):
                 try:
-                    owner, batch = self._batches.popleft()
+                    sink, batch = self._batches.popleft()
                 except IndexError:  # another flush has it
                     break
-                self._deliver(owner, batch)
+                self._deliver(sink, batch)
         finally:
             self._let_go(token)
 
@@ -242,23 +242,19 @@ class Buffer:
             later = self._totals.popleft()
         except IndexError:  # another flush has it
             return
-        if totals.entries:
-            for series, entry in later.entries.items():
-                totals.add(series, entry)
-        else:
-            totals.entries, totals.values = later.entries, later.values
+        for series, point in later.points.items():
+            totals.add(series, point.values, point.samples)
 
-    def _deliver(self, owner: Owner, batch: Batch) -> None:
-        namespace, sink = owner._where()
+    def _deliver(self, sink: Sink, batch: Batch) -> None:
         try:
             sink.accept(batch)
         except Exception:
             lost = sum([point.samples for point in batch.points])
             tally.drop("sink", lost, f"sink={type(sink).__qualname__}", exc_info=True)
-        if getattr(sink, "backlog", False):
-            rest = Batch(namespace, batch.at, [])
-            if all(waiting is not owner for waiting, _ in self._batches.copy()):
-                self._batches.append((owner, rest))
+        if getattr(sink, "backlog", False) and all(
+            waiting is not sink for waiting, _ in self._batches.copy()
+        ):
+            self._batches.append((sink, Batch(batch.namespace, batch.at, [])))
 
     def _hold(self, token: Any) -> None:
         token.acquire()
@@ -295,27 +291,24 @@ def _book(totals: _Totals, record: Record) -> None:
     except Exception:  # of a name or value with a mind of its own
         tally.drop("invalid", 1, f"name={_shown(name)}", exc_info=True)
     else:
-        totals.add(series, [given] if kind == DISTRIBUTION else [given, 1])
+        totals.add(series, [given], 1)
 
 
-def _batched(totals: _Totals) -> list[tuple[Owner, Batch]]:
+def _batched(totals: _Totals) -> Iterable[tuple[Sink, Batch]]:
     at = clock.wall()
-    batches: dict[Owner, Batch] = {}
-    for series, entry in totals.entries.items():
-        if series.kind == DISTRIBUTION:
-            point = Point(series, entry, len(entry))
+    batches: dict[Owner, tuple[Sink, Batch]] = {}
+    for series, point in totals.points.items():
+        if len(point.values) == 1 and not -MAX_VALUE <= point.values[0] <= MAX_VALUE:
+            message = f"name={_shown(series.name)}: the sum is too large"
+            tally.drop("value", point.samples, message)
+            continue
+        owner = series.owner
+        if owner in batches:
+            batches[owner][1].points.append(point)
         else:
-            point = Point(series, entry[:1], int(entry[1]))
-            if not -MAX_VALUE <= entry[0] <= MAX_VALUE:
-                message = f"name={_shown(series.name)}: the sum is too large"
-                tally.drop("value", point.samples, message)
-                continue
-        batch = batches.get(series.owner)
-        if batch is None:
-            namespace, _ = series.owner._where()
-            batch = batches[series.owner] = Batch(namespace, at, [])
-        batch.points.append(point)
-    return list(batches.items())
+            namespace, sink = owner._where()
+            batches[owner] = (sink, Batch(namespace, at, [point]))
+    return batches.values()
 
 
 def _overflow(series: Series, samples: int, limit: str) -> None:

@@ -96,8 +96,8 @@ class EmfSink:
         """Write *batch*, and before it what stdout did not take the last time."""
         if self._process != os.getpid():  # what the parent has is the parent's
             self._begin()
-        self._lines.extend(self.lines(batch))
-        me = object()
+        me = self.lines(batch)
+        self._lines.extend(me)
         try:
             while self._lines and self._writer.setdefault(0, me) is me:
                 if not self._write_lines():
@@ -118,7 +118,10 @@ class EmfSink:
             level = f'"level":"{self._level}","timestamp":"{at}.{at_ms % 1000:03}Z",'
         groups: dict[Dimensions, list[Point]] = {}
         for point in batch.points:
-            groups.setdefault(point.dimensions, []).append(point)
+            if point.dimensions in groups:
+                groups[point.dimensions].append(point)
+            else:
+                groups[point.dimensions] = [point]
         lines: list[Line] = []
         for dimensions, points in groups.items():
             line = self._one(batch.namespace, dimensions, points, (at_ms, level))
@@ -139,26 +142,30 @@ class EmfSink:
         first: tuple[int, str],
     ) -> Line | None:
         """Fill *points* in a template; None when one line is not enough."""
-        names = [point.name for point in points]
-        what = (namespace, dimensions, *names, *[point.unit for point in points])
+        what: Any = [namespace, dimensions]
+        texts: list[object] = [*first]
+        samples = 0
+        for point in points:
+            values = point.values
+            if len(values) == 1:
+                texts.append(values[0])
+            elif len(values) <= MAX_VALUES:
+                texts.append(_array(values))
+            else:
+                return None
+            what += point.name, point.unit
+            samples += point.samples
+        what = tuple(what)
         template = self._templates.get(what)
         if template is None:
-            if len(points) > MAX_METRICS or len(set(names)) < len(names):
+            if len(points) > MAX_METRICS or len({p.name for p in points}) < len(points):
                 return None
             template = _template(namespace, dimensions, points)
             if len(template) <= MAX_TEMPLATE:
                 if len(self._templates) >= MAX_TEMPLATES:
                     self._templates.clear()
                 self._templates[what] = template
-        samples = 0
-        texts: list[object] = []
-        for point in points:
-            values = point.values
-            if len(values) > MAX_VALUES:
-                return None
-            texts.append(values[0] if len(values) == 1 else _array(values))
-            samples += point.samples
-        line = (template % (*first, *texts)).encode("ascii")
+        line = (template % tuple(texts)).encode("ascii")
         return (line, samples) if len(line) < MAX_BYTES else None
 
     def _write_lines(self) -> bool:
@@ -171,16 +178,17 @@ class EmfSink:
         _flush(stream)
         self._until = None
         documents = size = 0
+        lines = self._lines
         try:
-            while self._lines:
-                line, samples = self._lines.popleft()
+            while lines:
+                line, samples = waiting = lines.popleft()
                 self._left = line
                 try:
                     if descriptor < 0:
                         stream.write(line.decode("ascii"))
                         self._left = b""
                     elif not self._write(descriptor):
-                        self._lines.appendleft((line, samples))
+                        lines.appendleft(waiting)
                         self._stall()
                         return False
                 except Exception as exc:  # closed, broken or full
@@ -189,7 +197,7 @@ class EmfSink:
                 except BaseException:  # a signal handler raised
                     self._torn = True
                     if self._left:
-                        self._lines.appendleft((line, samples))
+                        lines.appendleft(waiting)
                     raise
                 documents += 1
                 size += len(line)

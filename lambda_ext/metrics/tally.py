@@ -27,12 +27,16 @@ _logged: set[str] = set()
 
 def add(counts: Counts) -> None:
     """Count events, so many of each; from any thread or signal handler."""
-    _gather(_gathered, counts)
+    _gathered.append(counts)
+    if len(_gathered) >= FOLD:
+        _fold(_gathered)
 
 
 def drop(reason: str, number: int, message: str, *, exc_info: bool = False) -> None:
     """Count *number* dropped records; log *message* once for each *reason*."""
-    _gather(_dropped, {reason: number})
+    _dropped.append({reason: number})
+    if len(_dropped) >= FOLD:
+        _fold(_dropped)
     if reason not in _logged:
         _logged.add(reason)
         _log.warning(
@@ -57,16 +61,14 @@ def reset() -> None:
     _logged.clear()
 
 
-def _gather(where: deque[Counts], counts: Counts) -> None:
-    where.append(counts)
-    if len(where) >= FOLD:
-        taken = []
-        for _ in range(len(where)):
-            try:
-                taken.append(where.popleft())
-            except IndexError:  # another thread adds up as well
-                break
-        where.append(_sum(taken))
+def _fold(where: deque[Counts]) -> None:
+    taken = []
+    for _ in range(len(where)):
+        try:
+            taken.append(where.popleft())
+        except IndexError:  # another thread adds up as well
+            break
+    where.append(_sum(taken))
 
 
 def _sum(many: Iterable[Counts]) -> Counts:
