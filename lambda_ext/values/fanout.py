@@ -4,10 +4,12 @@ Several calls at a time, each within the time that is left.
 Threads
     Up to `WORKERS` for one caller, the caller's own among them.  They are
     daemons and end with their work: nothing is parked between two loads.
+    A `Worker` is one thread that parks between two wakes.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 WORKERS = 4  # calls at a time, of one caller
 RESERVE_S = 0.1  # of the invocation, for doing something about a failure
+
+_log = logging.getLogger("lambda_ext")
 
 
 def each(
@@ -90,3 +94,45 @@ def start(name: str, body: Callable[[], object]) -> threading.Thread | None:
     except RuntimeError:
         return None
     return thread
+
+
+class Worker:
+    """A daemon thread that runs *body* whenever woken, begun by the first."""
+
+    __slots__ = ("_body", "_name", "_woken")
+
+    def __init__(self, name: str, body: Callable[[], object]) -> None:
+        self._name = name
+        self._body = body
+        self._woken: threading.Event | None = None  # of the thread that lives
+
+    def wake(self) -> None:
+        """Have the body run soon; nobody waits.  Callers exclude each other."""
+        woken = self._woken
+        if woken is None:
+            woken = threading.Event()
+            if start(self._name, lambda: self._run(woken)) is None:
+                return  # no threads any more: the interpreter is ending
+            self._woken = woken
+        woken.set()
+
+    def close(self) -> None:
+        """Let the thread end."""
+        woken, self._woken = self._woken, None
+        if woken is not None:
+            woken.set()
+
+    def forked(self) -> None:
+        """Forget the thread, which a forked child does not have."""
+        self._woken = None
+
+    def _run(self, woken: threading.Event) -> None:
+        while True:
+            woken.wait()
+            woken.clear()
+            if self._woken is not woken:
+                return
+            try:
+                self._body()
+            except Exception:  # a listener's, or a bug: the worker lives on
+                _log.warning("lambda_ext.worker_failed", exc_info=True)

@@ -33,9 +33,7 @@ Time
 from __future__ import annotations
 
 import itertools
-import logging
 import math
-import threading
 
 from ..exceptions import LambdaExtError, NotFoundError
 from ..lifecycle import clock
@@ -56,8 +54,6 @@ if TYPE_CHECKING:
 
 FRESH, LOADED, STALE = "fresh", "loaded", "stale"
 
-_log = logging.getLogger("lambda_ext")
-
 
 class Loader:
     """Loads and refreshes what the cache lacks, by sources handed to it."""
@@ -74,7 +70,7 @@ class Loader:
         self._flights: dict[Key, Flight] = {}  # which callers may board
         self._active: set[Flight] = set()  # and those that nobody may any more
         self._orders = itertools.count(1)
-        self._wake: threading.Event | None = None  # of the worker, once begun
+        self.worker = fanout.Worker("lambda_ext-refresh", self.refresh_due)
         self.calls = Dispatcher(self)
         self.misses = 0  # reads that waited for a load
         self.stale_served = 0  # reads that got a value older than they wished
@@ -86,6 +82,7 @@ class Loader:
         *,
         newer_than: float = 0,
         timeout_s: float | None = None,
+        ahead: bool = False,
     ) -> list[tuple[Outcome, str]]:
         """
         Return an entry, or the error why there is none, for each of *wants*.
@@ -93,7 +90,7 @@ class Loader:
         Beside it stands how it was had: FRESH, LOADED or STALE.  With
         *newer_than* only loads begun after that one will do, whatever is
         remembered; infinity means a load of one's own.  A load may take
-        *timeout_s*.
+        *timeout_s*.  What is loaded *ahead* counts as read when it is read.
         """
         now = clock.now()
         generation = clock.generation
@@ -124,6 +121,8 @@ class Loader:
         for at, flight in boarded:
             own = led.get(flight.key) is flight
             found[at] = self._landed(flight, wants[at], newer_than, timeout_s, own=own)
+        if not ahead:
+            self._heed(wants, found, now)
         return [found[at] for at in range(len(wants))]
 
     def holds(self, want: Want) -> bool:
@@ -176,14 +175,12 @@ class Loader:
         self.cache.forked()
         self._flights = {}
         self._active = set()
-        self._wake = None
+        self.worker.forked()
         self.cache.clear()
 
     def close(self) -> None:
         """Let the worker end."""
-        wake, self._wake = self._wake, None
-        if wake is not None:
-            wake.set()
+        self.worker.close()
 
     # What is remembered ------------------------------------------------------
 
@@ -203,25 +200,35 @@ class Loader:
             return None
         age = now - entry.born_at
         if want.accepts(age):
-            if want.max_age is not None:
-                self._heed(slot, entry, want.max_age, now)
             return entry, FRESH
         if now < slot.retry_at and want.tolerates(age):
             self.stale_served += 1
             return entry, STALE
         return None
 
-    def _heed(self, slot: Slot, entry: Entry, max_age: float, now: float) -> None:
-        """Note that the entry is read, and have it refreshed if it is due."""
-        slot.refresh_from = min(slot.refresh_from, freshness.due_from(entry, max_age))
-        if (
-            now >= freshness.due_at(entry, max_age)
-            and now >= slot.retry_at
-            and not slot.wanted
-            and slot.key not in self._flights
-        ):
-            slot.wanted = True
-            self._wake_worker()
+    def _heed(
+        self,
+        wants: Sequence[Want],
+        found: Mapping[int, tuple[Outcome, str]],
+        now: float,
+    ) -> None:
+        """Note what was read, and have refreshed what is due."""
+        with self.cache.lock:
+            for at, want in enumerate(wants):
+                entry = found[at][0]
+                slot = self.cache.slots.get(want.key)
+                if not want.max_age or slot is None or slot.entry is not entry:
+                    continue
+                since = freshness.due_from(entry, want.max_age)
+                slot.refresh_from = min(slot.refresh_from, since)
+                if (
+                    now >= freshness.due_at(entry, want.max_age)
+                    and now >= slot.retry_at
+                    and not slot.wanted
+                    and slot.key not in self._flights
+                ):
+                    slot.wanted = True
+                    self.worker.wake()
 
     # Loads -------------------------------------------------------------------
 
@@ -354,28 +361,6 @@ class Loader:
         return entry
 
     # Refreshes ---------------------------------------------------------------
-
-    def _wake_worker(self) -> None:
-        """Have the worker look for what is due; the lock is held."""
-        wake = self._wake
-        if wake is None:
-            wake = threading.Event()
-            if not fanout.start("lambda_ext-refresh", lambda: self._refresh(wake)):
-                return  # no threads any more: the interpreter is ending
-            self._wake = wake
-        wake.set()
-
-    def _refresh(self, wake: threading.Event) -> None:
-        """Refresh what is due whenever woken, until this is not our event."""
-        while True:
-            wake.wait()
-            wake.clear()
-            if self._wake is not wake:
-                return
-            try:
-                self.refresh_due()
-            except Exception:  # a listener's, or a bug: the worker lives on
-                _log.warning("lambda_ext.refresh_broken", exc_info=True)
 
     def refresh_due(self) -> None:
         """Refresh, in one batch, whatever has been read and is due soon."""

@@ -276,7 +276,7 @@ def load_together(handles: Iterable[Any], timeout_s: float | None) -> None:
             continue
         if want.max_age != 0 and getattr(want.source, "at_init", True):
             loading.append((handle, want))
-    found = loader.get([want for _, want in loading], timeout_s=timeout_s)
+    found = loader.get([want for _, want in loading], timeout_s=timeout_s, ahead=True)
     for (handle, want), (outcome, _) in zip(loading, found, strict=True):
         if isinstance(outcome, LambdaExtError):
             handle._keep(outcome, clock.now())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from lambda_ext.exceptions import (
@@ -10,9 +12,10 @@ from lambda_ext.exceptions import (
     SourceError,
     ThrottledError,
 )
+from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import store
-from lambda_ext.values.getters import get_secret, get_secrets
+from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 
 THROTTLED = ThrottledError("too many", code="ThrottlingException", transient=True)
@@ -37,7 +40,11 @@ def source(time):
 def worker(monkeypatch):
     """Refreshes run when the test says so, not on a thread."""
     wakes = []
-    monkeypatch.setattr(store.loader, "_wake_worker", lambda: wakes.append(1))
+    monkeypatch.setattr(
+        store.loader,
+        "worker",
+        SimpleNamespace(wake=lambda: wakes.append(1), close=lambda: None),
+    )
     return wakes
 
 
@@ -148,10 +155,10 @@ class TestRefreshAhead:
         """One hit has all that was read and is due refreshed in one call."""
         for name in ("a", "b", "c"):
             source.rotate(name, name)
-        get_secrets(["a", "b", "c"])
-        get_secrets(["a", "b", "c"])
+        handles = [Secret(name) for name in ("a", "b", "c")]
+        assert ["a", "b", "c"] == [handle.value for handle in handles]
         time.advance(256)
-        get_secret("b")
+        assert "b" == handles[1].value
         store.loader.refresh_due()
 
         assert [("a", "b", "c"), ("a", "b", "c")] == source.calls
@@ -159,13 +166,20 @@ class TestRefreshAhead:
     def test_value_that_nobody_reads_is_not_refreshed(self, source, time, worker):
         """A batch does not take along what was not read since it was loaded."""
         source.rotate("idle", "idle")
-        get_secrets(["db", "idle"])
-        get_secret("db")
+        idle, db = Secret("idle"), Secret("db")
+        phases.call(phases.INIT)
+        db.value
         time.advance(256)
+        db.value
+        store.loader.refresh_due()
+
+        assert [("idle", "db"), ("db",)] == source.calls
+        assert "idle" == idle.value
+        source.calls.clear()
         get_secret("db")
         store.loader.refresh_due()
 
-        assert ("db",) == source.calls[-1]
+        assert [("idle",)] == source.calls
 
     def test_refresh_runs_on_a_daemon_thread(self, source, time):
         """The real worker refreshes while the reader goes on."""
