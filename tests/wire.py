@@ -19,6 +19,7 @@ import atexit
 import contextlib
 import datetime
 import functools
+import http.client
 import ipaddress
 import json
 import os
@@ -335,26 +336,19 @@ class Wire:
 
 def forwarded(upstream, request):
     """Return what the plain HTTP server at the URL *upstream* answers."""
-    host, _, port = upstream.removeprefix("http://").rstrip("/").partition(":")
-    lines = [f"{request.method} {request.target} HTTP/1.1", "connection: close"]
-    lines += [
-        f"{name}: {value}"
-        for name, value in request.headers.items()
-        if name != "connection"
-    ]
-    with socket.create_connection((host, int(port))) as sock:
-        sock.sendall("\r\n".join((*lines, "", "")).encode("latin-1") + request.body)
-        data = b""
-        while chunk := sock.recv(65536):
-            data += chunk
-    head, _, body = data.partition(b"\r\n\r\n")
-    kept = [
-        line
-        for line in head.split(b"\r\n")
-        if not line.lower().startswith((b"connection:", b"content-length:"))
-    ]
-    kept.append(b"Content-Length: %d" % len(body))
-    return b"\r\n".join((*kept, b"", body))
+    connection = http.client.HTTPConnection(upstream.removeprefix("http://").strip("/"))
+    with contextlib.closing(connection):
+        connection.request(
+            request.method, request.target, request.body, request.headers
+        )
+        answer = connection.getresponse()
+        body = answer.read()
+    kept = {
+        name.replace("-", "_"): value
+        for name, value in answer.getheaders()
+        if name.lower() not in ("connection", "content-length", "transfer-encoding")
+    }
+    return response(answer.status, body, **kept)
 
 
 # -- certificates -----------------------------------------------------------

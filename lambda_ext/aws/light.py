@@ -100,7 +100,7 @@ def _configuration_file() -> str:
     ):
         path = os.environ.get(variable) or f"{home}/.aws/{usual}"
         try:
-            if os.stat(path).st_size:
+            if os.stat(os.path.expanduser(path)).st_size:
                 return path
         except OSError:
             continue

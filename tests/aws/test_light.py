@@ -479,6 +479,13 @@ class TestRefusals:
         assert isinstance(caught.value.__cause__, OSError)
         assert retries.ATTEMPTS - 1 == len(pauses)
 
+    def test_another_machine_without_tls_gets_no_signature(self, monkeypatch):
+        """In the clear requests go to this machine only."""
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://stack:4566")
+
+        with pytest.raises(exceptions.ConfigurationError, match="without TLS"):
+            light.Light("secretsmanager")
+
     def test_repr_tells_the_endpoint_alone(self, secrets, server):
         """A way that is printed shows where it leads."""
         assert f"<transport to {server.url}>" == repr(secrets)

@@ -71,18 +71,25 @@ def test_environment_that_asks_for_more_goes_through_boto3(
 
 
 @pytest.mark.parametrize(
-    "variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "HOME"]
+    "variable", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "HOME", "~"]
 )
 def test_configuration_file_goes_through_boto3(variable, monkeypatch, tmp_path):
     """A file that may change what boto3 does is read by boto3."""
     path = tmp_path / ".aws" / "config"
     path.parent.mkdir()
     path.write_text("[default]\nregion = eu-west-1\n")
+    named = str(path)
     if variable == "HOME":
         monkeypatch.delenv("AWS_CONFIG_FILE")
-    monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else path))
+        monkeypatch.setenv("HOME", str(tmp_path))
+    elif variable == "~":
+        named = "~/.aws/config"
+        monkeypatch.setenv("AWS_CONFIG_FILE", named)
+        monkeypatch.setenv("HOME", str(tmp_path))
+    else:
+        monkeypatch.setenv(variable, named)
 
-    assert ("boto3", f"there is a configuration file {path}") == chosen()
+    assert ("boto3", f"there is a configuration file {named}") == chosen()
 
 
 @pytest.mark.parametrize(
