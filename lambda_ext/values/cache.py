@@ -36,8 +36,7 @@ import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import weakref
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from typing import Any
 
     from ..exceptions import LambdaExtError
@@ -129,7 +128,6 @@ class Slot:
         "mark",
         "missing",
         "next",
-        "pins",
         "refresh_from",
         "retry_at",
         "source",
@@ -145,7 +143,6 @@ class Slot:
         self.hits = 0  # reads by get_*; handles count nothing
         self.mark = 0  # what `hits` was when the hand last came by
         self.next: Slot = self
-        self.pins: list[weakref.ref[Any]] = []  # to the handles that read it
         self.views: list[View] = []
         self.missing: tuple[LambdaExtError, float] | None = None  # and asked when
         self.failures = 0  # passing ones in a row
@@ -155,12 +152,6 @@ class Slot:
 
     def __repr__(self) -> str:
         return f"<Slot {self.key.label!r} {self.entry}>"
-
-    def pinned(self) -> bool:
-        """Say whether a live handle reads it."""
-        if self.pins:
-            self.pins = [pin for pin in self.pins if pin() is not None]
-        return bool(self.pins)
 
     def hide(self) -> None:
         """Make every view of it worthless; the next read comes to us."""
@@ -174,10 +165,17 @@ class Slot:
 
 
 class Cache:
-    """Slots by key, at most *size* of them; 0 remembers nothing."""
+    """
+    Slots by key, at most *size* of them; 0 remembers nothing.
 
-    def __init__(self, size: int = 1000) -> None:
+    *pinned* says which keys live handles read.
+    """
+
+    def __init__(
+        self, size: int = 1000, pinned: Callable[[], Container[Key]] = frozenset
+    ) -> None:
         self.size = size
+        self.pinned = pinned
         self.lock = threading.RLock()
         self.slots: dict[Key, Slot] = {}
         self._groups: dict[Key, dict[Key, Slot]] = {}
@@ -349,9 +347,10 @@ class Cache:
         before = self._before
         if before is None:
             return False
+        pinned = self.pinned()
         for _ in range(2 * len(self.slots)):
             hand = before.next
-            if hand.hits == hand.mark and not hand.pinned():
+            if hand.hits == hand.mark and hand.key not in pinned:
                 break
             hand.mark = hand.hits
             before = self._before = hand

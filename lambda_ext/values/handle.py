@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import types
-import weakref
 
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
@@ -67,7 +66,6 @@ class Handle(Generic[T_co]):
         "_max_age",
         "_max_stale",
         "_memo",
-        "_pin",
         "_source",
         "_told",
         "_transform",
@@ -106,7 +104,6 @@ class Handle(Generic[T_co]):
         self._kept: tuple[LambdaExtError, float] | None = None  # of INIT, and when
         self._listeners: tuple[Callable[..., object], ...] = ()
         self._told: object = None  # which version the listeners know
-        self._pin = weakref.ref(self)
         store.declare(self)
 
     def __repr__(self) -> str:
@@ -240,7 +237,7 @@ class Handle(Generic[T_co]):
         decoded = self._decoded(entry)
         if how == STALE:
             return store.outside(entry, decoded)
-        view = store.show(want, entry, decoded, pin=self._pin)
+        view = store.show(want, entry, decoded)
         self._view = view
         return view
 

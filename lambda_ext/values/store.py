@@ -12,8 +12,9 @@ execution environment:
     FORK       the child begins with nothing
 
 Threads
-    ``_lock`` guards the sources and what is declared.  It is never held while
-    a source is made or asked, nor together with the cache's.
+    ``_lock`` guards the sources and what is declared, and is taken after the
+    cache's if both are.  It is re-entrant since a finalizer may declare.  It is
+    never held while a source is made or asked.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ DEAD = View()  # what a handle holds before its first read
 secrets: dict[Any, View] = {}  # the fronts: arguments of a call -> what it gets
 parameters: dict[Any, View] = {}
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
 _handles: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -83,7 +84,13 @@ def _updated(taken: list[Slot]) -> None:
                 handle._loaded(entry)
 
 
-cache = Cache()
+def _pinned() -> set[Key]:
+    """Return what is not to be evicted: the keys that live handles read."""
+    wants = [handle._want for handle in live_handles()]
+    return {want.key for want in wants if want is not None}
+
+
+cache = Cache(pinned=_pinned)
 loader = Loader(cache, _is_transient, _updated)
 
 
@@ -181,7 +188,6 @@ def show(
     decoded: Decoded,
     front: dict[Any, View] | None = None,
     seat: Any = None,
-    pin: weakref.ref[Any] | None = None,
 ) -> View:
     """Return a view of *entry* that hits may use for as long as it is good."""
     view = View(decoded.value, decoded.copy, None, entry)
@@ -190,9 +196,6 @@ def show(
         slot = cache.slots.get(want.key)
         if slot is not None:
             view.slot = slot
-            if pin is not None and pin not in slot.pins:
-                slot.pinned()  # forgets those that are gone
-                slot.pins.append(pin)
             until = loader.good_until(slot, entry, want, now)
             if until > now:
                 cache.show(view, until - clock.lead(), front, seat)
@@ -352,7 +355,7 @@ def _restore() -> None:
 
 def _forked() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     loader.forked()
     secrets.clear()
     parameters.clear()
@@ -392,5 +395,5 @@ def reset() -> None:
     _override = None
     secrets.clear()
     parameters.clear()
-    cache = Cache()
+    cache = Cache(pinned=_pinned)
     loader = Loader(cache, _is_transient, _updated)
