@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 
 from .exceptions import ConfigurationError
 from .parsers import count, label, namespace, parts, seconds, source, switch, way
@@ -50,7 +49,11 @@ _log = logging.getLogger("lambda_ext")
 
 
 class Fallback:
-    """Another tool's variable, in *scale* of our unit, clamped to its range."""
+    """
+    Another tool's variable; a number is clamped to its range.
+
+    *low* and *high* are in its unit, of which one is *scale* of ours.
+    """
 
     __slots__ = ("env", "high", "low", "scale")
 
@@ -181,9 +184,9 @@ OPTIONS = {
 # Where the variable is not LAMBDA_EXT_ and the option's name in capitals.
 OPTIONS["namespace"].env = "LAMBDA_EXT_METRICS_NAMESPACE"
 
-_lock = threading.Lock()
+# No lock: a signal handler and a forked child may configure, too.
 _configured: dict[str, Any] = {}
-_resolved: dict[Any, Any] = {}
+_resolved: dict[Any, Any] = {}  # another one after each change, see `get`
 _listeners: list[Callable[[], None]] = []
 
 
@@ -238,11 +241,8 @@ def configure(**options: Unpack[Options]) -> None:
         if option is None:
             raise ConfigurationError(_unknown(name))
         parsed[name] = _parse(option, value, f"configure({name}=...)")
-    with _lock:
-        _configured.update(parsed)
-        _resolved.clear()
-    for listener in _listeners:
-        listener()
+    _configured.update(parsed)
+    _changed()
 
 
 def get(name: str, *fallbacks: Fallback) -> Any:
@@ -256,18 +256,16 @@ def get(name: str, *fallbacks: Fallback) -> Any:
     try:
         return _resolved[memo]
     except KeyError:
-        value = _resolved[memo] = _resolve(OPTIONS[name], fallbacks)
+        resolved = _resolved  # what changes meanwhile does not become stale in it
+        value = resolved[memo] = _resolve(OPTIONS[name], fallbacks)
         return value
 
 
 def reset() -> None:
     """Forget what was configured and read from the environment."""
-    with _lock:
-        _configured.clear()
-        _resolved.clear()
-        _warned.clear()
-    for listener in _listeners:
-        listener()
+    _configured.clear()
+    _warned.clear()
+    _changed()
 
 
 def watch(listener: Callable[[], None]) -> None:
@@ -277,6 +275,13 @@ def watch(listener: Callable[[], None]) -> None:
 
 
 _warned: set[str] = set()
+
+
+def _changed() -> None:
+    global _resolved
+    _resolved = {}
+    for listener in _listeners:
+        listener()
 
 
 def _resolve(option: Option, fallbacks: tuple[Fallback, ...]) -> Any:
@@ -290,7 +295,8 @@ def _resolve(option: Option, fallbacks: tuple[Fallback, ...]) -> Any:
         if raw is None or not raw.strip():
             continue
         try:
-            return option.parse(_clamped(fallback, raw))
+            is_number = option.parse in (seconds, count)
+            return option.parse(_clamped(fallback, raw) if is_number else raw)
         except ValueError:
             _warn(fallback.env, "is not usable and is ignored")
     return option.default

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PARTS = ("extension", "signals")  # what `disable` can switch off
 WAYS = ("auto", "light", "boto3")  # to AWS: what `transport` can be
+NO_NUMBERS = (bool, bytes, bytearray)  # though float() would take them
 
 
 def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | None:
@@ -26,10 +27,10 @@ def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | 
         return None
     total = getattr(value, "total_seconds", None)  # datetime.timedelta
     try:
-        if isinstance(value, (bool, bytes)):
-            raise TypeError  # noqa: TRY301  float() would take these
+        if isinstance(value, NO_NUMBERS):
+            raise TypeError  # noqa: TRY301  see there
         number = float(value if total is None else total())
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         msg = f"expected seconds (a number from {low:g}, or None for no limit)"
         raise ConfigurationError(msg) from None
     if not low <= number <= high or number == math.inf:
@@ -40,14 +41,13 @@ def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | 
 
 
 def switch(value: Any) -> bool:
-    """Return *value* as a bool: true/false, 1/0, yes/no, on/off."""
-    if isinstance(value, bool):
-        return value
-    word = value.strip().lower() if isinstance(value, str) else ""
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off", ""):
-        return False
+    """Return *value* as a bool: true/false, 1/0, yes/no, on/off, y/n, t/f."""
+    if isinstance(value, (str, int)):
+        word = str(value).strip().lower()
+        if word in ("1", "true", "yes", "on", "y", "t"):
+            return True
+        if word in ("0", "false", "no", "off", "n", "f"):
+            return False
     msg = "expected true or false"
     raise ConfigurationError(msg)
 
@@ -95,11 +95,15 @@ def way(value: Any) -> str:
 
 def parts(value: Any) -> frozenset[str]:
     """Return *value*, "a,b" or an iterable, as a set of names in `PARTS`."""
-    names = value.split(",") if isinstance(value, str) else list(value)
-    chosen = frozenset(name.strip().lower() for name in names if name.strip())
+    try:
+        names = value.split(",") if isinstance(value, str) else list(value)
+        chosen = frozenset(name.strip().lower() for name in names if name.strip())
+    except (AttributeError, TypeError):
+        msg = f"expected {' or '.join(map(repr, PARTS))}, or a list of both"
+        raise ConfigurationError(msg) from None
     unknown = sorted(chosen.difference(PARTS))
     if unknown:
-        msg = f"unknown part {unknown[0]!r}; expected {' or '.join(PARTS)}"
+        msg = f"unknown part {unknown[0]!r}; expected {' or '.join(map(repr, PARTS))}"
         raise ConfigurationError(msg)
     return chosen
 
@@ -107,8 +111,8 @@ def parts(value: Any) -> frozenset[str]:
 def count(value: Any, *, high: int = 1_000_000) -> int:
     """Return *value* as a whole number from 0 to *high*."""
     try:
-        if isinstance(value, bool):
-            raise TypeError  # noqa: TRY301  True is not a number of things
+        if isinstance(value, NO_NUMBERS):
+            raise TypeError  # noqa: TRY301  see there
         number = int(float(value))
         if number != float(value):
             raise ValueError  # noqa: TRY301  half a thing is none

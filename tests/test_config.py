@@ -87,12 +87,48 @@ class TestGet:
         assert 1 == len(caplog.records)
         assert "OTHER_TTL" in caplog.text
 
+    @pytest.mark.parametrize(
+        ("variable", "raw", "option", "expected"),
+        [
+            ("POWERTOOLS_PARAMETERS_SSM_DECRYPT", "1", "decrypt", True),
+            ("POWERTOOLS_PARAMETERS_SSM_DECRYPT", "0", "decrypt", False),
+            ("POWERTOOLS_PARAMETERS_SSM_DECRYPT", "N", "decrypt", False),
+            ("PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED", "1", "cache", True),
+            ("PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED", "f", "cache", False),
+            ("POWERTOOLS_SERVICE_NAME", "007", "service", "007"),
+            ("POWERTOOLS_METRICS_NAMESPACE", "2024", "namespace", "2024"),
+        ],
+    )
+    def test_digits_are_a_number_only_where_one_is_meant(
+        self, monkeypatch, variable, raw, option, expected
+    ):
+        """A switch that says "1" is on, and a name of digits stays a name."""
+        monkeypatch.setenv(variable, raw)
+
+        assert expected == config.get(option)
+
+    def test_change_during_a_look_up_is_not_lost(self, monkeypatch):
+        """What is looked up while another thread configures is not remembered."""
+        resolve = config._resolve
+
+        def interrupted(*args):
+            value = resolve(*args)
+            monkeypatch.setattr(config, "_resolve", resolve)
+            lambda_ext.configure(max_age=9)
+            return value
+
+        monkeypatch.setattr(config, "_resolve", interrupted)
+
+        assert 300.0 == config.get("max_age")
+        assert 9.0 == config.get("max_age")
+
 
 class TestConfigure:
     """What configure() refuses, and how."""
 
     @pytest.mark.parametrize(
-        "bad", [-1, math.nan, math.inf, "soon", True, [1], b"5", object()]
+        "bad",
+        [-1, math.nan, math.inf, 10**400, "soon", True, [1], b"5", bytearray(b"5")],
     )
     def test_bad_seconds_are_refused(self, bad):
         """The error names the option, its range and its meaning."""
@@ -125,13 +161,51 @@ class TestConfigure:
 
     @pytest.mark.parametrize(
         ("word", "expected"),
-        [("1", True), ("TRUE", True), ("on", True), ("no", False), (False, False)],
-    )
+        [
+            ("1", True), ("TRUE", True), ("on", True), ("y", True), ("no", False),
+            ("off", False), (1, True), (0, False), (True, True), (False, False),
+        ],
+    )  # fmt: skip
     def test_switches_understand_the_usual_words(self, word, expected):
         """A bool can be said in the usual ways."""
         lambda_ext.configure(strict=word)
 
         assert expected is config.get("strict")
+
+    @pytest.mark.parametrize(
+        ("option", "bad", "expected"),
+        [
+            ("strict", "", "true or false"),
+            ("strict", 2, "true or false"),
+            ("strict", None, "true or false"),
+            ("cache", [], "true or false"),
+            ("cache_size", b"3", "whole number from 0"),
+            ("cache_size", True, "whole number from 0"),
+            ("cache_size", 1.5, "whole number from 0"),
+            ("cache_size", -1, "whole number from 0"),
+            ("disable", "signal", "'extension' or 'signals'"),
+            ("disable", 5, "'extension' or 'signals'"),
+            ("disable", None, "'extension' or 'signals'"),
+            ("disable", ["signals", 5], "'extension' or 'signals'"),
+            ("namespace", "AWS/mine", "not AWS/ in front"),
+            ("namespace", 5, "text that is not blank"),
+            ("service", " ", "text that is not blank"),
+            ("source", [], "'file:PATH'"),
+            ("source", "file:", "'file:PATH'"),
+            ("transport", "boto", "'boto3'"),
+        ],
+    )
+    def test_bad_value_is_refused_with_what_was_expected(self, option, bad, expected):
+        """Each option says its name, what it takes and what it means."""
+        before = config.get(option)
+
+        with pytest.raises(ConfigurationError) as caught:
+            lambda_ext.configure(**{option: bad})
+
+        assert str(caught.value).startswith(f"configure({option}=...) cannot be used: ")
+        assert expected in str(caught.value)
+        assert str(caught.value).endswith(config.OPTIONS[option].meaning)
+        assert before == config.get(option)
 
     def test_listeners_hear_of_changes(self):
         """Who remembers an option is told when it may have changed."""
