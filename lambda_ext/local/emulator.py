@@ -79,12 +79,14 @@ class Emulator:
             or None for unset.  It decides in which thread the runtime client
             polls.  By default the managed runtime of that Python.
 
+        function_name, memory_mb, region: What the function is told of itself.
+
         timeout_s: The function's time-out, in seconds.
 
         init_type:
             ``on-demand``, ``provisioned-concurrency``, ``snap-start`` (Init
             ends at ``/restore/next``) or ``lambda-managed-instances``
-            (*max_concurrency* worker processes, no freeze).
+            (worker processes, no freeze).
 
         freeze: Stop the processes between invocations, as Lambda does.
 
@@ -92,9 +94,11 @@ class Emulator:
 
         extensions_dir: A folder of external extensions, like /opt/extensions.
 
-        budgets: The limits of the phases, see `Budgets`.
+        budgets: The limits of the phases, see `Budgets`.  None is Lambda's.
 
-        on_line: Called with each `Line`, in the order of each source.
+        max_concurrency: How many workers a managed instance has.  None is 2.
+
+        on_line: Called with each `Line`, in a thread; its errors are printed.
 
     Raises:
         EmulatorError: not on Linux, or awslambdaric is not there.
@@ -194,10 +198,7 @@ class Emulator:
 
     def close(self) -> None:
         """Kill what is left of the environment and stop the API."""
-        environment = self._host.environment
-        if environment is not None:
-            self._host.teardown(environment, None)
-        self._host.wait_settled()
+        self._host.close()
         self._server.close()
 
     # What happens to the environment.
@@ -240,13 +241,22 @@ class Emulator:
         """Return when no invocation is under way, the part after it included."""
         self._host.wait_settled()
 
-    def wait_idle(self, count: int | None = None) -> None:
-        """Return when *count* workers (None is all) wait; Managed Instances only."""
+    def wait_idle(self, count: int | None = None, timeout: float = 30.0) -> None:
+        """
+        Wait until *count* workers (None is all) are idle; Managed Instances only.
+
+        Raises:
+            TimeoutError: they were not within *timeout* seconds.
+        """
         workers = self._present().workers
-        assert isinstance(workers, ManyWorkers)
+        if not isinstance(workers, ManyWorkers):
+            raise EmulatorError("only lambda-managed-instances have several workers")
         goal = self._settings.max_concurrency if count is None else count
         with self._changed:
-            self._changed.wait_for(lambda: workers.idle >= (goal or 0))
+            if not self._changed.wait_for(lambda: workers.idle >= (goal or 0), timeout):
+                raise TimeoutError(
+                    f"{workers.idle} of {goal} workers after {timeout} s"
+                )
 
     def shutdown(self, reason: str = "spindown") -> Shutdown:
         """
@@ -255,12 +265,7 @@ class Emulator:
         A response that is posted meanwhile still reaches its caller.  When it
         returns, `lines` is complete.  The next invocation is a cold start.
         """
-        environment = self._host.environment
-        if environment is None:
-            return Shutdown(reason, 0.0, 0.0, None, False, False, 0.0)
-        end = self._host.teardown(environment, reason)
-        self._host.wait_settled()
-        return end
+        return self._host.shutdown(reason)
 
     # What is to be seen of it.
 

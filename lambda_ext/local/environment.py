@@ -334,10 +334,14 @@ class Environment:
                 self._extensions[process] = agent
 
     def _start_runtime(self) -> None:
+        command = self.settings.command
         with self.changed:
-            self.runtime = self._process(
-                self.settings.command, self.settings.variables, ("stdout", "stderr")
-            )
+            try:
+                self.runtime = self._process(
+                    command, self.settings.variables, ("stdout", "stderr")
+                )
+            except OSError as exc:
+                self.fatal, self.cause = "Runtime.InvalidEntrypoint", str(exc)
 
     def _process(
         self, command: list[str], variables: dict[str, str], sources: tuple[str, str]

@@ -19,12 +19,12 @@ import time
 from typing import TYPE_CHECKING
 
 from .environment import Environment, Interrupted
-from .outcomes import EmulatorError, Invocation
+from .outcomes import EmulatorError, Invocation, Shutdown
 from .server import Refused
 
 if TYPE_CHECKING:
     from .environment import Settings
-    from .outcomes import InitReport, RestoreReport, Shutdown
+    from .outcomes import InitReport, RestoreReport
     from .processes import Note
     from .workers import Work
 
@@ -76,10 +76,13 @@ class Pending:
             )
             self._answered.set()
 
-    def _raise(self, exc: BaseException) -> None:
-        if not self._answered.is_set():
-            self._outcome = exc
-            self._answered.set()
+    def _raise(self, exc: BaseException) -> bool:
+        """Give the caller *exc* instead of an answer; False if it is too late."""
+        if self._answered.is_set():
+            return False
+        self._outcome = exc
+        self._answered.set()
+        return True
 
 
 class Host:
@@ -101,6 +104,7 @@ class Host:
         self._ending = threading.Lock()
         self._busy = 0  # invocations whose thread has not come to its end
         self._reset = False  # the next Init is inside the next invocation
+        self._closed = False
 
     def init(self) -> InitReport:
         """Start an environment, unless there is one; return how Init went."""
@@ -130,7 +134,29 @@ class Host:
         with self._changed:
             self._changed.wait_for(lambda: self._busy == 0)
 
-    def teardown(self, environment: Environment, reason: str | None) -> Shutdown:
+    def shutdown(self, reason: str) -> Shutdown:
+        """End the environment; the next invocation is a cold start."""
+        environment = self.environment
+        if environment is None:
+            end = Shutdown(reason, 0.0, 0.0, None, False, False, 0.0)
+        else:
+            end = self._teardown(environment, reason)
+            self.wait_settled()
+        self._reset = False
+        return end
+
+    def close(self) -> None:
+        """End the environment at once; none follows."""
+        with self._changed:
+            self._closed = True
+            environment = self.environment
+        if environment is not None:
+            self._teardown(environment, None)
+        self.wait_settled()
+
+    # Phases.
+
+    def _teardown(self, environment: Environment, reason: str | None) -> Shutdown:
         """End *environment*, once; None as a reason is without ceremony."""
         environment.end()
         with self._ending:
@@ -142,11 +168,12 @@ class Host:
                     self.shutdowns.append(end)
             return end
 
-    # Phases.
-
     def _init(self, phase: str = "init", deadline: float | None = None) -> InitReport:
         environment = Environment(self._settings, self._changed, self._note)
-        self.environment = self.last = environment
+        with self._changed:
+            if self._closed:
+                raise EmulatorError("the emulator is closed")
+            self.environment = self.last = environment
         if deadline is None:
             settings = self._settings
             limit = settings.budgets.init(settings.init_type, settings.timeout_s)
@@ -171,8 +198,8 @@ class Host:
 
     def _fail(self, environment: Environment, status: str) -> None:
         """Reset: the next environment starts inside the next invocation."""
-        self._reset = True
-        self.teardown(environment, "timeout" if status == "timeout" else "failure")
+        self._reset = not environment.instances  # those are replaced instead
+        self._teardown(environment, "timeout" if status == "timeout" else "failure")
 
     def _freeze(self, environment: Environment) -> None:
         if self._settings.freeze:
@@ -188,14 +215,14 @@ class Host:
                 turn.enter_context(self._turn)
                 environment, deadline = self._prepare(work, pending)
                 if environment is None:
-                    pending._answer()
+                    self._answer(pending)
                     return
                 if environment.instances:
                     turn.close()  # the others may begin
                 self._work(environment, work, pending, deadline)
         except BaseException as exc:
-            pending._raise(exc)
-            raise
+            if not pending._raise(exc):
+                raise
         finally:
             with self._changed:
                 self._busy -= 1
@@ -237,31 +264,32 @@ class Host:
             environment.begin(work)
             environment.await_answer(work, deadline)
             environment.drain()
-            pending._answer()
+            self._answer(pending)
             if environment.instances:
                 return
             environment.await_rest(deadline)
             self._freeze(environment)
         except Refused as exc:
             work.fail("failure", exc.error_type)
-            pending._answer()
+            self._answer(pending)
         except Interrupted as exc:
             if exc.status == "ending":
                 environment.wait_gone(work)
-            if work.status is None:
-                self._blame(work, exc.status, environment.fatal, environment.cause)
-            pending._answer()
+            with self._changed:  # a response may come at this moment
+                if work.status is None:
+                    self._blame(work, exc.status, environment.fatal, environment.cause)
+                pending._answer()
             if exc.status != "ending" and not (
                 environment.instances and exc.status == "timeout"
             ):
                 self._fail(environment, exc.status)
 
+    def _answer(self, pending: Pending) -> None:
+        with self._changed:
+            pending._answer()
+
     def _blame(
-        self,
-        work: Work,
-        status: str,
-        error_type: str | None,
-        cause: str,
+        self, work: Work, status: str, error_type: str | None, cause: str
     ) -> None:
         """Answer in the platform's name that there is no answer."""
         if status == "timeout":

@@ -145,8 +145,11 @@ class Process:
 
     def _read(self, fd: int, source: str) -> None:
         rest = b""
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.register(self._stop, select.POLLIN)
         while True:
-            readable = select.select([fd, self._stop], [], [])[0]
+            readable = dict(poller.poll())
             with self._changed:
                 data = os.read(fd, 65536) if fd in readable else b""
                 *lines, rest = (rest + data).split(b"\n")

@@ -1,7 +1,7 @@
 """
 The runtime's side of the Runtime API: who works on which invocation.
 
-    Started -next-> Ready -an invocation-> Running -response-> ResponseSent -next-> Ready
+    Started -next-> Ready -an invocation-> Running -response-> sent -next-> Ready
     Started -init/error-> InitError
     Started -restore/next-> RestoreReady -a restore-> Restoring -next-> Ready
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 SENT = "RuntimeResponseSentState"  # as AWS calls it in its answers
 RESTORE_ERROR = "RuntimeRestoreErrorState"
-MAX_PAYLOAD = (
-    6 * 1024 * 1024 + 100
-)  # bytes of a response: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+# Bytes of a response:
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_PAYLOAD = 6 * 1024 * 1024 + 100
 
 
 class Work:
@@ -229,7 +229,7 @@ class ManyWorkers(OneWorker):
     def offer(self, work: Work) -> None:
         """Hand *work* to the worker that has waited longest."""
         if not self._idle:
-            raise Refused(400, "Runtime.Unavailable", "No worker is idle")
+            raise Refused(400, "Runtime.Unavailable", "no idle runtimes")
         work.headers["Lambda-Runtime-Invocation-Id"] = str(uuid.uuid4())
         self._under_way[work.id] = work
         self._idle.pop(0).append(work)

@@ -110,6 +110,7 @@ class TestCrash:
         gate = Gate(tmp_path)
         with emulate(env={"GATE": gate.path}, freeze=False) as emulator:
             emulator.invoke({"do": "exit later", "status": 7})
+            emulator.wait_frozen()
             pid = emulator.pid
             gate.open()
             eventually(lambda: states(pid) <= {"Z"})
@@ -145,6 +146,15 @@ class TestFailedInit:
             assert answer.status == "failure"
             assert answer.value["errorType"] == "Runtime.ExitError"
             assert "exit status 4" in answer.value["errorMessage"]
+
+    def test_command_that_is_not_there_fails_init(self):
+        """A runtime that cannot be started is a failure that names it."""
+        with emulate(command=["/nowhere/runtime"]) as emulator:
+            report = emulator.init()
+
+            assert report.status == "failure"
+            assert report.error_type == "Runtime.InvalidEntrypoint"
+            assert "/nowhere/runtime" in emulator.invoke({}).value["errorMessage"]
 
     def test_time_out_gets_the_functions_time(self, tmp_path):
         """An Init past its limit is repeated with the function's time-out."""
@@ -253,6 +263,16 @@ class TestShutdown:
             assert first.value["pid"] != again.value["pid"]
             assert [init.phase for init in emulator.inits] == ["init", "init"]
 
+    def test_after_a_reset_is_a_cold_start_as_well(self):
+        """What was owed after a crash is forgotten with the environment."""
+        with emulate() as emulator:
+            emulator.invoke({"do": "exit", "status": 1})
+            emulator.wait_frozen()
+            emulator.shutdown()
+            emulator.invoke({})
+
+            assert [init.phase for init in emulator.inits] == ["init", "init"]
+
     def test_of_nothing_is_nothing(self):
         """Without an environment there is neither a budget nor a status."""
         with emulate() as emulator:
@@ -278,3 +298,21 @@ def test_restore_without_a_snapshot_is_an_error():
 
         with pytest.raises(EmulatorError, match="snapshot"):
             emulator.restore()
+
+
+class TestClose:
+    """The end of the emulator itself."""
+
+    def test_lets_no_queued_invocation_start(self, tmp_path):
+        """Who waits for his turn is told that the emulator is closed."""
+        gate = Gate(tmp_path)
+        with emulate(env={"GATE": gate.path}, timeout_s=60) as emulator:
+            first = emulator.invoke_async({"do": "wait"})
+            emulator.wait_for_line("handling")
+            second = emulator.invoke_async({"n": 2})
+
+        assert first.result(0).error_type == "Sandbox.Failure"
+        with pytest.raises(EmulatorError, match="closed"):
+            second.result(0)
+        with pytest.raises(EmulatorError, match="closed"):
+            emulator.invoke({})
