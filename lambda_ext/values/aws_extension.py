@@ -60,7 +60,7 @@ class AwsExtension:
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
         """Ask for each by itself, up to three at a time."""
-        return [wanted]
+        return [wanted] if wanted else []
 
     def fetch(
         self, wanted: Sequence[Key], deadline_s: float | None

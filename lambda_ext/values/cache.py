@@ -168,11 +168,14 @@ class Cache:
     """
     Slots by key, at most *size* of them; 0 remembers nothing.
 
-    *pinned* says which keys live handles read.
+    *size* and *pinned* (the keys that live handles read) are asked when a new
+    key comes.
     """
 
     def __init__(
-        self, size: int = 1000, pinned: Callable[[], Container[Key]] = frozenset
+        self,
+        size: Callable[[], int] = lambda: 1000,
+        pinned: Callable[[], Container[Key]] = frozenset,
     ) -> None:
         self.size = size
         self.pinned = pinned
@@ -197,8 +200,9 @@ class Cache:
         slot = self.slots.get(key)
         if slot is None:
             slot = Slot(key, source)
-            if self.size:
-                while len(self.slots) >= self.size and self._evict():
+            size = self.size()
+            if size:
+                while len(self.slots) >= size and self._evict():
                     pass
                 self._insert(slot)
         return slot

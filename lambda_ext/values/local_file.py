@@ -64,7 +64,7 @@ class LocalFile:
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
         """Read the file once for all."""
-        return [wanted]
+        return [wanted] if wanted else []
 
     def fetch(
         self, wanted: Sequence[Key], deadline_s: float | None

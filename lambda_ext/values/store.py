@@ -84,13 +84,19 @@ def _updated(taken: list[Slot]) -> None:
                 handle._loaded(entry)
 
 
+def _size() -> int:
+    """Return how many values may be remembered."""
+    size: int = config.get("cache_size")
+    return size
+
+
 def _pinned() -> set[Key]:
     """Return what is not to be evicted: the keys that live handles read."""
     wants = [handle._want for handle in live_handles()]
     return {want.key for want in wants if want is not None}
 
 
-cache = Cache(pinned=_pinned)
+cache = Cache(_size, _pinned)
 loader = Loader(cache, _is_transient, _updated)
 
 
@@ -365,9 +371,6 @@ def _forked() -> None:
 
 def _configured() -> None:
     """Take over options; what hits were promised may no longer hold."""
-    # An unusable variable is said again at the next read, to who listens.
-    with contextlib.suppress(ConfigurationError):
-        cache.size = config.get("cache_size")
     with _lock:
         _sources.clear()
     for handle in live_handles():
@@ -395,5 +398,5 @@ def reset() -> None:
     _override = None
     secrets.clear()
     parameters.clear()
-    cache = Cache(pinned=_pinned)
+    cache = Cache(_size, _pinned)
     loader = Loader(cache, _is_transient, _updated)

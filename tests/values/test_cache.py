@@ -28,7 +28,7 @@ class TestBound:
 
     def test_is_never_exceeded(self):
         """However many come, at most `size` stay."""
-        cache = Cache(10)
+        cache = Cache(lambda: 10)
         for number in range(1000):
             put(cache, str(number))
 
@@ -37,7 +37,7 @@ class TestBound:
 
     def test_unread_goes_before_read(self):
         """An entry that was hit survives a scan of new ones."""
-        cache = Cache(3)
+        cache = Cache(lambda: 3)
         for name in "abc":
             put(cache, name)
         cache.slots[key("a")].hits += 1
@@ -49,7 +49,7 @@ class TestBound:
 
     def test_oldest_unread_goes_first(self):
         """Without any hit it is first in, first out."""
-        cache = Cache(3)
+        cache = Cache(lambda: 3)
         for name in "abcd":
             put(cache, name)
 
@@ -57,7 +57,7 @@ class TestBound:
 
     def test_hand_goes_on_from_where_it_was(self):
         """A spared entry is not asked again before the hand has been around."""
-        cache = Cache(3)
+        cache = Cache(lambda: 3)
         for name in "abc":
             put(cache, name)
         cache.slots[key("a")].hits += 1
@@ -68,7 +68,7 @@ class TestBound:
 
     def test_hit_counts_once_for_the_hand(self):
         """One hit long ago does not keep an entry for ever."""
-        cache = Cache(2)
+        cache = Cache(lambda: 2)
         put(cache, "a")
         cache.slots[key("a")].hits += 1
         for name in "bcde":
@@ -78,7 +78,7 @@ class TestBound:
 
     def test_one_place_is_enough(self):
         """The smallest cache holds the newest."""
-        cache = Cache(1)
+        cache = Cache(lambda: 1)
         for name in "abc":
             put(cache, name)
         cache.slots[key("c")].hits += 1
@@ -88,7 +88,7 @@ class TestBound:
 
     def test_zero_remembers_nothing(self):
         """With no room, an entry goes to its caller and nowhere else."""
-        cache = Cache(0)
+        cache = Cache(lambda: 0)
         taken = put(cache, "a")
 
         assert 0 == len(cache.slots)
@@ -96,7 +96,7 @@ class TestBound:
 
     def test_replacing_needs_no_room(self):
         """A new entry for a known key evicts nobody."""
-        cache = Cache(2)
+        cache = Cache(lambda: 2)
         put(cache, "a")
         put(cache, "b")
         put(cache, "a", order=2)
@@ -196,7 +196,7 @@ class TestGroups:
 
     def test_forget_members_that_were_evicted(self):
         """A group is no place where slots live on."""
-        cache = Cache(2)
+        cache = Cache(lambda: 2)
         put(cache, "name", "v", 1, "arn:x")
         put(cache, "arn:x", "v", 2, "arn:x")
         put(cache, "a")
