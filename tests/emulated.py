@@ -14,13 +14,14 @@ from lambda_ext.local.emulator import Emulator
 LOCAL = os.path.join(ROOT, "tests", "local")
 FUNCTION = os.path.join(LOCAL, "function")
 EXTENSIONS = os.path.join(LOCAL, "extensions")
+OUTER = {"PYTHON": sys.executable, "OUTER": os.path.join(LOCAL, "outer.py")}
 
 process = pytest.mark.process
 
 
 def emulate(*, env=None, **options):
     """Return an emulator around tests/local/function, or what *options* say."""
-    variables = {"PYTHON": sys.executable, **(env or {})}
+    variables = {**OUTER, **(env or {})}
     return Emulator("app.handler", options.pop("task_root", FUNCTION),
                     env=variables, **options)  # fmt: skip
 

@@ -41,9 +41,14 @@ MEMBER = "samcli/local/rapid/aws-lambda-rie-"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 INVOKE = "/2015-03-31/functions/function/invocations"
 
-# Managed Instances: the runtime's command is always /var/runtime/bootstrap, its
-# user is 993, who may not be able to read this checkout.  The places are made in a
-# mount namespace that dies with the process; a copy of env gives the access back.
+# Extensions are started from /opt/extensions, and on Managed Instances the runtime
+# from /var/runtime/bootstrap, as user 993, who may not be able to read this
+# checkout.  Such places are made in a mount namespace that dies with the process;
+# a copy of env gives that user the access back.
+WITH_EXTENSIONS = """
+mount -t tmpfs -o mode=755 none /opt && cp -R "$1" /opt/extensions &&
+shift && exec "$@"
+"""
 AS_INSTANCE = """
 mount -t tmpfs -o mode=755 none /var && mkdir /var/task /var/runtime &&
 cp "$(command -v env)" /var/env && chmod 4755 /var/env &&
@@ -90,14 +95,15 @@ def _extract(wheel, member, folder):
         return archive.extract(member, folder)
 
 
-def _need_namespaces():
-    """Skip the test where mounts cannot be made that nobody else sees."""
+def _mounted(script, argument, command):
+    """Return *command* with mounts of its own; skips the test where none can be."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("AWS's emulator needs root and unshare for Managed Instances")
+        pytest.skip("AWS's emulator needs root and unshare for this mode")
     probe = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/var"]
     done = subprocess.run(probe, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip("no mount namespace for AWS's emulator: " + done.stderr.strip())
+    return ["unshare", "--mount", "sh", "-c", script, "sh", argument, *command]
 
 
 def _free_port():
@@ -112,6 +118,8 @@ class Rie:
 
     Args:
         instances: N workers, as on Lambda Managed Instances; None is one runtime.
+
+        extensions_dir: Holds external extensions.
 
         init_caching: As under SnapStart (``/restore/next`` exists).
 
@@ -129,6 +137,7 @@ class Rie:
         timeout_s=10,
         instances=None,
         init_caching=False,
+        extensions_dir=None,
     ):
         runtime = command or [python, "-m", "awslambdaric", handler]
         arguments = [binary(), "--log-level", "warn"]
@@ -147,12 +156,12 @@ class Rie:
         if instances is None:
             arguments += runtime
         else:
-            _need_namespaces()
             environment["AWS_LAMBDA_MAX_CONCURRENCY"] = str(instances)
             start = shlex.join(["/var/env", "-C", str(task_root), *runtime])
-            prefix = ["unshare", "--mount", "sh", "-c", AS_INSTANCE, "sh"]
-            arguments = [*prefix, f"#!/bin/sh\nexec {start}", *arguments]
             arguments.append("/var/runtime/bootstrap")
+            arguments = _mounted(AS_INSTANCE, f"#!/bin/sh\nexec {start}", arguments)
+        if extensions_dir is not None:
+            arguments = _mounted(WITH_EXTENSIONS, str(extensions_dir), arguments)
         environment.update(env or {})
         self._process = subprocess.Popen(
             arguments,

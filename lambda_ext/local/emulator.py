@@ -230,7 +230,7 @@ class Emulator:
         return self._host.start(Work(body))
 
     def freeze(self) -> None:
-        """Stop every process, whatever it is doing."""
+        """Stop every process, whatever it is doing; what they wrote is known."""
         self._present().freeze()
 
     def thaw(self) -> None:
@@ -248,7 +248,8 @@ class Emulator:
         Raises:
             TimeoutError: they were not within *timeout* seconds.
         """
-        workers = self._present().workers
+        environment = self._present()
+        workers = environment.workers
         if not isinstance(workers, ManyWorkers):
             raise EmulatorError("only lambda-managed-instances have several workers")
         goal = self._settings.max_concurrency if count is None else count

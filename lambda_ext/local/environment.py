@@ -200,7 +200,7 @@ class Environment:
     def freeze(self) -> None:
         """Stop every process; afterwards all they wrote has been noted."""
         with self.changed:  # so that no freeze follows the thaw of a teardown
-            if self.instances or self._ending:
+            if self._ending:
                 return
             self.frozen = True
             for process in self.processes:

@@ -202,7 +202,7 @@ class Host:
         self._teardown(environment, "timeout" if status == "timeout" else "failure")
 
     def _freeze(self, environment: Environment) -> None:
-        if self._settings.freeze:
+        if self._settings.freeze and not environment.instances:
             environment.freeze()
         else:
             environment.drain()

@@ -6,7 +6,18 @@ import json
 import shutil
 
 import pytest
-from emulated import EXTENSIONS, LOCAL, emulate, paths, process, states, texts
+from emulated import (
+    EXTENSIONS,
+    FUNCTION,
+    LOCAL,
+    OUTER,
+    emulate,
+    paths,
+    process,
+    states,
+    texts,
+)
+from rie import Rie
 
 pytestmark = process
 
@@ -16,7 +27,6 @@ def extensions(tmp_path):
     """A folder of extensions of its own: copy("name") adds one."""
     folder = tmp_path / "extensions"
     folder.mkdir()
-    shutil.copy(LOCAL + "/outer.py", tmp_path)
 
     class Folder:
         path = str(folder)
@@ -185,3 +195,53 @@ class TestCrash:
             assert report.status == "failure"
             assert report.error_type == "Extension.LaunchError"
             assert "plain" in emulator.invoke({}).value["errorMessage"]
+
+
+class TestAwssOwnEmulator:
+    """What an extension sees there is what it sees here."""
+
+    def test_sends_the_same_events(self):
+        """The same answers to registration, INVOKE and SHUTDOWN, field by field."""
+        env = {"EVENTS": '["INVOKE", "SHUTDOWN"]'}
+        with emulate(
+            env=env, extensions_dir=EXTENSIONS, function_name="test_function"
+        ) as emulator:
+            emulator.invoke({})
+            emulator.wait_frozen()
+            emulator.shutdown("spindown")
+            mine = heard(texts(emulator, "outer"))
+        with Rie(
+            task_root=FUNCTION, env={**OUTER, **env}, extensions_dir=EXTENSIONS
+        ) as rie:
+            rie.invoke({}, headers={"X-Amzn-Trace-Id": "Root=1-2-3"})
+            rie.terminate()
+            theirs = heard(rie.output.splitlines())
+        # Lambda says spindown, timeout or failure.
+        assert theirs[-1].pop("shutdownReason") == "SandboxTerminated"
+        assert mine[-1].pop("shutdownReason") == "spindown"
+
+        assert [event.get("eventType") for event in mine] == [
+            None,
+            "INVOKE",
+            "SHUTDOWN",
+        ]
+        assert mine == theirs
+
+
+def heard(lines):
+    """Return what an extension was told, without what is never the same."""
+    told = []
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word in ("registered", "got"):
+            event = json.loads(rest[rest.index("{") :])
+            for name in {
+                "deadlineMs",
+                "requestId",
+                "invokedFunctionArn",
+            } & event.keys():
+                event[name] = type(event[name])
+            if "tracing" in event:
+                event["tracing"]["value"] = "Root"
+            told.append(event)
+    return told
