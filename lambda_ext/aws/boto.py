@@ -7,8 +7,8 @@ sessions of the user's own, and for whoever instruments botocore.
 boto3's own client waits 60 s for an answer and retries by itself.  Here it
 asks once, with short time-outs, and `retries` decides what comes next, as for
 the light client.  A client of the user's own keeps its own habits.  Neither
-can be told a deadline: where an attempt might outlast it, the attempt runs on
-a thread of its own and is abandoned there when time is up.
+can be told a deadline, and no look-up of a name can: so each attempt runs on a
+thread of its own, with the caller's context, and is left there when time is up.
 
 Threads
     ``_lock`` is held while the client is made, since making one is not
@@ -78,8 +78,6 @@ class Boto(retries.Retrying):
             with translated(self.service, key):
                 return _ask(client, operation, parameters)
 
-        if not self._given and left_s > retries.CONNECT_S + retries.READ_S:
-            return ask()
         return _within(left_s, ask, service=self.service, key=key)
 
     def close(self) -> None:

@@ -125,8 +125,11 @@ class Connections:
     def close(self) -> None:
         """Close what is idle; what is in use is closed by its user."""
         idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        while idle:
+            try:  # one by one: whoever takes a connection out owns it
+                idle.pop().close()
+            except IndexError:
+                break
 
     def __del__(self) -> None:
         self.close()

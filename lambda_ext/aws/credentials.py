@@ -169,6 +169,8 @@ def provider() -> Environment | Container | None:
     """Return where the keys come from; None if it is nowhere that we know."""
     if os.environ.get("AWS_ACCESS_KEY_ID"):
         return Environment()
+    if os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        return None  # that of ECS, which boto3 asks first
     url = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
     return container(url) if is_documented(url) else None
 
@@ -231,10 +233,9 @@ def _read(response: http1.Response) -> Keys:
             _word(answer.get("Token") or "-").removeprefix("-"),
             None if expiration is None else _expiry(expiration),
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        # Without its cause, which quotes the answer.
-        msg = "its answer holds none"
-        raise UnavailableError(msg) from None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        pass  # raised below: as the context it would keep the answer
+    raise UnavailableError("its answer holds none")
 
 
 def _word(value: str) -> str:

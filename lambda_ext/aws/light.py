@@ -262,7 +262,10 @@ def _answer(operation: str, response: http1.Response) -> dict[str, Any]:
         return answer
     answer = _object(response.body)
     _decode(answer)
-    for entry in answer.get("SecretValues") or ():
+    entries = answer.get("SecretValues", [])
+    if not isinstance(entries, list):
+        raise http1.ProtocolError("the secrets are not a JSON array")
+    for entry in entries:
         _decode(entry)
     return answer
 
@@ -271,8 +274,8 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        # Without its cause, which keeps the whole document.
-        raise http1.ProtocolError("it is not JSON") from None
+        # Raised below: as the cause or the context it would keep the document.
+        answer = None
     if not isinstance(answer, dict):
         raise http1.ProtocolError("it is not a JSON object")
     return {name: value for name, value in answer.items() if value is not None}
@@ -288,9 +291,12 @@ def _decode(answer: Any) -> None:
         import binascii
 
         try:
-            answer["SecretBinary"] = binascii.a2b_base64(encoded)
+            blob = binascii.a2b_base64(encoded)
         except (ValueError, TypeError):
-            raise http1.ProtocolError("a blob is not base64") from None
+            blob = None
+        if blob is None:
+            raise http1.ProtocolError("a blob is not base64")
+        answer["SecretBinary"] = blob
 
 
 def _error(service: str, key: str, response: http1.Response) -> SourceError:

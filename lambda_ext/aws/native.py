@@ -35,12 +35,9 @@ class Modules:
         self.sha256 = sha256
         self._ssl = ssl
 
-        class Socket(socket.socket):  # type: ignore[misc]  # a class found at run time
-            """A socket to which `_ssl` can hold a weak reference."""
-
-            __slots__ = () if kind == "public" else ("__weakref__",)
-
-        self.Socket = socket.socket if kind == "public" else Socket
+        self.Socket = socket.socket
+        if kind == "private":  # `_ssl` holds a weak reference to its socket
+            self.Socket = type("Socket", (socket.socket,), {"__slots__": "__weakref__"})
 
     def context(self) -> Any:
         """Return a context for TLS that trusts nobody yet, and checks all."""
@@ -72,7 +69,7 @@ class Modules:
 
 
 def private() -> Modules:
-    """Return the private modules; ImportError if this Python lacks one."""
+    """Return the private modules; raises what it will if they are not as known."""
     import _socket
     import _ssl
 
@@ -82,7 +79,12 @@ def private() -> Modules:
         from _sha256 import sha256  # type: ignore[import-not-found]  # before 3.12
 
     modules = Modules("private", _socket, _ssl, sha256)
-    modules.context()
+    context = modules.context()
+    sock = modules.Socket()
+    try:
+        modules.secure(context, sock, "localhost")  # as it will be used
+    finally:
+        sock.close()
     return modules
 
 
@@ -104,7 +106,7 @@ def modules() -> Modules:
     if _modules is None:
         try:
             _modules = private()
-        except (ImportError, AttributeError, TypeError):
+        except Exception:  # whatever another Python has changed
             _modules = public()
     return _modules
 

@@ -213,6 +213,18 @@ def test_silent_server_is_left_at_the_deadline(monkeypatch):
             way.call("GetParameter", {"Name": "/a"}, deadline_s=0.2)
 
 
+def test_silent_name_server_is_left_at_the_deadline(monkeypatch, secrets):
+    """A look-up that hangs, which nobody can time out, costs the deadline."""
+    answered = threading.Event()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://nowhere.invalid")
+    secrets.client()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: answered.wait(30) and [])
+
+    with pytest.raises(exceptions.SourceTimeoutError):
+        secrets.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.2)
+    answered.set()
+
+
 def test_given_client_is_used_as_it_is():
     """A client of the user's own is called, and is not closed by us."""
     client = boto3.client("ssm", region_name="ap-south-1")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import email.utils
 import os
+import random
 import time
 
 import boto3
 import pytest
-from helpers import run_threads
+from helpers import eventually, run_threads
 from reference import COMMON, EXPECTED, botocore_signature
 from wire import (
     Wire,
+    cut,
+    doubled,
     error,
     failing,
     instead,
@@ -395,6 +398,44 @@ class TestConnections:
         assert "value of db" == get(way)
         assert [1, 2, 1] == [request.connection for request in server.requests]
 
+    def test_bytes_that_come_while_idle_end_the_connection(self, secrets, server):
+        """What a server says unasked is never the next call's answer."""
+        peers = []
+
+        def remember(peer, data):
+            peers.append(peer)
+            peer.send(data())
+
+        server.faults.append(remember)
+        get(secrets)
+        (connection,) = secrets._connections._idle
+        assert connection.is_quiet()
+        peers[0].send(response(200, {"SecretString": "not yours"}))
+        eventually(lambda: not connection.is_quiet())
+
+        assert "value of other" == get(secrets, "other")
+        assert 2 == server.connections
+
+    def test_threads_under_fire_get_their_own_answers(self, secrets, server):
+        """Whatever breaks, nobody gets what somebody else asked for."""
+        random_ = random.Random(4)
+        kinds = (whole, whole, stale, vanish, reset, doubled, cut(90), failing(500))
+        server.faults += random_.choices(kinds, k=600)
+
+        def body(index):
+            wrong = []
+            for number in range(30):
+                name = f"{index}-{number}"
+                try:
+                    text = get(secrets, name, deadline_s=30.0)
+                except exceptions.SourceError:
+                    continue
+                if text != f"value of {name}":
+                    wrong.append(text)
+            return wrong
+
+        assert [[]] * 8 == run_threads(8, body)
+
 
 class TestRefusals:
     """What is never done, and what an error says."""
@@ -427,7 +468,7 @@ class TestRefusals:
         while told is not None:
             assert "hunter2" not in repr(told) + str(vars(told))
             assert not hasattr(told, "doc")
-            told = told.__cause__
+            told = told.__context__
 
     def test_poll_interval_that_is_no_number_is_refused(self, server):
         """A header that cannot be read is an answer that cannot be."""
@@ -445,10 +486,11 @@ class TestRefusals:
     def test_secret_that_is_no_object_is_refused(self, server):
         """An entry of a batch that is not an object is an error."""
         way = light.Light("secretsmanager")
-        server.answer = lambda request: {"SecretValues": ["hunter2"]}
-
-        with pytest.raises(exceptions.SourceError, match="not a JSON object"):
-            way.call("BatchGetSecretValue", {"SecretIdList": ["a"]})
+        for garbage in (["hunter2"], "hunter2", 2, {"hunter2": 1}, [None]):
+            server.answer = lambda request, entries=garbage: {"SecretValues": entries}
+            with pytest.raises(exceptions.SourceError, match="JSON") as caught:
+                way.call("BatchGetSecretValue", {"SecretIdList": ["a"]})
+            assert "hunter2" not in str(caught.value)
 
     def test_error_without_a_body_names_its_status(self, secrets, server):
         """What a balancer says is told by its status."""
