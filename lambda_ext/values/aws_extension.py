@@ -17,9 +17,10 @@ import os
 
 from ..aws import errors
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
+from ..lifecycle import clock
 from . import keys
 from .cache import Answer
-from .fanout import each, instant, until
+from .fanout import each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,10 +67,15 @@ class AwsExtension:
         self, wanted: Sequence[Key], deadline_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
         """Ask the layer for *wanted*."""
-        ends_at = instant(min(deadline_s or LIMIT_S, LIMIT_S))
-        return each(wanted, lambda key: self._one(key, until(ends_at)))
+        limit_s = LIMIT_S if deadline_s is None else min(deadline_s, LIMIT_S)
+        ends_at = clock.monotonic() + limit_s
+        found = each(wanted, lambda key: self._one(key, ends_at - clock.monotonic()))
+        for outcome in found.values():
+            if isinstance(outcome, SourceError):
+                outcome.source = self.name
+        return found
 
-    def _one(self, key: Key, left_s: float | None) -> Answer | LambdaExtError:
+    def _one(self, key: Key, left_s: float) -> Answer | LambdaExtError:
         service = "secretsmanager" if key.operation == keys.SECRET else "ssm"
         status, body = self._get(_target(key), key, service, left_s)
         if status == 200:
@@ -87,7 +93,7 @@ class AwsExtension:
         return errors.from_code(code, "", service=service, key=key.label, status=status)
 
     def _get(
-        self, target: str, key: Key, service: str, left_s: float | None
+        self, target: str, key: Key, service: str, left_s: float
     ) -> tuple[int, str]:
         token = os.environ.get("AWS_SESSION_TOKEN")
         if not token:
@@ -100,7 +106,7 @@ class AwsExtension:
         import http.client
 
         connection = http.client.HTTPConnection(
-            "localhost", self._port, timeout=max(left_s or LIMIT_S, 0.001)
+            "localhost", self._port, timeout=max(left_s, 0.001)
         )
         try:
             connection.request(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aws_model import Secrets
+from suites import SourceContract
 
 from lambda_ext.exceptions import (
     AccessDeniedError,
@@ -27,6 +28,16 @@ def way(monkeypatch):
 def source(way):
     """The source over it."""
     return secrets_manager.SecretsManager()
+
+
+class TestContract(SourceContract):
+    """Secrets Manager is a source like any other."""
+
+    @pytest.fixture
+    def source(self, way):
+        """The source, with the values of the contract."""
+        way.secrets.update({"contract/a": ["one"], "contract/b": ["two"]})
+        return secrets_manager.SecretsManager()
 
 
 def fetch(source, wanted):
