@@ -448,6 +448,26 @@ class TestReentrancy:
         assert sink.total("n") == 3
         assert recorder._buffer._holders == {}
 
+    def test_handler_that_raises_between_two_records_loses_none(self, monkeypatch):
+        """What was added up before the exception, and the record at hand, stay."""
+        real = buffer._book
+        booked = []
+
+        def book(totals, record):
+            booked.append(record)
+            if len(booked) == 2:
+                raise KeyboardInterrupt
+            real(totals, record)
+
+        with MemorySink() as sink:
+            for value in (1, 10, 100):
+                metrics.count("n", value)
+            monkeypatch.setattr(buffer, "_book", book)
+            with pytest.raises(KeyboardInterrupt):
+                metrics.flush()
+
+        assert sink.total("n") == 111
+
 
 @pytest.mark.logs
 class TestSinkThatFails:
@@ -505,6 +525,27 @@ class TestBacklog:
             metrics.flush()
 
         assert sink.calls == [1, 0, 0]
+
+    def test_sink_of_two_is_asked_once(self):
+        """A sink that several Metrics share is not asked once for each."""
+
+        class Keeping:
+            def __init__(self):
+                self.calls = 0
+                self.backlog = True
+
+            def accept(self, batch, /):
+                self.calls += 1
+
+        sink = Keeping()
+        for namespace in ("one", "two", "three"):
+            Metrics(namespace, sink=sink).count("n")
+        calls = []
+        for _ in range(3):
+            metrics.flush()
+            calls.append(sink.calls)
+
+        assert calls == [3, 4, 5]
 
 
 class TestBounds:

@@ -160,6 +160,17 @@ class TestLine:
             [{"Name": "n", "Unit": "Seconds"}],
         ]
 
+    def test_line_knows_how_many_records_are_in_it(self):
+        """A sum stands for its records, an array for its values, in any line."""
+        sink = emf.EmfSink()
+        sums = [point("n", 9, samples=3), point("n", 5, unit="Bytes", samples=2)]
+
+        assert [samples for _, samples in sink.lines(batch(*sums))] == [3, 2]
+        assert [samples for _, samples in sink.lines(batch(sums[0]))] == [3]
+        assert [
+            samples for _, samples in sink.lines(batch(sums[0], point("d", 1, 2)))
+        ] == [5]
+
     def test_no_point_is_no_line(self):
         """An empty batch is not written."""
         assert encoded() == ([], [])
@@ -473,6 +484,31 @@ class TestSlowStdout:
 
         assert sum(len(line) for line, _ in sink._lines) <= 5_000
         assert len(sink._lines) + tally.dropped()["stdout"] == 100
+
+    def test_stall_after_a_recovery_is_waited_for_again(self, monkeypatch):
+        """Once everything came out, the next stall is a first one."""
+        waits = []
+        moods = [BlockingIOError, None, BlockingIOError, None]
+
+        def write(_, data):
+            mood = moods.pop(0)
+            if mood:
+                raise mood
+            return len(data)
+
+        def writable(sink, _):
+            waits.append(sink._stalled)
+            return False
+
+        sink = emf.EmfSink()
+        with piped(monkeypatch):
+            monkeypatch.setattr(emf.os, "write", write)
+            monkeypatch.setattr(emf.EmfSink, "_writable", writable)
+            for name in "abcd":
+                sink.accept(batch(point(name, 1)) if name in "ac" else batch())
+
+        assert waits == [False, False]
+        assert not sink.backlog
 
     def test_stall_is_waited_for_once(self, monkeypatch):
         """While stdout stays stuck, later flushes do not wait for it."""
