@@ -33,8 +33,8 @@ class Registration:
 class Shutdown:
     """How SIGTERM is seen, and what became of the end."""
 
-    path: str  # "wakeup_fd", "chained", "handler_only" or "off"
-    reason: str  # why it is not "wakeup_fd"; "" when it is
+    path: str  # "wakeup_fd", "chained" (somebody else's is served too) or "off"
+    reason: str  # why it is "off"; "" when it is not
     begun: str | None  # "sigterm", "exit", or None while we live
     abandoned: int  # listeners that used up their share of the budget
 

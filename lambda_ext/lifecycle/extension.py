@@ -104,9 +104,8 @@ def register() -> None:
     try:
         _join(address)
     except ExtensionError as exc:
-        taken = exc.error_type == "Extension.InvalidExtensionState"
         _status = Status(
-            "shared" if taken else "refused",
+            "shared" if _by_somebody(exc.error_type) else "refused",
             reason=str(exc),
             error_type=exc.error_type,
         )
@@ -196,11 +195,22 @@ def _wait(connection: socket) -> None:
         _report(_status)
 
 
+def _by_somebody(error_type: str) -> bool:
+    """Say whether *error_type* means that somebody of our name is registered."""
+    if error_type == "Extension.RegistrationClosed":
+        return _one_of_many()  # closed by the first worker, who has registered
+    return error_type == "Extension.InvalidExtensionState"
+
+
+def _one_of_many() -> bool:
+    """Say whether this is a worker of a managed instance: one of N registers."""
+    return bool(os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"))
+
+
 def _report(found: Status) -> None:
     """Log, once, why there may be no SIGTERM."""
-    level = logging.WARNING
-    if found.state == "shared" and os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
-        level = logging.DEBUG  # one worker of N registers: as it should be
+    as_it_should_be = found.state == "shared" and _one_of_many()
+    level = logging.DEBUG if as_it_should_be else logging.WARNING
     _log.log(
         level,
         "lambda_ext.extension_%s name=%s error_type=%s reason=%s",

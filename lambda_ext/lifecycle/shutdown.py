@@ -55,6 +55,7 @@ ESSENTIAL_S = 0.15  # of which for listeners of priority ESSENTIAL
 IN_FLIGHT_S = 0.25  # on managed instances, before that: the current request
 STREAMS_S = 0.02  # for flushing stdout and stderr, at the very end
 POLL_S = 0.001
+SWITCH_S = 0.0001  # between threads that want to run, from SIGTERM on
 
 _log = logging.getLogger("lambda_ext")
 _exit = os._exit
@@ -117,6 +118,8 @@ def follow_exit() -> None:
 
 def _terminate() -> None:
     """End this process.  On our thread, when SIGTERM has come."""
+    # A handler that is busy in Python gives way every 5 ms, and we ask often.
+    sys.setswitchinterval(SWITCH_S)
     deadline_at = clock.run_time() + BUDGET_S
     code = 0
     try:

@@ -72,7 +72,7 @@ _masks: dict[int, set[int]] = {}  # per forking thread, what was blocked before
 _follows_forks = False
 _unhook: Callable[[], None] | None = None
 
-reason = ""  # why `path()` is not "wakeup_fd"
+reason = ""  # why `path()` is "off"
 idle: bool | None = None  # waiting for an invocation? None: nobody knows
 
 

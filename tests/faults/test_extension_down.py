@@ -135,10 +135,13 @@ def test_name_that_is_taken_is_as_good_as_ours(api, caplog):
     assert len(caplog.records) == 1
 
 
-def test_worker_of_a_managed_instance_does_not_complain(api, monkeypatch):
-    """All but one of N workers find the name taken, as it should be."""
+@pytest.mark.parametrize(
+    "error_type", ["Extension.InvalidExtensionState", "Extension.RegistrationClosed"]
+)
+def test_worker_of_a_managed_instance_does_not_complain(api, monkeypatch, error_type):
+    """All but one of N workers come too late, as it should be."""
     monkeypatch.setenv("AWS_LAMBDA_MAX_CONCURRENCY", "4")
-    api(refusal("Extension.InvalidExtensionState"))
+    api(refusal(error_type))
     extension.register()
 
     assert extension.status().state == "shared"

@@ -81,6 +81,8 @@ def test_workers_of_a_managed_instance_all_flush(tmp_path):
     (tmp_path / "app.py").write_text(
         textwrap.dedent(
             """
+            import os
+
             import lambda_ext
             from lambda_ext import metrics
 
@@ -93,6 +95,7 @@ def test_workers_of_a_managed_instance_all_flush(tmp_path):
                 return "answer"
 
             metrics.count("imported")
+            os.write(1, b"up\\n")
             """
         )
     )
@@ -102,7 +105,7 @@ def test_workers_of_a_managed_instance_all_flush(tmp_path):
             os.chmod(folder, os.stat(folder).st_mode | 0o055)
     with Rie(task_root=str(tmp_path), env={"PYTHONPATH": ROOT}, instances=2) as rie:
         status, body = rie.invoke({})
-        eventually(lambda: rie.output.count("imported") >= 1)
+        eventually(lambda: rie.output.count("up\n") == 2)
         rie.terminate()
         found = totals(line.strip() for line in rie.output.splitlines())
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT
 from sigterm_cells import EXECUTION_ENVS, run_cells, totals
 
-from lambda_ext.local.emulator import Emulator
+from lambda_ext.local.emulator import Budgets, Emulator
 
 pytestmark = pytest.mark.process
 
@@ -30,10 +30,15 @@ def environment(tmp_path):
         )
         emulator = Emulator(
             task_root=str(tmp_path),
-            command=(sys.executable, "-m", "awslambdaric", "app.handler"),
+            command=options.pop(
+                "command", (sys.executable, "-m", "awslambdaric", "app.handler")
+            ),
             env={"PYTHONPATH": ROOT, **options.pop("env", {})},
             timeout_s=options.pop("timeout_s", 30.0),
             freeze=options.pop("freeze", False),
+            # Longer than Lambda's, for busy machines; what does not end by
+            # itself is still killed, and seen.
+            budgets=Budgets(internal_s=30.0, instances_share_s=30.0),
             **options,
         )
         made.append(emulator)
@@ -175,7 +180,6 @@ class TestMoment:
 
         assert report.status == "error"
         assert totals(texts(emulator)) == {"early": 1}
-
 
     def test_in_the_middle_of_a_printed_line_spoils_no_document(self, environment):
         """print() makes several writes; metrics begin on a line of their own."""
@@ -469,7 +473,31 @@ class TestSwitchedOff:
 
 
 class TestKindsOfEnvironment:
-    """SnapStart and Managed Instances."""
+    """SnapStart, Managed Instances, other runtimes."""
+
+    def test_runtime_of_ones_own_starts_it_without_a_handler(
+        self, environment, tmp_path
+    ):
+        """start() is enough; what stdout has buffered comes out, too."""
+        emulator = environment(
+            """
+            import http.client
+
+            lambda_ext.start()
+            metrics.count("early")
+            print("half a line", end="")
+            api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+            api.request("GET", "/2018-06-01/runtime/invocation/next")
+            api.getresponse()
+            """,
+            command=(sys.executable, "app.py"),
+        )
+        emulator.init()
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert totals(texts(emulator)) == {"early": 1}
+        assert "half a line" in texts(emulator)
 
     def test_snapstart_calls_the_hooks_around_the_snapshot(self, environment):
         """before_snapshot, snapshot, a new generation, after_restore."""

@@ -138,10 +138,11 @@ class TestSigterm:
 
     @pytest.fixture(autouse=True)
     def _put_back(self):
-        before = signal.getsignal(signal.SIGTERM)
+        before = signal.getsignal(signal.SIGTERM), sys.getswitchinterval()
         yield
         shutdown.reset()
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before[0])
+        sys.setswitchinterval(before[1])
 
     def sigterm(self, exits):
         """Send SIGTERM to this process and wait for its exit."""
