@@ -13,11 +13,13 @@ and is imported when it is known that a run is wanted.
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 
@@ -132,7 +134,11 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"lambda-ext run: {exc}", file=sys.stderr)  # noqa: T201  a command talks
         return BAD
     verdict = judge(result, allow_errors=arguments.allow_errors)
-    Report(out).all(result, verdict, logs=arguments.logs)
+    try:
+        Report(out).all(result, verdict, logs=arguments.logs)
+    except OSError as exc:
+        msg = f"the report cannot be written: {exc.strerror}"
+        raise UsageError(msg) from exc
     return GOOD if verdict.good else BAD
 
 
@@ -258,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--region",
-        type=_text,
+        type=_region_name,
         help="AWS region of function and seed (default: us-east-1; with --aws this"
         " shell's)",
     )
@@ -316,6 +322,16 @@ def _parser() -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong, then where help is; without the wall of usage."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Here, because only the command's own parser knows what it has.
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = self._option_string_actions
+            near = difflib.get_close_matches(unknown[0], options, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
         self.exit(UNUSABLE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
@@ -361,6 +377,13 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _region_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]+", value):
+        msg = f"{value!r} is not the name of a region, such as eu-central-1"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _text(value: str) -> str:

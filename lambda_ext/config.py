@@ -23,6 +23,7 @@ from .parsers import count, label, namespace, parts, seconds, source, switch, wa
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import timedelta
     from typing import Any, TypedDict
 
     from typing_extensions import Unpack
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
         cache_size: int
         decrypt: bool
         disable: str | Iterable[str]
-        load_timeout: float | None
+        load_timeout: float | timedelta | None
         local_file_in_lambda: bool
-        max_age: float | None
-        max_stale: float | None
+        max_age: float | timedelta | None
+        max_stale: float | timedelta | None
         namespace: str | None
         service: str | None
         source: str
@@ -207,8 +208,8 @@ def configure(**options: Unpack[Options]) -> None:
     Set process-wide options; what is not named keeps its value.
 
     Args:
-        max_age: Seconds for which a value counts as fresh (default 300).
-            0 asks AWS on every read, None never asks again.
+        max_age: Seconds, or a timedelta, for which a value counts as fresh
+            (default 300).  0 asks AWS on every read, None never asks again.
         max_stale: Seconds past *max_age* for which a value serves while AWS
             throttles, fails or cannot be reached (default 3,600); 0 is off,
             None without limit.

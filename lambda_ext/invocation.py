@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-_lock = threading.Lock()
-_started = False
+_unstarted = [True]  # emptied by the one thread that starts
 _loop: asyncio.AbstractEventLoop | None = None
 _inherited: asyncio.AbstractEventLoop | None = None  # a parent's: never touched
 _nested = threading.local()  # an invocation inside an invocation is none
@@ -59,12 +58,13 @@ def start() -> None:
     Source: Lambda Extensions API,
     https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
     """
-    global _started
-    with _lock:
-        if _started:
-            return
-        disabled = config.get("disable")
-        _started = True
+    if not _unstarted:
+        return
+    disabled = config.get("disable")
+    try:
+        _unstarted.pop()
+    except IndexError:  # another thread does it
+        return
     in_lambda = config.in_lambda()
     if in_lambda and "signals" not in disabled:
         shutdown.install()
@@ -106,11 +106,7 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
             environment variable of this library cannot be used.
     """
     if not callable(function):
-        msg = (
-            "@lambda_ext.handler decorates a function and takes no arguments:"
-            " write it without parentheses"
-        )
-        raise ConfigurationError(msg)
+        raise ConfigurationError(_refused(function))
     start()
 
     @functools.wraps(function)
@@ -129,6 +125,18 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
             _nested.inside = False
 
     return invoke
+
+
+def _refused(function: object) -> str:
+    """Return what to say about something that is no function."""
+    if function is None:
+        return (
+            "@lambda_ext.handler decorates a function and takes no arguments:"
+            " write it without parentheses"
+        )
+    if isinstance(function, classmethod):
+        return "@lambda_ext.handler belongs below @classmethod: swap the two lines"
+    return f"@lambda_ext.handler decorates a function, not {type(function).__name__}"
 
 
 def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -198,8 +206,6 @@ def _forked() -> None:
 
 def reset() -> None:
     """Forget that anything was started, as if this were just imported."""
-    global _started
     atexit.unregister(_close_loop)
     _close_loop()
-    with _lock:
-        _started = False
+    _unstarted[:] = [True]

@@ -12,6 +12,7 @@ import pytest
 from helpers import ROOT
 
 from lambda_ext import __version__, cli
+from lambda_ext.local import inputs
 
 SECRET = "hunter2-do-not-print"
 
@@ -49,8 +50,13 @@ class TestArguments:
             (["app.handler", "--env", "A"], "'A': write NAME=VALUE"),
             (["app.handler", "--env", "=" + SECRET], "'': write NAME=VALUE"),
             (["app.handler", "--env", "A-B=" + SECRET], "'A-B': write NAME=VALUE"),
-            (["app.handler", "--region", " "], "it is blank"),
-            (["app.handler", "--sed", "x"], "unrecognized arguments: --sed"),
+            (["app.handler", "--function-name", " "], "it is blank"),
+            (["app.handler", "--region", "EU"], "'EU' is not the name of a region"),
+            (
+                ["app.handler", "--sed", "x"],
+                "lambda-ext run: unrecognized arguments: --sed x; did you mean --seed?",
+            ),
+            (["app.handler", "zzz"], "unrecognized arguments: zzz; see"),
         ],
     )
     def test_bad_argument_is_one_line(self, capsys, argv, says):
@@ -151,8 +157,18 @@ class TestFiles:
 
         assert "say --aws if you want that" in message
 
-    def test_seed_that_aws_refuses_is_told(self, capsys, tmp_path):
+    def test_region_that_nobody_plays_is_told(self, capsys):
+        """A region that moto does not know is refused by its name."""
+        status = cli.main(["run", "app.handler", "--region", "mars-north-1"])
+
+        assert 2 == status
+        assert "moto plays no secretsmanager in 'mars-north-1'; choose another" in (
+            capsys.readouterr().err
+        )
+
+    def test_seed_that_aws_refuses_is_told(self, capsys, tmp_path, monkeypatch):
         """What moto refuses of a seed is told by name and code."""
+        monkeypatch.setattr(inputs, "PARAMETER_NAME", re.compile(".*"))
         path = tmp_path / "seed.json"
         path.write_text(json.dumps({"parameters": {"aws/x": SECRET}}))
         argv = ["run", "app.handler", "--seed", str(path)]

@@ -231,8 +231,10 @@ def test_every_option_can_be_configured_and_is_documented():
     )
     typed = {node.target.id for node in options.body if isinstance(node, ast.AnnAssign)}
 
+    documentation = inspect.cleandoc(config.configure.__doc__)
+
     assert set(config.OPTIONS) == typed
     for name, option in config.OPTIONS.items():
-        assert f"        {name}: " in config.configure.__doc__, name
+        assert f"\n    {name}: " in documentation, name
         assert option.env.startswith("LAMBDA_EXT_")
         assert option.meaning

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import lambda_ext
+from lambda_ext import config
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, extension, phases, shutdown
 
@@ -129,10 +130,18 @@ class TestHandler:
 
         assert decorated(1, 2) == 3
 
-    @pytest.mark.parametrize("wrong", [None, {}, "app.handler"])
-    def test_something_else_is_refused(self, wrong):
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            (None, "without parentheses"),
+            ({}, "a function, not dict"),
+            ("app.handler", "a function, not str"),
+            (classmethod(print), "below @classmethod"),
+        ],
+    )
+    def test_something_else_is_refused(self, wrong, says):
         """Parentheses or a non-function: the error says how to write it."""
-        with pytest.raises(ConfigurationError, match="without parentheses"):
+        with pytest.raises(ConfigurationError, match=says):
             lambda_ext.handler(wrong)
 
     def test_handler_inside_a_handler_is_one_invocation(self, heard):
@@ -297,6 +306,34 @@ class TestStart:
         lambda_ext.start()
         lambda_ext.handler(print)
         lambda_ext.handler(print)
+
+        assert ["signals", "extension", "init"] == parts
+
+    def test_bad_option_does_not_count_as_started(self, parts, monkeypatch):
+        """Once the variable is corrected, everything starts."""
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+        monkeypatch.setenv("LAMBDA_EXT_DISABLE", "signal")
+        with pytest.raises(ConfigurationError):
+            lambda_ext.start()
+        monkeypatch.setenv("LAMBDA_EXT_DISABLE", "signals")
+
+        lambda_ext.start()
+
+        assert ["extension", "init"] == parts
+
+    def test_start_inside_start_changes_nothing(self, parts, monkeypatch):
+        """A signal handler, or a fork, in the midst of it cannot dead-lock."""
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+        get = config.get
+
+        def interrupted(*args):
+            monkeypatch.setattr(config, "get", get)
+            lambda_ext.start()
+            return get(*args)
+
+        monkeypatch.setattr(config, "get", interrupted)
+
+        lambda_ext.start()
 
         assert ["signals", "extension", "init"] == parts
 

@@ -185,7 +185,12 @@ class AwsServer:
             "Authorization": f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=host",
         }
         body = json.dumps(request).encode()
-        answer = self._respond("POST", "/", headers, body)
+        try:
+            answer = self._respond("POST", "/", headers, body)
+        except Exception as exc:
+            # Without a region that it knows, moto has nowhere to keep things.
+            msg = f"moto plays no {service} in {self.region!r}; choose another region"
+            raise SeedError(msg) from exc
         if answer.status != 200:
             name = request.get("Name") or request.get("SecretId") or ""
             code = ", ".join(_errors(answer)) or f"HTTP {answer.status}"

@@ -9,6 +9,7 @@ quotes a value: a seed file holds secrets.
 from __future__ import annotations
 
 import base64
+import contextlib
 import difflib
 import json
 import re
@@ -20,6 +21,9 @@ from .aws_server import Parameter, Seed
 
 MAX_EVENT_BYTES = 6 * 1024 * 1024  # Lambda's limit for a synchronous invocation
 PARAMETER_TYPES = ("String", "StringList", "SecureString")
+# What AWS takes as a name; "!" stands in those that AWS itself gives.
+SECRET_NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
+PARAMETER_NAME = re.compile(r"(?!/?(aws|ssm))[A-Za-z0-9/_.-]{1,2048}", re.IGNORECASE)
 
 
 class InputError(ValueError):
@@ -30,7 +34,8 @@ def read_event(path: str) -> Any:
     """Return the JSON value in the file *path*; "-" is the standard input."""
     text = _read(path, "event")
     if not text.strip():
-        msg = f"{path}: the file is empty; an event is one JSON value, at least {{}}"
+        what = "the standard input" if path == "-" else "the file"
+        msg = f"{path}: {what} is empty; an event is one JSON value, at least {{}}"
         raise InputError(msg)
     event = _parse(path, text, "an event is one JSON value")
     size = len(json.dumps(event).encode())
@@ -102,12 +107,18 @@ class _Where:
 
 def _secret(where: _Where, name: str, value: Any) -> str | bytes:
     _name(where, name)
+    if not SECRET_NAME.fullmatch(name):
+        msg = (
+            f"{where(name)}: a secret's name has up to 512 of A-Z a-z 0-9 / _ + = . @ -"
+        )
+        raise InputError(msg)
     if isinstance(value, dict) and list(value) == ["binary"]:
-        try:
+        binary: bytes | None = None
+        with contextlib.suppress(TypeError, ValueError):
             binary = base64.b64decode(value["binary"], validate=True)
-        except (TypeError, ValueError):
+        if binary is None:
             msg = f'{where(name)}: "binary" is not base64 text'
-            raise InputError(msg) from None
+            raise InputError(msg)
         if binary:
             return binary
         value = ""
@@ -127,6 +138,12 @@ def _secret(where: _Where, name: str, value: Any) -> str | bytes:
 
 def _parameter(where: _Where, name: str, value: Any) -> Parameter:
     _name(where, name)
+    if not PARAMETER_NAME.fullmatch(name):
+        msg = (
+            f"{where(name)}: a parameter's name has A-Z a-z 0-9 / _ . - and"
+            " neither aws nor ssm in front"
+        )
+        raise InputError(msg)
     kind: Any = "String"
     if isinstance(value, dict):
         unknown = sorted(value.keys() - {"value", "type"})
@@ -155,36 +172,37 @@ def _name(where: _Where, name: str) -> None:
 
 
 def _read(path: str, what: str) -> str:
+    """Return the text of a file; no error holds any of it, nor does its chain."""
     try:
         if path == "-":
             return sys.stdin.read()
         with open(path, encoding="utf-8-sig") as file:
             return file.read()
-    except UnicodeDecodeError as exc:
-        msg = f"{path}: byte {exc.start} is not UTF-8; save the file as UTF-8"
-        raise InputError(msg) from None  # the cause quotes what it could not read
+    except UnicodeDecodeError as exc:  # holds what it could not read
+        place = exc.start
     except OSError as exc:
         msg = f"{path}: the {what} file cannot be read: {exc.strerror}"
         raise InputError(msg) from exc
+    msg = f"{path}: byte {place} is not UTF-8; save the file as UTF-8"
+    raise InputError(msg)
 
 
 def _parse(path: str, text: str, shape: str) -> Any:
+    """Return what *text* says; no error holds any of it, nor does its chain."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as exc:
-        msg = (
-            f"{path}, line {exc.lineno}, column {exc.colno}: not valid JSON"
-            f" ({exc.msg}); {shape}"
-        )
-        raise InputError(msg) from None  # the cause carries the whole text
+    except json.JSONDecodeError as exc:  # holds the whole text
+        place = f", line {exc.lineno}, column {exc.colno}"
+        reason = f"not valid JSON ({exc.msg}); {shape}"
     except _Twice as exc:
-        key = exc.args[0]
-        msg = f"{path}: the key {key!r} stands twice in one object; keep one"
-        raise InputError(msg) from None
+        place = ""
+        reason = f"the key {exc.args[0]!r} stands twice in one object; keep one"
     except (ValueError, RecursionError) as exc:
-        reason = exc.args[0] if isinstance(exc, _NotJson) else "nested too deeply"
-        msg = f"{path}: not valid JSON ({reason}); {shape}"
-        raise InputError(msg) from None
+        place = ""
+        why = exc.args[0] if isinstance(exc, _NotJson) else "nested too deeply"
+        reason = f"not valid JSON ({why}); {shape}"
+    msg = f"{path}{place}: {reason}"
+    raise InputError(msg)
 
 
 class _Twice(Exception):

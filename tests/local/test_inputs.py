@@ -60,6 +60,14 @@ class TestEvent:
 
         assert str(caught.value).startswith(path)
         assert says in str(caught.value)
+        assert caught.value.__context__ is None  # it would hold the text
+
+    def test_empty_standard_input_is_called_so(self, monkeypatch):
+        """Where there is no file, none is spoken of."""
+        monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+        with pytest.raises(InputError, match="-: the standard input is empty"):
+            read_event("-")
 
     def test_missing_file_is_named(self, tmp_path):
         """A file that is not there is refused with its name and the reason."""
@@ -125,6 +133,10 @@ class TestSeed:
             ({"secrets": {"db": True}}, "'db' is a boolean; write a string"),
             ({"secrets": {"db": ""}}, "'db' holds an empty secret"),
             ({"secrets": {" ": SECRET}}, "a name is not blank"),
+            ({"secrets": {"my db": SECRET}}, "a secret's name has up to 512 of"),
+            ({"parameters": {"aws/p": SECRET}}, "neither aws nor ssm in front"),
+            ({"parameters": {"/SSM/p": SECRET}}, "neither aws nor ssm in front"),
+            ({"parameters": {"/p:1": SECRET}}, "a parameter's name has A-Z a-z 0-9"),
             ({"secrets": {"db": {"binary": "*" + SECRET}}}, "not base64"),
             ({"secrets": {"db": {"binary": ""}}}, "empty secret"),
             ({"parameters": {"/p": 20}}, "the value is a number; a parameter is"),
@@ -150,7 +162,7 @@ class TestSeed:
         assert str(caught.value).startswith(path)
         assert says in str(caught.value)
         assert SECRET not in str(caught.value)
-        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
 
     def test_line_of_a_unique_key_is_told(self, file):
         """The line is told where the key stands once in the file."""
@@ -174,8 +186,7 @@ class TestSeed:
             read_seed(file(f'{{"secrets": {{"db": "{SECRET}}}}}'))
 
         assert SECRET not in repr(caught.value)
-        assert caught.value.__cause__ is None
-        assert caught.value.__suppress_context__
+        assert caught.value.__context__ is None
 
     def test_repr_shows_names_only(self, file):
         """A seed can be printed without giving a value away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from typing_extensions import assert_type
@@ -43,9 +44,33 @@ def close() -> None: ...
 def close_late() -> None: ...
 
 
+@lambda_ext.on_init
+def opened() -> int:
+    return 1
+
+
+@lambda_ext.on_invoke
+def begun(context: object) -> None: ...
+
+
+@lambda_ext.on_response
+def done() -> None: ...
+
+
+@lambda_ext.before_snapshot
+def before_snapshot() -> None: ...
+
+
+@lambda_ext.after_restore
+def after_restore() -> None: ...
+
+
+assert_type(opened(), int)
+lambda_ext.on_init(1)  # type: ignore[type-var]
 assert_type(close(), None)
 lambda_ext.start()
 lambda_ext.configure(max_age=60, disable=("signals", "extension"), strict=True)
+lambda_ext.configure(max_age=timedelta(minutes=2), max_stale=None)
 lambda_ext.configure(max_aeg=60)  # type: ignore[call-arg]
 lambda_ext.secrte  # type: ignore[attr-defined]
 
