@@ -17,6 +17,7 @@ import types
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import settings, store, transforms
+from .cache import View
 from .flights import again
 from .freshness import NOT_FOUND_S, Want
 from .loader import STALE
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..exceptions import LambdaExtError
     from ..typing import Source
-    from .cache import Answer, Entry, View
+    from .cache import Answer, Entry
     from .keys import Key
     from .rotation import Derived
     from .transforms import Decoded, Transform
@@ -236,7 +237,7 @@ class Handle(Generic[T_co]):
             raise entry
         decoded = self._decoded(entry)
         if how == STALE:
-            return store.outside(entry, decoded)
+            return View(decoded.value, decoded.copy, None, entry)  # for this read
         view = store.show(want, entry, decoded)
         self._view = view
         return view

@@ -216,11 +216,6 @@ def renew(want: Want, order: int) -> None:
         raise outcome
 
 
-def outside(entry: Entry, decoded: Decoded) -> View:
-    """Return a view of *entry* for one read, which hits do not find."""
-    return View(decoded.value, decoded.copy, None, entry)
-
-
 def _count_hit(key: Key) -> None:
     slot = cache.slots.get(key)
     if slot is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from helpers import run_threads
+from helpers import eventually, run_threads
 
 from lambda_ext.exceptions import AccessDeniedError, SourceTimeoutError, ThrottledError
 from lambda_ext.lifecycle import clock
@@ -38,9 +38,7 @@ def storm(source, count, read):
 
 def wait_for_misses(count):
     """Return once *count* readers wait for a load."""
-    event = threading.Event()
-    while store.loader.misses < count:
-        event.wait(0.001)
+    eventually(lambda: store.loader.misses >= count)
 
 
 class TestOneKey:
