@@ -8,7 +8,8 @@ from typing import Any
 from typing_extensions import assert_type
 
 import lambda_ext
-from lambda_ext import Parameter, Secret, get_parameter, get_secret, metrics
+from lambda_ext import Metrics, Parameter, Secret, get_parameter, get_secret, metrics
+from lambda_ext.testing import MemorySink
 
 Event = dict[str, Any]
 
@@ -81,6 +82,21 @@ assert_type(Secret("db", transform=int).value, int)
 assert_type(get_secret("db"), str)
 assert_type(get_secret("db", transform=len), int)
 assert_type(metrics.flush(), None)
+metrics.count("orders", unit="Milisecond")  # type: ignore[arg-type]
+metrics.count("orders", tenant=None)  # type: ignore[arg-type]
+with metrics.timer("db.query", table="orders"):
+    metrics.distribution("size", 1.5, unit="Kilobytes")
+
+
+class Collector:
+    def accept(self, batch: lambda_ext.typing.Batch, /) -> None:
+        assert_type([point.name for point in batch.points], list[str])
+
+
+own = Metrics("shop", service="cart", dimensions={"stage": "prod"}, sink=Collector())
+assert_type(own.gauge("depth", 3), None)
+with MemorySink() as sink:
+    assert_type(sink.total("orders", shop="a"), float)
 assert_type(Secret("db", field="user").value, Any)
 assert_type(Parameter("/limit", transform=int).value, int)
 assert_type(Parameter("/limit").value, str)
