@@ -163,10 +163,11 @@ class Connections:
 
     def _opened(self, ends_at: float) -> Connection:
         host, port = self._endpoint.host, self._endpoint.port
-        addresses = _resolved(host, port, ends_at)
         if not self._endpoint.tls:
+            addresses = _resolved(host, port, ends_at)
             return Connection(_connected(addresses, ends_at), None)
-        *first, last = tls.stores(host)
+        *first, last = stores = tls.stores(host)
+        addresses = _resolved(host, port, ends_at, lambda: tls.context(stores[0]))
         for store in first:
             try:
                 return self._secured(addresses, store, ends_at)
@@ -200,8 +201,10 @@ def left(ends_at: float, most_s: float) -> float:
     return min(seconds, most_s)
 
 
-def _resolved(host: str, port: int, ends_at: float) -> list[tuple[int, Any]]:
-    """Return (family, address) of each address of *host*."""
+def _resolved(
+    host: str, port: int, ends_at: float, meanwhile: Callable[[], object] | None = None
+) -> list[tuple[int, Any]]:
+    """Return (family, address) of each address of *host*; *meanwhile* do that."""
     getaddrinfo = modules().getaddrinfo
     # As bytes, so that the codec for international names is not loaded (2 ms).
     name = host.encode("ascii")
@@ -220,6 +223,8 @@ def _resolved(host: str, port: int, ends_at: float) -> list[tuple[int, Any]]:
     # The resolver takes no time-out, and its own may be 30 s.
     thread = threading.Thread(target=body, name="lambda_ext-resolver", daemon=True)
     thread.start()
+    if meanwhile is not None:
+        meanwhile()
     thread.join(left(ends_at, retries.READ_S))
     if failures:
         raise failures[0]

@@ -15,6 +15,8 @@ Python.  `public()` chooses the public modules by hand.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -73,10 +75,10 @@ def private() -> Modules:
     import _socket
     import _ssl
 
-    try:
-        from _sha2 import sha256  # type: ignore[import-not-found]  # 3.12 and later
-    except ImportError:
-        from _sha256 import sha256  # type: ignore[import-not-found]  # before 3.12
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256  # type: ignore[import-not-found]  # unknown to mypy
+    else:
+        from _sha256 import sha256  # type: ignore[import-not-found]  # likewise
 
     modules = Modules("private", _socket, _ssl, sha256)
     context = modules.context()

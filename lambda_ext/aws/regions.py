@@ -28,7 +28,7 @@ VARIABLES = {  # AWS_ENDPOINT_URL_<what the service is called there>
     "appconfigdata": "APPCONFIGDATA",
 }
 # Compiled only where it is needed, which in Lambda it seldom is.
-URL = r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(/[!-~]*)?"
+URL = r'(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(/[!"$->@-~]*)?'
 
 
 class Endpoint:

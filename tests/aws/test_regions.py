@@ -86,7 +86,7 @@ def test_url_is_taken_apart(url, host, port, path, authority, local):
     "url",
     ["", "nonsense", "ftp://a", "http://", "http://user:secret@host", "http://a:0",
      "http://a:99999", "http://a b", "http://a\r\nX: y", "https://a/\u00e9",
-     "http://a/b c", "http://a:x"],
+     "http://a/b c", "http://a:x", "http://a/?b", "http://a/#b"],
 )  # fmt: skip
 def test_url_that_is_none_is_refused(url):
     """Anything but scheme, host, port and path is an error, and no password told."""

@@ -86,6 +86,17 @@ def test_server_that_falls_silent_costs_the_deadline(wire):
         way.close()
 
 
+def test_silence_ends_before_the_invocation_does(way, wire):
+    """What is left of the invocation is the limit, without anybody saying so."""
+    wire.faults.append(faults.silent)
+    clock.begin_invocation(0.4)
+
+    with pytest.raises(exceptions.SourceTimeoutError):
+        get(way)
+    assert clock.remaining() > 0
+    clock.end_invocation()
+
+
 def test_server_that_drips_costs_the_deadline(way, wire):
     """A byte now and then does not extend the caller's time."""
     wire.faults.append(faults.dripping(20, 0.02))
