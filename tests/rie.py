@@ -189,7 +189,7 @@ class Rie:
 
     @property
     def output(self):
-        """All that it, the runtime and the extensions wrote so far."""
+        """All that it, the runtime and the extensions wrote, at times in one line."""
         return b"".join(self._chunks).decode(errors="backslashreplace")
 
     def invoke(self, event, *, timeout=60, headers=None):

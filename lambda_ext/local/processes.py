@@ -133,8 +133,8 @@ class Process:
         """Kill what is left of the group, note its last lines, and reap it."""
         self.signal(signal.SIGKILL)
         self._threads[-1].join()
-        self.drain()
-        # Somebody may have left the group and hold the pipe open.
+        # The readers go on until their pipes are empty, and no longer: somebody
+        # may have left the group and hold one open.
         os.write(self._stopped, b"x")
         for thread in self._threads:
             thread.join()

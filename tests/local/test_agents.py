@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import threading
 
 import pytest
 from emulated import (
@@ -18,6 +20,8 @@ from emulated import (
     texts,
 )
 from rie import Rie
+
+from lambda_ext.local.agents import Agents
 
 pytestmark = process
 
@@ -148,6 +152,25 @@ class TestLife:
             assert [agent.name for agent in emulator.agents] == ["outer"]
 
 
+def test_busy_extension_is_told_of_the_end_when_it_asks():
+    """SHUTDOWN waits for a subscriber that still works on something else."""
+    changed = threading.Condition()
+    agents = Agents(changed, instances=False, gone=lambda: False)
+    with changed:
+        agent = agents.launched("outer")
+        agents.register("outer", b'{"events": ["INVOKE", "SHUTDOWN"]}', {})
+        agent.state = "Running"
+        agents.tell_shutdown("timeout", 1)
+        answer = agents.next(agent.id)
+
+    assert json.loads(answer.body) == {
+        "eventType": "SHUTDOWN",
+        "deadlineMs": 1,
+        "shutdownReason": "timeout",
+    }
+    assert agent.notified
+
+
 class TestCrash:
     """An extension that ends where it should not."""
 
@@ -209,13 +232,13 @@ class TestAwssOwnEmulator:
             emulator.invoke({})
             emulator.wait_frozen()
             emulator.shutdown("spindown")
-            mine = heard(texts(emulator, "outer"))
+            mine = heard("\n".join(texts(emulator, "outer")))
         with Rie(
             task_root=FUNCTION, env={**OUTER, **env}, extensions_dir=EXTENSIONS
         ) as rie:
             rie.invoke({}, headers={"X-Amzn-Trace-Id": "Root=1-2-3"})
             rie.terminate()
-            theirs = heard(rie.output.splitlines())
+            theirs = heard(rie.output)
         # Lambda says spindown, timeout or failure.
         assert theirs[-1].pop("shutdownReason") == "SandboxTerminated"
         assert mine[-1].pop("shutdownReason") == "spindown"
@@ -228,20 +251,14 @@ class TestAwssOwnEmulator:
         assert mine == theirs
 
 
-def heard(lines):
+def heard(output):
     """Return what an extension was told, without what is never the same."""
     told = []
-    for line in lines:
-        word, _, rest = line.partition(" ")
-        if word in ("registered", "got"):
-            event = json.loads(rest[rest.index("{") :])
-            for name in {
-                "deadlineMs",
-                "requestId",
-                "invokedFunctionArn",
-            } & event.keys():
-                event[name] = type(event[name])
-            if "tracing" in event:
-                event["tracing"]["value"] = "Root"
-            told.append(event)
+    for match in re.finditer(r"(registered 200|got) (?={)", output):
+        event, _ = json.JSONDecoder().raw_decode(output, match.end())
+        for name in {"deadlineMs", "requestId", "invokedFunctionArn"} & event.keys():
+            event[name] = type(event[name])
+        if "tracing" in event:
+            event["tracing"]["value"] = "Root"
+        told.append(event)
     return told

@@ -92,6 +92,17 @@ class TestRuntime:
 
             assert (end.exit_status, end.signalled, end.killed) == (0, True, False)
 
+    def test_is_not_frozen_once_the_end_has_begun(self):
+        """No freeze follows the thaw that precedes SIGTERM."""
+        with emulate() as emulator:
+            emulator.init()
+            emulator.thaw()
+            emulator._host.environment.end()
+            emulator.freeze()
+
+            assert not emulator.frozen
+            assert "T" not in states(emulator.pid)
+
     def test_without_a_handler_of_sigterm_just_dies(self):
         """SIGTERM keeps its default action in awslambdaric."""
         with emulate(env=INTERNAL, budgets=PATIENT) as emulator:
