@@ -295,6 +295,25 @@ class TestTimer:
         (point,) = sink.points("t", table="orders")
         assert (point.values, point.unit) == ([250.0, 1500.0], "Milliseconds")
 
+    def test_dimensions_are_those_of_a_count(self):
+        """A timer, a gauge and a distribution take a mapping and keywords."""
+        with MemorySink() as sink:
+            with metrics.timer("m", dimensions={"the shop": "a"}, zone=1):
+                pass
+            metrics.gauge("m", 2, dimensions={"the shop": "a"}, zone=1)
+            metrics.distribution("m", 3, dimensions={"the shop": "a"}, zone=1)
+        points = sink.points("m", **{"the shop": "a", "zone": "1"})
+
+        assert [point.kind for point in points] == [
+            "distribution",
+            "gauge",
+            "distribution",
+        ]
+        assert repr(points[1]) == (
+            "<Point gauge 'm' {'service': 'unknown_service', 'the shop': 'a',"
+            " 'zone': '1'} [2]>"
+        )
+
     def test_one_timer_may_be_nested(self):
         """A timer that is entered twice measures both blocks."""
         with FakeClock() as clock, MemorySink() as sink:
