@@ -156,7 +156,7 @@ def _begin(path: str) -> bool:
 def _finish(deadline_at: float) -> int:
     """Flush, have the user's own handler run, and return the exit status."""
     handler = signals.previous()
-    replaced = signals.replaced()
+    replaced = signals.replaced() and callable(handler)
     code: list[int] = []
 
     def call_handler() -> None:

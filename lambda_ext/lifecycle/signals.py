@@ -296,7 +296,10 @@ def reset() -> None:
     global _wake, _unhook
     write_fd = _write_fd
     if write_fd >= 0:
+        theirs = _chained_fd if _chain_holds() else -1
         _release("")
+        if theirs >= 0:
+            _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         os.set_blocking(write_fd, True)  # the pipe may be full
         os.write(write_fd, _STOP)
         os.close(write_fd)

@@ -95,6 +95,7 @@ def test_registers_for_no_event_and_asks_once_for_the_next(api):
     assert following.startswith(b"GET /2020-01-01/extension/event/next HTTP/1.1\r\n")
     assert b"\r\nLambda-Extension-Identifier: id\r\n" in following
     assert extension.status().state == "registered"
+    assert repr(extension.status()) == "<extension.Status registered>"
 
 
 @pytest.mark.logs

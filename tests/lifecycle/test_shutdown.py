@@ -300,6 +300,40 @@ class TestExit:
         assert seen == gone == [shutdown._at_exit]
         assert signals.path() == "off"
 
+    def test_worker_process_is_followed_by_multiprocessings_own_means(
+        self, monkeypatch
+    ):
+        """A forked worker ends without atexit on some Pythons."""
+        import multiprocessing.process
+        import multiprocessing.util
+
+        seen = []
+        monkeypatch.setattr(
+            multiprocessing.util, "Finalize", lambda *args, **kwargs: seen.append(args)
+        )
+        shutdown.follow_exit()
+        in_parent = list(seen)
+        monkeypatch.setattr(multiprocessing.process, "parent_process", object)
+        shutdown.follow_exit()
+
+        assert (in_parent, seen) == ([], [(None, shutdown._at_exit)])
+
+    def test_loop_of_asyncio_is_given_the_rest_of_the_budget(self, exits, monkeypatch):
+        """Its handler runs in the main thread, from after the flush."""
+        monkeypatch.setattr(shutdown, "BUDGET_S", 30.0)
+        seen = []
+        monkeypatch.setattr(signals, "forward", lambda: seen.append("byte") or True)
+        lambda_ext.on_shutdown(lambda: seen.append("listener"))
+        phases.call(phases.INVOKE)
+        thread = threading.Thread(target=shutdown._terminate)
+        thread.start()
+        eventually(lambda: "byte" in seen)
+        early = list(exits)
+        phases.call(phases.RESPONSE)
+        thread.join(30)
+
+        assert (seen, early, exits) == (["listener", "byte"], [], [0])
+
 
 class TestStatus:
     """shutdown.status()"""

@@ -194,6 +194,35 @@ class TestChain:
         assert first == bytes((signal.SIGUSR1,))
         assert second == bytes((signal.SIGTERM,))
 
+    def test_that_was_there_is_put_back_by_reset(self, woken, other):
+        """What was taken is given back."""
+        signal.set_wakeup_fd(other[0].fileno(), warn_on_full_buffer=False)
+        woken.install()
+        signals.reset()
+
+        assert wakeup_fd() == other[0].fileno()
+
+    def test_that_is_full_is_not_waited_for(self, woken, other):
+        """Its owner is about to look anyway."""
+        signal.set_wakeup_fd(other[0].fileno(), warn_on_full_buffer=False)
+        woken.install()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other[0].send(b"x" * 4096)
+
+        assert not signals.forward()
+
+    def test_that_was_closed_is_forgotten(self, woken, other):
+        """As asyncio closes it with its loop."""
+        signal.set_wakeup_fd(other[0].fileno(), warn_on_full_buffer=False)
+        woken.install()
+        signals.rearm()
+        chained = signals.path()
+        other[0].close()
+
+        assert (chained, signals.path()) == ("chained", "wakeup_fd")
+        assert not signals.forward()
+
     def test_that_took_over_is_chained_by_rearm(self, woken, other):
         """And gives way to ours."""
         woken.install()
