@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYENV ?= $(or $(PYENV_ROOT),$(HOME)/.pyenv)
-OLDEST := boto3==1.34.0 cachetools==5.3.0 wrapt==1.15.0
+# The lower bounds under install_requires, as "boto3==1.34.0 ...".
+OLDEST = $(shell sed -n '/^install_requires/,/^$$/s/^ *\([a-z0-9]*\) *>= *\([0-9.]*\).*/\1==\2/p' setup.cfg)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test lint fast pythons oldest clean
@@ -49,7 +50,7 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "$(PYTHON) is older than 3.10: say PYTHON=python3.12, for example"; exit 1; }
+	  { echo "$(PYTHON) is not there, or older than 3.10: say PYTHON=python3.12, for example"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { $(PYTHON) -c 'import sys; print("python%d.%d cannot make virtual environments: apt-get install python%d.%d-venv" % (sys.version_info[:2] * 2))'; exit 1; }
 	@echo "making $(VENV) ..."
