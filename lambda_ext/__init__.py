@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from .lifecycle.snapstart import before_snapshot as before_snapshot
     from .metrics.recorder import Metrics as Metrics
     from .statistics import stats as stats
+    from .values.batches import get_parameters as get_parameters
+    from .values.batches import get_parameters_by_path as get_parameters_by_path
+    from .values.batches import get_secrets as get_secrets
     from .values.getters import get_parameter as get_parameter
-    from .values.getters import get_parameters as get_parameters
-    from .values.getters import get_parameters_by_path as get_parameters_by_path
     from .values.getters import get_secret as get_secret
-    from .values.getters import get_secrets as get_secrets
     from .values.handles import Parameter as Parameter
     from .values.handles import Secret as Secret
     from .values.rotation import refresh_on as refresh_on
@@ -39,10 +39,10 @@ else:
         "before_snapshot": ".lifecycle.snapstart",
         "configure": ".config",
         "get_parameter": ".values.getters",
-        "get_parameters": ".values.getters",
-        "get_parameters_by_path": ".values.getters",
+        "get_parameters": ".values.batches",
+        "get_parameters_by_path": ".values.batches",
         "get_secret": ".values.getters",
-        "get_secrets": ".values.getters",
+        "get_secrets": ".values.batches",
         "handler": ".invocation",
         "inject": ".injection",
         "on_init": ".lifecycle.phases",

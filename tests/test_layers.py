@@ -20,6 +20,7 @@ ROWS = {
     4: ("invocation", "injection", "statistics"),
     3: (
         "values",
+        "values.batches",
         "values.getters",
         "values.handle",
         "values.handles",

@@ -1,7 +1,7 @@
 """
 `get_secret` and its kin: a value by name, from memory if it is there.
 
-The first lines of each are the hit; everything else is in `_missed`.
+The first lines of each are the hit; everything else is in `missed`.
 Arguments are positional-or-keyword because that halves the price of a call.
 
 Threads
@@ -10,7 +10,6 @@ Threads
 
 from __future__ import annotations
 
-from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import keys, settings, store, transforms
 from .freshness import Want
@@ -19,7 +18,7 @@ from .store import DEAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, Literal, TypeVar, overload
 
     from .cache import View
@@ -138,7 +137,7 @@ def get_secret(
     source = store.source_of(keys.SECRET)
     key = keys.secret(source.scope, name, version_id, version_stage)
     seat = (name, transform, version_id, version_stage, field)
-    return _missed(
+    return missed(
         Want(source, key), transform, field, force_fetch, max_age, _secrets, seat
     )
 
@@ -227,92 +226,12 @@ def get_parameter(
     source = store.source_of(keys.PARAMETER)
     key = keys.parameter(source.scope, name, decrypt=settings.decrypt_of(decrypt))
     seat = (name, transform, decrypt, field)
-    return _missed(
+    return missed(
         Want(source, key), transform, field, force_fetch, max_age, _parameters, seat
     )
 
 
-def get_secrets(
-    names: Iterable[str],
-    transform: Any = None,
-    force_fetch: bool = False,
-    max_age: Age = DEFAULT,
-    field: str | None = None,
-) -> dict[str, Any]:
-    """
-    Return the secrets *names* as a dictionary, in as few calls as possible.
-
-    What is in memory and fresh comes from there; of the rest, 20 in a call and
-    the calls at the same time.  See `get_secret` for everything else.
-
-    Raises:
-        SourceError: of the first name, in their order, that could not be had.
-
-    Source: BatchGetSecretValue,
-    https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html
-    """
-    wanted = _names(names, "get_secrets")
-    source = store.source_of(keys.SECRET)
-    wants = [Want(source, keys.secret(source.scope, name)) for name in wanted]
-    return _many(wanted, wants, transform, field, force_fetch, max_age)
-
-
-def get_parameters(
-    names: Iterable[str],
-    transform: Any = None,
-    force_fetch: bool = False,
-    max_age: Age = DEFAULT,
-    decrypt: bool | None = None,
-    field: str | None = None,
-) -> dict[str, Any]:
-    """
-    Return the parameters *names* as a dictionary, in as few calls as possible.
-
-    As `get_secrets`, with 10 in a call; see `get_parameter` for the rest.
-
-    Source: GetParameters,
-    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
-    """
-    wanted = _names(names, "get_parameters")
-    source = store.source_of(keys.PARAMETER)
-    decrypt = settings.decrypt_of(decrypt)
-    wants = [
-        Want(source, keys.parameter(source.scope, name, decrypt=decrypt))
-        for name in wanted
-    ]
-    return _many(wanted, wants, transform, field, force_fetch, max_age)
-
-
-def get_parameters_by_path(
-    path: str,
-    recursive: bool = False,
-    transform: Any = None,
-    force_fetch: bool = False,
-    max_age: Age = DEFAULT,
-    decrypt: bool | None = None,
-) -> dict[str, Any]:
-    """
-    Return all parameters below *path*, by their full names.
-
-    One call for each ten of them, at the first time and when they are older
-    than *max_age*.  Afterwards `get_parameter` finds each in memory, too.
-    *recursive* means all levels, as in AWS's API, where Powertools' default
-    is True.  *transform* applies to each value.
-
-    Source: GetParametersByPath,
-    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
-    """
-    source = store.source_of(keys.PATH)
-    decrypt = settings.decrypt_of(decrypt)
-    key = keys.path(source.scope, path, recursive=recursive, decrypt=decrypt)
-    seat = (keys.PATH, path, recursive, transform, decrypt)
-    result: dict[str, Any] = _missed(
-        Want(source, key), transform, None, force_fetch, max_age, _parameters, seat
-    )
-    return result
-
-
-def _missed(
+def missed(
     want: Want,
     transform: Transform,
     field: str | None,
@@ -334,31 +253,3 @@ def _missed(
         except TypeError:  # a callable that cannot be hashed
             seat = None
     return store.read(want, transform, field, front, seat, force=force)
-
-
-def _many(
-    names: list[str],
-    wants: list[Want],
-    transform: Transform,
-    field: str | None,
-    force: bool,
-    max_age: Any,
-) -> dict[str, Any]:
-    label = ", ".join(names)
-    transforms.check(transform, field, label)
-    if wants:
-        want = wants[0]
-        age = settings.max_age_of(want.key.operation, max_age, label)
-        stale = settings.max_stale_of(DEFAULT, label)
-        for want in wants:
-            want.max_age = age
-            want.max_stale = stale
-    values = store.read_many(wants, transform, field, force=force)
-    return dict(zip(names, values, strict=True))
-
-
-def _names(names: Any, function: str) -> list[str]:
-    if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
-        msg = f"{function}() takes several names, as a list, not {type(names).__name__}"
-        raise ConfigurationError(msg)
-    return list(dict.fromkeys(names))

@@ -10,7 +10,8 @@ from lambda_ext.exceptions import AccessDeniedError, SourceError, ThrottledError
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import store
-from lambda_ext.values.getters import get_parameters_by_path, get_secret
+from lambda_ext.values.batches import get_parameters_by_path
+from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 
 BROKEN = SourceError("the connection broke", transient=True)

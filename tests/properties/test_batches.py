@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 from lambda_ext.exceptions import LambdaExtError
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.values import keys, parameter_store, secrets_manager, store
-from lambda_ext.values.getters import (
-    get_parameter,
-    get_parameters,
-    get_secret,
-    get_secrets,
-)
+from lambda_ext.values.batches import get_parameters, get_secrets
+from lambda_ext.values.getters import get_parameter, get_secret
 
 NUMBERS = st.integers(0, 24)  # more than a batch, and some that do not exist
 SECRETS = 22

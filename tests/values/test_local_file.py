@@ -8,7 +8,7 @@ import pytest
 from suites import SourceContract
 
 from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
-from lambda_ext.values.getters import get_parameters_by_path
+from lambda_ext.values.batches import get_parameters_by_path
 from lambda_ext.values.handles import Parameter, Secret
 from lambda_ext.values.local_file import LocalFile
 

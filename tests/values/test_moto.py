@@ -12,13 +12,12 @@ from lambda_ext.aws import transport
 from lambda_ext.exceptions import NotFoundError, SourceError
 from lambda_ext.lifecycle import phases
 from lambda_ext.values import keys, store
-from lambda_ext.values.getters import (
-    get_parameter,
+from lambda_ext.values.batches import (
     get_parameters,
     get_parameters_by_path,
-    get_secret,
     get_secrets,
 )
+from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Parameter, Secret
 
 pytestmark = pytest.mark.process
