@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -241,6 +242,22 @@ class TestSurroundings:
 
         assert 130 == cli.main(["run", "app.handler"])
         assert "lambda-ext run: interrupted" in capsys.readouterr().err
+
+    def test_unwritable_report_is_no_traceback(self, capsys, monkeypatch):
+        """A full disk under the report gets one line, and status 2."""
+
+        def full(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("lambda_ext.local.run.run", lambda *args: None)
+        monkeypatch.setattr("lambda_ext.local.run.judge", lambda *args, **kwargs: None)
+        monkeypatch.setattr("lambda_ext.local.report.Report.all", full)
+
+        message = refused(capsys, "app.handler")
+
+        assert message == (
+            "lambda-ext run: the report cannot be written: No space left on device\n"
+        )
 
 
 APP = """
