@@ -105,7 +105,7 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
         ConfigurationError: what is decorated cannot be called, or an
             environment variable of this library cannot be used.
     """
-    if not callable(function):
+    if not callable(function) or isinstance(function, staticmethod):
         raise ConfigurationError(_refused(function))
     start()
 
@@ -134,8 +134,9 @@ def _refused(function: object) -> str:
             "@lambda_ext.handler decorates a function and takes no arguments:"
             " write it without parentheses"
         )
-    if isinstance(function, classmethod):
-        return "@lambda_ext.handler belongs below @classmethod: swap the two lines"
+    if isinstance(function, (classmethod, staticmethod)):
+        kind = type(function).__name__
+        return f"@lambda_ext.handler belongs below @{kind}: swap the two lines"
     return f"@lambda_ext.handler decorates a function, not {type(function).__name__}"
 
 
@@ -169,18 +170,21 @@ def _event_loop(coroutine: Awaitable[Any]) -> asyncio.AbstractEventLoop:
     import asyncio  # 35 ms that only async handlers pay
 
     global _loop
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    else:
-        getattr(coroutine, "close", lambda: None)()
+    msg = ""
+    if asyncio._get_running_loop() is not None:
         msg = (
             "an async handler decorated with @lambda_ext.handler is called like a"
             " plain function, and not from inside a running event loop: call it"
             " from a thread (asyncio.to_thread), or test the undecorated function"
             " (handler.__wrapped__)"
         )
+    elif _loop is not None and _loop.is_running():
+        msg = (
+            "an async handler is running in another thread: there is one event loop"
+            " for all invocations, as in Lambda one comes after the other"
+        )
+    if msg:
+        getattr(coroutine, "close", lambda: None)()
         raise ConfigurationError(msg)
     if _loop is None or _loop.is_closed():
         _loop = asyncio.new_event_loop()

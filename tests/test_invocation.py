@@ -137,6 +137,7 @@ class TestHandler:
             ({}, "a function, not dict"),
             ("app.handler", "a function, not str"),
             (classmethod(print), "below @classmethod"),
+            (staticmethod(print), "below @staticmethod"),
         ],
     )
     def test_something_else_is_refused(self, wrong, says):
@@ -237,6 +238,32 @@ class TestAsyncHandler:
 
         with pytest.raises(ConfigurationError, match="__wrapped__"):
             asyncio.run(main())
+
+    def test_call_during_another_is_explained(self):
+        """One loop serves one invocation at a time; the first goes on."""
+        refused = []
+
+        @lambda_ext.handler
+        async def handler(event, context):
+            if event == "first":
+                done = asyncio.Event()
+                over = functools.partial(
+                    asyncio.get_running_loop().call_soon_threadsafe, done.set
+                )
+                thread = threading.Thread(target=second, args=(over,))
+                thread.start()
+                await done.wait()
+                thread.join()
+            return event
+
+        def second(over):
+            with pytest.raises(ConfigurationError, match="in another thread"):
+                handler("second", None)
+            refused.append(True)
+            over()
+
+        assert "first" == handler("first", None)
+        assert [True] == refused
 
 
 class TestStart:
