@@ -11,6 +11,7 @@ Threads
 from __future__ import annotations
 
 from ..exceptions import ConfigurationError
+from ..lifecycle import clock
 from . import keys, settings, store, transforms
 from .freshness import Want
 from .getters import missed
@@ -247,13 +248,21 @@ def get_parameters_by_path(
     Source: GetParametersByPath,
     https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
     """
+    seat = (keys.PATH, path, recursive, transform, decrypt, max_age)
+    try:
+        view = store.parameters[seat]
+    except (KeyError, TypeError):
+        view = store.DEAD
+    result: dict[str, Any]
+    if clock.monotonic() < view.until and not force_fetch:
+        view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
+        result = view.give()
+        return result
     source = store.source_of(keys.PATH)
     decrypt = settings.decrypt_of(decrypt)
     key = keys.path(source.scope, path, recursive=recursive, decrypt=decrypt)
-    seat = (keys.PATH, path, recursive, transform, decrypt)
-    result: dict[str, Any] = missed(
-        Want(source, key), transform, None, force_fetch, max_age, store.parameters, seat
-    )
+    want = Want(source, key)
+    result = missed(want, transform, None, force_fetch, max_age, store.parameters, seat)
     return result
 
 

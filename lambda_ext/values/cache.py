@@ -24,7 +24,8 @@ Time
 Threads
     ``lock`` guards every write.  It is re-entrant: a watcher of the clock or
     a finalizer may run in the middle of our own work.  No clock, source,
-    transform or callback is called while it is held.
+    transform or callback is called while it is held.  When all views are to be
+    forgotten at once (at each thaw, say), that costs nothing for each slot.
 
 Source of SIEVE: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024.
 """
@@ -121,6 +122,7 @@ class Slot:
 
     __slots__ = (
         "entry",
+        "epoch",
         "failures",
         "group",
         "hits",
@@ -144,6 +146,7 @@ class Slot:
         self.mark = 0  # what `hits` was when the hand last came by
         self.next: Slot = self
         self.views: list[View] = []
+        self.epoch = 0  # of the cache's, in which the views were shown
         self.missing: tuple[LambdaExtError, float] | None = None  # and asked when
         self.failures = 0  # passing ones in a row
         self.retry_at = NEVER  # house time before which a stale value is served
@@ -169,16 +172,20 @@ class Cache:
     Slots by key, at most *size* of them; 0 remembers nothing.
 
     *size* and *pinned* (the keys that live handles read) are asked when a new
-    key comes.
+    key comes.  *fronts* are where views are shown.
     """
 
     def __init__(
         self,
         size: Callable[[], int] = lambda: 1000,
         pinned: Callable[[], Container[Key]] = frozenset,
+        fronts: tuple[dict[Any, View], ...] = (),
     ) -> None:
         self.size = size
         self.pinned = pinned
+        self._fronts = fronts
+        self._epoch = 0
+        self._loose: dict[Any, View] = {}  # the front of those in handles
         self.lock = threading.RLock()
         self.slots: dict[Key, Slot] = {}
         self._groups: dict[Key, dict[Key, Slot]] = {}
@@ -260,8 +267,12 @@ class Cache:
     def forget_views(self) -> None:
         """Make every read come to us once: the clocks or the options changed."""
         with self.lock:
-            for slot in self.slots.values():
-                slot.hide()
+            self._epoch += 1
+            for front in self._fronts:
+                front.clear()
+            for view in self._loose.values():
+                view.until = NEVER
+            self._loose.clear()
 
     def show(
         self,
@@ -280,19 +291,21 @@ class Cache:
         assert slot is not None
         if slot.entry is not view.entry or self.slots.get(slot.key) is not slot:
             return
-        if len(slot.views) >= MAX_VIEWS:
+        if slot.epoch != self._epoch:
+            slot.epoch = self._epoch
+            slot.views.clear()  # nobody can find them any more
+        elif len(slot.views) >= MAX_VIEWS:
             kept = slot.views[1:]
             slot.views = slot.views[:1]
             slot.hide()
             slot.views = kept
-        if front is not None:
-            former = front.get(seat)
-            if former is not None and former in slot.views:
-                slot.views.remove(former)
-            view.seat = (front, seat)
-            front[seat] = view
-        else:
-            slot.views = [each for each in slot.views if each.until != NEVER]
+        if front is None:
+            front, seat = self._loose, view
+        former = front.get(seat)
+        if former is not None and former in slot.views:
+            slot.views.remove(former)
+        view.seat = (front, seat)
+        front[seat] = view
         slot.views.append(view)
         view.until = until
 

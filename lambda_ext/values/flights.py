@@ -73,12 +73,17 @@ class Flight:
         return self.generation == generation and self.leader != threading.get_ident()
 
 
-def again(error: E) -> E:
-    """Return an exception of the caller's own, chained to *error*."""
+def again(error: E, *, chained: bool = True) -> E:
+    """
+    Return an exception of the caller's own, *chained* to *error*.
+
+    Not chained, it keeps nothing alive: no traceback, hence nobody's variables.
+    """
     copy = type(error).__new__(type(error), *error.args)
     copy.args = error.args
     copy.__dict__.update(error.__dict__)
-    copy.__cause__ = error
+    if chained:
+        copy.__cause__ = error
     return copy
 
 

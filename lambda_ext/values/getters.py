@@ -127,16 +127,16 @@ def get_secret(
     https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
     """
     try:
-        view = _secrets[name, transform, version_id, version_stage, field]
+        view = _secrets[name, transform, version_id, version_stage, field, max_age]
     except (KeyError, TypeError):
         view = DEAD
-    if clock.monotonic() < view.until and max_age is DEFAULT and not force_fetch:
+    if clock.monotonic() < view.until and not force_fetch:
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         copy = view.copy
         return view.value if copy is None else copy()
     source = store.source_of(keys.SECRET)
     key = keys.secret(source.scope, name, version_id, version_stage)
-    seat = (name, transform, version_id, version_stage, field)
+    seat = (name, transform, version_id, version_stage, field, max_age)
     return missed(
         Want(source, key), transform, field, force_fetch, max_age, _secrets, seat
     )
@@ -216,16 +216,16 @@ def get_parameter(
     https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html
     """
     try:
-        view = _parameters[name, transform, decrypt, field]
+        view = _parameters[name, transform, decrypt, field, max_age]
     except (KeyError, TypeError):
         view = DEAD
-    if clock.monotonic() < view.until and max_age is DEFAULT and not force_fetch:
+    if clock.monotonic() < view.until and not force_fetch:
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         copy = view.copy
         return view.value if copy is None else copy()
     source = store.source_of(keys.PARAMETER)
     key = keys.parameter(source.scope, name, decrypt=settings.decrypt_of(decrypt))
-    seat = (name, transform, decrypt, field)
+    seat = (name, transform, decrypt, field, max_age)
     return missed(
         Want(source, key), transform, field, force_fetch, max_age, _parameters, seat
     )
@@ -245,11 +245,8 @@ def missed(
     transforms.check(transform, field, label)
     want.max_age = settings.max_age_of(want.key.operation, max_age, label)
     want.max_stale = settings.max_stale_of(DEFAULT, label)
-    if max_age is not DEFAULT:
+    try:
+        hash(seat)
+    except TypeError:  # a callable that cannot be hashed
         seat = None
-    else:
-        try:
-            hash(seat)
-        except TypeError:  # a callable that cannot be hashed
-            seat = None
     return store.read(want, transform, field, front, seat, force=force)

@@ -16,18 +16,18 @@ Guarantees
     from when the request was sent.  An error after a possible freeze means
     one more try.
     What does not pass (denied, deleted, KMS refused) kills the entry at once,
-    also in the background.  "Not found" is remembered for `freshness.NOT_FOUND_S`, no
-    other error is; back-off is kept only while a stale value can be served.
+    also in the background.  "Not found" is remembered for seconds, no other
+    error is; back-off is kept only while a stale value can be served.
     No lock is held while a source, a transform or a callback runs.
 
 Threads
     Everything here is guarded by the cache's lock.  A load runs on the thread
-    of the first caller; what needs more than one call is spread over up to
-    `fanout.WORKERS` threads, which end with it.  One daemon thread refreshes; it is
-    begun by the first hit that is due and then parks.
+    of the first caller; what needs more than one call is spread over a few
+    threads, which end with it.  One daemon thread refreshes; it is begun by
+    the first hit that is due and then parks.
 
 Time
-    A caller waits no longer than the invocation lasts, less `fanout.RESERVE_S`.
+    A caller waits no longer than the invocation lasts, less a reserve.
 """
 
 from __future__ import annotations
@@ -253,13 +253,15 @@ class Loader:
         events: list[tuple[str, Flight, LambdaExtError]] = []
         with self.cache.lock:
             for flight in flights:
-                result = outcomes.get(flight.key) or unanswered(flight)
+                result = outcomes.get(flight.key)
                 if isinstance(result, Answer):
                     entry = Entry(result, sent_at, flight.order, jitter)
                     flight.outcome = entry
                     if not flight.void:
                         taken += self.cache.put(flight.key, flight.source, entry)
                 else:
+                    if not isinstance(result, LambdaExtError):
+                        result = unanswered(flight)
                     flight.outcome = named(result, flight.key.label)
                     if id(result) not in errors:
                         errors[id(result)] = result
@@ -303,7 +305,7 @@ class Loader:
         self.cache.kill(flight.key, flight.order)
         if isinstance(error, NotFoundError):
             slot = self.cache.slot(flight.key, flight.source)
-            slot.missing = (error, now)
+            slot.missing = (again(error, chained=False), now)
         return "entry_killed"
 
     def _end(self, flight: Flight) -> None:

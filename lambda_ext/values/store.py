@@ -96,7 +96,7 @@ def _pinned() -> set[Key]:
     return {want.key for want in wants if want is not None}
 
 
-cache = Cache(_size, _pinned)
+cache = Cache(_size, _pinned, (secrets, parameters))
 loader = Loader(cache, _is_transient, _updated)
 
 
@@ -360,7 +360,9 @@ def _forked() -> None:
     loader.forked()
     secrets.clear()
     parameters.clear()
-    for handle in live_handles():
+    handles = live_handles()
+    _pending[:] = [weakref.ref(handle) for handle in handles]
+    for handle in handles:
         handle._drop()
 
 
@@ -393,5 +395,5 @@ def reset() -> None:
     _override = None
     secrets.clear()
     parameters.clear()
-    cache = Cache(_size, _pinned)
+    cache = Cache(_size, _pinned, (secrets, parameters))
     loader = Loader(cache, _is_transient, _updated)

@@ -195,8 +195,9 @@ def test_source_that_cannot_plan_is_contained(source, plan):
         get_secret("other")
 
 
-def test_source_that_forgets_a_key_is_contained(source):
-    """An answer without the request is an error, not a hang."""
-    source.fetch = lambda wanted, deadline_s: {}
+@pytest.mark.parametrize("answers", [lambda key: {}, lambda key: {key: "hunter2"}])
+def test_source_that_forgets_a_key_is_contained(source, answers):
+    """No answer, or one that is none, is an error and not a hang."""
+    source.fetch = lambda wanted, deadline_s: answers(wanted[0])
     with pytest.raises(SourceError, match="gave no answer for 'other'"):
         get_secret("other")

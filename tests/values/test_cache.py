@@ -264,6 +264,42 @@ class TestViews:
             assert ["X", "X"] == [get_secret("a", Upper()) for _ in range(2)]
             assert 1 == len(source.calls)
 
+    def test_are_forgotten_at_once(self):
+        """A thaw makes every read look again, in handles as in functions."""
+        with FakeSource({"a": "1"}) as source:
+            handle = Secret("a")
+            assert ("1", "1") == (handle.value, get_secret("a"))
+            view = handle._view
+            store.cache.forget_views()
+            assert {} == store.secrets
+            assert NEVER == view.until
+            assert ("1", "1") == (handle.value, get_secret("a"))
+            assert NEVER < handle._view.until
+
+            assert 1 == len(source.calls)
+
+    def test_do_not_pile_up_over_many_thaws(self):
+        """Each thaw shows them anew, and forgets the former."""
+        with FakeSource({"a": "1"}):
+            handle = Secret("a")
+            for _ in range(500):
+                handle.value, get_secret("a"), get_secret("a", max_age=60)
+                store.cache.forget_views()
+            (slot,) = store.cache.slots.values()
+
+            assert len(slot.views) <= 3
+            assert {} == store.cache._loose
+
+    def test_of_handles_do_not_pile_up(self):
+        """A handle that reads often enough to be refreshed holds one view."""
+        with FakeSource({"a": "1"}):
+            handle = Secret("a")
+            for _ in range(500):
+                handle.value
+                handle.invalidate()
+
+            assert {} == store.cache._loose
+
     def test_memory_is_given_back(self):
         """Clearing leaves nothing behind but the counters."""
         with FakeSource({"a": "1"}):

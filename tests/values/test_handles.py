@@ -381,6 +381,21 @@ class TestFork:
         assert 0 == os.waitstatus_to_exitcode(status)
         assert 1 == store.snapshot().entries
 
+    def test_child_loads_what_is_declared_together(self, source):
+        """The first read in a worker is one batch again."""
+        db, key = Secret("db"), Secret("key")
+        db.value
+        child = os.fork()
+        if child == 0:
+            try:
+                values = (db.value, key.value) == ('{"user": "me"}', VALUE)
+                os._exit(0 if values and len(source.calls) == 2 else 1)
+            except BaseException:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+
+        assert 0 == os.waitstatus_to_exitcode(status)
+
 
 class TestSafety:
     """No value in any repr, log, error or counter."""
