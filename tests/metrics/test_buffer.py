@@ -39,6 +39,18 @@ class Gate:
 
 
 def interrupted(monkeypatch, position, handler):
+    """Run `interrupt` on a thread of its own.
+
+    An exception between two instructions of an ``except`` leaves the thread
+    with an exception that Python takes for the current one, for ever after.
+    """
+    (result,) = run_threads(1, lambda _: interrupt(monkeypatch, position, handler))
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def interrupt(monkeypatch, position, handler):
     """Count 1, distribute 5 and flush, calling *handler* before one instruction.
 
     Then count 100 and flush.  Returns the totals, and how many instructions
