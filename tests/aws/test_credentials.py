@@ -198,6 +198,14 @@ class TestContainer:
             ask(way)
         assert 1 == len(server.requests)
 
+    def test_keys_are_renewed_once_in_a_call(self, way, server, vault):
+        """An endpoint whose every key is refused does not keep a call going."""
+        server.fault = refusing("ExpiredTokenException")
+
+        with pytest.raises(exceptions.AccessDeniedError):
+            ask(way)
+        assert (2, 2) == (len(server.requests), vault.count)
+
     def test_restored_snapshot_asks_for_its_own_keys(
         self, time, server, vault, monkeypatch
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import os
 import random
+import threading
 import time
 
 import boto3
@@ -311,6 +312,37 @@ class TestConnections:
         assert "value of db" == get(secrets)
         assert 2 == server.connections
         assert [] == pauses
+
+    def test_kept_connection_that_breaks_in_the_answer_is_an_attempt(
+        self, secrets, server
+    ):
+        """Excused is only a death before the first byte of the answer."""
+        get(secrets)
+        secrets.attempts = 1
+        server.faults.append(cut(180, reset))
+
+        with pytest.raises(exceptions.SourceError) as caught:
+            get(secrets)
+        assert caught.value.transient
+        assert 2 == len(server.requests)
+
+    def test_death_of_one_connection_ends_its_neighbours(self, secrets, server):
+        """Connections die together: the others are not tried one by one."""
+        barrier = threading.Barrier(3)
+
+        def together(peer, data):
+            barrier.wait(30)
+            peer.send(data())
+
+        server.faults += [together] * 3
+        run_threads(3, lambda index: get(secrets))
+        assert 3 == len(secrets._connections._idle)
+        server.faults.append(vanish)
+
+        get(secrets)
+
+        assert 1 == len(secrets._connections._idle)
+        assert 4 == server.connections
 
     def test_connection_closed_while_idle_is_replaced_silently(
         self, secrets, server, pauses

@@ -71,6 +71,7 @@ def test_service_variable_comes_before_the_general_one(monkeypatch):
         ("https://a:443", "a", 443, "", "a", False),
         ("http://127.evil.example", "127.evil.example", 80, "", "127.evil.example",
          False),
+        ("http://127.0.0.1.5", "127.0.0.1.5", 80, "", "127.0.0.1.5", False),
         ("http://localhost.evil", "localhost.evil", 80, "", "localhost.evil", False),
     ],
 )  # fmt: skip
