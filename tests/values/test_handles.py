@@ -425,7 +425,7 @@ class TestSafety:
         Secret("nope")
         key = Secret("key")
         key.value
-        time.advance(256)
+        time.advance(271)
         key.value
         store.loader.refresh_due()
 

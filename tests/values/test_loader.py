@@ -123,7 +123,7 @@ class TestRefreshAhead:
         """A hit past 85 % of max_age is served, and has the value refreshed."""
         assert "one" == get_secret("db")
         source.rotate("db", "two")
-        time.advance(256)
+        time.advance(271)
 
         assert "one" == get_secret("db")
         assert [1] == worker
@@ -145,7 +145,7 @@ class TestRefreshAhead:
     def test_worker_is_woken_once(self, source, time, worker):
         """A thousand hits on a due value are one refresh."""
         get_secret("db")
-        time.advance(256)
+        time.advance(271)
         for _ in range(1000):
             get_secret("db")
 
@@ -157,7 +157,7 @@ class TestRefreshAhead:
             source.rotate(name, name)
         handles = [Secret(name) for name in ("a", "b", "c")]
         assert ["a", "b", "c"] == [handle.value for handle in handles]
-        time.advance(256)
+        time.advance(271)
         assert "b" == handles[1].value
         store.loader.refresh_due()
 
@@ -169,7 +169,7 @@ class TestRefreshAhead:
         idle, db = Secret("idle"), Secret("db")
         phases.call(phases.INIT)
         db.value
-        time.advance(256)
+        time.advance(271)
         db.value
         store.loader.refresh_due()
 
@@ -185,7 +185,7 @@ class TestRefreshAhead:
         """The real worker refreshes while the reader goes on."""
         assert "one" == get_secret("db")
         source.rotate("db", "two")
-        time.advance(256)
+        time.advance(271)
         source.hold()
 
         assert "one" == get_secret("db")
@@ -201,7 +201,7 @@ class TestRefreshAhead:
         """When a value expires during its refresh, readers wait for that one."""
         get_secret("db")
         source.rotate("db", "two")
-        time.advance(256)
+        time.advance(271)
         source.hold()
         get_secret("db")
         source.wait_for_calls(2)
@@ -312,7 +312,7 @@ class TestStale:
         """A refresh that is denied takes away the value, also from handles."""
         db = Secret("db")
         assert "one" == db.value
-        time.advance(256)
+        time.advance(271)
         assert "one" == db.value
         source.fail(DENIED)
         store.loader.refresh_due()
@@ -325,7 +325,7 @@ class TestStale:
     def test_failed_refresh_leaves_a_fresh_value_alone(self, source, time, worker):
         """A refresh that fails for a passing reason is tried again later."""
         get_secret("db")
-        time.advance(256)
+        time.advance(271)
         get_secret("db")
         source.fail(THROTTLED, times=1)
         store.loader.refresh_due()

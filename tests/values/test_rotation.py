@@ -271,7 +271,7 @@ class TestOnChange:
             done.set()
 
         source.rotate("db", "new")
-        time.advance(256)
+        time.advance(271)
         db.value
 
         assert done.wait(30)

@@ -1,0 +1,88 @@
+"""The double that ships: a source in memory."""
+
+from __future__ import annotations
+
+import pytest
+from suites import SourceContract
+
+from lambda_ext.exceptions import AccessDeniedError, NotFoundError, ThrottledError
+from lambda_ext.testing import FakeSource
+from lambda_ext.values.batches import get_parameters_by_path, get_secrets
+from lambda_ext.values.getters import get_parameter, get_secret
+from lambda_ext.values.handles import Secret
+
+
+class TestContract(SourceContract):
+    """The double is a source like any other."""
+
+    @pytest.fixture
+    def source(self):
+        """A double with the values of the contract."""
+        return FakeSource({"contract/a": "one", "contract/b": "two"})
+
+
+def test_answers_for_aws_as_long_as_it_is_entered(tmp_path):
+    """Leaving it, nothing of it is left."""
+    db = Secret("db")
+    with FakeSource({"db": "x"}):
+        assert "x" == db.value
+    with FakeSource({"db": "y"}):
+        assert "y" == db.value
+
+
+def test_rotation_moves_the_stages():
+    """The new version is current, the one before previous."""
+    with FakeSource({"db": "one"}) as source:
+        second = source.rotate("db", "two")
+        third = source.rotate("db", "three")
+
+        assert "three" == get_secret("db", version_id=third)
+        assert "two" == get_secret("db", version_stage="AWSPREVIOUS")
+        assert "two" == get_secret("db", version_id=second)
+        assert "one" == get_parameter("db:1")
+        with pytest.raises(NotFoundError):
+            get_secret("db", version_stage="AWSPENDING")
+
+
+def test_removed_value_is_not_found():
+    """As if it had never been."""
+    with FakeSource({"db": "one"}) as source:
+        source.remove("db")
+        with pytest.raises(NotFoundError, match="'db'"):
+            get_secret("db")
+
+
+def test_failures_of_calls_and_of_names():
+    """For some times, or until it recovers."""
+    with FakeSource({"a": "1", "b": "2"}) as source:
+        source.fail(ThrottledError("too many", transient=True), times=2)
+        for _ in range(2):
+            with pytest.raises(ThrottledError):
+                get_secret("a")
+        assert "1" == get_secret("a")
+
+        source.fail(AccessDeniedError("no"), name="b")
+        with pytest.raises(AccessDeniedError):
+            get_secrets(["a", "b"])
+        source.recover()
+        assert {"a": "1", "b": "2"} == get_secrets(["a", "b"])
+
+
+def test_path():
+    """Names below it, one level or all."""
+    with FakeSource({"/a/x": "1", "/a/b/y": "2", "/c": "3"}):
+        assert {"/a/x": "1"} == get_parameters_by_path("/a")
+        assert 3 == len(get_parameters_by_path("/", recursive=True))
+
+
+def test_waiting_ends_with_an_error():
+    """A test that waits in vain fails instead of hanging."""
+    source = FakeSource()
+    with pytest.raises(AssertionError, match="0 calls instead of 1"):
+        source.wait_for_calls(1, timeout=0.01)
+    source.wait_for_answers(timeout=0.01)
+
+
+def test_repr_shows_no_value():
+    """It says how many names it knows."""
+    assert "<FakeSource 'fake' with 1 name(s)>" == repr(FakeSource({"db": "x"}))

@@ -1,0 +1,193 @@
+"""Several calls at a time, and a worker that parks between two wakes."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lambda_ext.exceptions import NotFoundError
+from lambda_ext.lifecycle import clock
+from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.values import fanout, store
+from lambda_ext.values.batches import get_secrets
+from lambda_ext.values.cache import Answer
+from lambda_ext.values.getters import get_secret
+
+
+@pytest.fixture
+def threadless(monkeypatch):
+    """The interpreter is ending, or has reached its limit: no threads any more."""
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+class TestEach:
+    """Many single calls for one caller."""
+
+    def test_runs_several_at_a_time(self):
+        """Four calls that wait for each other come to an end."""
+        together = threading.Barrier(fanout.WORKERS)
+
+        def ask(key):
+            together.wait(30)
+            return Answer(key)
+
+        found = fanout.each(range(2 * fanout.WORKERS), ask)
+
+        assert list(range(2 * fanout.WORKERS)) == sorted(found)
+
+    def test_keeps_errors_with_their_keys(self):
+        """What one raises is the outcome of that one."""
+        error = NotFoundError("no")
+
+        def ask(key):
+            if key == 2:
+                raise error
+            return Answer(key)
+
+        found = fanout.each([1, 2, 3], ask)
+        assert error is found[2]
+        assert [1, 3] == [found[1].value, found[3].value]
+
+    def test_makes_do_without_threads(self, threadless):
+        """One after the other is better than not at all."""
+        found = fanout.each([1, 2, 3], Answer)
+
+        assert [1, 2, 3] == sorted(found)
+
+
+class TestLoads:
+    """The calls of one batch."""
+
+    def test_go_out_together(self):
+        """Three chunks are under way at the same time."""
+        with FakeSource({str(n): "x" for n in range(6)}, batch=2) as source:
+            together = threading.Barrier(3)
+            fetch = source.fetch
+
+            def meeting(wanted, deadline_s):
+                together.wait(30)
+                return fetch(wanted, deadline_s)
+
+            source.fetch = meeting
+            assert 6 == len(get_secrets([str(n) for n in range(6)]))
+            assert 3 == len(source.calls)
+
+    def test_make_do_without_threads(self, threadless):
+        """A batch is loaded by its caller alone."""
+        with FakeSource({str(n): "x" for n in range(6)}, batch=2) as source:
+            assert 6 == len(get_secrets([str(n) for n in range(6)]))
+            assert 3 == len(source.calls)
+
+    def test_one_failed_call_leaves_the_others_alone(self):
+        """Each call has an outcome of its own."""
+        with FakeSource({str(n): "x" for n in range(4)}, batch=2) as source:
+            fetch = source.fetch
+
+            def half(wanted, deadline_s):
+                if wanted[0].name == "0":
+                    raise NotFoundError("no", key="0")
+                return fetch(wanted, deadline_s)
+
+            source.fetch = half
+            with pytest.raises(NotFoundError) as raised:
+                get_secrets(["0", "1", "2", "3"])
+            assert "0" == raised.value.key
+            assert ("x", "x") == (get_secret("2"), get_secret("3"))
+
+
+class TestWorker:
+    """The thread that refreshes."""
+
+    def test_runs_once_for_each_wake_and_parks(self):
+        """It begins with the first wake and ends when it is closed."""
+        ran = threading.Semaphore(0)
+        worker = fanout.Worker("lambda_ext-once", ran.release)
+        assert "lambda_ext-once" not in names()
+        for _ in range(3):
+            worker.wake()
+            assert ran.acquire(timeout=30)
+        (thread,) = [t for t in threading.enumerate() if t.name == "lambda_ext-once"]
+        assert thread.daemon
+
+        worker.close()
+        thread.join(30)
+        assert not thread.is_alive()
+
+    @pytest.mark.logs
+    def test_survives_what_it_runs(self, caplog):
+        """A bug in one refresh does not end all others."""
+        ran = threading.Semaphore(0)
+        fails = [ZeroDivisionError]
+
+        def body():
+            ran.release()
+            if fails:
+                raise fails.pop()
+
+        worker = fanout.Worker("lambda_ext-test", body)
+        for _ in range(2):
+            worker.wake()
+            assert ran.acquire(timeout=30)
+        worker.close()
+
+        assert "lambda_ext.worker_failed" in caplog.text
+
+    def test_of_an_ending_interpreter_does_nothing(self, threadless):
+        """A due hit at the very end is served without a refresh."""
+        with FakeClock() as time, FakeSource({"db": "x"}) as source:
+            get_secret("db")
+            time.advance(256)
+
+            assert "x" == get_secret("db")
+            assert 1 == len(source.calls)
+
+    def test_is_not_begun_by_values_that_are_not_due(self):
+        """Most functions never have that thread."""
+        with FakeClock(), FakeSource({"db": "x"}):
+            for _ in range(10):
+                get_secret("db")
+
+            assert "lambda_ext-refresh" not in names()
+
+    def test_is_begun_anew_after_a_fork(self):
+        """A child has no thread of its parent's, and makes its own."""
+        ran = threading.Semaphore(0)
+        worker = fanout.Worker("lambda_ext-test", ran.release)
+        worker.wake()
+        assert ran.acquire(timeout=30)
+        worker.forked()
+        worker.wake()
+        assert ran.acquire(timeout=30)
+        worker.close()
+
+
+def names():
+    """Return the names of all threads."""
+    return [thread.name for thread in threading.enumerate()]
+
+
+def test_time_that_is_left_is_the_least_of_all():
+    """The option, the invocation less a reserve, or no limit at all."""
+    with FakeClock():
+        assert fanout.left(None) is None
+        assert 2.0 == fanout.left(2.0)
+
+        clock.begin_invocation(3.0)
+        assert 2.9 == pytest.approx(fanout.left(None))
+        assert 2.0 == fanout.left(2.0)
+        assert 2.9 == pytest.approx(fanout.left(10.0))
+        clock.end_invocation()
+    assert store.snapshot().loads == 0
+
+
+def test_random_is_between_nothing_and_all():
+    """Jitter needs no module of its own."""
+    drawn = [fanout.random() for _ in range(200)]
+
+    assert all(0 <= number < 1 for number in drawn)
+    assert len(set(drawn)) > 190
