@@ -174,7 +174,7 @@ class TestRefreshUnderWay:
         db = Secret("db")
         assert "one" == db.value
         source.rotate("db", "two")
-        time.advance(256)
+        time.advance(271)
         fetch = source.fetch
         asked, thawed, done = threading.Event(), threading.Event(), threading.Event()
 

@@ -50,7 +50,7 @@ def source(time, monkeypatch):
             store.loader, "worker", SimpleNamespace(wake=list, close=list)
         )
         assert "one" == get_secret("db")
-        time.advance(256)
+        time.advance(271)
         assert "one" == get_secret("db")
         yield fake
 
@@ -84,7 +84,7 @@ class TestPassing:
         for _ in range(9):
             store.loader.refresh_due()
             (slot,) = store.cache.slots.values()
-            pauses.append(slot.retry_at - (slot.entry.born_at + 256 + sum(pauses)))
+            pauses.append(slot.retry_at - (slot.entry.born_at + 271 + sum(pauses)))
             time.advance(pauses[-1])
             assert "one" == db.value
             assert "one" == get_secret("db", max_age=10_000)
@@ -114,7 +114,7 @@ class TestPassing:
         """Refresh and load fail alike; max_stale is the end of it."""
         source.fail(error)
         store.loader.refresh_due()
-        time.advance(300 - 256)
+        time.advance(300 - 271)
         assert "one" == get_secret("db")
         assert 1 == store.snapshot().stale_served
 
@@ -153,7 +153,7 @@ def test_batch_that_fails_in_part(source, time, caplog):
     for name in ("a", "b"):
         source.rotate(name, name)
         get_secret(name)
-    time.advance(256)
+    time.advance(271)
     for name in ("a", "b"):
         get_secret(name)
     source.fail(LASTING[0], name="a")

@@ -134,10 +134,10 @@ class TestRefreshAhead:
         assert 2 == len(source.calls)
         assert 1 == store.snapshot().refreshes
 
-    def test_hit_before_three_quarters_wakes_nobody(self, source, time, worker):
-        """Nothing is refreshed before 75 % of max_age."""
+    def test_hit_before_the_first_is_due_wakes_nobody(self, source, time, worker):
+        """Nothing is refreshed before 70 % of max_age."""
         get_secret("db")
-        time.advance(224)
+        time.advance(209)
         get_secret("db")
 
         assert [] == worker
