@@ -120,7 +120,7 @@ class TestRefreshAhead:
     """What is due before it expires."""
 
     def test_due_hit_wakes_the_worker_and_does_not_wait(self, source, time, worker):
-        """A hit past 85 % of max_age is served, and has the value refreshed."""
+        """A hit past 90 % of max_age is served, and has the value refreshed."""
         assert "one" == get_secret("db")
         source.rotate("db", "two")
         time.advance(271)
