@@ -226,8 +226,8 @@ class Machine(RuleBasedStateMachine):
 
     def model_heed(self, entry, max_age):
         if max_age:
-            entry.read_from = min(entry.read_from, entry.born + max_age * 0.75)
-            due = self.now >= entry.born + max_age * (0.75 + 0.10 * JITTER)
+            entry.read_from = min(entry.read_from, entry.born + max_age * 0.70)
+            due = self.now >= entry.born + max_age * (0.70 + 0.20 * JITTER)
             if due and self.now >= entry.retry_at:
                 entry.wanted = True
 

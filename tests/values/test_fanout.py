@@ -141,7 +141,7 @@ class TestWorker:
         """A due hit at the very end is served without a refresh."""
         with FakeClock() as time, FakeSource({"db": "x"}) as source:
             get_secret("db")
-            time.advance(256)
+            time.advance(271)
 
             assert "x" == get_secret("db")
             assert 1 == len(source.calls)
