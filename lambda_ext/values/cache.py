@@ -237,11 +237,11 @@ class Cache:
         return taken
 
     def kill(self, key: Key, order: float = math.inf) -> None:
-        """Drop the entries of *key*'s group that were begun before *order*."""
+        """Drop what is known of *key*'s group, unless it is newer than *order*."""
         slot = self.slots.get(key)
         if slot is not None:
             for each in self._members(slot):
-                if each.entry is not None and each.entry.order <= order:
+                if each.entry is None or each.entry.order <= order:
                     self._drop(each)
 
     def invalidate(self, concerned: Callable[[Key], bool]) -> int:

@@ -234,5 +234,5 @@ class Machine(RuleBasedStateMachine):
 
 TestModel = Machine.TestCase
 TestModel.__doc__ = "Whatever happens in whatever order, a read is what the model says."
-TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestModel.pytestmark = [pytest.mark.logs]

@@ -359,6 +359,16 @@ class TestNotFound:
 
         assert "now it does" == get_secret("nope", force_fetch=True)
 
+    def test_is_forgotten_when_something_else_is_heard(self, source, worker):
+        """A denial after a "not found" is the newer truth, and is not remembered."""
+        with pytest.raises(NotFoundError):
+            get_secret("nope")
+        source.fail(DENIED)
+        with pytest.raises(AccessDeniedError):
+            get_secret("nope", force_fetch=True)
+        with pytest.raises(AccessDeniedError):
+            get_secret("nope")
+
     def test_no_other_error_is_remembered(self, source, worker):
         """A denied value is asked for by each caller anew."""
         source.fail(DENIED, times=1)
