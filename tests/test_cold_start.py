@@ -121,6 +121,7 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.values.handles",
                 "lambda_ext.values.keys",
                 "lambda_ext.values.loader",
+                "lambda_ext.values.register",
                 "lambda_ext.values.settings",
                 "lambda_ext.values.store",
                 "lambda_ext.values.transforms",

@@ -54,6 +54,7 @@ ROWS = {
         "values.flights",
         "values.freshness",
         "values.loader",
+        "values.register",
         "values.transforms",
         "flags.document",
         "flags.rules",

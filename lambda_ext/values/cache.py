@@ -301,9 +301,6 @@ class Cache:
             slot.views = kept
         if front is None:
             front, seat = self._loose, view
-        former = front.get(seat)
-        if former is not None and former in slot.views:
-            slot.views.remove(former)
         view.seat = (front, seat)
         front[seat] = view
         slot.views.append(view)

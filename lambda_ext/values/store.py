@@ -12,9 +12,8 @@ execution environment:
     FORK       the child begins with nothing
 
 Threads
-    ``_lock`` guards the sources and what is declared, and is taken after the
-    cache's if both are.  It is re-entrant since a finalizer may declare.  It is
-    never held while a source is made or asked.
+    ``_lock`` guards the sources.  It is never held while one is made or asked,
+    and re-entrant, since a finalizer may come in between.
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ import logging
 import math
 import os
 import threading
-import weakref
 
 from .. import config
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, phases
-from . import keys, settings
+from . import keys, register, settings
 from .cache import Cache, Entry, Slot, View
 from .counters import Snapshot
 from .loader import FRESH, STALE, Loader
@@ -59,8 +57,6 @@ parameters: dict[Any, View] = {}
 _lock = threading.RLock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
-_handles: weakref.WeakSet[Any] = weakref.WeakSet()
-_pending: list[weakref.ref[Any]] = []  # declared, and not yet loaded
 _attached = False
 
 
@@ -74,7 +70,7 @@ def _is_transient(exc: BaseException) -> bool:
 def _updated(taken: list[Slot]) -> None:
     """Tell the handles what was loaded."""
     entries = {slot.key: slot.entry for slot in taken}
-    for handle in live_handles():
+    for handle in register.live():
         if handle._want is None and not handle._listeners:
             continue
         # A handle that cannot be bound has no value that could have changed.
@@ -92,7 +88,7 @@ def _size() -> int:
 
 def _pinned() -> set[Key]:
     """Return what is not to be evicted: the keys that live handles read."""
-    wants = [handle._want for handle in live_handles()]
+    wants = [handle._want for handle in register.live()]
     return {want.key for want in wants if want is not None}
 
 
@@ -244,25 +240,12 @@ def _decoded(
 def declare(handle: Any) -> None:
     """Have *handle* loaded with all others, in INIT or at the first read."""
     attach()
-    with _lock:
-        _handles.add(handle)
-        _pending.append(weakref.ref(handle))
-
-
-def live_handles() -> list[Any]:
-    """Return the handles that somebody still holds."""
-    with _lock:
-        return list(_handles)
+    register.add(handle)
 
 
 def take_pending() -> list[Any]:
-    """Return the declared handles that nobody has loaded, once."""
-    if not _pending or before_snapshot():
-        return []
-    with _lock:
-        pending = [handle for ref in _pending if (handle := ref()) is not None]
-        _pending.clear()
-    return pending
+    """Return the handles to be loaded now: none before a snapshot."""
+    return [] if before_snapshot() else register.take_pending()
 
 
 def load_together(handles: Iterable[Any], timeout_s: float | None) -> None:
@@ -341,7 +324,7 @@ def before_snapshot() -> bool:
 
 
 def _snapshot() -> None:
-    for handle in live_handles():
+    for handle in register.live():
         handle._drop()
     loader.clear()
     secrets.clear()
@@ -351,18 +334,17 @@ def _snapshot() -> None:
 def _restore() -> None:
     _snapshot()
     take_pending()
-    load_together(live_handles(), INIT_S)
+    load_together(register.live(), INIT_S)
 
 
 def _forked() -> None:
     global _lock
     _lock = threading.RLock()
+    register.forked()
     loader.forked()
     secrets.clear()
     parameters.clear()
-    handles = live_handles()
-    _pending[:] = [weakref.ref(handle) for handle in handles]
-    for handle in handles:
+    for handle in register.live():
         handle._drop()
 
 
@@ -370,7 +352,7 @@ def _configured() -> None:
     """Take over options; what hits were promised may no longer hold."""
     with _lock:
         _sources.clear()
-    for handle in live_handles():
+    for handle in register.live():
         handle._forget()
     cache.forget_views()
 
@@ -385,13 +367,12 @@ def reset() -> None:
     global cache, loader, _attached, _override
     loader.close()
     loader.clear()
-    for handle in live_handles():
+    for handle in register.live():
         handle._drop()
     with _lock:
         _sources.clear()
-        _handles.clear()
-        _pending.clear()
         _attached = False
+    register.reset()
     _override = None
     secrets.clear()
     parameters.clear()

@@ -307,7 +307,7 @@ class TestViews:
             get_secret("a")
             store.loader.clear()
 
-        assert 0 == len(store.cache.slots)
+        assert 0 == len(store.cache.slots) == len(store.cache._groups)
         assert {} == store.secrets
         assert 1 == store.snapshot().hits
 

@@ -76,6 +76,24 @@ class TestOne:
 
         assert "new" == get_secret("db", max_age=60)
 
+    def test_transform_is_applied_once_per_version(self, source, time):
+        """A load that brings what is known already transforms nothing."""
+        made = []
+
+        def make(raw):
+            made.append(raw)
+            return object()
+
+        first = get_secret("port", make)
+        time.advance(300)
+        assert first is get_secret("port", make)
+        assert 2 == len(source.calls)
+
+        source.rotate("port", "5433")
+        time.advance(300)
+        assert first is not get_secret("port", make)
+        assert ["5432", "5433"] == made
+
     def test_copies_are_the_callers(self, source):
         """Also those of a hit."""
         for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from lambda_ext.exceptions import (
 )
 from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import store
+from lambda_ext.values import fanout, store
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 
@@ -151,6 +152,26 @@ class TestRefreshAhead:
 
         assert [1] == worker
 
+    def test_hits_during_a_refresh_stay_cheap(self, source, time, worker):
+        """While the worker is at it, hits find the value in front again."""
+        db = Secret("db")
+        db.value, get_secret("db")
+        time.advance(271)
+        db.value, get_secret("db")
+        source.hold()
+        refresh = threading.Thread(target=store.loader.refresh_due)
+        refresh.start()
+        source.wait_for_calls(2)
+        db.value, get_secret("db")
+
+        looked, store.loader.get = store.loader.get, None
+        try:
+            assert ("one", "one") == (db.value, get_secret("db"))
+        finally:
+            store.loader.get = looked
+            source.release()
+            refresh.join()
+
     def test_everything_due_goes_in_one_batch(self, source, time, worker):
         """One hit has all that was read and is due refreshed in one call."""
         for name in ("a", "b", "c"):
@@ -249,6 +270,22 @@ class TestStale:
         get_secret("db")
         assert 3 == len(source.calls)
         assert 102 == store.snapshot().stale_served
+
+    @pytest.mark.logs
+    def test_pause_ends_when_it_is_over(self, source, time, worker, monkeypatch):
+        """At its last instant, not after it."""
+        monkeypatch.setattr(fanout, "random", lambda: 1.0)
+        get_secret("db")
+        source.fail(THROTTLED)
+        time.advance(300)
+        get_secret("db")
+        time.advance(0.5)
+        get_secret("db")
+        assert 2 == len(source.calls)
+
+        time.advance(0.5)
+        get_secret("db")
+        assert 3 == len(source.calls)
 
     @pytest.mark.logs
     def test_stale_value_is_dead_after_max_stale(self, source, time, worker):

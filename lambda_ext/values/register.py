@@ -1,0 +1,62 @@
+"""
+Which handles there are, and which of them nobody has loaded yet.
+
+Handles are held by whoever declared them: one that is gone is neither loaded
+nor remembered here.
+
+Threads
+    ``_lock`` guards both; it is re-entrant, since a finalizer may declare.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_lock = threading.RLock()
+_handles: weakref.WeakSet[Any] = weakref.WeakSet()
+_pending: dict[weakref.ref[Any], None] = {}  # declared, and not yet loaded
+
+
+def add(handle: Any) -> None:
+    """Note that *handle* was declared, and is to be loaded."""
+    with _lock:
+        _handles.add(handle)
+        _pending[weakref.ref(handle, _gone)] = None
+
+
+def live() -> list[Any]:
+    """Return the handles that somebody still holds."""
+    with _lock:
+        return list(_handles)
+
+
+def take_pending() -> list[Any]:
+    """Return the handles that nobody has loaded, in order, once."""
+    with _lock:
+        pending = [handle for ref in [*_pending] if (handle := ref()) is not None]
+        _pending.clear()
+    return pending
+
+
+def forked() -> None:
+    """Renew the lock; in a forked child nothing has been loaded yet."""
+    global _lock
+    _lock = threading.RLock()
+    for handle in live():
+        add(handle)
+
+
+def reset() -> None:
+    """Forget every handle, as if this were just imported."""
+    with _lock:
+        _handles.clear()
+        _pending.clear()
+
+
+def _gone(ref: weakref.ref[Any]) -> None:
+    _pending.pop(ref, None)
