@@ -264,8 +264,10 @@ def get(name: str, *fallbacks: Fallback) -> Any:
 
 def reset() -> None:
     """Forget what was configured and read from the environment."""
+    global _looked
     _configured.clear()
     _warned.clear()
+    _looked = False
     _changed()
 
 
@@ -276,6 +278,7 @@ def watch(listener: Callable[[], None]) -> None:
 
 
 _warned: set[str] = set()
+_looked = False  # for variables that are meant for us and misspelt
 
 
 def _changed() -> None:
@@ -286,6 +289,10 @@ def _changed() -> None:
 
 
 def _resolve(option: Option, fallbacks: tuple[Fallback, ...]) -> Any:
+    global _looked
+    if not _looked:
+        _looked = True
+        _look_for_misspelt()
     if option.name in _configured:
         return _configured[option.name]
     raw = os.environ.get(option.env)
@@ -330,9 +337,23 @@ def _warn(env: str, what: str) -> None:
         _log.warning("lambda_ext.environment variable=%s %s", env, what)
 
 
-def _unknown(name: str) -> str:
+def _look_for_misspelt() -> None:
+    """Warn of each variable that looks like ours and is none."""
+    known = {option.env for option in OPTIONS.values()}
+    for env in os.environ:
+        if env.startswith("LAMBDA_EXT_") and env not in known:
+            near = _nearest(env, known)
+            _warn(env, f"is unknown; did you mean {near}?" if near else "is unknown")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    # 5 ms that only a misspelling costs.
     import difflib
 
-    near = difflib.get_close_matches(name, OPTIONS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OPTIONS)}"
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+
+
+def _unknown(name: str) -> str:
+    near = _nearest(name, OPTIONS)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(OPTIONS)}"
     return f"configure() has no option {name!r}; {hint}"

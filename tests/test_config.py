@@ -123,6 +123,31 @@ class TestGet:
         assert 9.0 == config.get("max_age")
 
 
+class TestMisspelt:
+    """Variables that look like ours."""
+
+    @pytest.mark.logs
+    def test_misspelt_variable_is_told_once(self, monkeypatch, caplog):
+        """What would be ignored in silence is named, with the right spelling."""
+        monkeypatch.setenv("LAMBDA_EXT_MAX_AEG", "5")
+
+        config.get("max_age")
+        config.get("strict")
+
+        (record,) = caplog.records
+        assert "LAMBDA_EXT_MAX_AEG" in record.getMessage()
+        assert "did you mean LAMBDA_EXT_MAX_AGE?" in record.getMessage()
+
+    def test_every_known_variable_is_known(self, monkeypatch):
+        """No option of ours is taken for a misspelling."""
+        for option in config.OPTIONS.values():
+            monkeypatch.setenv(option.env, "")
+
+        config.get("max_age")
+
+        assert config._warned == set()
+
+
 class TestConfigure:
     """What configure() refuses, and how."""
 
