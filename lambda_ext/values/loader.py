@@ -149,7 +149,7 @@ class Loader:
 
         The lock is held.
         """
-        refreshing = slot.wanted or slot.key in self._flights
+        refreshing = slot.wanted or self._is_under_way(slot.key)
         return freshness.good_until(slot, entry, want, now, refreshing=refreshing)
 
     def invalidate(self, concerned: Callable[[Key], bool]) -> int:
@@ -225,7 +225,7 @@ class Loader:
                     now >= freshness.due_at(entry, want.max_age)
                     and now >= slot.retry_at
                     and not slot.wanted
-                    and slot.key not in self._flights
+                    and not self._is_under_way(slot.key)
                 ):
                     slot.wanted = True
                     self.worker.wake()
@@ -308,6 +308,11 @@ class Loader:
             slot.missing = (again(error, chained=False), now)
         return "entry_killed"
 
+    def _is_under_way(self, key: Key) -> bool:
+        """Say whether *key* is being loaded, and not since before a freeze."""
+        flight = self._flights.get(key)
+        return flight is not None and flight.generation == clock.generation
+
     def _end(self, flight: Flight) -> None:
         self._active.discard(flight)
         if self._flights.get(flight.key) is flight:
@@ -367,7 +372,6 @@ class Loader:
     def refresh_due(self) -> None:
         """Refresh, in one batch, whatever has been read and is due soon."""
         now = clock.now()
-        generation = clock.generation
         with self.cache.lock:
             due = []
             for slot in self.cache.slots.values():
@@ -376,7 +380,6 @@ class Loader:
                 ):
                     continue
                 slot.wanted = False
-                flight = self._flights.get(slot.key)
-                if flight is None or flight.generation != generation:
+                if not self._is_under_way(slot.key):
                     due.append(self._begin(slot.source, slot.key, background=True))
         self.calls.fly(due, None)

@@ -225,6 +225,22 @@ class TestRefreshUnderWay:
         assert flight.done.wait(30)
         assert "two" == db.value
 
+    def test_is_begun_anew_by_the_next_due_hit(self, source, time):
+        """A refresh that hangs since before a freeze holds up no other."""
+
+        def answers_late(wanted, deadline_s):
+            return {}
+
+        db, flight, thawed = self.freeze_the_worker(source, time, answers_late)
+        assert "one" == db.value  # not expired yet, but due
+        store.loader.refresh_due()
+        assert "two" == db.value
+
+        thawed.set()
+        assert flight.done.wait(30)
+        assert "two" == db.value
+        assert 3 == len(source.calls)  # the late one has tried once more
+
     def test_late_denial_does_not_kill_what_is_newer(self, source, time):
         """An expired signature of before the freeze says nothing about now."""
 

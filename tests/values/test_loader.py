@@ -15,7 +15,7 @@ from lambda_ext.exceptions import (
 )
 from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import fanout, store
+from lambda_ext.values import fanout, keys, store
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 
@@ -434,6 +434,31 @@ class TestInvalidation:
         source.fetch = overtaken
         assert "one" == get_secret("db")
         assert "two" == db.value
+        assert "two" == get_secret("db")
+        assert 2 == len(source.calls)
+
+    def test_load_begun_before_an_invalidation_blocks_nobody(self, source, worker):
+        """Who comes after a write does not wait for what was asked before it."""
+        inside, go_on = threading.Event(), threading.Event()
+        fetch = source.fetch
+
+        def stuck(wanted, deadline_s):
+            answers = fetch(wanted, deadline_s)
+            source.fetch = fetch
+            inside.set()
+            go_on.wait(30)
+            return answers
+
+        source.fetch = stuck
+        late = threading.Thread(target=lambda: get_secret("db"))
+        late.start()
+        inside.wait(30)
+        source.rotate("db", "two")
+        store.invalidate("db", keys.SECRET)
+
+        assert "two" == get_secret("db")
+        go_on.set()
+        late.join()
         assert "two" == get_secret("db")
         assert 2 == len(source.calls)
 
