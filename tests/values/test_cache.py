@@ -66,6 +66,21 @@ class TestBound:
 
         assert ["a", "d", "e"] == [slot.key.name for slot in cache.order()]
 
+    def test_newest_may_be_the_one_to_go(self):
+        """When all others were read, it goes, and the ring stays whole."""
+        cache = Cache(lambda: 3)
+        for name in "abc":
+            put(cache, name)
+        for name in "ab":
+            cache.slots[key(name)].hits += 1
+        put(cache, "d")  # spares a and b, takes c
+        assert ["a", "b", "d"] == [slot.key.name for slot in cache.order()]
+
+        put(cache, "e")
+        put(cache, "f")
+        assert 3 == len(list(cache.order())) == len(cache.slots)
+        assert {*cache.slots} == {slot.key for slot in cache.order()}
+
     def test_hit_counts_once_for_the_hand(self):
         """One hit long ago does not keep an entry for ever."""
         cache = Cache(lambda: 2)
