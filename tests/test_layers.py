@@ -16,7 +16,7 @@ PACKAGE = "lambda_ext"
 
 # Highest first.  A name ending in ".*" stands for everything below it.
 ROWS = {
-    6: ("", "__main__", "cli", "pytest_plugin"),
+    6: ("", "__main__", "cli", "contracts", "pytest_plugin"),
     5: ("testing", "openfeature"),
     4: ("invocation", "injection", "statistics"),
     3: (

@@ -10,8 +10,8 @@ import threading
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from suites import SourceContract
 
+from lambda_ext.contracts import SourceContract
 from lambda_ext.exceptions import (
     AccessDeniedError,
     ConfigurationError,

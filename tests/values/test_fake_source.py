@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from suites import SourceContract
 
+from lambda_ext.contracts import SourceContract
 from lambda_ext.exceptions import AccessDeniedError, NotFoundError, ThrottledError
 from lambda_ext.testing import FakeSource
 from lambda_ext.values.batches import get_parameters_by_path, get_secrets

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from suites import SourceContract
 
+from lambda_ext.contracts import SourceContract
 from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
 from lambda_ext.values.batches import get_parameters_by_path
 from lambda_ext.values.handles import Parameter, Secret
