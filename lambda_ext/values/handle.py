@@ -17,10 +17,8 @@ import types
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import settings, store, transforms
-from .cache import View
 from .flights import again
 from .freshness import NOT_FOUND_S, Want
-from .loader import STALE
 from .settings import DEFAULT
 from .store import DEAD
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..exceptions import LambdaExtError
     from ..typing import Source
-    from .cache import Answer, Entry
+    from .cache import Answer, Entry, View
     from .keys import Key
     from .rotation import Derived
     from .transforms import Decoded, Transform
@@ -230,16 +228,12 @@ class Handle(Generic[T_co]):
             fresh = clock.now() - at < NOT_FOUND_S
             if fresh and (others or not getattr(error, "transient", False)):
                 raise again(error)
-        ((entry, how),) = store.loader.get(
+        ((entry, _),) = store.loader.get(
             (want,), timeout_s=settings.timeout_of(want.key.operation)
         )
         if isinstance(entry, Exception):
             raise entry
-        decoded = self._decoded(entry)
-        if how == STALE:
-            return View(decoded.value, decoded.copy, None, entry)  # for this read
-        view = store.show(want, entry, decoded)
-        self._view = view
+        view = self._view = store.show(want, entry, self._decoded(entry))
         return view
 
     def _decoded(self, entry: Entry) -> Decoded:

@@ -30,7 +30,7 @@ from ..lifecycle import clock, phases
 from . import keys, register, settings
 from .cache import Cache, Entry, Slot, View
 from .counters import Snapshot
-from .loader import FRESH, STALE, Loader
+from .loader import FRESH, Loader
 from .transforms import Decoded, decode
 
 TYPE_CHECKING = False
@@ -154,7 +154,7 @@ def read(
     if how == FRESH:
         _count_hit(want.key)
     decoded = _decoded(entry, transform, field, want.key.label)
-    if how != STALE and seat is not None:
+    if seat is not None:
         show(want, entry, decoded, front, seat)
     return decoded.give()
 
@@ -191,7 +191,11 @@ def show(
     front: dict[Any, View] | None = None,
     seat: Any = None,
 ) -> View:
-    """Return a view of *entry* that hits may use for as long as it is good."""
+    """
+    Return a view of *entry*, which hits may use for as long as it is good.
+
+    That is not at all if it is stale, or was replaced meanwhile.
+    """
     view = View(decoded.value, decoded.copy, None, entry)
     now = clock.now()
     with cache.lock:

@@ -277,6 +277,7 @@ class TestViews:
 
         with FakeSource({"a": "x"}) as source:
             assert ["X", "X"] == [get_secret("a", Upper()) for _ in range(2)]
+            assert {} == store.secrets
             assert 1 == len(source.calls)
 
     def test_are_forgotten_at_once(self):

@@ -40,6 +40,12 @@ class TestEach:
 
         assert list(range(2 * fanout.WORKERS)) == sorted(found)
 
+    def test_one_key_needs_no_thread(self, monkeypatch):
+        """A single call is made by the caller."""
+        monkeypatch.setattr(fanout, "start", lambda *a: pytest.fail("a thread"))
+
+        assert [1] == list(fanout.each([1], Answer))
+
     def test_keeps_errors_with_their_keys(self):
         """What one raises is the outcome of that one."""
         error = NotFoundError("no")
@@ -106,7 +112,13 @@ class TestWorker:
     def test_runs_once_for_each_wake_and_parks(self):
         """It begins with the first wake and ends when it is closed."""
         ran = threading.Semaphore(0)
-        worker = fanout.Worker("lambda_ext-once", ran.release)
+        spins = []
+
+        def body():
+            spins.append(worker._woken.is_set())  # it would not park then
+            ran.release()
+
+        worker = fanout.Worker("lambda_ext-once", body)
         assert "lambda_ext-once" not in names()
         for _ in range(3):
             worker.wake()
@@ -117,6 +129,7 @@ class TestWorker:
         worker.close()
         thread.join(30)
         assert not thread.is_alive()
+        assert [False] * 3 == spins
 
     @pytest.mark.logs
     def test_survives_what_it_runs(self, caplog):
@@ -161,6 +174,7 @@ class TestWorker:
         worker.wake()
         assert ran.acquire(timeout=30)
         worker.forked()
+        assert worker._woken is None
         worker.wake()
         assert ran.acquire(timeout=30)
         worker.close()

@@ -120,6 +120,18 @@ class TestCopies:
 
         assert json.loads(raw) == decoded.give()
 
+    @pytest.mark.parametrize(("depth", "parsed"), [(3, 0), (4, 1)])
+    def test_depth_decides_how_it_is_copied(self, monkeypatch, depth, parsed):
+        """Part by part up to a depth, by parsing beyond it."""
+        monkeypatch.setattr(transforms, "MAX_DEPTH", 2)
+        decoded = decode("[" * depth + "]" * depth, "json", None, "k")
+        calls = []
+        loads = json.loads
+        monkeypatch.setattr(json, "loads", lambda text: calls.append(1) or loads(text))
+        decoded.give()
+
+        assert parsed == len(calls)
+
     def test_deep_member_is_copied(self):
         """The same for one field of it."""
         depth = 200
