@@ -260,6 +260,7 @@ class Cache:
             self._former_hits += slot.hits
             slot.entry = None
             slot.hide()
+        self.forget_views()
         self.slots.clear()
         self._groups.clear()
         self._newest = self._before = None

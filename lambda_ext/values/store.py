@@ -331,8 +331,6 @@ def _snapshot() -> None:
     for handle in register.live():
         handle._drop()
     loader.clear()
-    secrets.clear()
-    parameters.clear()
 
 
 def _restore() -> None:
@@ -346,8 +344,6 @@ def _forked() -> None:
     _lock = threading.RLock()
     register.forked()
     loader.forked()
-    secrets.clear()
-    parameters.clear()
     for handle in register.live():
         handle._drop()
 
@@ -378,7 +374,5 @@ def reset() -> None:
         _attached = False
     register.reset()
     _override = None
-    secrets.clear()
-    parameters.clear()
     cache = Cache(_size, _pinned, (secrets, parameters))
     loader = Loader(cache, _is_transient, _updated)
