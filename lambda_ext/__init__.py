@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .lifecycle.phases import on_init as on_init
     from .lifecycle.phases import on_invoke as on_invoke
     from .lifecycle.phases import on_response as on_response
-    from .lifecycle.phases import on_shutdown as on_shutdown
+    from .lifecycle.shutdown import on_shutdown as on_shutdown
     from .lifecycle.snapstart import after_restore as after_restore
     from .lifecycle.snapstart import before_snapshot as before_snapshot
     from .metrics.recorder import Metrics as Metrics
@@ -48,7 +48,7 @@ else:
         "on_init": ".lifecycle.phases",
         "on_invoke": ".lifecycle.phases",
         "on_response": ".lifecycle.phases",
-        "on_shutdown": ".lifecycle.phases",
+        "on_shutdown": ".lifecycle.shutdown",
         "refresh_on": ".values.rotation",
         "start": ".invocation",
         "stats": ".statistics",

@@ -8,8 +8,7 @@ The clockwork knows listeners, not metrics or caches: those register here.
 A listener that raises is logged and counted and stops nobody else.
 
 Forks
-    A child begins with counters at zero and without the SHUTDOWN listeners of
-    the user: they belong to the process that registered them.
+    A child begins with counters at zero.
 
 Threads
     No lock: registering is one ``append``, so that a signal handler may do it
@@ -18,19 +17,22 @@ Threads
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import traceback
 
+from ..exceptions import ConfigurationError
 from . import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar, overload
+    from typing import Any, TypeVar
 
     Listener = Callable[..., object]
-    F = TypeVar("F", bound=Listener)
+    F = TypeVar("F", bound=Callable[[], object])
+    G = TypeVar("G", bound=Callable[[Any], object])
 
 INIT = "init"
 INVOKE = "invoke"
@@ -47,12 +49,14 @@ USER = 50  # priority: callbacks of the user, unless they say otherwise
 NETWORK = 90  # priority: what waits for somebody else, hence comes last
 PREVIOUS = 95  # priority: the SIGTERM handler that was there before ours
 
+# Of a code object: a generator, a coroutine or an async generator; `inspect`.
+_ASYNC = 0x20 | 0x80 | 0x200
+
 _log = logging.getLogger("lambda_ext")
 _listeners: dict[str, list[tuple[int, Listener]]] = {phase: [] for phase in PHASES}
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
 ended = dict.fromkeys(PHASES, 0)  # how often it ended
 failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
-_of_user: list[Listener] = []  # who listens to SHUTDOWN in this process only
 _follows_forks = False
 
 
@@ -100,16 +104,17 @@ def _call(phase: str, listener: Listener, *args: Any) -> None:
 
 
 def failed(phase: str, listener: Listener) -> None:
-    """Log and count the exception that *listener* is just raising."""
+    """Log and count the exception that *listener* is just raising; raise nothing."""
     failures[phase] += 1
     # Not exc_info: on a plain stdout the runtime client ends no line after a
     # traceback, and an EMF document would begin in the middle of one.
-    _log.warning(
-        "lambda_ext.listener_failed phase=%s listener=%s\n%s",
-        phase,
-        name_of(listener),
-        traceback.format_exc().rstrip(),
-    )
+    with contextlib.suppress(Exception):  # of a logging filter of the user's
+        _log.warning(
+            "lambda_ext.listener_failed phase=%s listener=%s\n%s",
+            phase,
+            name_of(listener),
+            traceback.format_exc().rstrip(),
+        )
 
 
 def name_of(listener: Listener) -> str:
@@ -123,7 +128,6 @@ def reset() -> None:
     """Forget every listener and counter, as if this were just imported."""
     for entries in _listeners.values():
         entries.clear()
-    _of_user.clear()
     _zero()
 
 
@@ -136,10 +140,21 @@ def _forked() -> None:
     """Make this forked child usable, and tell those who listen."""
     clock.forked()
     _zero()
-    for listener in _of_user:
-        silence(SHUTDOWN, listener)
-    _of_user.clear()
     call(FORK)
+
+
+def checked(listener: object, decorator: str) -> None:
+    """Refuse what could not be called, or not be awaited, when its time comes."""
+    if not callable(listener):
+        msg = f"@lambda_ext.{decorator} decorates a function, not {listener!r:.80}"
+        raise ConfigurationError(msg)
+    code = getattr(listener, "__code__", None)
+    if getattr(code, "co_flags", 0) & _ASYNC:
+        msg = (
+            f"@lambda_ext.{decorator} decorates a plain function: nobody awaits an"
+            " async def or iterates a generator; write def, without yield"
+        )
+        raise ConfigurationError(msg)
 
 
 def on_init(listener: F, /) -> F:
@@ -149,21 +164,29 @@ def on_init(listener: F, /) -> F:
     That is once, when a handler is decorated or `lambda_ext.start()` is
     called, and for a function that is decorated later: at once.  Only inside
     Lambda.  What it raises is logged and stops nothing.
+
+    Raises:
+        ConfigurationError: what is decorated is no function, or an async one.
     """
+    checked(listener, "on_init")
     listen(INIT, listener)
     if calls[INIT]:
         _call(INIT, listener)
     return listener
 
 
-def on_invoke(listener: F, /) -> F:
+def on_invoke(listener: G, /) -> G:
     """
     Call the decorated function when an invocation of a decorated handler begins.
 
     It gets one argument, Lambda's context object (None where the handler has
     none), and the handler waits for it.  What it raises is logged and stops
     nothing.
+
+    Raises:
+        ConfigurationError: what is decorated is no function, or an async one.
     """
+    checked(listener, "on_invoke")
     listen(INVOKE, listener)
     return listener
 
@@ -176,43 +199,10 @@ def on_response(listener: F, /) -> F:
     or raised, before Lambda has its answer, and before metrics are flushed:
     what it records belongs to this invocation.  What it raises is logged and
     changes nothing of the answer.
+
+    Raises:
+        ConfigurationError: what is decorated is no function, or an async one.
     """
+    checked(listener, "on_response")
     listen(RESPONSE, listener, priority=EARLY)
     return listener
-
-
-if TYPE_CHECKING:
-
-    @overload
-    def on_shutdown(listener: F, /) -> F: ...
-    @overload
-    def on_shutdown(*, priority: int = USER) -> Callable[[F], F]: ...
-
-
-def on_shutdown(
-    listener: F | None = None, /, *, priority: int = USER
-) -> F | Callable[[F], F]:
-    """
-    Call the decorated function, without arguments, when Lambda shuts us down.
-
-    It runs once: on SIGTERM, on a thread of this library and inside its
-    budget of 300 ms (a function time-out included), or at interpreter exit.
-    Low *priority* first (0 is the flush of metrics, 50 the default, 90 what
-    uses the network), then in order of registration.  The time left is shared
-    equally: one that takes longer than its share is left behind.  What it
-    raises is logged and stops nothing else.  A forked child does not call it.
-
-    Lambda sends SIGTERM only to an environment with a registered extension:
-    decorate a handler with `lambda_ext.handler` or call `lambda_ext.start()`
-    at module scope.
-
-    Source: Lambda runtime environment, "Shutdown phase",
-    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
-    """
-
-    def decorate(function: F) -> F:
-        listen(SHUTDOWN, function, priority=priority)
-        _of_user.append(function)
-        return function
-
-    return decorate if listener is None else decorate(listener)

@@ -43,12 +43,15 @@ import sys
 import threading
 
 from .. import config
+from ..exceptions import ConfigurationError
 from . import clock, phases, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar, overload
+
+    F = TypeVar("F", bound=Callable[[], object])
 
 BUDGET_S = 0.3  # from the signal to os._exit
 ESSENTIAL_S = 0.15  # of which for listeners of priority ESSENTIAL
@@ -90,6 +93,8 @@ _once = threading.Lock()  # whoever gets it does the work; never released
 _done = threading.Event()
 _begun: str | None = None
 abandoned = 0
+_of_user: list[Callable[[], object]] = []  # listeners of this process only
+_follows_exit = False
 
 rearm = signals.rearm
 
@@ -107,8 +112,60 @@ def install() -> None:
     signals.install(_terminate)
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def on_shutdown(listener: F, /) -> F: ...
+    @overload
+    def on_shutdown(*, priority: int = phases.USER) -> Callable[[F], F]: ...
+
+
+def on_shutdown(
+    listener: F | None = None, /, *, priority: int = phases.USER
+) -> F | Callable[[F], F]:
+    """
+    Call the decorated function, without arguments, when Lambda shuts us down.
+
+    It runs once: on SIGTERM, on a thread of this library and inside its
+    budget of 300 ms (a function time-out included), or at interpreter exit.
+    Low *priority* first (0 is the flush of metrics, 50 the default, 90 what
+    uses the network), then in order of registration.  The time left is shared
+    equally: one that takes longer than its share is left behind.  What it
+    raises is logged and stops nothing else.  A forked child does not call it.
+
+    Lambda sends SIGTERM only to an environment with a registered extension:
+    decorate a handler with `lambda_ext.handler` or call `lambda_ext.start()`
+    at module scope.
+
+    Raises:
+        ConfigurationError: what is decorated is no function, or an async one;
+            *priority* is no int.
+
+    Source: Lambda runtime environment, "Shutdown phase",
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+    """
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        msg = (
+            f"on_shutdown(priority=...) takes an int, such as 50, not {priority!r:.80}"
+        )
+        raise ConfigurationError(msg)
+
+    def decorate(function: F) -> F:
+        phases.checked(function, "on_shutdown")
+        phases.listen(phases.SHUTDOWN, function, priority=priority)
+        _of_user.append(function)
+        follow_exit()
+        return function
+
+    return decorate if listener is None else decorate(listener)
+
+
 def follow_exit() -> None:
     """Have the listeners called when this process ends by itself."""
+    global _follows_exit
+    if _follows_exit:
+        return
+    _follows_exit = True
     atexit.register(_at_exit)
     phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
     processes = sys.modules.get("multiprocessing.process")
@@ -138,8 +195,10 @@ def _terminate() -> None:
 def _at_exit() -> None:
     """Call the shutdown listeners at interpreter exit, unless SIGTERM did."""
     if _begin("exit"):
-        drain()
-        _done.set()
+        try:
+            drain()
+        finally:
+            _done.set()
     else:
         # Finalisation would stop our thread in the middle of the flush.
         _done.wait(BUDGET_S)
@@ -232,7 +291,7 @@ def _bounded(listener: Callable[[], object], share_s: float) -> bool:
     thread = threading.Thread(target=body, name="lambda_ext_shutdown", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no more threads, or the interpreter is ending
+    except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
         body()
     else:
         thread.join(max(share_s, 0))
@@ -287,6 +346,7 @@ def _flush_streams() -> None:
 def _forked() -> None:
     """Begin anew in this child, which ends on its own."""
     _renew()
+    _forget_users()
     workers = sys.modules.get("multiprocessing.util")
     if workers is not None:  # else it is no worker, and has atexit as we do
         workers.register_after_fork(_follow_worker, _follow_worker)
@@ -296,6 +356,12 @@ def _follow_worker(anchor: object = None) -> None:
     """Call `_at_exit` in a worker process, which may end without atexit."""
     workers = sys.modules["multiprocessing.util"]
     workers.Finalize(None, _at_exit, exitpriority=-100)
+
+
+def _forget_users() -> None:
+    for listener in _of_user:
+        phases.silence(phases.SHUTDOWN, listener)
+    _of_user.clear()
 
 
 def _renew() -> None:
@@ -308,6 +374,9 @@ def _renew() -> None:
 
 def reset() -> None:
     """Let go of SIGTERM, as if this were just imported."""
+    global _follows_exit
     atexit.unregister(_at_exit)
+    _follows_exit = False
+    _of_user.clear()
     signals.reset()
     _renew()

@@ -24,9 +24,10 @@ from . import clock, phases
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeVar
 
-    F = TypeVar("F", bound=phases.Listener)
+    F = TypeVar("F", bound=Callable[[], object])
 
 _installed = False
 
@@ -39,7 +40,11 @@ def before_snapshot(listener: F, /) -> F:
     values and connections of this library are let go of anyway.  Only under
     SnapStart, before the runtime asks for its first invocation.  What it raises
     is logged and stops nothing.
+
+    Raises:
+        ConfigurationError: what is decorated is no function, or an async one.
     """
+    phases.checked(listener, "before_snapshot")
     phases.listen(phases.SNAPSHOT, listener)
     install()
     return listener
@@ -53,7 +58,11 @@ def after_restore(listener: F, /) -> F:
     The house clock and this library's values know of the restore by then.
     Lambda allows 10 seconds for all of it.  Only under SnapStart.  What it
     raises is logged and stops nothing.
+
+    Raises:
+        ConfigurationError: what is decorated is no function, or an async one.
     """
+    phases.checked(listener, "after_restore")
     phases.listen(phases.RESTORE, listener)
     install()
     return listener

@@ -294,6 +294,20 @@ def _book(totals: _Totals, record: Record) -> None:
         totals.add(series, [given], 1)
 
 
+def refusal(record: Record) -> MetricError | None:
+    """Return what strict mode raises for *record*: an error without a context."""
+    owner, kind, name, given, unit, dims = record
+    try:
+        owner._series(kind, name, unit, dims)
+        value(given)
+    except MetricError as exc:
+        return MetricError(f"metric {_shown(name)}: {exc}", reason=exc.reason)
+    except Exception as exc:  # of a name or value with a mind of its own
+        what = f"its name, unit or a dimension raised {type(exc).__qualname__}"
+        return MetricError(f"metric {_shown(name)}: {what}", reason="invalid")
+    return None
+
+
 def _batched(totals: _Totals) -> Iterable[tuple[Sink, Batch]]:
     at = clock.wall()
     batches: dict[Owner, tuple[Sink, Batch]] = {}

@@ -27,6 +27,8 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import time
@@ -54,6 +56,10 @@ STALL_S = 0.1  # how long one flush waits for a stdout that takes nothing
 MAX_TEMPLATES = 200
 MAX_TEMPLATE = 4_000  # bytes; a longer one is not worth its memory
 _START = '{"_aws":{"Timestamp":'
+
+# The class with which AWS's runtime client logs on stdout where Lambda gave it
+# no log of its own (images, emulators).  It ends no line after a traceback.
+LOG_SINK = "StandardLogSink"
 
 # The function's log level drops what is below it.  Lambda takes a line without
 # a valid level and timestamp for INFO.
@@ -176,6 +182,8 @@ class EmfSink:
         except Exception:
             descriptor = -1
         _flush(stream)
+        if self._stream is None and _line_is_open():
+            self._torn = True
         self._until = None
         documents = size = 0
         lines = self._lines
@@ -242,6 +250,39 @@ class EmfSink:
             line, samples = self._lines.popleft()
             size -= len(line)
             tally.drop("stdout", samples, "it takes nothing")
+
+
+class _Log:
+    """A log sink's method `log` that knows whether it has ended its line."""
+
+    __slots__ = ("_log", "open")
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.open = False
+
+    def __call__(self, message: str, *args: Any, **kwargs: Any) -> Any:
+        result = self._log(message, *args, **kwargs)
+        self.open = message[-1:] != "\n"
+        return result
+
+
+def _line_is_open() -> bool:
+    """Say whether the runtime client's log has left stdout within a line."""
+    found = False
+    for handler in logging.root.handlers:
+        sink: Any = getattr(handler, "log_sink", None)
+        if type(sink).__name__ != LOG_SINK:
+            continue
+        log = getattr(sink, "log", None)
+        if type(log) is _Log:
+            found = found or log.open
+            log.open = False
+        else:
+            found = True  # nobody knows what it wrote before
+            with contextlib.suppress(AttributeError):  # then it is asked each time
+                sink.log = _Log(log)
+    return found
 
 
 def _flush(stream: Any) -> None:

@@ -1,9 +1,10 @@
 """
 Metrics: what a user records with, and when it is flushed.
 
-The first record joins the phases: RESPONSE and SNAPSHOT flush; SHUTDOWN
-flushes first of all, and once more at the end for what the user's own shutdown
-callbacks have recorded; FORK leaves to the parent what is the parent's.
+The first record joins the phases: RESPONSE and SNAPSHOT flush; SHUTDOWN, which
+without a handler is the interpreter's exit, flushes first of all, and once more
+at the end for what the user's own shutdown callbacks have recorded; FORK leaves
+to the parent what is the parent's.
 
 All `Metrics` share one buffer, so a flush finds the records of each, also of
 one that nobody holds any more.
@@ -17,9 +18,9 @@ import weakref
 
 from .. import config, parsers
 from ..exceptions import ConfigurationError, MetricError
-from ..lifecycle import clock, phases
+from ..lifecycle import clock, phases, shutdown
 from . import tally, validation
-from .buffer import COUNT, DISTRIBUTION, GAUGE, MAX_RECORDS, Buffer, Series
+from .buffer import COUNT, DISTRIBUTION, GAUGE, MAX_RECORDS, Buffer, Series, refusal
 from .emf import EmfSink
 
 TYPE_CHECKING = False
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..typing import Sink, Unit
     from .buffer import Record
 
-LAST = 99  # priority of the last flush of a shutdown
+LAST = 1 << 62  # priority of the last flush of a shutdown: after any callback
 MEMO = 1_000  # checked series that one `Metrics` remembers
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
@@ -67,7 +68,8 @@ class Metrics:
         sink: Where they go; None: to CloudWatch, as EMF on stdout.
 
     Raises:
-        ConfigurationError: CloudWatch would refuse the namespace or a dimension.
+        ConfigurationError: CloudWatch would refuse the namespace or a dimension;
+            or *sink* is none.
     """
 
     __slots__ = (
@@ -91,7 +93,7 @@ class Metrics:
         except (ConfigurationError, MetricError, TypeError, ValueError) as exc:
             msg = f"Metrics({namespace!r}, ...) cannot be used: {exc}"
             raise ConfigurationError(msg) from exc
-        self._sink = sink
+        self._sink = validation.sink(sink)
         self._records = _buffer.records
         self._append = _buffer.records.append
         self._at: object = None  # the epoch in which the rest was found out
@@ -132,7 +134,7 @@ class Metrics:
             MetricError: in strict mode only.
         """
         if dimensions is not None:
-            dims = _merged(dimensions, dims)
+            dims = validation.merged(dimensions, dims)
         self._record(COUNT, name, value, unit, dims)
 
     def gauge(
@@ -151,7 +153,7 @@ class Metrics:
         Arguments and errors are those of `count`.
         """
         if dimensions is not None:
-            dims = _merged(dimensions, dims)
+            dims = validation.merged(dimensions, dims)
         self._record(GAUGE, name, value, unit, dims)
 
     def distribution(
@@ -171,7 +173,7 @@ class Metrics:
         Arguments and errors are those of `count`.
         """
         if dimensions is not None:
-            dims = _merged(dimensions, dims)
+            dims = validation.merged(dimensions, dims)
         self._record(DISTRIBUTION, name, value, unit, dims)
 
     def timer(
@@ -192,7 +194,7 @@ class Metrics:
         the block ends.
         """
         if dimensions is not None:
-            dims = _merged(dimensions, dims)
+            dims = validation.merged(dimensions, dims)
         return Timer(self, name, dims)
 
     def _record(
@@ -226,8 +228,9 @@ class Metrics:
                 else (kind, name, unit)
             )
             return self._known[given]
-        except Exception:  # not there, or not even hashable
-            series = self._checked(kind, name, unit, dims)
+        except Exception:  # noqa: S110  not there, or not even hashable
+            pass  # and what it holds, dimensions, goes with it
+        series = self._checked(kind, name, unit, dims)
         if all(type(part) in _PLAIN for part in (name, unit, *dims, *dims.values())):
             if len(self._known) >= MEMO:
                 self._known.clear()
@@ -286,11 +289,16 @@ class Timer:
     def __enter__(self) -> None:
         self._began.append(clock.monotonic())
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         elapsed_ms = round((clock.monotonic() - self._began.pop()) * 1000, 3)
-        self._owner._record(
-            DISTRIBUTION, self._name, elapsed_ms, "Milliseconds", self._dims
-        )
+        what = DISTRIBUTION, self._name, elapsed_ms, "Milliseconds", self._dims
+        try:
+            self._owner._record(*what)
+        except MetricError:
+            if exc_type is None:
+                raise
+            # Not in place of the user's own exception: the flush counts it.
+            self._owner._append((self._owner, *what))
 
 
 def _option(name: str) -> Any:
@@ -302,20 +310,6 @@ def _option(name: str) -> Any:
         return None
 
 
-def _merged(dimensions: Any, dims: dict[str, Any]) -> dict[Any, Any]:
-    """Return both; what cannot be merged is refused by the flush."""
-    try:
-        merged = dict(dimensions)
-    except Exception:
-        message = "dimensions= takes a mapping of names to values"
-        return {"dimensions": validation.Refused("dimensions", message)}
-    for name, value in dims.items():
-        message = f"dimension {name!r} is given twice; leave one out"
-        twice = validation.Refused("dimension_clash", message)
-        merged[name] = twice if name in merged else value
-    return merged
-
-
 def _prepare(record: Record) -> None:
     """Join the phases at the first record; in strict mode check each one."""
     global _ready
@@ -324,9 +318,9 @@ def _prepare(record: Record) -> None:
     epoch = _epoch
     strict = _option("strict")
     if strict:
-        owner, kind, name, value, unit, dims = record
-        owner._series(kind, name, unit, dims)
-        validation.value(value)
+        refused = refusal(record)
+        if refused is not None:
+            raise refused
     elif epoch is _epoch:
         _ready = True
 
@@ -342,6 +336,7 @@ def _join() -> None:
     phases.listen(phases.SHUTDOWN, _buffer.flush, priority=phases.ESSENTIAL)
     phases.listen(phases.SHUTDOWN, _buffer.flush, priority=LAST)
     phases.listen(phases.FORK, forked, priority=phases.ESSENTIAL)
+    shutdown.follow_exit()
 
 
 def _changed() -> None:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 
-from ..exceptions import MetricError
+from ..exceptions import ConfigurationError, MetricError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from ..typing import Sink
 
     Number = int | float
 
@@ -122,11 +124,37 @@ def dimensions(given: Mapping[Any, Any]) -> dict[str, str]:
     return checked
 
 
+def merged(dimensions: Any, dims: dict[str, Any]) -> dict[Any, Any]:
+    """Return both; what cannot be merged is refused by the flush."""
+    try:
+        merged = dict(dimensions)
+    except Exception:
+        message = "dimensions= takes a mapping of names to values"
+        return {"dimensions": Refused("dimensions", message)}
+    for name, value in dims.items():
+        message = f"dimension {name!r} is given twice; leave one out"
+        twice = Refused("dimension_clash", message)
+        merged[name] = twice if name in merged else value
+    return merged
+
+
 def room_for(count: int) -> None:
     """Refuse more dimensions than a metric can have."""
     if count > MAX_DIMENSIONS:
         msg = f"{count} dimensions; a metric has at most {MAX_DIMENSIONS}"
         raise MetricError(msg, reason="too_many_dimensions")
+
+
+def sink(given: Sink | None) -> Sink | None:
+    """Return *given*, an object with a method accept(); its class is none."""
+    accept = getattr(given, "accept", None)
+    if given is not None and (isinstance(given, type) or not callable(accept)):
+        msg = (
+            f"Metrics(sink={given!r:.80}) is no sink: that is an object with a"
+            " method accept(batch), see lambda_ext.typing.Sink"
+        )
+        raise ConfigurationError(msg)
+    return given
 
 
 def _fits(text: str, length: int) -> bool:

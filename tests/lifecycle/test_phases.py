@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
 
 import lambda_ext
+from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import phases
 
 
@@ -73,6 +75,27 @@ class TestIsolation:
         assert "listener_failed phase=response" in record.getMessage()
         assert "bad" in record.getMessage()
         assert "ValueError: no" in record.getMessage()
+
+    def test_logging_filter_that_raises_is_no_matter(self):
+        """The others are called though nobody can be told of the failure."""
+        seen = []
+
+        def refuse(record):
+            raise ValueError("of the filter")
+
+        def bad():
+            raise ValueError("of the listener")
+
+        logger = logging.getLogger("lambda_ext")
+        logger.addFilter(refuse)
+        try:
+            phases.listen(phases.RESPONSE, bad)
+            phases.listen(phases.RESPONSE, lambda: seen.append(1))
+            phases.call(phases.RESPONSE)
+        finally:
+            logger.removeFilter(refuse)
+
+        assert (seen, phases.failures[phases.RESPONSE]) == ([1], 1)
 
     def test_exit_passes_and_the_phase_has_ended(self):
         """SystemExit is no failure to swallow."""
@@ -157,6 +180,54 @@ class TestDecorators:
         phases.call(phases.RESPONSE)
 
         assert seen == ["user", "flush"]
+
+
+async def awaited():
+    """Nobody awaits this."""
+
+
+def generated():
+    """Nobody iterates over this."""
+    yield
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "on_init",
+        "on_invoke",
+        "on_response",
+        "on_shutdown",
+        "before_snapshot",
+        "after_restore",
+    ],
+)
+class TestRefusal:
+    """What would do nothing, or fail when it is too late, is refused at once."""
+
+    @pytest.mark.parametrize("value", [5, "a function", object()])
+    def test_what_is_no_function_is_named(self, name, value):
+        """The error says which decorator, and what it was given."""
+        with pytest.raises(ConfigurationError) as caught:
+            getattr(lambda_ext, name)(value)
+
+        assert str(caught.value).startswith(
+            f"@lambda_ext.{name} decorates a function, not {value!r:.20}"
+        )
+        assert all(not phases.listeners(phase) for phase in phases.PHASES)
+
+    @pytest.mark.parametrize("function", [awaited, generated])
+    def test_what_nobody_awaits_or_iterates_is_refused(self, name, function):
+        """It would be called, and its body would never run."""
+        with pytest.raises(ConfigurationError, match="write def, without yield"):
+            getattr(lambda_ext, name)(function)
+
+
+@pytest.mark.parametrize("priority", ["x", 1.5, True, None])
+def test_priority_that_is_no_int_is_refused(priority):
+    """It would end the shutdown in the middle of sorting."""
+    with pytest.raises(ConfigurationError, match="takes an int"):
+        lambda_ext.on_shutdown(priority=priority)
 
 
 class TestFork:

@@ -9,7 +9,8 @@ import sys
 import threading
 
 import pytest
-from helpers import eventually
+from helpers import eventually, python
+from sigterm_cells import totals
 
 import lambda_ext
 from lambda_ext.lifecycle import phases, shutdown, signals
@@ -235,6 +236,18 @@ class TestSigterm:
 
         assert (early, seen) == ([], ["done", "listener"])
 
+    def test_exit_that_is_interrupted_has_ended(self, monkeypatch):
+        """Ctrl-C in the middle of it: who waits for it is let go."""
+
+        def interrupted():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(shutdown, "drain", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shutdown._at_exit()
+
+        assert shutdown._done.is_set()
+
     def test_during_the_exit_waits_for_it(self, exits, held):
         """At exit the listeners are being called: not again, and not cut off."""
         seen = []
@@ -295,6 +308,7 @@ class TestExit:
         gone = []
         monkeypatch.setattr(atexit, "unregister", gone.append)
         shutdown.follow_exit()
+        shutdown.follow_exit()
         shutdown.reset()
 
         assert seen == gone == [shutdown._at_exit]
@@ -313,6 +327,7 @@ class TestExit:
         )
         shutdown.follow_exit()
         in_parent = list(seen)
+        shutdown.reset()
         monkeypatch.setattr(multiprocessing.process, "parent_process", object)
         shutdown.follow_exit()
 
@@ -355,3 +370,37 @@ class TestStatus:
         monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
 
         assert shutdown.status().reason == "disabled"
+
+
+WORKER = """
+import multiprocessing
+fork = multiprocessing.get_context("fork")
+child = fork.Process(target=metrics.count, args=("n", 4))
+child.start()
+child.join()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("metrics.count('n')", {"n": 1}),
+        ("lambda_ext.on_shutdown(lambda: metrics.count('n', 2))", {"n": 2}),
+        (
+            "lambda_ext.on_shutdown(lambda: metrics.count('n', 3), priority=10**9)",
+            {"n": 3},
+        ),
+        (WORKER, {"n": 4}),
+    ],
+    ids=["metric", "callback", "latest callback", "first in a worker"],
+)
+@pytest.mark.parametrize("start", ["", "lambda_ext.start()"])
+def test_exit_without_a_handler_loses_nothing(program, expected, start):
+    """Neither @handler nor start() is needed for the flush at exit."""
+    run = python(
+        f"import lambda_ext\nfrom lambda_ext import metrics\n{start}\n{program}"
+    )
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert totals(run.stdout.splitlines()) == expected

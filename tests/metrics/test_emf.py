@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import threading
@@ -617,3 +618,93 @@ class TestThreads:
             sink.accept(batch(point("child", 1)))
 
         assert [b"child" in line for line, _ in sink._lines] == [True]
+
+
+class StandardLogSink:
+    """As the runtime client's: it logs on stdout, and ends no line."""
+
+    def log(self, message, frame_type=None):
+        """Write *message* as it is."""
+        sys.stdout.write(message)
+
+
+class SinkHandler(logging.Handler):
+    """As the runtime client's."""
+
+    def __init__(self, log_sink):
+        super().__init__()
+        self.log_sink = log_sink
+        self.setFormatter(logging.Formatter("%(message)s\n"))
+
+    def emit(self, record):
+        """Hand the text over."""
+        self.log_sink.log(self.format(record))
+
+
+@pytest.fixture(name="logs_to")
+def _logs_to():
+    """Return a function that has the root logger log to a sink."""
+    handlers = []
+
+    def install(sink):
+        handler = SinkHandler(sink)
+        handlers.append(handler)
+        logging.getLogger().addHandler(handler)
+
+    yield install
+    for handler in handlers:
+        logging.getLogger().removeHandler(handler)
+
+
+class TestLinesThatTheRuntimeClientLeavesOpen:
+    """The log of AWS's runtime client, where it shares our stdout."""
+
+    def log(self, *, traceback):
+        """Log one record, with a traceback or without one."""
+        logging.getLogger("user").error("said", exc_info=traceback and ValueError("no"))
+
+    def flush(self, read):
+        """Flush one metric; return what was written since the last time."""
+        emf.EmfSink().accept(batch(point("n", 1)))
+        return read()
+
+    def test_document_begins_a_line_of_its_own(self, monkeypatch, logs_to):
+        """After a traceback, and only then, there is a newline in front."""
+        with piped(monkeypatch) as (read, _):
+            logs_to(StandardLogSink())
+            first = self.flush(read)
+            found = []
+            for traceback in (False, True, False):
+                self.log(traceback=traceback)
+                found.append(self.flush(read))
+            found.append(self.flush(read))
+
+        assert first.startswith("\n{")  # nobody knows what was before
+        assert found[0].startswith("said\n{")
+        assert "\nValueError: no\n{" in found[1]
+        assert found[2].startswith("said\n{")
+        assert found[3].startswith("{")
+
+    def test_sink_that_cannot_be_followed_costs_empty_lines_only(
+        self, monkeypatch, logs_to
+    ):
+        """Then every flush begins a line."""
+        with piped(monkeypatch) as (read, _):
+            logs_to(type("StandardLogSink", (), {"__slots__": (), "log": print})())
+            found = [self.flush(read), self.flush(read)]
+
+        assert [text[:2] for text in found] == ["\n{", "\n{"]
+
+    def test_other_sinks_and_streams_are_left_alone(self, monkeypatch, logs_to):
+        """As with Lambda's own log, which is no part of stdout."""
+
+        class FramedTelemetryLogSink(StandardLogSink):
+            """As in Lambda's managed runtimes."""
+
+        sink = FramedTelemetryLogSink()
+        with piped(monkeypatch) as (read, _):
+            logs_to(sink)
+            found = self.flush(read)
+
+        assert found.startswith("{")
+        assert vars(sink) == {}

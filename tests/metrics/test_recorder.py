@@ -220,9 +220,56 @@ class TestBadInput:
         metrics.count("good")
 
         assert caught.value.reason == reason
-        assert str(caught.value)
+        assert str(caught.value).startswith("metric ")
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
         assert len(written(capfd)) == 1
         assert recorder.snapshot()["dropped"] == {}
+
+    def test_strict_mode_names_the_metric(self):
+        """So that it can be found in the code."""
+        configure(strict=True)
+        with pytest.raises(MetricError, match=r"^metric 'orders': unit= is one of"):
+            metrics.count("orders", unit="Milisecond", tenant="acme")
+
+    def test_strict_mode_has_one_error_for_names_with_a_mind_of_their_own(self):
+        """What they raise is no error of this library's, and is not shown."""
+
+        class Name(str):
+            __slots__ = ()
+
+            def __hash__(self):
+                raise RuntimeError("of the name")
+
+        configure(strict=True)
+        for record in (
+            lambda: metrics.count(Name("n")),
+            lambda: metrics.count("n", unit=Name("Count")),
+            lambda: metrics.count("n", dimensions={"d": Name("v")}, e=object()),
+        ):
+            with pytest.raises(MetricError) as caught:
+                record()
+
+            assert caught.value.reason in ("invalid", "dimension_value")
+            assert caught.value.__context__ is None
+
+    @pytest.mark.logs
+    def test_timer_in_strict_mode_leaves_the_users_own_error(self):
+        """The error of the block counts; the metric's is counted."""
+        configure(strict=True)
+        with pytest.raises(ZeroDivisionError) as caught, metrics.timer(""):
+            1 / 0
+        metrics.flush()
+
+        assert caught.value.__context__ is None
+        assert recorder.snapshot()["dropped"] == {"name": 1}
+        with pytest.raises(MetricError), metrics.timer(""):
+            pass
+
+    @pytest.mark.parametrize("sink", [5, "stdout", print, MemorySink])
+    def test_sink_that_is_none_is_refused_at_once(self, sink):
+        """Not at the first flush; a class of sinks is none either."""
+        with pytest.raises(ConfigurationError, match=r"accept\(batch\)"):
+            Metrics(sink=sink)
 
     def test_strict_mode_can_be_turned_off_again(self, capfd):
         """configure(strict=False) has an effect on the next record."""
@@ -384,7 +431,7 @@ class TestPhases:
             phases.RESPONSE: 1,
             phases.SHUTDOWN: 2,
             phases.SNAPSHOT: 1,
-            phases.FORK: 1,
+            phases.FORK: 2,  # one is for the exit
         }
 
     def test_released_metrics_is_flushed(self, capfd):

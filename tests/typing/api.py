@@ -45,6 +45,18 @@ def close() -> None: ...
 def close_late() -> None: ...
 
 
+def wants(x: int) -> None: ...
+
+
+lambda_ext.on_init(wants)  # type: ignore[type-var]
+lambda_ext.on_response(wants)  # type: ignore[type-var]
+lambda_ext.on_shutdown(wants)  # type: ignore[type-var]
+lambda_ext.on_shutdown(priority=90)(wants)  # type: ignore[type-var]
+lambda_ext.on_shutdown(priority="x")  # type: ignore[call-overload]
+lambda_ext.before_snapshot(wants)  # type: ignore[type-var]
+lambda_ext.after_restore(wants)  # type: ignore[type-var]
+
+
 @lambda_ext.on_init
 def opened() -> int:
     return 1
@@ -52,6 +64,9 @@ def opened() -> int:
 
 @lambda_ext.on_invoke
 def begun(context: object) -> None: ...
+
+
+lambda_ext.on_invoke(close)  # type: ignore[type-var]
 
 
 @lambda_ext.on_response
