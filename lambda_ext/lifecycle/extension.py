@@ -46,6 +46,12 @@ NAME = "lambda_ext"
 FOLDER = "/opt/extensions"
 TIMEOUT_S = 1.0  # for the whole registration; AWS answers within 1 ms
 
+TOO_LATE = "Extension.RegistrationClosed"
+ADVICE = (
+    ": decorate the handler with @lambda_ext.handler, or call lambda_ext.start(),"
+    " at module scope"
+)
+
 _log = logging.getLogger("lambda_ext")
 
 
@@ -104,9 +110,11 @@ def register() -> None:
     try:
         _join(address)
     except ExtensionError as exc:
+        shared = _by_somebody(exc.error_type)
+        advice = ADVICE if exc.error_type == TOO_LATE and not shared else ""
         _status = Status(
-            "shared" if _by_somebody(exc.error_type) else "refused",
-            reason=str(exc),
+            "shared" if shared else "refused",
+            reason=f"{exc}{advice}",
             error_type=exc.error_type,
         )
     except Exception as exc:
@@ -197,7 +205,7 @@ def _wait(connection: socket) -> None:
 
 def _by_somebody(error_type: str) -> bool:
     """Say whether *error_type* means that somebody of our name is registered."""
-    if error_type == "Extension.RegistrationClosed":
+    if error_type == TOO_LATE:
         return _one_of_many()  # closed by the first worker, who has registered
     return error_type == "Extension.InvalidExtensionState"
 

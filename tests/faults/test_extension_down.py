@@ -115,12 +115,19 @@ def test_refusal_is_logged_once_and_kept_as_the_reason(api, caplog, error_type):
     extension.register()
     found = extension.status()
 
+    advice = ""
+    if error_type == "Extension.RegistrationClosed":
+        advice = (
+            ": decorate the handler with @lambda_ext.handler, or call"
+            " lambda_ext.start(), at module scope"
+        )
+
     assert (found.state, found.error_type) == ("refused", error_type)
-    assert found.reason == "as it is (HTTP 403)"
+    assert found.reason == "as it is (HTTP 403)" + advice
     assert [record.getMessage() for record in caplog.records] == [
         (
             f"lambda_ext.extension_refused name=lambda_ext error_type={error_type}"
-            " reason=as it is (HTTP 403)"
+            f" reason=as it is (HTTP 403){advice}"
         )
     ]
     assert len(server.requests) == 1
@@ -146,6 +153,7 @@ def test_worker_of_a_managed_instance_does_not_complain(api, monkeypatch, error_
     extension.register()
 
     assert extension.status().state == "shared"
+    assert "at module scope" not in extension.status().reason
 
 
 @pytest.mark.logs
