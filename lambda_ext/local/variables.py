@@ -28,13 +28,21 @@ RUNTIME_ONLY = (
 )
 
 
+# What this shell says about its AWS account, its Lambda, its language and its
+# Python, which is not so in Lambda; where to find modules is the user's to say.
+FOREIGN = (
+    "AWS_", "_LAMBDA_", "_X_AMZN_", "LAMBDA_TASK_", "LAMBDA_RUNTIME_", "_HANDLER",
+    "LC_", "LANG", "PYTHON", "TZ",
+)  # fmt: skip
+OURS = ("PYTHONPATH", "PYTHONHOME")
+
+
 def inherited() -> dict[str, str]:
-    """Return this process's variables, without its AWS account and its Lambda."""
-    foreign = ("AWS_", "_LAMBDA_", "_X_AMZN_", "LAMBDA_TASK_", "LAMBDA_RUNTIME_")
+    """Return this process's variables, without those that Lambda would not have."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(foreign) and name != "_HANDLER"
+        if not name.startswith(FOREIGN) or name in OURS
     }
 
 
@@ -64,6 +72,7 @@ def lambdas_own(
         "AWS_LAMBDA_INITIALIZATION_TYPE": init_type,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
+        "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
     }
     if init_type == "snap-start":  # no credentials in the snapshot
