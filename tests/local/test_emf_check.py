@@ -7,6 +7,7 @@ import math
 
 import jsonschema
 import pytest
+from emf_rules import SCHEMA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,76 +16,6 @@ from lambda_ext.local.emf_check import Series, Totals, check
 
 NOW = 1_795_000_000.0
 
-# AWS's published schema of the format, whose "$id"s and titles are left out.
-SCHEMA = {
-    "type": "object",
-    "required": ["_aws"],
-    "properties": {
-        "_aws": {
-            "type": "object",
-            "required": ["Timestamp", "CloudWatchMetrics"],
-            "properties": {
-                "Timestamp": {"type": "integer"},
-                "CloudWatchMetrics": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["Namespace", "Dimensions", "Metrics"],
-                        "properties": {
-                            "Namespace": {
-                                "type": "string",
-                                "minLength": 1,
-                                "maxLength": 1024,
-                            },
-                            "Dimensions": {
-                                "type": "array",
-                                "minItems": 1,
-                                "items": {
-                                    "type": "array",
-                                    "minItems": 0,
-                                    "maxItems": 30,
-                                    "items": {
-                                        "type": "string",
-                                        "minLength": 1,
-                                        "maxLength": 250,
-                                    },
-                                },
-                            },
-                            "Metrics": {
-                                "type": "array",
-                                "items": {
-                                    "type": "object",
-                                    "required": ["Name"],
-                                    "properties": {
-                                        "Name": {
-                                            "type": "string",
-                                            "minLength": 1,
-                                            "maxLength": 1024,
-                                        },
-                                        "Unit": {
-                                            "type": "string",
-                                            "pattern": "^(Seconds|Microseconds|"
-                                            "Milliseconds|Bytes|Kilobytes|Megabytes|"
-                                            "Gigabytes|Terabytes|Bits|Kilobits|"
-                                            "Megabits|Gigabits|Terabits|Percent|"
-                                            "Count|Bytes\\/Second|"
-                                            "Kilobytes\\/Second|Megabytes\\/Second|"
-                                            "Gigabytes\\/Second|Terabytes\\/Second|"
-                                            "Bits\\/Second|Kilobits\\/Second|"
-                                            "Megabits\\/Second|Gigabits\\/Second|"
-                                            "Terabits\\/Second|Count\\/Second|None)$",
-                                        },
-                                        "StorageResolution": {"type": "integer"},
-                                    },
-                                },
-                            },
-                        },
-                    },
-                },
-            },
-        }
-    },
-}
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 
 
