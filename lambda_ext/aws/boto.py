@@ -18,7 +18,6 @@ Threads
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 
@@ -27,23 +26,33 @@ from . import errors, retries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 
 class Boto(retries.Retrying):
-    """The transport of one service over a client of boto3."""
+    """The transport of one service over a client of boto3, for some *reason*."""
 
-    __slots__ = ("_client", "_given", "_lock", "_scope", "_session")
+    __slots__ = ("_client", "_given", "_lock", "_reason", "_scope", "_session")
 
     name = "boto3"
 
-    def __init__(self, service: str, client: Any = None, session: Any = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        client: Any = None,
+        session: Any = None,
+        *,
+        reason: str = "",
+    ) -> None:
         # A client of the user's own has been told how often to try.
         super().__init__(service, retries.ATTEMPTS if client is None else 1)
         self._client = client
         self._given = client is not None
         self._session = session
+        self._reason = reason
         self._lock = threading.Lock()
         self._scope: tuple[object, ...] | None = None
 
@@ -57,14 +66,18 @@ class Boto(retries.Retrying):
             self._scope = scope_of(self.service, self.client())
         return self._scope
 
-    def client(self) -> Any:
-        """Return the client, made at the first call."""
+    def client(self, key: str = "") -> Any:
+        """Return the client, made at the first call, which asks for *key*."""
         client = self._client
         if client is None:
-            with self._lock, translated(self.service):
+            with self._lock:
                 client = self._client
                 if client is None:
-                    client = self._client = _new_client(self.service, self._session)
+                    client = self._client = translated(
+                        lambda: _new_client(self.service, self._session, self._reason),
+                        self.service,
+                        key,
+                    )
         return client
 
     def attempt(
@@ -74,9 +87,13 @@ class Boto(retries.Retrying):
         key = errors.key_of(parameters)
 
         def ask() -> dict[str, Any]:
-            client = self.client()
-            with translated(self.service, key):
-                return _ask(client, operation, parameters)
+            client = self.client(key)
+            return translated(
+                lambda: _ask(client, operation, parameters),
+                self.service,
+                key,
+                client.meta.region_name,
+            )
 
         return _within(left_s, ask, service=self.service, key=key)
 
@@ -105,21 +122,61 @@ def scope_of(service: str, client: Any) -> tuple[object, ...]:
     return (service, meta.region_name, meta.endpoint_url, identity)
 
 
-@contextlib.contextmanager
-def translated(service: str, key: str = "") -> Iterator[None]:
-    """Turn what boto3 and botocore raise into the errors of this library."""
+def translated(
+    function: Callable[[], T], service: str, key: str = "", region: str = ""
+) -> T:
+    """Return what *function* does; what botocore raises becomes an error of ours."""
     try:
-        yield
+        return function()
     except LambdaExtError:
         raise
     except Exception as exc:
-        raise _translation(exc, service, key) from exc
+        error = _translation(exc, service, key, region)
+        cause = exc if _may_be_shown(exc) else None
+    # Not in the clause above: as the context it would keep what is not shown.
+    raise error from cause
 
 
-def _new_client(service: str, session: Any) -> Any:
-    # Avoids ~250 ms and 43 MB wherever the light client does.
-    import boto3
-    from botocore.config import Config
+def _may_be_shown(exc: Exception) -> bool:
+    """
+    Say whether *exc*, with all that it was raised from, quotes no answer.
+
+    Of a body that is no JSON botocore makes a message, with the status as its
+    code; what Python raises over one may hold it, as UnicodeDecodeError does;
+    and what breaks a connection may be bytes, as in a bad status line.
+    """
+    # The module is loaded by now, since it raised.
+    from botocore import exceptions as botocore
+
+    if isinstance(exc, botocore.ClientError):
+        return _is_understood(exc)
+    over_bytes = isinstance(
+        exc, (botocore.ConnectionClosedError, botocore.ResponseStreamingError)
+    )
+    if over_bytes or type(exc) is botocore.HTTPClientError:
+        return False
+    return isinstance(exc, botocore.BotoCoreError)
+
+
+def _is_understood(exc: Any) -> bool:
+    """Say whether the body of the answer was JSON, and told what is wrong."""
+    headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if "x-amzn-errortype" in headers:  # then the code says nothing about the body
+        return "json" in headers.get("content-type", "")
+    return errors.is_told(str(exc.response.get("Error", {}).get("Code", "")))
+
+
+def _new_client(service: str, session: Any, reason: str) -> Any:
+    try:
+        # Avoids ~250 ms and 43 MB wherever the light client does.
+        import boto3
+        from botocore.config import Config
+    except ModuleNotFoundError as exc:
+        msg = (
+            f"{service} needs boto3 ({reason}), and there is no module {exc.name!r}:"
+            " put boto3 into the package of the function (pip install boto3)"
+        )
+        raise ConfigurationError(msg) from exc
 
     config = Config(
         connect_timeout=retries.CONNECT_S,
@@ -182,16 +239,16 @@ def _within(
     )
 
 
-def _translation(exc: Exception, service: str, key: str) -> LambdaExtError:
+def _translation(exc: Exception, service: str, key: str, region: str) -> LambdaExtError:
     # The module is loaded by now, since it raised.
     from botocore import exceptions as botocore
 
     if isinstance(exc, botocore.ClientError):
-        return _service_error(exc, service, key)
+        return _service_error(exc, service, key, region)
     if isinstance(exc, botocore.NoRegionError):
-        return errors.no_region()
+        return errors.no_region(service, key)
     if isinstance(exc, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
-        return errors.no_credentials(str(exc))
+        return errors.no_credentials(service, key, str(exc))
     if isinstance(exc, botocore.ParamValidationError):
         return errors.from_code(
             "ValidationException", str(exc), service=service, key=key
@@ -217,15 +274,17 @@ def _translation(exc: Exception, service: str, key: str) -> LambdaExtError:
     return errors.unreadable(type(exc).__name__, service=service, key=key)
 
 
-def _service_error(exc: Any, service: str, key: str) -> SourceError:
+def _service_error(exc: Any, service: str, key: str, region: str) -> SourceError:
     error = exc.response.get("Error", {})
     metadata = exc.response.get("ResponseMetadata", {})
+    text = str(error.get("Message", "")) + errors.problems(exc.response)
     translation = errors.from_code(
         str(error.get("Code", "")),
-        str(error.get("Message", "")) + errors.problems(exc.response),
+        text if _is_understood(exc) else "",
         service=service,
         key=key,
         status=metadata.get("HTTPStatusCode", 0),
+        region=region,
     )
     headers = metadata.get("HTTPHeaders", {})
     translation.retry_after_s = retries.retry_after(headers.get("retry-after"))

@@ -27,7 +27,7 @@ import threading
 
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
-from . import connections, errors, http1, regions, signing
+from . import connections, http1, regions, signing
 from .signing import Keys
 
 TYPE_CHECKING = False
@@ -40,6 +40,10 @@ EARLY_S = 300.0  # before the expiry that new keys are asked for
 AGAIN_S = 30.0  # between two times that they are asked for early
 # Compiled only where there is such an endpoint.
 EXPIRY = r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|[+-]00:?00)"
+
+
+class MissingError(Exception):
+    """The variables that held keys hold none any more."""
 
 
 class UnavailableError(Exception):
@@ -57,11 +61,11 @@ class Environment:
         return self.keys(0.0).access
 
     def keys(self, ends_at: float) -> Keys:
-        """Return the keys."""
+        """Return the keys; MissingError if there are none."""
         access = os.environ.get("AWS_ACCESS_KEY_ID", "")
         secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
         if not (access and secret):
-            raise errors.no_credentials()
+            raise MissingError
         token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get(
             "AWS_SECURITY_TOKEN", ""
         )

@@ -2,7 +2,8 @@
 What AWS's error codes mean: one table for both ways, and one judge.
 
 A code that is not in the table is judged by its HTTP status.  No message
-quotes a body that was not understood, since it might hold a value.
+quotes a body that was not understood, since it might hold a value: where there
+is no code but a status, there is no text of AWS's either.
 
 Source: the errors of the seven operations in their service models, and
 "Common Error Types",
@@ -98,8 +99,9 @@ _CLASSES: dict[str, tuple[type[SourceError], bool]] = {
 }
 _REASONS: dict[type[SourceError], str] = {  # natively, ParameterNotFound is empty
     AccessDeniedError: "the role may not read it, or not use its KMS key",
-    NotFoundError: "there is none of this name, version or label in this region",
+    NotFoundError: "there is none of this name, version or label",
 }
+_DELETED = "the secret is scheduled for deletion: call RestoreSecret, or name another"
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -123,23 +125,38 @@ def is_about_content(exc: SourceError) -> bool:
     return not exc.transient and exc.code not in EXPIRED and exc.code not in SKEWED
 
 
+def is_told(code: str) -> bool:
+    """Say whether *code* was told, not filled in with the status, as botocore does."""
+    return not (code == "" or code.isdigit())
+
+
 def is_known(code: str) -> bool:
     """Say whether *code* is one of AWS's."""
     return code in _CLASSES
 
 
 def from_code(
-    code: str, text: str, *, service: str, key: str, status: int = 0
+    code: str, text: str, *, service: str, key: str, status: int = 0, region: str = ""
 ) -> SourceError:
     """
     Return the error that means *code*, or *status* if the code is unknown.
 
-    *text* is AWS's own message, *key* what was asked for.  The codes of the
-    entries in ``Errors`` of BatchGetSecretValue come here as well.
+    *text* is AWS's own message, *key* what was asked for, in *region*.  The
+    codes of the entries in ``Errors`` of BatchGetSecretValue come here as well.
     """
     code = code.rpartition("#")[2].partition(":")[0]  # "com.amazonaws.x#Code:http:.."
     cls, transient = _CLASSES.get(code) or _by_status(status)
-    text = text.strip() or _REASONS.get(cls, "AWS gave no reason")
+    text = text.strip()
+    if not is_told(code):
+        text = ""
+    if 300 <= status < 400:
+        text = "the server redirects, and no redirect is followed"
+    elif code == "InvalidRequestException" and "delet" in text.lower():
+        # AWS has no code of its own for it.
+        cls, text = NotFoundError, f"{_DELETED} ({text})"
+    text = text or _REASONS.get(cls, "AWS gave no reason")
+    if cls is NotFoundError:
+        text += f" (looked for in {region})" if region else " (in this region)"
     return cls(
         f"{_subject(service, key)}: {code or f'HTTP status {status}'}: {text}",
         key=key,
@@ -179,19 +196,20 @@ def too_late(reason: str, *, service: str, key: str) -> SourceTimeoutError:
     )
 
 
-def no_region() -> ConfigurationError:
+def no_region(service: str, key: str = "") -> ConfigurationError:
     """Return the error for a service without a place."""
     return ConfigurationError(
-        "no AWS region is set: set AWS_REGION, as Lambda does, or"
-        " AWS_DEFAULT_REGION, or pass session= or client="
+        f"{_subject(service, key)}: no AWS region is set: set AWS_REGION, as Lambda"
+        " does, or AWS_DEFAULT_REGION, or pass session= or client="
     )
 
 
-def no_credentials(detail: str = "") -> ConfigurationError:
+def no_credentials(service: str, key: str = "", detail: str = "") -> ConfigurationError:
     """Return the error for a process that cannot sign."""
     return ConfigurationError(
-        "no AWS credentials were found: give the function a role, or set"
-        " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" + (detail and f" ({detail})")
+        f"{_subject(service, key)}: no AWS credentials were found: give the function"
+        " a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        + (detail and f" ({detail})")
     )
 
 

@@ -116,16 +116,20 @@ class Light(retries.Retrying):
 
     def __init__(self, service: str) -> None:
         super().__init__(service)
-        self._region = regions.region()
+        self._region = regions.region(service)
         self._endpoint = endpoint = regions.endpoint(service, self._region)
         if not (endpoint.tls or endpoint.local):
             raise ConfigurationError(_in_the_clear(endpoint))
         self._connections = connections.Connections(self._endpoint)
         provider = credentials.provider()
         if provider is None:
-            raise errors.no_credentials()
+            raise errors.no_credentials(service)
         self._provider = provider
-        self.scope = (service, self._region, self._endpoint.url, provider.identity)
+        try:
+            identity = provider.identity
+        except credentials.MissingError as exc:
+            raise errors.no_credentials(service) from exc
+        self.scope = (service, self._region, self._endpoint.url, identity)
 
     def __repr__(self) -> str:
         return f"<transport to {self._endpoint.url}>"
@@ -157,6 +161,8 @@ class Light(retries.Retrying):
                 service=self.service,
                 key=key,
             ) from exc
+        except credentials.MissingError as exc:
+            raise errors.no_credentials(self.service, key) from exc
         except credentials.UnavailableError as exc:
             raise errors.unreachable(
                 f"the credentials could not be fetched: {exc}",
@@ -182,7 +188,7 @@ class Light(retries.Retrying):
             )
             if 200 <= response.status < 300:
                 return _answer(operation, response)
-            error = _error(self.service, key, response)
+            error = _error(self.service, key, response, self._region)
             if again and (
                 (error.code in errors.EXPIRED and self._provider.renewed(keys, ends_at))
                 or (
@@ -299,7 +305,9 @@ def _decode(answer: Any) -> None:
         answer["SecretBinary"] = blob
 
 
-def _error(service: str, key: str, response: http1.Response) -> SourceError:
+def _error(
+    service: str, key: str, response: http1.Response, region: str
+) -> SourceError:
     try:
         answer = _object(response.body)
     except http1.ProtocolError:
@@ -312,14 +320,13 @@ def _error(service: str, key: str, response: http1.Response) -> SourceError:
         or str(response.status)
     )
     text = answer.get("message") or answer.get("Message") or ""
-    if 300 <= response.status < 400:
-        text = "the server redirects, and no redirect is followed"
     error = errors.from_code(
         str(code),
         str(text) + errors.problems(answer),
         service=service,
         key=key,
         status=response.status,
+        region=region,
     )
     error.retry_after_s = retries.retry_after(response.headers.get("retry-after"))
     return error

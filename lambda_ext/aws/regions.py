@@ -63,11 +63,11 @@ class Endpoint:
         return is_loopback(self.host)
 
 
-def region() -> str:
+def region(service: str) -> str:
     """Return the region from the environment: boto3's variable, then Lambda's."""
     name = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
     if not name:
-        raise errors.no_region()
+        raise errors.no_region(service)
     if not _is_label(name):  # it becomes part of a host name
         msg = f"{name!r} is not the name of a region: correct AWS_DEFAULT_REGION"
         raise ConfigurationError(msg)

@@ -96,7 +96,8 @@ def transport(service: str, *, client: Any = None, session: Any = None) -> Trans
         raise ConfigurationError(msg)
     if client is not None or session is not None:
         with _lock:
-            return _registered(_through_boto3(service, client, session))
+            reason = "session= was passed"
+            return _registered(_through_boto3(service, client, session, reason=reason))
     wanted = config.get("transport")
     way = _ways.get((service, wanted))
     if way is None:
@@ -132,10 +133,12 @@ def reset() -> None:
 def _chosen(service: str, wanted: str) -> tuple[Transport, str]:
     """Return the way to *service*, and why it is this one."""
     if wanted == "boto3":
-        return _through_boto3(service), "transport='boto3'"
+        reason = "transport='boto3'"
+        return _through_boto3(service, reason=reason), reason
     # A program under test: moto answers for botocore, and for nobody else.
     if wanted == "auto" and "moto" in sys.modules and not config.in_lambda():
-        return _through_boto3(service), "moto is loaded"
+        reason = "moto is loaded"
+        return _through_boto3(service, reason=reason), reason
     return _light(service, wanted)
 
 
@@ -147,16 +150,18 @@ def _light(service: str, wanted: str) -> tuple[Transport, str]:
     if not reason:
         return light.Light(service), f"transport={wanted!r}"
     if wanted == "auto":
-        return _through_boto3(service), reason
+        return _through_boto3(service, reason=reason), reason
     msg = f"transport='light' cannot reach {service}: {reason}; use 'auto' or 'boto3'"
     raise ConfigurationError(msg)
 
 
-def _through_boto3(service: str, client: Any = None, session: Any = None) -> Transport:
+def _through_boto3(
+    service: str, client: Any = None, session: Any = None, *, reason: str
+) -> Transport:
     # Avoids 1 ms where the light client is used; boto3 itself comes later still.
     from . import boto
 
-    return boto.Boto(service, client, session)
+    return boto.Boto(service, client, session, reason=reason)
 
 
 def _registered(way: Transport) -> Transport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 
 import boto3
@@ -89,7 +90,10 @@ def test_service_error_becomes_ours_with_its_cause(secrets):
 
     with pytest.raises(exceptions.NotFoundError) as caught:
         secrets.call("GetSecretValue", {"SecretId": "db"})
-    assert "secret 'db': ResourceNotFoundException: Can't find it." == str(caught.value)
+    assert str(caught.value) == (
+        "secret 'db': ResourceNotFoundException: Can't find it."
+        " (looked for in eu-central-1)"
+    )
     assert isinstance(caught.value.__cause__, botocore.exceptions.ClientError)
     assert ("secrets_manager", "db") == (caught.value.source, caught.value.key)
 
@@ -107,35 +111,37 @@ def test_throttling_is_tried_again_by_us_and_not_by_botocore(secrets, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("cause", "cls"),
+    ("cause", "cls", "shown"),
     [
         (botocore.exceptions.ReadTimeoutError(endpoint_url="https://a?t=1"),
-         exceptions.SourceTimeoutError),
+         exceptions.SourceTimeoutError, True),
         (botocore.exceptions.ConnectTimeoutError(endpoint_url="https://a?t=1"),
-         exceptions.SourceTimeoutError),
+         exceptions.SourceTimeoutError, True),
         (botocore.exceptions.EndpointConnectionError(endpoint_url="https://a?t=1"),
-         exceptions.SourceError),
+         exceptions.SourceError, True),
         (botocore.exceptions.ConnectionClosedError(endpoint_url="https://a?t=1"),
-         exceptions.SourceError),
+         exceptions.SourceError, False),
         (botocore.exceptions.SSLError(endpoint_url="https://a?t=1", error="bad"),
-         exceptions.SourceError),
-        (botocore.exceptions.HTTPClientError(error="t=1"), exceptions.SourceError),
+         exceptions.SourceError, True),
+        (botocore.exceptions.HTTPClientError(error="t=1"),
+         exceptions.SourceError, False),
         (botocore.exceptions.ProxyConnectionError(proxy_url="https://a?t=1"),
-         exceptions.SourceError),
+         exceptions.SourceError, True),
         (botocore.exceptions.MetadataRetrievalError(error_msg="t=1"),
-         exceptions.SourceError),
-        (TypeError("t=1"), exceptions.SourceError),
+         exceptions.SourceError, True),
+        (TypeError("t=1"), exceptions.SourceError, False),
     ],
 )  # fmt: skip
-def test_network_error_passes_and_quotes_nothing(secrets, cause, cls):
-    """What the network does is transient, of our class, without a query."""
+def test_network_error_passes_and_quotes_nothing(secrets, cause, cls, shown):
+    """What the network does is transient; what may hold an answer is no cause."""
     answering(secrets, cause)
 
     with pytest.raises(exceptions.SourceError) as caught:
         secrets.call("GetSecretValue", {"SecretId": "db"})
     assert cls is type(caught.value)
     assert caught.value.transient
-    assert cause is caught.value.__cause__
+    assert (cause if shown else None) is caught.value.__cause__
+    assert shown or caught.value.__context__ is None
     assert "t=1" not in str(caught.value)
 
 
@@ -154,7 +160,9 @@ def test_missing_region_says_what_to_set(monkeypatch, secrets):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
-    with pytest.raises(exceptions.ConfigurationError, match="AWS_REGION") as caught:
+    with pytest.raises(
+        exceptions.ConfigurationError, match=r"secret 'db': no AWS region.*AWS_REGION"
+    ) as caught:
         secrets.call("GetSecretValue", {"SecretId": "db"})
     assert isinstance(caught.value.__cause__, botocore.exceptions.NoRegionError)
 
@@ -174,7 +182,9 @@ def test_missing_credentials_say_what_to_set(monkeypatch, secrets):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
-    with pytest.raises(exceptions.ConfigurationError, match="AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        exceptions.ConfigurationError, match=r"secret 'db': .*AWS_ACCESS_KEY_ID"
+    ):
         secrets.call("GetSecretValue", {"SecretId": "db"})
 
 
@@ -194,6 +204,30 @@ def test_endpoint_that_is_no_url_is_a_configuration_error(monkeypatch, secrets):
 
     with pytest.raises(exceptions.ConfigurationError, match="nonsense"):
         secrets.call("GetSecretValue", {"SecretId": "db"})
+
+
+def test_missing_boto3_says_why_and_what_to_install(monkeypatch, secrets):
+    """Where boto3 is not installed, the error says why it was needed."""
+    monkeypatch.setitem(sys.modules, "boto3", None)
+
+    with pytest.raises(exceptions.ConfigurationError) as caught:
+        secrets.call("GetSecretValue", {"SecretId": "db"})
+    assert str(caught.value) == (
+        "secretsmanager needs boto3 (transport='boto3'), and there is no module"
+        " 'boto3': put boto3 into the package of the function (pip install boto3)"
+    )
+
+
+def test_missing_boto3_names_what_the_light_client_leaves_to_it(monkeypatch):
+    """Under "auto" the reason is what the environment asks for."""
+    config.configure(transport="auto")
+    monkeypatch.setenv("LAMBDA_TASK_ROOT", "/var/task")
+    monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
+    monkeypatch.setattr(config, "in_lambda", lambda: True)
+    monkeypatch.setitem(sys.modules, "boto3", None)
+
+    with pytest.raises(exceptions.ConfigurationError, match="AWS_USE_FIPS_ENDPOINT"):
+        _ = transport.transport("ssm").scope
 
 
 def test_operation_unknown_to_an_old_boto3_says_so(secrets):

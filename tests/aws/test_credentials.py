@@ -336,9 +336,23 @@ class TestEnvironment:
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
         with pytest.raises(
-            exceptions.ConfigurationError, match="AWS_SECRET_ACCESS_KEY"
+            exceptions.ConfigurationError,
+            match=r"^secretsmanager: no .* AWS_SECRET_ACCESS_KEY",
         ):
-            ask(light.Light("secretsmanager"))
+            light.Light("secretsmanager")
+
+    def test_keys_that_are_gone_are_told_with_what_was_asked_for(
+        self, server, monkeypatch
+    ):
+        """Variables that are emptied later are an error that names the secret."""
+        way = light.Light("secretsmanager")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+        with pytest.raises(
+            exceptions.ConfigurationError,
+            match=r"^secret 'db': no .* AWS_SECRET_ACCESS_KEY",
+        ):
+            ask(way)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from reference import COMMON, DENIED, EXPECTED, OPERATIONS, OTHER, THROTTLED
+from reference import COMMON, DENIED, EXPECTED, MISSING, OPERATIONS, OTHER, THROTTLED
 
 from lambda_ext import exceptions
 from lambda_ext.aws import errors
@@ -33,12 +33,15 @@ def test_code_gives_the_class_that_fits(code):
     """A code becomes one class, passing or not, and keeps its facts."""
     cls, transient = (EXPECTED | COMMON)[code]
 
-    error = errors.from_code(code, "Why.", service="ssm", key="/a", status=400)
+    error = errors.from_code(
+        code, "Why.", service="ssm", key="/a", status=400, region="eu-west-1"
+    )
 
     assert cls is type(error)
     assert transient is error.transient
     assert (code, "/a", "parameter_store") == (error.code, error.key, error.source)
-    assert str(error) == f"parameter '/a': {code}: Why."
+    where = " (looked for in eu-west-1)" if cls is MISSING else ""
+    assert str(error) == f"parameter '/a': {code}: Why.{where}"
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,43 @@ def test_unknown_code_is_judged_by_its_status(status, cls, transient):
     error = errors.from_code("Brandnew", "", service="ssm", key="a", status=status)
 
     assert (cls, transient) == (type(error), error.transient)
+
+
+@pytest.mark.parametrize("code", ["", "400", "403", "502"])
+def test_text_without_a_code_is_not_quoted(code):
+    """Where the status stands for the code, the text may be any body."""
+    error = errors.from_code(code, "s3cr3t", service="ssm", key="a", status=400)
+
+    assert "s3cr3t" not in repr(error) + str(vars(error))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You can't perform this operation: the secret was marked for deletion.",
+        "You tried to use a secret that's currently marked deleted.",
+    ],
+)
+def test_secret_scheduled_for_deletion_says_what_to_change(text):
+    """It is not there, AWS's code is kept, and RestoreSecret brings it back."""
+    error = errors.from_code(
+        "InvalidRequestException", text, service="secretsmanager", key="db"
+    )
+
+    assert exceptions.NotFoundError is type(error)
+    assert (False, "InvalidRequestException") == (error.transient, error.code)
+    assert "'db'" in str(error)
+    assert "scheduled for deletion: call RestoreSecret" in str(error)
+    assert text in str(error)
+
+
+def test_other_invalid_request_is_what_it_was():
+    """Not every request that AWS finds invalid is for a deleted secret."""
+    error = errors.from_code(
+        "InvalidRequestException", "No.", service="secretsmanager", key="db"
+    )
+
+    assert exceptions.SourceError is type(error)
 
 
 @pytest.mark.parametrize(

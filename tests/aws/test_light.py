@@ -93,6 +93,20 @@ def _secrets(server):
     way.close()
 
 
+def chained(error):
+    """Return all that an error tells, or holds, with all that it came from."""
+    told, left, seen = [], [error], []
+    while left:
+        error = left.pop()
+        if error is None or any(error is other for other in seen):
+            continue
+        seen.append(error)
+        told += [repr(error), str(error), repr(vars(error))]
+        told += [repr(getattr(error, name, "")) for name in ("doc", "object")]
+        left += [error.__cause__, error.__context__]
+    return "\n".join(told)
+
+
 def get(way, name="db", **options):
     """Return the text of a secret."""
     return way.call("GetSecretValue", {"SecretId": name}, **options)["SecretString"]
@@ -156,9 +170,48 @@ class TestNextToBoto3:
             server.faults.append(failing(status, body))
             with pytest.raises(exceptions.SourceError) as caught:
                 way.call("GetParameter", {"Name": "/a"})
-            seen.append((type(caught.value), caught.value.transient))
+            seen.append((str(caught.value), type(caught.value), caught.value.transient))
 
         assert seen[0] == seen[1]
+
+    @pytest.mark.parametrize("operation", sorted(REQUESTS))
+    def test_error_that_is_no_json_is_never_quoted(self, operation, server):
+        """Neither the error nor anything in its chain holds what came instead."""
+        service, parameters = REQUESTS[operation]
+        bodies = (b"s3cr3t", b'{"SecretString": "s3cr3t', b"\xffs3cr3t", b'"s3cr3t"')
+        coded = {"x_amzn_ErrorType": "AccessDeniedException"}
+
+        for way in both(service):
+            way.attempts = 1
+            for status in (301, 400, 403, 500):
+                for body in bodies:
+                    for headers in ({}, coded):
+                        server.fault = failing(status, body, **headers)
+                        with pytest.raises(exceptions.SourceError) as caught:
+                            way.call(operation, parameters)
+                        assert "s3cr3t" not in chained(caught.value)
+
+    @pytest.mark.parametrize(
+        "blob",
+        [
+            b"s3cr3t\r\n\r\n",
+            b"HTTP/1.1 s3cr3t\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ns3cr3t\r\n",
+            response(200, b'"s3cr3t"'),
+            response(200, b"s3cr3t"),
+            response(200, b"\xffs3cr3t"),
+            response(200, {"SecretBinary": "s3cr3t\u00e9"}),
+        ],
+    )
+    def test_answer_that_is_none_is_never_quoted(self, server, blob):
+        """What cannot be read as an answer is in no message and in no chain."""
+        server.fault = instead(blob)
+
+        for way in both("secretsmanager"):
+            way.attempts = 1
+            with pytest.raises(exceptions.SourceError) as caught:
+                get(way)
+            assert "s3cr3t" not in chained(caught.value)
 
     def test_details_of_appconfig_are_the_same(self, server):
         """A token that expired is told as that on both ways."""
@@ -170,7 +223,10 @@ class TestNextToBoto3:
             },
         }
         server.answer = lambda request: response(
-            400, body, x_amzn_ErrorType="BadRequestException:http://x/"
+            400,
+            body,
+            x_amzn_ErrorType="BadRequestException:http://x/",
+            Content_Type="application/json",
         )
         seen = set()
         for way in both("appconfigdata"):

@@ -104,15 +104,15 @@ def test_region_that_is_none_is_refused(name, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", name)
 
     with pytest.raises(exceptions.ConfigurationError, match="name of a region"):
-        regions.region()
+        regions.region("ssm")
 
 
 def test_region_comes_from_either_variable(monkeypatch):
     """boto3's variable comes first, Lambda's is enough, none is an error."""
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    assert "eu-central-1" == regions.region()
+    assert "eu-central-1" == regions.region("ssm")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert "eu-west-1" == regions.region()
+    assert "eu-west-1" == regions.region("ssm")
     monkeypatch.delenv("AWS_REGION")
-    with pytest.raises(exceptions.ConfigurationError, match="AWS_REGION"):
-        regions.region()
+    with pytest.raises(exceptions.ConfigurationError, match=r"ssm: no .*AWS_REGION"):
+        regions.region("ssm")

@@ -57,7 +57,7 @@ PASSING = {
 LASTING = {
     "denied": ("AccessDeniedException", exceptions.AccessDeniedError),
     "KMS refuses": ("DecryptionFailure", exceptions.AccessDeniedError),
-    "deleted": ("InvalidRequestException", exceptions.SourceError),
+    "deleted": ("InvalidRequestException", exceptions.NotFoundError),
     "missing": ("ResourceNotFoundException", exceptions.NotFoundError),
     "expired": ("ExpiredTokenException", exceptions.AccessDeniedError),
     "unknown key": ("UnrecognizedClientException", exceptions.AccessDeniedError),
@@ -144,7 +144,7 @@ def test_fault_that_passes_serves_the_old_value(aws, break_, time, fault):
 def test_fault_that_stays_is_an_error_of_its_class(aws, fault):
     """One request is made, the class fits, and AWS's code is kept."""
     code, cls = LASTING[fault]
-    aws.fault = faults.refusing(code, "No.")
+    aws.fault = faults.refusing(code, "Marked for deletion.")
 
     with pytest.raises(exceptions.SourceError) as caught:
         lambda_ext.get_secret("db")
@@ -160,7 +160,7 @@ def test_fault_that_stays_kills_the_old_value(aws, time, fault):
     """What is denied, deleted or not decrypted is not served from memory."""
     assert "one" == lambda_ext.get_secret("db")
     code, cls = LASTING[fault]
-    aws.fault = faults.refusing(code, "No.")
+    aws.fault = faults.refusing(code, "Marked for deletion.")
     time.advance(301)
 
     with pytest.raises(cls):
