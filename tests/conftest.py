@@ -23,6 +23,7 @@ STATEFUL = (  # every module with process-wide state has a reset()
     "lifecycle.snapstart",
     "values.store",
     "values.rotation",
+    "values.derived",
     "metrics.recorder",
     "invocation",
     "aws.transport",

@@ -22,6 +22,7 @@ ROWS = {
     3: (
         "values",
         "values.batches",
+        "values.derived",
         "values.getters",
         "values.handle",
         "values.handles",

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ..exceptions import LambdaExtError
     from ..typing import Source
     from .cache import Answer, Entry, View
+    from .derived import Derived
     from .keys import Key
-    from .rotation import Derived
     from .transforms import Decoded, Transform
 
     Age = float | timedelta | None
@@ -189,7 +189,7 @@ class Handle(Generic[T_co]):
         where that cannot be told (None: never then), see `Derived`.
         """
         # Avoids what only users of `derive` need.
-        from .rotation import Derived
+        from .derived import Derived
 
         return Derived(self, make, close, grace)
 

@@ -133,15 +133,12 @@ class Loader:
             entry = None if slot is None else slot.entry
             return entry is not None and want.accepts(now - entry.born_at)
 
-    def is_coming(self, key: Key, newer_than: int) -> bool:
-        """Say whether there is, or is being loaded, something newer."""
+    def has_newer(self, key: Key, than: int) -> bool:
+        """Say whether what is in memory was loaded after load *than*."""
         with self.cache.lock:
             slot = self.cache.slots.get(key)
             entry = None if slot is None else slot.entry
-            flight = self._flights.get(key)
-            return (entry is not None and entry.order > newer_than) or (
-                flight is not None and flight.order > newer_than
-            )
+            return entry is not None and entry.order > than
 
     def good_until(self, slot: Slot, entry: Entry, want: Want, now: float) -> float:
         """

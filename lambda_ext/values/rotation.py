@@ -1,24 +1,13 @@
 """
-Rotation: a credential fails before its time is up, or a new version comes.
+Rotation: a credential is refused before its time is up.
 
-    refresh_on   the credential was refused: load it again, call again
-    Derived      what is made of a value (a pool of connections, say) is made
-                 again when the version changes, and the old one closed
-
-Guarantees
-    Nothing sleeps.  However many threads fail at once, one load is made; one
-    more at the earliest after the cooldown.
-    At most one object is made per version.  While a new one is being made,
-    others go on with the old one.  The old one is closed once: when its last
-    ``with`` ends, or after the grace period if it was handed out otherwise.
-
-Life
-    Before a snapshot every derived object is closed and forgotten.  A forked
-    child forgets them, and closes none: their sockets are the parent's, too.
+`refresh_on` loads it again and calls again.  Nothing sleeps.  However many
+threads are refused at once, one load is made; one more at the earliest after
+the cooldown.
 
 Threads
-    ``_lock`` guards the cooldowns; each `Derived` has a lock of its own, which
-    is held while its object is made and never while one is closed.
+    Who was refused one value stands in line for it: the first loads, the
+    others find what it brought.  ``_lock`` guards who stands where.
 """
 
 from __future__ import annotations
@@ -26,43 +15,27 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import types
-import weakref
 
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, phases
-from . import settings, store
+from . import fanout, settings, store
 from .cache import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Generic, TypeVar
+    from typing import Any, TypeVar
 
-    from .cache import Answer, Entry
     from .keys import Key
 
     F = TypeVar("F", bound=Callable[..., Any])
-    R = TypeVar("R")
-else:
-    # Generic to a type checker, without importing typing (3 ms).
-    R = None
-
-    class _Base:
-        __slots__ = ()
-        __class_getitem__ = classmethod(types.GenericAlias)
-
-    Generic = {R: _Base}
 
 COOLDOWN_S = 30.0
-GRACE_S = 60.0
 _COROUTINE = 0x80  # of a code object's co_flags: it is an async def
 
 _log = logging.getLogger("lambda_ext")
 _lock = threading.Lock()
-_asked: dict[Key, float] = {}  # when a refusal last made us ask; house time
-_derived: weakref.WeakSet[Any] = weakref.WeakSet()
-_inherited: list[Any] = []  # the parent's objects, kept from being finalized
+_lines: dict[Key, _Line] = {}
 _listening = False
 
 
@@ -87,6 +60,7 @@ def refresh_on(
         ConfigurationError: *errors* are no exceptions, or *handles* no handles.
     """
     _check(errors, handles, cooldown)
+    _attach()
 
     def decorate(function: F) -> F:
         code = getattr(function, "__code__", None)
@@ -137,21 +111,23 @@ def _check(errors: Any, handles: tuple[Any, ...], cooldown: float) -> None:
         raise ConfigurationError(msg)
 
 
+class _Line:
+    """Those who were refused one value."""
+
+    __slots__ = ("asked_at", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.asked_at = NEVER  # when a refusal last made us ask; house time
+
+
 def _renew(handles: tuple[Any, ...], marks: list[int], cooldown: float) -> bool:
     """Say whether any of *handles* is newer than it was when it was refused."""
     newer = False
     for handle, begun_with in zip(handles, marks, strict=True):
         mark = begun_with or handle._order()  # of what the function has used
         try:
-            key = handle._key_of()
-            now = clock.now()
-            with _lock:
-                due = now - _asked.get(key, NEVER) >= cooldown
-                if due:
-                    _asked[key] = now
-            if due or store.loader.is_coming(key, mark):
-                handle._renew(mark)
-                newer = True
+            newer |= _renewed(handle, mark, cooldown)
         except LambdaExtError as exc:
             _log.warning(
                 "lambda_ext.refresh_on_failed handle=%r error=%s",
@@ -160,218 +136,46 @@ def _renew(handles: tuple[Any, ...], marks: list[int], cooldown: float) -> bool:
     return newer
 
 
-class _Made:
-    """One object, the answer that it was made from, and who uses it."""
-
-    __slots__ = ("answer", "lent", "object", "retired_at", "users")
-
-    def __init__(self, answer: Answer, made: Any) -> None:
-        self.answer = answer
-        self.object = made
-        self.users = 0  # inside of a `with`
-        self.lent = False  # handed out otherwise: nobody says when it is done
-        self.retired_at = 0.0
-
-
-class Derived(Generic[R]):
-    """
-    What was made of a value, made again when its version changes.
-
-    Made by `Secret.derive` and `Parameter.derive`.  Use it in a ``with``, and
-    the old one is closed as soon as nobody uses it::
-
-        pool = db.derive(make_pool, close=Pool.close)
-        with pool as p:
-            p.execute(...)
-
-    or as ``pool.value``, and it is closed after the grace period.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_close",
-        "_current",
-        "_grace",
-        "_handle",
-        "_leases",
-        "_lock",
-        "_make",
-        "_retired",
-    )
-
-    def __init__(
-        self,
-        handle: Any,
-        make: Any,  # types are checked in `derive`, here for everybody else
-        close: Any,
-        grace: Any,
-    ) -> None:
-        label = f"what is derived from {handle.name!r}"
-        if not callable(make) or not (close is None or callable(close)):
-            msg = f"make= and close= of {label} must be functions"
-            raise ConfigurationError(msg)
-        grace_s = settings.seconds("grace", grace, label)
-        self._handle = handle
-        self._make = make
-        self._close = close
-        self._grace = grace_s  # None: never closed while it may be in use
-        self._lock = threading.RLock()
-        self._current: _Made | None = None
-        self._retired: list[_Made] = []
-        self._leases = threading.local()
-        _register(self)
-
-    def __repr__(self) -> str:
-        return f"<Derived from {self._handle!r}>"
-
-    @property
-    def value(self) -> R:
-        """
-        The object, made now if there is none of this version.
-
-        Raises what the handle's ``value`` raises, or what ``make`` does.
-        """
-        made = self._made()
-        made.lent = True
-        return made.object  # type: ignore[no-any-return]
-
-    def resolve(self) -> R:
-        """Return `value`: what `inject` asks of everything that it injects."""
-        return self.value
-
-    async def aget(self) -> R:
-        """Return `value`; loading and making run on a thread."""
-        # Loaded by whoever runs a loop; nobody else pays its 35 ms.
-        import asyncio
-
-        return await asyncio.to_thread(self.resolve)
-
-    def __enter__(self) -> R:
-        while True:
-            made = self._made()
-            with self._lock:
-                if made is self._current:  # else it may be closed already
-                    made.users += 1
-                    break
-        self._leases.__dict__.setdefault("stack", []).append(made)
-        return made.object  # type: ignore[no-any-return]
-
-    def __exit__(self, *exc_info: object) -> None:
-        made = self._leases.stack.pop()
-        with self._lock:
-            made.users -= 1
-        self._sweep()
-
-    def _made(self) -> _Made:
-        """Return the object of the current version."""
-        if self._retired:
-            self._sweep()
-        entry = self._handle._entry()
-        current = self._current
-        if current is not None and _same(current, entry):
-            return current
-        # Whoever has an old one does not wait for the new one.
-        if not self._lock.acquire(blocking=current is None):
-            assert current is not None
-            return current
-        try:
-            current = self._current
-            if current is None or not _same(current, entry):
-                answer = entry.answer
-                fresh = _Made(answer, self._make(self._handle._decoded(entry).give()))
-                self._current = fresh
-                if current is not None:
-                    current.retired_at = clock.now()
-                    self._retired.append(current)
-                current = fresh
-        finally:
-            self._lock.release()
-        if self._retired:
-            self._sweep()
-        return current
-
-    def _sweep(self) -> None:
-        """Close what is retired and done with."""
+def _renewed(handle: Any, mark: int, cooldown: float) -> bool:
+    """Load *handle* unless load *mark* was not the last, or a moment ago."""
+    key = handle._key_of()
+    with _lock:
+        line = _lines.setdefault(key, _Line())
+    left_s = fanout.left(None)
+    if not line.lock.acquire(timeout=-1 if left_s is None else max(left_s, 0.0)):
+        return False
+    try:
+        if store.loader.has_newer(key, mark):
+            return True
         now = clock.now()
-        with self._lock:
-            done = [made for made in self._retired if self._is_done(made, now)]
-            self._retired = [made for made in self._retired if made not in done]
-        for made in done:
-            self._end(made)
-
-    def _is_done(self, made: _Made, now: float) -> bool:
-        if not made.lent:
-            return made.users == 0
-        return self._grace is not None and now - made.retired_at >= self._grace
-
-    def _end(self, made: _Made) -> None:
-        if self._close is not None:
-            try:
-                self._close(made.object)
-            except Exception:
-                _log.warning(
-                    "lambda_ext.close_failed key=%s", self._handle.name, exc_info=True
-                )
-
-    def _drop(self, *, close: bool) -> None:
-        """Let go of everything that was made."""
-        retired, self._retired = self._retired, []
-        current, self._current = self._current, None
-        made = retired if current is None else [*retired, current]
-        for each in made:
-            if close:
-                self._end(each)
-            else:
-                _inherited.append(each.object)
-
-    def _forked(self) -> None:
-        self._lock = threading.RLock()
-        self._drop(close=False)
+        if now - line.asked_at < cooldown:
+            return False
+        line.asked_at = now
+        handle._renew(mark)
+        return True
+    finally:
+        line.lock.release()
 
 
-def _same(made: _Made, entry: Entry) -> bool:
-    return made.answer is entry.answer or made.answer.same(entry.answer)
-
-
-def _register(derived: Derived[Any]) -> None:
+def _attach() -> None:
+    """Follow forks from now on; more calls change nothing."""
     global _listening
     with _lock:
-        _derived.add(derived)
         first, _listening = not _listening, True
     if first:
-        phases.listen(phases.RESPONSE, _response, priority=phases.NETWORK)
-        phases.listen(phases.SNAPSHOT, _snapshot, priority=phases.USER)
         phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
 
 
-def _all() -> list[Derived[Any]]:
-    with _lock:
-        return list(_derived)
-
-
-def _response() -> None:
-    for derived in _all():
-        if derived._retired:
-            derived._sweep()
-
-
-def _snapshot() -> None:
-    for derived in _all():
-        derived._drop(close=True)
-
-
 def _forked() -> None:
+    """Begin new lines in a forked child, where nobody stands in the old ones."""
     global _lock
     _lock = threading.Lock()
-    for derived in _all():
-        derived._forked()
+    _lines.clear()
 
 
 def reset() -> None:
-    """Forget everything, as if this were just imported; closes nothing."""
+    """Forget everything, as if this were just imported."""
     global _listening
     with _lock:
-        _asked.clear()
-        _derived.clear()
-        _inherited.clear()
+        _lines.clear()
         _listening = False

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 
 import pytest
-from helpers import run_threads
+from helpers import eventually, run_threads
 
 from lambda_ext.exceptions import ConfigurationError, NotFoundError, ThrottledError
 from lambda_ext.injection import inject
-from lambda_ext.lifecycle import phases
+from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import store
 from lambda_ext.values.getters import get_secret
@@ -21,6 +22,12 @@ from lambda_ext.values.rotation import refresh_on
 
 class RefusedError(Exception):
     """The database does not take the password."""
+
+
+def quietly(query):
+    """Run *query*, refused or not."""
+    with contextlib.suppress(RefusedError):
+        query()
 
 
 class Database:
@@ -156,6 +163,73 @@ class TestRefreshOn:
         assert ["in"] * 50 == run_threads(50, lambda _: query())
         assert 2 == len(source.calls)
 
+    def test_nobody_is_let_through_while_another_loads(self, source, db, database):
+        """Who is refused during the load waits for it, cooldown or not."""
+        source.rotate("db", "new")
+        source.hold()
+
+        @refresh_on(RefusedError, db)
+        def query():
+            return database.log_in(db.value)
+
+        results = []
+        threads = [
+            threading.Thread(target=lambda: results.append(query())) for _ in range(5)
+        ]
+        threads[0].start()
+        source.wait_for_calls(2)
+        for thread in threads[1:]:
+            thread.start()
+        assert eventually(lambda: 5 == len(database.tries))  # all were refused
+        source.release()
+        for thread in threads:
+            thread.join()
+
+        assert ["in"] * 5 == results
+        assert 2 == len(source.calls)
+
+    def test_whoever_has_no_time_to_wait_is_let_through(self, source, db, time):
+        """The load of another is not worth the rest of the invocation."""
+        source.hold()
+
+        @refresh_on(RefusedError, db)
+        def query():
+            raise RefusedError
+
+        first = threading.Thread(target=lambda: quietly(query))
+        first.start()
+        source.wait_for_calls(2)
+        clock.begin_invocation(0.05)
+        with pytest.raises(RefusedError):
+            query()
+        clock.end_invocation()
+        source.release()
+        first.join()
+
+    def test_forked_child_stands_in_no_line(self, source, db, database):
+        """A load that the parent was in does not hold up its child."""
+        source.hold()
+
+        @refresh_on(RefusedError, db)
+        def query():
+            return database.log_in(db.value)
+
+        first = threading.Thread(target=lambda: quietly(query))
+        first.start()
+        source.wait_for_calls(2)
+        child = os.fork()
+        if child == 0:
+            try:
+                source.__init__({"db": "new"})  # its lock was held, too
+                os._exit(0 if query() == "in" else 1)
+            except BaseException:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+        source.release()
+        first.join()
+
+        assert 0 == os.waitstatus_to_exitcode(status)
+
     def test_whoever_comes_late_uses_what_was_loaded(self, source, db, database):
         """A value that is newer than the refused one is not loaded again."""
         source.rotate("db", "new")
@@ -289,6 +363,18 @@ class TestOnChange:
         db.invalidate()
         db.value
         assert ["two", "three"] == seen
+
+    def test_is_called_for_a_handle_that_nobody_has_read(self, source):
+        """Whoever only listens hears of what others load."""
+        seen = []
+        quiet = Secret("db")
+        quiet.on_change(seen.append)
+        get_secret("db")
+        assert [] == seen
+
+        source.rotate("db", "new")
+        get_secret("db", force_fetch=True)
+        assert [quiet] == seen
 
     def test_is_called_after_a_restore(self, source, db):
         """The version of before the snapshot is remembered; the value is not."""

@@ -12,7 +12,10 @@ from lambda_ext.exceptions import (
     SourceError,
     ThrottledError,
 )
-from lambda_ext.values import keys, secrets_manager
+from lambda_ext.lifecycle import clock, phases
+from lambda_ext.testing import FakeClock
+from lambda_ext.values import keys, secrets_manager, store
+from lambda_ext.values.getters import get_secret
 
 
 @pytest.fixture
@@ -205,3 +208,17 @@ def test_answer_without_a_value_is_an_error(way, source, monkeypatch):
 def test_repr_shows_no_credentials(source):
     """The scope holds an access key id, which has no place in a log."""
     assert "AKID" not in repr(source)
+
+
+def test_program_without_handles_follows_the_life_of_its_environment(way):
+    """get_secret alone is enough for snapshots, thaws and forks to be seen."""
+    with FakeClock() as time:
+        assert "v1" == get_secret("s01")
+        clock.begin_invocation()
+        way.secrets["s01"] = ["new"]
+        time.freeze(600)
+        clock.begin_invocation()
+        assert "new" == get_secret("s01")
+
+        phases.call(phases.SNAPSHOT)
+        assert 0 == store.snapshot().entries
