@@ -5,7 +5,8 @@ Guarantees
     No step outlasts the instant that the caller gives, looking up the name
     included.  A kept connection that turns out to be dead, as after a freeze,
     is replaced silently, and the request is made, and signed, anew.
-    What is kept is only a connection whose last response was read exactly to
+    In the clear nothing is sent to another machine, whatever a name server says
+    of "localhost".  What is kept is only a connection whose last response was read exactly to
     its end, and used again only if nothing has come since, so that no answer
     is taken for another's.  Nothing is sent before the certificate is verified.
 
@@ -33,6 +34,7 @@ IDLE_S = 10.0  # kept for no longer: a dead one may cost a whole time-out to fin
 KEPT = 10
 ADDRESSES = 3  # of one name that are tried
 AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, TCP_NODELAY = 0, 1, 6, 1
+AI_NUMERICHOST = 4
 
 
 class Stale(Exception):
@@ -165,6 +167,12 @@ class Connections:
         host, port = self._endpoint.host, self._endpoint.port
         if not self._endpoint.tls:
             addresses = _resolved(host, port, ends_at)
+            if not regions.is_address(host):  # "localhost", which a name server
+                addresses = [  # may have sent elsewhere
+                    entry for entry in addresses if regions.is_loopback(entry[1][0])
+                ]
+                if not addresses:
+                    raise ConnectionRefusedError(0, "it is not this machine")
             return Connection(_connected(addresses, ends_at), None)
         *first, last = stores = tls.stores(host)
         addresses = _resolved(host, port, ends_at, lambda: tls.context(stores[0]))
@@ -209,7 +217,8 @@ def _resolved(
     # As bytes, so that the codec for international names is not loaded (2 ms).
     name = host.encode("ascii")
     if regions.is_address(host):
-        found = getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM)
+        # Numeric, so that no name server is asked, which might take its time.
+        found = getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM, 0, AI_NUMERICHOST)
         return [(entry[0], entry[4]) for entry in found]
     answers: list[Any] = []
     failures: list[OSError] = []

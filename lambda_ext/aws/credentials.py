@@ -7,7 +7,7 @@ so that a restored environment does not carry the keys of its snapshot.
 Guarantees
     Keys are asked for again before they expire, and after a restore, a thaw
     past their expiry, or a refusal.  While new ones cannot be had, those that
-    still hold are used.  The endpoint is on this machine or on a link-local
+    still hold are used, and the endpoint gets no more than half of the time.  The endpoint is on this machine or on a link-local
     address that AWS documents; the token is sent nowhere else.
 
 Threads
@@ -27,7 +27,7 @@ import threading
 
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
-from . import connections, http1, regions, signing
+from . import connections, http1, regions, retries, signing
 from .signing import Keys
 
 TYPE_CHECKING = False
@@ -62,13 +62,11 @@ class Environment:
 
     def keys(self, ends_at: float) -> Keys:
         """Return the keys; MissingError if there are none."""
-        access = os.environ.get("AWS_ACCESS_KEY_ID", "")
+        access = _variable("AWS_ACCESS_KEY_ID")
         secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
         if not (access and secret):
             raise MissingError
-        token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get(
-            "AWS_SECURITY_TOKEN", ""
-        )
+        token = _variable("AWS_SESSION_TOKEN") or _variable("AWS_SECURITY_TOKEN")
         return Keys(access, secret, token)
 
     def renewed(self, refused: Keys, ends_at: float) -> bool:
@@ -141,6 +139,9 @@ class Container:
         self._connections.close()
 
     def _fetched(self, old: Keys | None, ends_at: float) -> Keys:
+        if old is not None:  # the call itself needs time as well
+            left_s = max(ends_at - clock.monotonic(), 0.0)
+            ends_at -= max(left_s / 2, left_s - retries.CONNECT_S)
         try:
             keys = _read(self._connections.exchange(self._request, ends_at))
         except (OSError, UnavailableError, http1.ProtocolError) as exc:
@@ -181,10 +182,13 @@ def provider() -> Environment | Container | None:
 
 def is_documented(url: str) -> bool:
     """Say whether *url* is an endpoint for credentials that AWS documents."""
+    address, _, query = url.partition("?")
     try:
-        endpoint = regions.parse(url.partition("?")[0])
+        endpoint = regions.parse(address)
     except ConfigurationError:
         return False
+    if not (query.isascii() and query.isprintable()) or " " in query:
+        return False  # it becomes part of the request's first line
     return not endpoint.tls and (endpoint.local or endpoint.host in HOSTS)
 
 
@@ -207,6 +211,15 @@ def _why(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
 
 
+def _variable(name: str) -> str:
+    """Return what goes into a header, or an error that does not quote it."""
+    value = os.environ.get(name, "")
+    if not (value.isascii() and value.isprintable()):
+        msg = f"{name} holds a line break, or a character that no key has"
+        raise ConfigurationError(msg)
+    return value
+
+
 def _token() -> str:
     path = os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     if path:
@@ -217,9 +230,9 @@ def _token() -> str:
             msg = f"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {path!r} cannot be read"
             raise ConfigurationError(msg) from exc
     else:
-        token = os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
-    if not token.isprintable():
-        msg = "the container's authorization token holds a line break"
+        return _variable("AWS_CONTAINER_AUTHORIZATION_TOKEN")
+    if not (token.isascii() and token.isprintable()):
+        msg = f"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {path!r} holds no token"
         raise ConfigurationError(msg)
     return token
 

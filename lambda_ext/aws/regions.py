@@ -93,7 +93,8 @@ def configured(service: str) -> str | None:
 
 def parse(url: str) -> Endpoint:
     """Return the endpoint at *url*; ConfigurationError if it is none."""
-    match = re.fullmatch(URL, url, re.IGNORECASE)
+    # ASCII: without it, a Kelvin sign is a "k", and a long s an "s".
+    match = re.fullmatch(URL, url, re.IGNORECASE | re.ASCII)
     if match is None or not 0 < int(match[3] or 1) < 65536:
         msg = f"{url.partition('@')[2] or url!r} is not the URL of an endpoint"
         raise ConfigurationError(msg)
@@ -105,14 +106,23 @@ def parse(url: str) -> Endpoint:
 
 def is_address(host: str) -> bool:
     """Say whether *host* is an address, so that no name is to be resolved."""
-    return ":" in host or host.replace(".", "").isdigit()
+    if ":" in host:
+        return True
+    octets = host.split(".")
+    return len(octets) == 4 and all(
+        len(octet) < 4 and octet.isdigit() and int(octet) < 256 for octet in octets
+    )
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether *host* is this machine, by address or as "localhost"."""
+    """
+    Say whether *host* is this machine, by address or as "localhost".
+
+    Whether the name does lead to this machine is seen when it is resolved.
+    """
     if host in ("::1", "localhost"):
         return True
-    return host.startswith("127.") and host.count(".") == 3 and is_address(host)
+    return host.startswith("127.") and is_address(host)
 
 
 def _is_label(name: str) -> bool:

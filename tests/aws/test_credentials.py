@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from helpers import run_threads
@@ -63,6 +64,11 @@ def _way(time, server, vault):
     way = light.Light("secretsmanager")
     yield way
     way.close()
+
+
+def stamp(moment):
+    """Return an instant as the endpoint writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def ask(way):
@@ -126,9 +132,18 @@ class TestContainer:
         with pytest.raises(exceptions.ConfigurationError, match="/nowhere/token"):
             ask(way)
 
-    def test_token_with_a_line_break_is_refused(self, way, vault, monkeypatch):
+    @pytest.mark.parametrize("token", ["hunter2\r\nX: y", "hunter2\u20ac"])
+    @pytest.mark.parametrize("in_file", [False, True])
+    def test_token_with_a_line_break_is_refused(
+        self, way, vault, monkeypatch, tmp_path, token, in_file
+    ):
         """A token cannot smuggle a header in, and is not quoted."""
-        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hunter2\r\nX: y")
+        if in_file:
+            path = tmp_path / "token"
+            path.write_text(token, encoding="utf-8")
+            monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(path))
+        else:
+            monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", token)
 
         with pytest.raises(exceptions.ConfigurationError) as caught:
             ask(way)
@@ -300,6 +315,34 @@ class TestContainer:
         with pytest.raises(exceptions.SourceError, match="credentials"):
             way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.2)
 
+    def test_silent_endpoint_leaves_time_while_old_keys_hold(self, way, server, vault):
+        """A renewal that hangs does not use up the time of the call itself."""
+        clock.install(None)
+        vault.expiration = stamp(clock.wall() + 3600)
+        ask(way)
+        way._provider._again_at = 0.0  # it is time to ask for new ones
+        vault.wire.faults.append(silent)
+
+        way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=1.6)
+
+        assert ["token1", "token1"] == [token for _, token in signers(server)]
+        assert 2 == len(vault.wire.requests)
+
+    def test_threads_at_a_silent_endpoint_all_come_back(self, way, server, vault):
+        """Sixteen threads share the wait, each within its own time."""
+        clock.install(None)
+        vault.wire.fault = silent
+
+        def body(index):
+            return way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.4)
+
+        results = run_threads(16, body)
+
+        assert all(isinstance(result, exceptions.SourceError) for result in results)
+        assert all(result.transient for result in results)
+        assert len(vault.wire.requests) <= 16
+        assert [] == server.requests
+
     def test_keys_show_no_secret(self, way):
         """Keys and providers that are printed tell no secret."""
         keys = way._provider.keys(clock.monotonic() + 5)
@@ -341,6 +384,22 @@ class TestEnvironment:
         ):
             light.Light("secretsmanager")
 
+    @pytest.mark.parametrize(
+        "name", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"]
+    )
+    @pytest.mark.parametrize("value", ["hunter2\r\nX: y", "hunter2\n", "hunter2\u20ac"])
+    def test_variable_cannot_smuggle_a_header_in(
+        self, server, monkeypatch, name, value
+    ):
+        """What would split a header is told by its name, not quoted, and not sent."""
+        way = light.Light("secretsmanager")
+        monkeypatch.setenv(name, value)
+
+        with pytest.raises(exceptions.ConfigurationError, match=name) as caught:
+            ask(way)
+        assert "hunter2" not in str(caught.value)
+        assert [] == server.requests
+
     def test_keys_that_are_gone_are_told_with_what_was_asked_for(
         self, server, monkeypatch
     ):
@@ -370,6 +429,9 @@ class TestEnvironment:
         ("http://127.0.0.1.evil.example/x", False),
         ("http://127.0.0.1@evil.example/x", False),
         ("https://127.0.0.1/x", False),
+        ("http://127.0.0.1/x?a\r\nX: y", False),
+        ("http://127.0.0.1/x?a b", False),
+        ("http://0.0.0.0/x", False),
         ("nonsense", False),
         ("", False),
     ],

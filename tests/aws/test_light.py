@@ -30,7 +30,7 @@ from wire import (
 )
 
 from lambda_ext import exceptions
-from lambda_ext.aws import connections, light, regions, retries, transport
+from lambda_ext.aws import connections, light, native, regions, retries, transport
 from lambda_ext.aws.signing import Keys
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock
@@ -486,6 +486,42 @@ class TestConnections:
         assert "value of db" == get(way)
         assert [1, 2, 1] == [request.connection for request in server.requests]
 
+    @pytest.mark.process
+    def test_fork_in_the_middle_of_a_call_disturbs_nobody(self, server, monkeypatch):
+        """The parent's call ends as if nothing were, the child makes its own."""
+        monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")
+        way = transport.transport("secretsmanager")
+        get(way)
+        asked, forked = threading.Event(), threading.Event()
+
+        def between(peer, data):
+            asked.set()
+            forked.wait(30)
+            peer.send(data())
+
+        server.faults.append(between)
+        told = []
+        calling = threading.Thread(target=lambda: told.append(get(way, "parent")))
+        calling.start()
+        assert asked.wait(30)
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(write_end, get(way, "child").encode())
+            finally:
+                os._exit(0)
+        os.close(write_end)
+        with os.fdopen(read_end) as said:
+            assert "value of child" == said.read()
+        os.waitpid(child, 0)
+        forked.set()
+        calling.join(30)
+
+        assert ["value of parent"] == told
+        assert "value of db" == get(way)
+        assert [1, 1, 2, 1] == [request.connection for request in server.requests]
+
     def test_bytes_that_come_while_idle_end_the_connection(self, secrets, server):
         """What a server says unasked is never the next call's answer."""
         peers = []
@@ -508,11 +544,11 @@ class TestConnections:
         """Whatever breaks, nobody gets what somebody else asked for."""
         random_ = random.Random(4)
         kinds = (whole, whole, stale, vanish, reset, doubled, cut(90), failing(500))
-        server.faults += random_.choices(kinds, k=600)
+        server.faults += random_.choices(kinds, k=1000)
 
         def body(index):
             wrong = []
-            for number in range(30):
+            for number in range(40):
                 name = f"{index}-{number}"
                 try:
                     text = get(secrets, name, deadline_s=30.0)
@@ -522,7 +558,7 @@ class TestConnections:
                     wrong.append(text)
             return wrong
 
-        assert [[]] * 8 == run_threads(8, body)
+        assert [[]] * 16 == run_threads(16, body)
 
 
 class TestRefusals:
@@ -557,6 +593,30 @@ class TestRefusals:
             assert "hunter2" not in repr(told) + str(vars(told))
             assert not hasattr(told, "doc")
             told = told.__context__
+
+    @pytest.mark.parametrize(
+        "name", ["a\r\nX: y", "a\u20ac", "a\ud800", "a\0b", "\u212a"]
+    )
+    def test_name_cannot_smuggle_a_header_in(self, secrets, server, name):
+        """Whatever a secret is called stays in the body, as it is."""
+        get(secrets, name)
+
+        (request,) = server.requests
+        assert {"SecretId": name} == request.parameters
+        assert "x" not in request.headers
+
+    def test_token_cannot_smuggle_a_header_in(self, server):
+        """A token of AppConfig's stays in the query, quoted."""
+        server.answer = lambda request: ANSWERS["GetLatestConfiguration"]
+        way = light.Light("appconfigdata")
+
+        way.call("GetLatestConfiguration", {"ConfigurationToken": "t\r\nX: y&a=b"})
+
+        (request,) = server.requests
+        assert "/configuration?configuration_token=t%0D%0AX%3A%20y%26a%3Db" == (
+            request.target
+        )
+        assert "x" not in request.headers
 
     def test_poll_interval_that_is_no_number_is_refused(self, server):
         """A header that cannot be read is an answer that cannot be."""
@@ -615,6 +675,38 @@ class TestRefusals:
 
         with pytest.raises(exceptions.ConfigurationError, match="without TLS"):
             light.Light("secretsmanager")
+
+    def test_localhost_of_another_machine_gets_no_signature(
+        self, server, monkeypatch, pauses
+    ):
+        """A name server that sends "localhost" elsewhere is not believed."""
+        modules = native.private()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://localhost:{server.port}")
+        way = light.Light("secretsmanager")
+
+        def answered(*addresses):
+            modules.getaddrinfo = lambda name, port, *args: [
+                (2, 1, 6, "", (address, port)) for address in addresses
+            ]
+            native.use(modules)
+
+        connected = []
+        real = connections._connected
+
+        def noted(addresses, ends_at):
+            connected.extend(address for _, (address, _) in addresses)
+            return real(addresses, ends_at)
+
+        monkeypatch.setattr(connections, "_connected", noted)
+        answered("192.0.2.1")
+        with pytest.raises(exceptions.SourceError, match="not this machine") as caught:
+            get(way)
+        assert caught.value.transient
+        assert [] == connected
+        answered("192.0.2.1", "127.0.0.1")
+        assert "value of db" == get(way)
+        assert ["127.0.0.1"] == connected
+        way.close()
 
     def test_repr_tells_the_endpoint_alone(self, secrets, server):
         """A way that is printed shows where it leads."""

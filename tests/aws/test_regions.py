@@ -73,6 +73,14 @@ def test_service_variable_comes_before_the_general_one(monkeypatch):
          False),
         ("http://127.0.0.1.5", "127.0.0.1.5", 80, "", "127.0.0.1.5", False),
         ("http://localhost.evil", "localhost.evil", 80, "", "localhost.evil", False),
+        ("http://0.0.0.0", "0.0.0.0", 80, "", "0.0.0.0", False),
+        ("http://127.0.0.256", "127.0.0.256", 80, "", "127.0.0.256", False),
+        ("http://127.1", "127.1", 80, "", "127.1", False),
+        ("http://2130706433", "2130706433", 80, "", "2130706433", False),
+        ("http://[::]", "::", 80, "", "[::]", False),
+        ("http://[::ffff:10.0.0.1]", "::ffff:10.0.0.1", 80, "", "[::ffff:10.0.0.1]",
+         False),
+        ("http://LOCALHOST", "localhost", 80, "", "localhost", True),
     ],
 )  # fmt: skip
 def test_url_is_taken_apart(url, host, port, path, authority, local):
@@ -87,7 +95,10 @@ def test_url_is_taken_apart(url, host, port, path, authority, local):
     "url",
     ["", "nonsense", "ftp://a", "http://", "http://user:secret@host", "http://a:0",
      "http://a:99999", "http://a b", "http://a\r\nX: y", "https://a/\u00e9",
-     "http://a/b c", "http://a:x", "http://a/?b", "http://a/#b"],
+     "http://a/b c", "http://a:x", "http://a/?b", "http://a/#b", "https://\u212a",
+     "http\u017f://a", "https://\u0131.example", "https://a\n", "https://a%00b",
+     "https://a@b", "https://[::1", "https://[fe80::1%25eth0]", "//a", "https:/a",
+     "https://a:\u0664", "https://\u4f8b.example"],
 )  # fmt: skip
 def test_url_that_is_none_is_refused(url):
     """Anything but scheme, host, port and path is an error, and no password told."""
