@@ -4,9 +4,10 @@ A reader of HTTP/1.1 responses: as much of it as AWS's endpoints need.
 Status line, headers, Content-Length, chunks with trailers, bodies that end
 with the connection, interim responses, limits.  It is strict where
 `http.client` is lenient: what it accepts, `http.client` reads the same way.
-(150,000 generated responses in random fragments: no difference.  150,000
-mutilated ones: no hang, and nothing accepted that `http.client` reads
-otherwise, but for interim responses, of which it knows only 100.)
+(The run of tests/aws/test_http1.py with HTTP1_CASES=150000 on CPython 3.11.7:
+150,000 generated responses in random fragments, no difference.  150,000
+mutilated ones, no hang; 34,608 were accepted, and `http.client` reads them the
+same way, but for 3 with an interim response, of which it knows only 100.)
 Not importing `http.client` saves 15 to 25 ms and 2 MB, most of it `email`.
 """
 
