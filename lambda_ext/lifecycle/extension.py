@@ -18,7 +18,8 @@ Guarantees
 The name
     Names are unique in an environment.  Where ours is taken, somebody is
     registered, which is what SIGTERM needs: the second import and all but one
-    worker of a managed instance rest on the first.  A file of our name in
+    worker of a managed instance rest on the first.  Other processes that
+    `multiprocessing` starts don't try: their parent has.  A file of our name in
     /opt/extensions is an external extension: to register would be to act as
     that one, so we don't.
 
@@ -104,6 +105,9 @@ def register() -> None:
     """Register with the Extensions API, once per process; never raises."""
     global _status
     if _status.state != "none":
+        return
+    if phases.is_worker() and not _one_of_many():
+        _status = Status("forked", reason="multiprocessing started this process")
         return
     address = os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
     begun_at = clock.run_time()

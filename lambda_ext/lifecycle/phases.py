@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import traceback
 
 from ..exceptions import ConfigurationError
@@ -141,6 +142,12 @@ def _forked() -> None:
     clock.forked()
     _zero()
     call(FORK)
+
+
+def is_worker() -> bool:
+    """Say whether this process was started by `multiprocessing`."""
+    processes = sys.modules.get("multiprocessing.process")
+    return processes is not None and processes.parent_process() is not None
 
 
 def checked(listener: object, decorator: str) -> None:

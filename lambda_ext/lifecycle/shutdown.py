@@ -168,8 +168,7 @@ def follow_exit() -> None:
     _follows_exit = True
     atexit.register(_at_exit)
     phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.parent_process() is not None:
+    if phases.is_worker():
         _follow_worker()
 
 

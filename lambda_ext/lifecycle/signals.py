@@ -101,7 +101,11 @@ def _arm() -> None:
     if threading.current_thread() is not threading.main_thread():
         reason = "started outside the main thread; tried again per invocation"
         return
-    read_fd, write_fd = os.pipe()  # neither is inherited by a subprocess
+    try:
+        read_fd, write_fd = os.pipe()  # neither is inherited by a subprocess
+    except OSError as exc:  # too many open files
+        reason = str(exc)
+        return
     os.set_blocking(write_fd, False)
     thread = threading.Thread(
         target=_watch, args=(read_fd,), name="lambda_ext_sigterm", daemon=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing.process
 import socket
 import sys
 import threading
@@ -141,6 +142,22 @@ def test_name_that_is_taken_is_as_good_as_ours(api, caplog):
 
     assert extension.status().state == "shared"
     assert len(caplog.records) == 1
+
+
+def test_process_of_multiprocessing_leaves_it_to_its_parent(api, monkeypatch):
+    """A spawned one imports the handler again: it would be told it is too late."""
+    server = api(OK, None)
+    monkeypatch.setattr(multiprocessing.process, "parent_process", object)
+    extension.register()
+
+    assert extension.status().state == "forked"
+    assert server.requests == []
+
+    extension.reset()
+    monkeypatch.setenv("AWS_LAMBDA_MAX_CONCURRENCY", "4")  # its parent is AWS's
+    extension.register()
+
+    assert extension.status().state == "registered"
 
 
 @pytest.mark.parametrize(

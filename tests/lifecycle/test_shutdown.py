@@ -120,12 +120,17 @@ class TestDrain:
         assert len(begun) == 5
         assert shutdown.status().abandoned == 5
 
-    def test_without_a_thread_to_spare_listeners_run_on_this_one(self, monkeypatch):
+    @pytest.mark.parametrize(
+        "error", [RuntimeError("can't start new thread"), MemoryError()]
+    )
+    def test_without_a_thread_to_spare_listeners_run_on_this_one(
+        self, monkeypatch, error
+    ):
         """Unbounded is better than not at all."""
         threads = []
 
         def refuse(thread):
-            raise RuntimeError("can't start new thread")
+            raise error
 
         lambda_ext.on_shutdown(lambda: threads.append(threading.current_thread()))
         monkeypatch.setattr(threading.Thread, "start", refuse)

@@ -96,6 +96,21 @@ class TestInstall:
         assert (signals.path(), signals.reason) == ("off", "can't start new thread")
         assert signal.getsignal(signal.SIGTERM) is before
 
+    def test_without_a_descriptor_to_spare_waits_for_rearm(self, woken, monkeypatch):
+        """A handler that has opened too many files is not to fail for our pipe."""
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pipe", lambda: os.open("/nowhere/at/all", os.O_RDONLY))
+            woken.install()
+            signals.rearm()
+            before = signals.path(), signals.reason
+        signals.rearm()
+
+        assert before == (
+            "off",
+            "[Errno 2] No such file or directory: '/nowhere/at/all'",
+        )
+        assert (signals.path(), signals.reason) == ("wakeup_fd", "")
+
     def test_full_pipe_is_no_error(self, woken):
         """The pipe never blocks the handler."""
         woken.install()
