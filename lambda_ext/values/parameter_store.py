@@ -134,7 +134,7 @@ class ParameterStore:
         unmatched = []
         for key in wanted:
             if key.name + key.selector in invalid:
-                found[key] = _not_found(key)
+                found[key] = self._not_found(key)
                 continue
             value = next((value for value in values if _is_of(value, key)), None)
             if value is None:
@@ -144,6 +144,16 @@ class ParameterStore:
         if unmatched:  # AWS answered under a name that we cannot tell
             found.update(each(unmatched, lambda key: self._one(key, until(ends_at))))
         return found
+
+    def _not_found(self, key: Key) -> LambdaExtError:
+        # InvalidParameters does not tell if the name or its version is missing.
+        return errors.from_code(
+            "ParameterNotFound",
+            "",
+            service=SERVICE,
+            key=key.label,
+            region=str(self._way.scope[1]),
+        )
 
     def _below(
         self, key: Key, deadline_s: float | None
@@ -200,8 +210,3 @@ def _answer(value: Mapping[str, Any], key: Key) -> Answer | LambdaExtError:
     if raw is None:
         return errors.unreadable("it has no value", service=SERVICE, key=key.label)
     return Answer(raw, str(value.get("Version") or ""), value.get("ARN") or "")
-
-
-def _not_found(key: Key) -> LambdaExtError:
-    # InvalidParameters does not tell whether the name or its version is missing.
-    return errors.from_code("ParameterNotFound", "", service=SERVICE, key=key.label)

@@ -96,6 +96,7 @@ class SecretsManager:
                 error.get("Message") or "",
                 service=SERVICE,
                 key=error.get("SecretId") or "",
+                region=str(self._way.scope[1]),
             )
             for error in batch.get("Errors") or ()
         }

@@ -85,6 +85,7 @@ def test_what_does_not_exist_is_not_found(way, source):
 
     assert 1 == len(way.calls)
     assert "v1" == found[wanted[0]].value
+    assert "eu-central-1" in str(found[wanted[1]])
     assert [NotFoundError] * 3 == [type(found[key]) for key in wanted[1:]]
     assert ["/p/99", "/p/02:9", "/p/03:nope"] == [found[key].key for key in wanted[1:]]
 
