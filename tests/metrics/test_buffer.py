@@ -446,11 +446,11 @@ class TestReentrancy:
     def test_handler_that_raises_in_a_flush_loses_nothing(self, monkeypatch):
         """What a flush had taken when KeyboardInterrupt came is flushed next."""
         real = buffer._batched
-        monkeypatch.setattr(
-            buffer,
-            "_batched",
-            lambda *_: signal.raise_signal(signal.SIGINT) or [],
-        )
+
+        def interrupted_batches(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(buffer, "_batched", interrupted_batches)
         with MemorySink() as sink:
             metrics.count("n", 3)
             with pytest.raises(KeyboardInterrupt):
