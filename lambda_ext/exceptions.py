@@ -73,7 +73,12 @@ class SourceError(LambdaExtError):
 
 
 class NotFoundError(SourceError, LookupError):
-    """There is no such secret, version, stage, parameter or label."""
+    """
+    There is no such secret, version, stage, parameter or label.
+
+    A secret that is scheduled for deletion counts as gone; *code* tells it
+    apart ("InvalidRequestException").
+    """
 
 
 class AccessDeniedError(SourceError):

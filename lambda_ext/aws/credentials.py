@@ -174,8 +174,12 @@ def provider() -> Environment | Container | None:
     """Return where the keys come from; None if it is nowhere that we know."""
     if os.environ.get("AWS_ACCESS_KEY_ID"):
         return Environment()
-    if os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
-        return None  # that of ECS, which boto3 asks first
+    for earlier in (  # what boto3 asks before: another role, perhaps
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    ):
+        if os.environ.get(earlier):
+            return None
     url = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
     return container(url) if is_documented(url) else None
 

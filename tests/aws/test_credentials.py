@@ -7,7 +7,7 @@ import time
 
 import pytest
 from helpers import run_threads
-from wire import Wire, authority, failing, instead, refusing, response, silent
+from wire import Wire, authority, dripping, failing, instead, refusing, response, silent
 
 from lambda_ext import exceptions
 from lambda_ext.aws import credentials, light, transport
@@ -314,6 +314,15 @@ class TestContainer:
 
         with pytest.raises(exceptions.SourceError, match="credentials"):
             way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.2)
+
+    def test_endpoint_that_drips_costs_the_deadline(self, way, server, vault):
+        """A byte now and then does not extend the caller's time."""
+        clock.install(None)
+        vault.wire.fault = dripping(20, 0.02)
+
+        with pytest.raises(exceptions.SourceError):
+            way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.3)
+        assert [] == server.requests
 
     def test_silent_endpoint_leaves_time_while_old_keys_hold(self, way, server, vault):
         """A renewal that hangs does not use up the time of the call itself."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 
 import pytest
 from helpers import eventually
-from wire import Authority, Wire, authority, instead, reset, response
+from wire import Authority, Peer, Wire, authority, instead, reset, response
 
 from lambda_ext import exceptions
 from lambda_ext.aws import light, native, tls
@@ -190,6 +191,21 @@ class TestWire:
         with Wire(answer, tls=context, handshake=False) as wire:
             with pytest.raises(exceptions.SourceTimeoutError):
                 ask(wire, monkeypatch, deadline_s=0.2)
+
+    def test_handshake_that_drips_costs_the_deadline(self, ours, monkeypatch):
+        """A byte of the handshake now and then does not extend the caller's time."""
+
+        def drip(peer):
+            with contextlib.suppress(OSError):  # until the client has gone away
+                peer.send(b"\x16\x03\x03\x40\x00")  # a record of 16 KB begins
+                while not peer.wire.stopped.wait(0.02):
+                    peer.send(b"\x02")
+
+        monkeypatch.setattr(Peer, "hold", drip)
+        context = authority().server("127.0.0.1")
+        with Wire(answer, tls=context, handshake=False) as wire:
+            with pytest.raises(exceptions.SourceTimeoutError):
+                ask(wire, monkeypatch, deadline_s=0.3)
 
     def test_server_without_tls_is_an_error(self, ours, monkeypatch):
         """A server that does not speak TLS gets no request."""
