@@ -31,9 +31,9 @@ RUNTIME_ONLY = (
 # What this shell says about its AWS account, its Lambda, its language and its
 # Python, which is not so in Lambda; where to find modules is the user's to say.
 FOREIGN = (
-    "AWS_", "_LAMBDA_", "_X_AMZN_", "LAMBDA_TASK_", "LAMBDA_RUNTIME_", "_HANDLER",
-    "LC_", "LANG", "PYTHON", "TZ",
+    "AWS_", "_LAMBDA_", "_X_AMZN_", "LAMBDA_TASK_", "LAMBDA_RUNTIME_", "LC_", "PYTHON",
 )  # fmt: skip
+FOREIGN_NAMES = ("_HANDLER", "LANG", "LANGUAGE", "TZ")
 OURS = ("PYTHONPATH", "PYTHONHOME")
 
 
@@ -42,7 +42,7 @@ def inherited() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(FOREIGN) or name in OURS
+        if name in OURS or not (name.startswith(FOREIGN) or name in FOREIGN_NAMES)
     }
 
 

@@ -365,13 +365,14 @@ class TestArguments:
         for name in shells:
             monkeypatch.setenv(name, "C")
         monkeypatch.setenv("LANG", "C")
+        monkeypatch.setenv("LANGUAGES_SPOKEN", "2")
         env = {"AWS_LAMBDA_FUNCTION_VERSION": None, "TZ": ":CET", "EXTRA": "1"}
         with emulate(env=env, execution_env=None, memory_mb=256) as emulator:
             seen = emulator.invoke({"do": "environment"}).value
 
             assert "AWS_PROFILE" not in seen
             assert [name for name in shells if name in seen] == []
-            assert seen["LANG"] == "en_US.UTF-8"
+            assert (seen["LANG"], seen["LANGUAGES_SPOKEN"]) == ("en_US.UTF-8", "2")
             assert "AWS_LAMBDA_FUNCTION_VERSION" not in seen
             assert "AWS_EXECUTION_ENV" not in seen
             assert seen["LAMBDA_EXT_NAMESPACE"] == "mine"
