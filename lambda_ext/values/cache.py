@@ -37,7 +37,7 @@ import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterator, MutableMapping
     from typing import Any
 
     from ..exceptions import LambdaExtError
@@ -84,7 +84,9 @@ class Entry:
         self.born_at = born_at  # when its request was sent
         self.order = order  # its load is the how-manieth that was begun
         self.jitter = jitter  # 0..1, of the instant when it is refreshed
-        self.decoded: dict[Any, Decoded] = {}  # a memo, shared by equal versions
+        self.decoded: MutableMapping[
+            Any, Decoded
+        ] = {}  # a memo, shared by equal versions
 
     def __repr__(self) -> str:
         return f"<Entry version={self.answer.version!r} born_at={self.born_at:.3f}>"

@@ -35,7 +35,7 @@ from .transforms import Decoded, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, MutableMapping, Sequence
     from typing import Any
 
     from ..typing import Source
@@ -225,17 +225,29 @@ def _count_hit(key: Key) -> None:
 def _decoded(
     entry: Entry, transform: Transform, field: str | None, label: str
 ) -> Decoded:
-    memo = entry.decoded
     try:
-        decoded = memo.get((transform, field))
+        with cache.lock:
+            decoded = entry.decoded.get((transform, field))
     except TypeError:  # a callable that cannot be hashed
         return decode(entry.answer.value, transform, field, label)
     if decoded is None:
         decoded = decode(entry.answer.value, transform, field, label)
-        while len(memo) >= MAX_DECODED:
-            memo.pop(next(iter(memo)), None)
-        decoded = memo.setdefault((transform, field), decoded)  # one for everybody
+        with cache.lock:
+            if len(entry.decoded) == MAX_DECODED and type(entry.decoded) is dict:
+                entry.decoded = _bounded(entry.decoded)
+            # One for everybody, whoever was first.
+            decoded = entry.decoded.setdefault((transform, field), decoded)
     return decoded
+
+
+def _bounded(memo: dict[Any, Decoded]) -> MutableMapping[Any, Decoded]:
+    """Return *memo* as one that lets go of what was not used for longest."""
+    # 2.7 ms, which only a value with that many transforms costs.
+    from cachetools import LRUCache
+
+    bounded: LRUCache[Any, Decoded] = LRUCache(MAX_DECODED)
+    bounded.update(memo)
+    return bounded
 
 
 # What is declared ------------------------------------------------------------

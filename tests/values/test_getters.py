@@ -94,6 +94,26 @@ class TestOne:
         assert first is not get_secret("port", make)
         assert ["5432", "5433"] == made
 
+    def test_transforms_are_remembered_up_to_a_bound(self, source):
+        """Each is applied once; of too many, those not used for longest go."""
+        calls = []
+
+        def numbered(number):
+            return lambda text: calls.append(number) or int(text)
+
+        transforms = [numbered(number) for number in range(store.MAX_DECODED + 8)]
+        for transform in transforms:
+            assert 5432 == get_parameter("port", transform)
+        store.cache.forget_views()
+        for transform in transforms[-store.MAX_DECODED :]:
+            assert 5432 == get_parameter("port", transform)
+        assert list(range(len(transforms))) == calls
+
+        assert 5432 == get_parameter("port", transforms[0])
+        assert [*range(len(transforms)), 0] == calls
+        (slot,) = store.cache.slots.values()
+        assert store.MAX_DECODED == len(slot.entry.decoded)
+
     def test_copies_are_the_callers(self, source):
         """Also those of a hit."""
         for _ in range(3):
