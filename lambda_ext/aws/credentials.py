@@ -63,7 +63,7 @@ class Environment:
     def keys(self, ends_at: float) -> Keys:
         """Return the keys; MissingError if there are none."""
         access = _variable("AWS_ACCESS_KEY_ID")
-        secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
+        secret = _variable("AWS_SECRET_ACCESS_KEY")
         if not (access and secret):
             raise MissingError
         token = _variable("AWS_SESSION_TOKEN") or _variable("AWS_SECURITY_TOKEN")
@@ -216,7 +216,7 @@ def _why(exc: Exception) -> str:
 
 
 def _variable(name: str) -> str:
-    """Return what goes into a header, or an error that does not quote it."""
+    """Return what can be signed and sent, or an error that does not quote it."""
     value = os.environ.get(name, "")
     if not (value.isascii() and value.isprintable()):
         msg = f"{name} holds a line break, or a character that no key has"
@@ -228,8 +228,8 @@ def _token() -> str:
     path = os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     if path:
         try:
-            with open(path, encoding="utf-8") as file:
-                token = file.read().strip()
+            with open(path, "rb") as file:  # an error of decoding would hold it
+                token = file.read().strip().decode("latin-1")
         except (OSError, ValueError) as exc:
             msg = f"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {path!r} cannot be read"
             raise ConfigurationError(msg) from exc
