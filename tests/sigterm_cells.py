@@ -161,8 +161,12 @@ class Cell:
         ran = sum(line.startswith("user ") for line in lines)
         if ran != (self.user in ("before", "after")):
             yield f"the user's handler ran {ran} times"
-        if any("Traceback" in line or "lambda_ext." in line for line in lines):
-            yield "errors were logged"
+        for line in lines:
+            # On a busy machine a share is used up before a flush is done; that
+            # nothing is lost by it has been seen above.
+            slow = "lambda_ext.listener_abandoned" in line
+            if "Traceback" in line or ("lambda_ext." in line and not slow):
+                yield f"an error was logged: {line}"
 
     def report(self, wrong, lines):
         """Return it in words, with everything that was written; "" if all is well."""

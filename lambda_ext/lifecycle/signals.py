@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 SIGTERM: int = _signal.SIGTERM
 _BYTE = bytes((SIGTERM,))
 _STOP = b"\0"  # no signal has this number: `reset` ends the thread with it
+_STOP_S = 5.0  # how long `reset` waits for that
 
 # Where the runtime client waits for the next invocation.  It is private to
 # AWS: found by name, and done without where it is not there.
@@ -65,6 +66,7 @@ _CLIENT_CLASSES = ("BaseLambdaRuntimeClient", "LambdaRuntimeClient")
 _wake: Callable[[], None] | None = None
 _read_fd = -1
 _write_fd = -1
+_thread: threading.Thread | None = None
 _previous: Handler = _signal.SIG_DFL
 _chained_fd = -1
 _chained_file: tuple[int, int] | None = None  # what the number stood for then
@@ -97,7 +99,7 @@ def install(wake: Callable[[], None]) -> None:
 
 def _arm() -> None:
     """Make the pipe, the thread and the handler; say why where that fails."""
-    global _read_fd, _write_fd, _previous, reason
+    global _read_fd, _write_fd, _thread, _previous, reason
     if threading.current_thread() is not threading.main_thread():
         reason = "started outside the main thread; tried again per invocation"
         return
@@ -120,7 +122,7 @@ def _arm() -> None:
     found = _signal.signal(SIGTERM, _on_sigterm)
     if found is not _on_sigterm:
         _previous = found
-    _read_fd, _write_fd = read_fd, write_fd
+    _read_fd, _write_fd, _thread = read_fd, write_fd, thread
     reason = ""
     _take()
     _follow_runtime_client()
@@ -307,6 +309,8 @@ def reset() -> None:
         os.set_blocking(write_fd, True)  # the pipe may be full
         os.write(write_fd, _STOP)
         os.close(write_fd)
+        if _thread is not None:  # it may be in the midst of wake()
+            _thread.join(_STOP_S)
     if _unhook is not None:
         _unhook()
         _unhook = None

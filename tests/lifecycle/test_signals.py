@@ -389,3 +389,22 @@ def test_reset_ends_the_thread_and_closes_the_pipe(woken):
     for fd in fds:
         with pytest.raises(OSError):
             os.fstat(fd)
+
+
+def test_reset_lets_the_thread_finish_what_it_does(woken):
+    """What one SIGTERM set off does not reach into what comes after the reset."""
+    seen = []
+
+    def wake():
+        seen.append("begun")
+        for _ in range(100):
+            os.sched_yield()
+        seen.append("ended")
+
+    signals.install(wake)
+    sigterm()
+    eventually(lambda: seen)
+    signals.reset()
+    found = list(seen)
+
+    assert found.count("begun") == found.count("ended") > 0
