@@ -391,20 +391,27 @@ def test_reset_ends_the_thread_and_closes_the_pipe(woken):
             os.fstat(fd)
 
 
-def test_reset_lets_the_thread_finish_what_it_does(woken):
+def test_reset_lets_the_thread_finish_what_it_does(woken, monkeypatch):
     """What one SIGTERM set off does not reach into what comes after the reset."""
     seen = []
+    awaited = threading.Event()
+    join = threading.Thread.join
+
+    def joined(thread, timeout=None):
+        awaited.set()
+        join(thread, timeout)
 
     def wake():
         seen.append("begun")
-        for _ in range(100):
-            os.sched_yield()
+        awaited.wait(30)
         seen.append("ended")
 
+    monkeypatch.setattr(threading.Thread, "join", joined)
     signals.install(wake)
     sigterm()
     eventually(lambda: seen)
     signals.reset()
     found = list(seen)
+    awaited.set()
 
     assert found.count("begun") == found.count("ended") > 0
