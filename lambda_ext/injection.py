@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _KEYWORDS = 0x08  # of a code object's co_flags: it takes **keywords
 _COROUTINE = 0x80  # likewise: it is an async def
+_ASYNC_GENERATOR = 0x200  # likewise: it is an async def that yields
 
 
 def inject(
@@ -43,8 +44,8 @@ def inject(
         query("orders")             # db and limit are filled in
         query("orders", db=fake)    # what the caller gives comes first
 
-    Works on functions and methods, and on ``async def``, where a load does not
-    block the event loop.  Raises into the caller what a value raises.
+    Works on functions and methods, and on ``async def``, yielding or not, where
+    a load does not block the event loop.  Raises into the caller what a value raises.
 
     Raises:
         ConfigurationError: a value has no ``resolve()``, or the function has
@@ -72,6 +73,9 @@ def inject(
         if code is not None and code.co_flags & _COROUTINE:
             wrapper: Callable[..., R] = _asynchronous(function, items)
             return wrapper
+        if code is not None and code.co_flags & _ASYNC_GENERATOR:
+            generator: Callable[..., R] = _yielding(function, items)
+            return generator
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> R:
@@ -90,13 +94,43 @@ def _asynchronous(function: Any, items: tuple[tuple[str, Any], ...]) -> Any:
 
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        for name, value in items:
-            if name not in kwargs:
-                aget = getattr(value, "aget", None)
-                kwargs[name] = value.resolve() if aget is None else await aget()
+        await _fill(kwargs, items)
         return await function(*args, **kwargs)
 
     return call
+
+
+def _yielding(function: Any, items: tuple[tuple[str, Any], ...]) -> Any:
+    """Return *function*, an asynchronous generator, with the *items* injected."""
+
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        await _fill(kwargs, items)
+        inner = function(*args, **kwargs)
+        try:
+            item = await inner.__anext__()
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await inner.aclose()
+                    raise
+                except BaseException as exc:  # as an `async with` around us does
+                    item = await inner.athrow(exc)
+                else:
+                    item = await inner.asend(sent)
+        except StopAsyncIteration:
+            return
+
+    return call
+
+
+async def _fill(kwargs: dict[str, Any], items: tuple[tuple[str, Any], ...]) -> None:
+    """Resolve those *items* that the caller has not given."""
+    for name, value in items:
+        if name not in kwargs:
+            aget = getattr(value, "aget", None)
+            kwargs[name] = value.resolve() if aget is None else await aget()
 
 
 def _check(code: Any, function: Any, values: dict[str, Any]) -> None:

@@ -122,6 +122,46 @@ def test_async_function_gets_values_without_blocking_the_loop(source):
     assert ["the loop runs"] == steps
 
 
+def test_asynchronous_generator_is_one_still(source):
+    """It is sent to, thrown at and closed; its values do not block the loop."""
+    steps = []
+
+    @inject(db=Secret("db", field="user"))
+    async def numbers(first, *, db):
+        try:
+            sent = yield first, db
+            steps.append(sent)
+            yield sent
+        except KeyError as exc:
+            steps.append(repr(exc))
+            yield "caught"
+        finally:
+            steps.append("closed")
+
+    async def main():
+        source.hold()
+        running = numbers(1)
+        task = asyncio.create_task(running.__anext__())
+        await asyncio.to_thread(source.wait_for_calls, 1)
+        steps.append("the loop runs")
+        source.release()
+        assert (1, "me") == await task
+        assert 2 == await running.asend(2)
+        assert "caught" == await running.athrow(KeyError("k"))
+        assert [] == [each async for each in running]
+        abandoned = numbers(1)
+        await abandoned.__anext__()
+        await abandoned.aclose()
+        failing = numbers(3)
+        await failing.__anext__()
+        with pytest.raises(KeyboardInterrupt):
+            await failing.athrow(KeyboardInterrupt)
+
+    assert inspect.isasyncgenfunction(numbers)
+    asyncio.run(main())
+    assert ["the loop runs", 2, "KeyError('k')", *["closed"] * 3] == steps
+
+
 def test_anything_with_resolve_is_injected():
     """Flags and users' own objects need resolve(), and nothing else."""
 
