@@ -11,12 +11,14 @@ Life
     child forgets them, and closes none: their sockets are the parent's, too.
 
 Threads
+    Who uses what is kept by thread and, in an event loop, by task.
     Each `Derived` has a lock, which is held while its object is made and never
     while one is closed; ``_lock`` guards the register of them.
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import types
@@ -44,6 +46,10 @@ else:
     Generic = {R: _Base}
 
 _log = logging.getLogger("lambda_ext")
+# Which objects are in use by a thread or by a task: tasks of one loop take turns.
+_leases: contextvars.ContextVar[tuple[tuple[Any, _Made], ...]] = contextvars.ContextVar(
+    "lambda_ext_leases", default=()
+)
 _lock = threading.Lock()
 _derived: weakref.WeakSet[Any] = weakref.WeakSet()
 _inherited: list[Any] = []  # the parent's objects, kept from being finalized
@@ -83,7 +89,6 @@ class Derived(Generic[R]):
         "_current",
         "_grace",
         "_handle",
-        "_leases",
         "_lock",
         "_make",
         "_retired",
@@ -108,7 +113,6 @@ class Derived(Generic[R]):
         self._lock = threading.RLock()
         self._current: _Made | None = None
         self._retired: list[_Made] = []
-        self._leases = threading.local()
         _register(self)
 
     def __repr__(self) -> str:
@@ -143,13 +147,23 @@ class Derived(Generic[R]):
                 if made is self._current:  # else it may be closed already
                     made.users += 1
                     break
-        self._leases.__dict__.setdefault("stack", []).append(made)
+        _leases.set((*_leases.get(), (self, made)))
         return made.object  # type: ignore[no-any-return]
 
     def __exit__(self, *exc_info: object) -> None:
-        made = self._leases.stack.pop()
+        leases = _leases.get()
+        at = next(
+            (at for at in reversed(range(len(leases))) if leases[at][0] is self), -1
+        )
         with self._lock:
-            made.users -= 1
+            if at >= 0:
+                leases[at][1].users -= 1
+            else:  # entered in another context: who can tell which one this was?
+                for made in (*self._retired, self._current):
+                    if made is not None and made.users:
+                        made.lent = True
+        if at >= 0:
+            _leases.set((*leases[:at], *leases[at + 1 :]))
         self._sweep()
 
     def _made(self) -> _Made:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import threading
 
@@ -443,6 +444,56 @@ class TestDerived:
             assert 0 == outer.closed
         assert 1 == outer.closed
         assert 0 == new.closed
+
+    def test_tasks_of_one_loop_leave_what_they_entered(self, source, db):
+        """Whoever leaves first leaves its own, not the last that was entered."""
+        pool = db.derive(Pool, close=Pool.close)
+        used = []
+
+        async def use(entered, leave):
+            with pool as mine:
+                used.append(mine)
+                entered.set()
+                await leave.wait()
+
+        async def main():
+            entered = [asyncio.Event() for _ in range(2)]
+            leave = [asyncio.Event() for _ in range(2)]
+            first = asyncio.create_task(use(entered[0], leave[0]))
+            await entered[0].wait()
+            source.rotate("db", "new")
+            db.invalidate()
+            second = asyncio.create_task(use(entered[1], leave[1]))
+            await entered[1].wait()
+            assert [0, 0] == [each.closed for each in used]
+            leave[0].set()
+            await first
+            assert [1, 0] == [each.closed for each in used]
+            source.rotate("db", "newer")
+            db.invalidate()
+            pool.value
+            assert [1, 0] == [each.closed for each in used]
+            leave[1].set()
+            await second
+
+        asyncio.run(main())
+        assert [1, 1] == [each.closed for each in used]
+
+    def test_left_in_another_context_is_closed_after_the_grace_period(
+        self, source, db, time
+    ):
+        """Nobody can tell what was left, so nobody who is inside loses it."""
+        pool = db.derive(Pool, close=Pool.close, grace=60)
+        old = contextvars.copy_context().run(pool.__enter__)
+        pool.__exit__(None, None, None)
+        source.rotate("db", "new")
+        db.invalidate()
+        pool.value
+        assert 0 == old.closed
+
+        time.advance(60)
+        pool.value
+        assert 1 == old.closed
 
     def test_unused_old_one_is_closed_at_once(self, source, db):
         """If nobody is inside of a `with`, nobody uses it."""
