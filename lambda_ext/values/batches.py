@@ -175,7 +175,7 @@ def get_parameters(
     """
     wanted = _names(names, "get_parameters")
     source = store.source_of(keys.PARAMETER)
-    decrypt = settings.decrypt_of(decrypt)
+    decrypt = settings.decrypt_of(decrypt, "get_parameters")
     wants = [
         Want(source, keys.parameter(source.scope, name, decrypt=decrypt))
         for name in wanted
@@ -259,7 +259,8 @@ def get_parameters_by_path(
         result = view.give()
         return result
     source = store.source_of(keys.PATH)
-    decrypt = settings.decrypt_of(decrypt)
+    decrypt = settings.decrypt_of(decrypt, path)
+    recursive = settings.switch("recursive", recursive, path)
     key = keys.path(source.scope, path, recursive=recursive, decrypt=decrypt)
     want = Want(source, key)
     result = missed(want, transform, None, force_fetch, max_age, store.parameters, seat)
@@ -291,4 +292,9 @@ def _names(names: Any, function: str) -> list[str]:
     if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
         msg = f"{function}() takes several names, as a list, not {type(names).__name__}"
         raise ConfigurationError(msg)
+    names = list(names)
+    for name in names:
+        if not isinstance(name, str):
+            msg = f"{function}() takes names, which are text, not {type(name).__name__}"
+            raise ConfigurationError(msg)
     return list(dict.fromkeys(names))

@@ -15,7 +15,8 @@ Guarantees
     handle reads are spared always, even if that exceeds the bound.
     Keys that AWS answered with one ARN form a group: they get the same entry
     and lose it together, so that a name and its ARN agree.
-    An entry is replaced only by one whose request was begun later.
+    An entry is replaced only by one whose request was begun later; and the
+    current number of a parameter by no lower one that was loaded meanwhile.
 
 Time
     `born_at` is house time; `View.until` is raw monotonic time, so that a hit
@@ -34,6 +35,8 @@ from __future__ import annotations
 
 import math
 import threading
+
+from .keys import goes_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +63,9 @@ class Answer:
     __slots__ = ("arn", "value", "version")
 
     def __init__(self, value: Any, version: str = "", arn: str = "") -> None:
+        if not all(isinstance(text, str) for text in (version, arn)):
+            msg = "version and arn of an Answer are text"
+            raise TypeError(msg)
         self.value = value
         self.version = version
         self.arn = arn
@@ -75,7 +81,7 @@ class Answer:
 class Entry:
     """One answer and the age of it; replaced, never changed."""
 
-    __slots__ = ("answer", "born_at", "decoded", "jitter", "order")
+    __slots__ = ("answer", "born_at", "decoded", "jitter", "landed", "order")
 
     def __init__(
         self, answer: Answer, born_at: float, order: int, jitter: float = 0.0
@@ -83,6 +89,7 @@ class Entry:
         self.answer = answer
         self.born_at = born_at  # when its request was sent
         self.order = order  # its load is the how-manieth that was begun
+        self.landed = 0  # of loads begun later, the answer came before it
         self.jitter = jitter  # 0..1, of the instant when it is refreshed
         self.decoded: MutableMapping[
             Any, Decoded
@@ -229,7 +236,10 @@ class Cache:
         for each in self._members(slot):
             former = each.entry
             if former is not None:
-                if former.order > entry.order:
+                if former.order > entry.order or (
+                    former.landed > entry.order  # they overlapped
+                    and goes_back(key, former.answer.version, entry.answer.version)
+                ):
                     continue
                 if former.answer.same(entry.answer):
                     entry.decoded = former.decoded

@@ -66,20 +66,23 @@ class Dispatcher:
                     break
             self._work(calls, timeout_s)
         except BaseException:
-            self._tower.abandon([flight for _, part in calls for flight in part])
+            # Also what a helper is about to bring, or what was not planned yet.
+            self._tower.abandon(flights)
             calls.clear()
             raise
 
     def _planned(self, flights: list[Flight]) -> list[tuple[Source, list[Flight]]]:
         source = flights[0].source
-        by_key = {flight.key: flight for flight in flights}
+        keys = [flight.key for flight in flights]
+        by_key = dict(zip(keys, flights, strict=True))
         try:
             calls = [
                 (source, [by_key.pop(key) for key in part])
-                for part in source.plan([*by_key])
+                for part in source.plan([*keys])
             ]
         except Exception as exc:
-            self._tower.settle(flights, dict.fromkeys(by_key, broken(source, exc)), 0.0)
+            error = broken(source, exc, keys)
+            self._tower.settle(flights, dict.fromkeys(keys, error), 0.0)
             return []
         if by_key:
             self._tower.settle([*by_key.values()], {}, 0.0)
@@ -135,4 +138,4 @@ class Dispatcher:
         except LambdaExtError as exc:
             return dict.fromkeys(keys, exc)
         except Exception as exc:
-            return dict.fromkeys(keys, broken(source, exc))
+            return dict.fromkeys(keys, broken(source, exc, keys))

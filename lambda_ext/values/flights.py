@@ -116,12 +116,22 @@ def unanswered(flight: Flight) -> SourceError:
     return SourceError(msg, key=flight.key.label, source=flight.source.name)
 
 
-def broken(source: Source, exc: Exception) -> SourceError:
+def broken(source: Source, exc: Exception, keys: Iterable[Key]) -> SourceError:
     """Return the error for a source that raised what sources must not."""
-    msg = f"the source {source.name} raised {type(exc).__name__}"
-    error = SourceError(msg, source=source.name)
+    labels = [key.label for key in keys]
+    asked = ", ".join(map(repr, labels[:3])) + (", ..." if labels[3:] else "")
+    name = _name_of(source)
+    msg = f"the source {name} raised {type(exc).__name__} when asked for {asked}"
+    error = SourceError(msg, key=labels[0], source=name)
     error.__cause__ = withheld(exc)
     return error
+
+
+def _name_of(source: Source) -> str:
+    try:
+        return str(source.name)
+    except Exception:  # what is broken may be broken here, too
+        return type(source).__name__
 
 
 def tell(event: str, key: Key, source: Source, error: LambdaExtError) -> None:

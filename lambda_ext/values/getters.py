@@ -224,7 +224,7 @@ def get_parameter(
         copy = view.copy
         return view.value if copy is None else copy()
     source = store.source_of(keys.PARAMETER)
-    key = keys.parameter(source.scope, name, decrypt=settings.decrypt_of(decrypt))
+    key = keys.parameter(source.scope, name, decrypt=settings.decrypt_of(decrypt, name))
     seat = (name, transform, decrypt, field, max_age)
     return missed(
         Want(source, key), transform, field, force_fetch, max_age, _parameters, seat

@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import types
 
-from ..exceptions import ConfigurationError
+from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from . import settings, store, transforms
-from .flights import again
+from .flights import again, broken
 from .freshness import NOT_FOUND_S, Want
 from .settings import DEFAULT
 from .store import DEAD
@@ -26,9 +26,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
-    from typing import Any, Generic, TypeVar
+    from typing import Any, Generic, NoReturn, TypeVar
 
-    from ..exceptions import LambdaExtError
+    from typing_extensions import Self
+
     from ..typing import Source
     from .cache import Answer, Entry, View
     from .derived import Derived
@@ -89,6 +90,13 @@ class Handle(Generic[T_co]):
         for option, given in (("max_age", max_age), ("max_stale", max_stale)):
             if given is not DEFAULT:
                 settings.seconds(option, given, key.label)
+        if source is not None:
+            settings.check_source(source, key.label)
+        if aws:
+            settings.check_aws(key.operation, label=key.label, **aws)
+        if source is not None and aws:
+            msg = f"source= of {key.label!r} excludes client= and session=: pass one"
+            raise ConfigurationError(msg)
         self.name = name
         self._key = key  # without a scope, until there is a source
         self._transform = transform
@@ -104,6 +112,23 @@ class Handle(Generic[T_co]):
         self._listeners: tuple[Callable[..., object], ...] = ()
         self._told: object = None  # which version the listeners know
         store.declare(self)
+
+    def __copy__(self) -> Self:
+        """Return the handle itself: it says what is wanted, and holds no state."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the handle itself, see `__copy__`."""
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled: a value could leave this process unseen."""
+        kind = type(self).__name__
+        msg = (
+            f"a {kind} cannot be pickled: pass its name, and declare"
+            f" {kind}({self.name!r}) where it is read"
+        )
+        raise TypeError(msg)
 
     def __repr__(self) -> str:
         entry = self._view.entry
@@ -251,7 +276,11 @@ class Handle(Generic[T_co]):
         return memo[1]
 
     def _bind(self) -> Want:
-        """Return what is wanted, now that source and options can be known."""
+        """
+        Return what is wanted, now that source and options can be known.
+
+        Raises nothing but what is this library's, whatever the source does.
+        """
         source = self._source
         if source is None:
             operation = self._key.operation
@@ -259,7 +288,16 @@ class Handle(Generic[T_co]):
                 source = self._source = store.source_through(operation, **self._aws)
             else:
                 source = store.source_of(operation)
-        key = self._key.within(source.scope)
+        error = None
+        try:
+            key = self._key.within(source.scope)
+            hash(key)
+        except LambdaExtError:
+            raise
+        except Exception as exc:
+            error = broken(source, exc, (self._key,))
+        if error is not None:  # outside of `except`: else the chain would hold it
+            raise error
         want = Want(
             source,
             key,

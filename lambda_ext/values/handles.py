@@ -233,6 +233,8 @@ class Parameter(Handle[T_co]):
         client: Any = None,
         session: Any = None,
     ) -> None:
+        if decrypt is not None:  # else the option, which is not read while declaring
+            decrypt = settings.decrypt_of(decrypt, str(name))
         self._decrypt = decrypt
         super().__init__(
             name,
@@ -247,7 +249,7 @@ class Parameter(Handle[T_co]):
 
     def _bind(self) -> Want:
         # The option is the environment's, which is not read while declaring.
-        decrypt = settings.decrypt_of(self._decrypt)
+        decrypt = settings.decrypt_of(self._decrypt, self.name)
         self._key = keys.parameter(None, self.name, decrypt=decrypt)
         return super()._bind()
 

@@ -165,6 +165,18 @@ def concerns(key: Key, name: str) -> bool:
     return any(each.startswith(below) for each in theirs)
 
 
+def goes_back(key: Key, former: str, version: str) -> bool:
+    """
+    Say whether *version* of what *key* asks for is older than *former*.
+
+    Known of parameters only, and if they were not deleted meanwhile: nothing
+    orders the versions of a secret, and a label may be moved either way.
+    """
+    if key.operation != PARAMETER or key.stage:
+        return False
+    return former.isdecimal() and version.isdecimal() and int(version) < int(former)
+
+
 def _plain(name: str) -> set[str]:
     """Return every plain name that a name or an ARN may stand for."""
     if not name.startswith("arn:"):

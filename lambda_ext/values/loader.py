@@ -243,6 +243,7 @@ class Loader:
     ) -> None:
         """Keep what was answered, and tell those who wait."""
         now = clock.now()
+        landed = next(self._orders)
         jitter = fanout.random()
         taken: list[Slot] = []
         asked = {flight.key for flight in flights}
@@ -253,9 +254,13 @@ class Loader:
                 result = outcomes.get(flight.key)
                 if isinstance(result, Answer):
                     entry = Entry(result, sent_at, flight.order, jitter)
+                    entry.landed = landed
                     flight.outcome = entry
                     if not flight.void:
                         taken += self.cache.put(flight.key, flight.source, entry)
+                        # Whoever waits shall not get less than is remembered.
+                        slot = self.cache.slots.get(flight.key)
+                        flight.outcome = (slot and slot.entry) or entry
                 else:
                     if not isinstance(result, LambdaExtError):
                         result = unanswered(flight)
@@ -272,7 +277,9 @@ class Loader:
             void = any(flight.void for flight in flights)
             for key, answer in outcomes.items():  # what came along unasked
                 if key not in asked and not void and isinstance(answer, Answer):
-                    entry = Entry(answer, sent_at, flights[0].order, jitter)
+                    order = flights[0].order
+                    entry = Entry(answer, sent_at, order, jitter)
+                    entry.landed = landed
                     taken += self.cache.put(key, flights[0].source, entry)
         for flight in flights:
             flight.done.set()

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 _lock = threading.RLock()
-_handles: weakref.WeakSet[Any] = weakref.WeakSet()
+_handles: dict[weakref.ref[Any], None] = {}
 _pending: dict[weakref.ref[Any], None] = {}  # declared, and not yet loaded
 
 
 def add(handle: Any) -> None:
     """Note that *handle* was declared, and is to be loaded."""
     with _lock:
-        _handles.add(handle)
-        _pending[weakref.ref(handle, _gone)] = None
+        ref = weakref.ref(handle, _gone)
+        _handles[ref] = _pending[ref] = None
 
 
 def live() -> list[Any]:
     """Return the handles that somebody still holds."""
     with _lock:
-        return list(_handles)
+        return [handle for ref in [*_handles] if (handle := ref()) is not None]
 
 
 def take_pending() -> list[Any]:
@@ -59,4 +59,5 @@ def reset() -> None:
 
 
 def _gone(ref: weakref.ref[Any]) -> None:
+    _handles.pop(ref, None)
     _pending.pop(ref, None)

@@ -32,6 +32,13 @@ TIMEOUT = {
 TIMEOUT[keys.PATH] = TIMEOUT[keys.PARAMETER]
 
 
+SOURCE = ("name", "scope", "plan", "fetch")  # the parts of one
+AWS = {  # the service, and what its client must be able to do
+    keys.SECRET: ("secretsmanager", "get_secret_value"),
+    keys.PARAMETER: ("ssm", "get_parameter"),
+}
+
+
 class _Default:
     """The absence of an argument that may be None."""
 
@@ -71,9 +78,63 @@ def seconds(option: str, given: Any, label: str) -> float | None:
         raise ConfigurationError(msg) from exc
 
 
-def decrypt_of(given: bool | None) -> bool:
+def decrypt_of(given: Any, label: str) -> bool:
     """Return whether a SecureString is to be decrypted; None means the option."""
-    return bool(config.get("decrypt")) if given is None else given
+    if given is None:
+        return bool(config.get("decrypt"))
+    return switch("decrypt", given, label)
+
+
+def switch(option: str, given: Any, label: str) -> bool:
+    """Return the argument *option* of *label* as a bool."""
+    try:
+        return parsers.switch(given)
+    except ConfigurationError as exc:
+        msg = f"{option} of {label!r} cannot be used: {exc}"
+        raise ConfigurationError(msg) from exc
+
+
+def check_source(source: Any, label: str) -> None:
+    """Refuse what lacks a part of `lambda_ext.typing.Source`; calls none of it."""
+    missing = [part for part in SOURCE if not _has(source, part)]
+    if missing:
+        msg = (
+            f"source={type(source).__name__} of {label!r} lacks {', '.join(missing)}:"
+            " pass an object as lambda_ext.typing.Source describes it"
+        )
+        raise ConfigurationError(msg)
+
+
+def check_aws(operation: str, client: Any, session: Any, label: str) -> None:
+    """Refuse a *client* or *session* that boto3 cannot have made."""
+    service, method = AWS[operation]
+    made = f"boto3.client({service!r})"
+    if client is not None and session is not None:
+        msg = f"client= and session= of {label!r} exclude each other: pass one"
+        raise ConfigurationError(msg)
+    if client is not None and not (
+        hasattr(client, "meta") and callable(getattr(client, method, None))
+    ):
+        msg = (
+            f"client={type(client).__name__} of {label!r} has no {method}: pass {made}"
+        )
+        raise ConfigurationError(msg)
+    if session is not None and not callable(getattr(session, "client", None)):
+        msg = (
+            f"session={type(session).__name__} of {label!r} makes no clients:"
+            " pass boto3.Session()"
+        )
+        raise ConfigurationError(msg)
+
+
+def _has(source: Any, part: str) -> bool:
+    # Looked up without being read: `scope` may be a property that does work.
+    kind = type(source)
+    return (
+        hasattr(kind, part)
+        or part in getattr(source, "__dict__", ())
+        or hasattr(kind, "__getattr__")
+    )
 
 
 def timeout_of(operation: str) -> float | None:

@@ -25,7 +25,7 @@ import os
 import threading
 
 from .. import config
-from ..exceptions import ConfigurationError, LambdaExtError
+from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases
 from . import keys, register, settings
 from .cache import Cache, Entry, Slot, View
@@ -74,7 +74,7 @@ def _updated(taken: list[Slot]) -> None:
         if handle._want is None and not handle._listeners:
             continue
         # A handle that cannot be bound has no value that could have changed.
-        with contextlib.suppress(ConfigurationError):
+        with contextlib.suppress(LambdaExtError):
             entry = entries.get(handle._key_of())
             if entry is not None:
                 handle._loaded(entry)
@@ -274,11 +274,15 @@ def load_together(handles: Iterable[Any], timeout_s: float | None) -> None:
     for handle in handles:
         try:
             want = handle._bind()
+            if want.max_age != 0 and getattr(want.source, "at_init", True):
+                loading.append((handle, want))
         except LambdaExtError as exc:
             handle._keep(exc, clock.now())
-            continue
-        if want.max_age != 0 and getattr(want.source, "at_init", True):
-            loading.append((handle, want))
+        except Exception as exc:  # of a source; its own first read raises it
+            _log.info(
+                "lambda_ext.not_loaded key=%s error=%s",
+                handle._key.label, type(exc).__name__,
+            )  # fmt: skip
     found = loader.get([want for _, want in loading], timeout_s=timeout_s, ahead=True)
     for (handle, want), (outcome, _) in zip(loading, found, strict=True):
         if isinstance(outcome, LambdaExtError):

@@ -127,6 +127,30 @@ class TestWaiting:
         assert "secret-1" == getters.get_secret("db")
         assert ["secret-1"] == inner
 
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+    def test_leader_interrupted_while_it_plans_hands_over(self, source, error):
+        """Nobody waits for a call that will never be made."""
+        entered = threading.Event()
+        plan = source.plan
+
+        def dying(wanted):
+            source.plan = plan
+            entered.set()
+            wait_for_misses(2)
+            raise error
+
+        source.plan = dying
+
+        def read(index):
+            if index:
+                entered.wait()
+            return getters.get_secret("db")
+
+        results = run_threads(2, read)
+
+        assert error is type(results[0])
+        assert "secret-1" == results[1]
+
     def test_interrupted_leader_hands_over(self, source):
         """When the leader dies of KeyboardInterrupt, a waiter asks for itself."""
         entered = threading.Event()

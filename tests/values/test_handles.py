@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import os
+import pickle
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 from helpers import run_threads
@@ -17,15 +20,18 @@ from lambda_ext.exceptions import (
     ConfigurationError,
     DecodeError,
     NotFoundError,
+    SourceError,
     ThrottledError,
 )
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import register, store
+from lambda_ext.values.cache import Answer
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Parameter, Secret
 
 VALUE = "hunter2-sentinel"
+CLIENT = SimpleNamespace(meta=None, get_secret_value=print)
 
 
 @pytest.fixture
@@ -33,6 +39,32 @@ def time():
     """A clock that stands still."""
     with FakeClock() as fake:
         yield fake
+
+
+class Broken:
+    """A source of which one *part* is broken."""
+
+    name = "vault"
+
+    def __init__(self, part):
+        self.part = part
+
+    def __getattribute__(self, name):
+        if name == object.__getattribute__(self, "part"):
+            raise AttributeError(VALUE)
+        return object.__getattribute__(self, name)
+
+    @property
+    def scope(self):
+        return [] if self.part == "hash" else "vault"
+
+    at_init = True
+
+    def plan(self, wanted):
+        return [wanted]
+
+    def fetch(self, wanted, deadline_s):
+        return {key: Answer(VALUE) for key in wanted}
 
 
 @pytest.fixture
@@ -157,6 +189,56 @@ class TestDeclared:
 
         with pytest.raises(ConfigurationError, match="no region"):
             db.value
+
+    @pytest.mark.parametrize("part", ["scope", "at_init", "plan", "fetch", "hash"])
+    def test_broken_source_spoils_only_its_own_handle(self, source, part):
+        """The others load together; its own read says whose fault it is."""
+        broken, good = Secret("key", source=Broken(part)), Secret("db")
+
+        assert '{"user": "me"}' == good.value
+        assert [("db",)] == source.calls
+        assert VALUE == Secret("key").value
+        if part != "at_init":
+            with pytest.raises(SourceError, match=r"source vault raised .* for 'key'"):
+                broken.value
+
+    @pytest.mark.parametrize("part", ["scope", "plan", "fetch"])
+    def test_broken_source_does_not_spoil_a_restore(self, source, part):
+        """After a restore the others are loaded as well."""
+        broken, good = Secret("key", source=Broken(part)), Secret("db")
+        phases.call(phases.RESTORE)
+        assert [("db",)] == source.calls
+
+        assert '{"user": "me"}' == good.value
+        with pytest.raises(SourceError, match=r"source vault raised .* for 'key'"):
+            broken.value
+
+    def test_hundred_thousand_handles_leave_nothing(self, source):
+        """A handle that is declared for one call is gone after it."""
+        for _ in range(100_000):
+            Secret("db")
+
+        gc.collect()
+        assert [] == register.live()
+        assert [] == register.take_pending()
+        assert {} == register._handles == register._pending
+
+    def test_copy_is_the_handle_itself(self, source):
+        """A second one, unknown here, would keep its value across a snapshot."""
+        db = Secret("key")
+        assert VALUE == db.value
+
+        assert db is copy.copy(db)
+        assert [db] == copy.deepcopy([db])
+
+    @pytest.mark.parametrize("read", [False, True])
+    def test_is_not_pickled(self, source, read):
+        """The error says what to do, and no value goes along."""
+        db = Secret("key")
+        if read:
+            db.value
+        with pytest.raises(TypeError, match=r"declare Secret\('key'\) where"):
+            pickle.dumps(db)
 
     def test_handles_made_for_one_call_leave_nothing_behind(self, source):
         """Who makes a handle per invocation does not fill the memory."""
@@ -467,6 +549,17 @@ class TestArguments:
             (lambda: Secret("x", field=3), "field of 'x'"),
             (lambda: Secret("x", version_id="1"), "version_id of the secret 'x'"),
             (lambda: Parameter("x:"), "divides nothing"),
+            (lambda: Parameter("x", decrypt="maybe"), "decrypt of 'x'.*true or false"),
+            (lambda: Secret("x", source=5), "source=int of 'x' lacks name, scope"),
+            (lambda: Secret("x", source=dict), "source=type of 'x' lacks.*plan, fetch"),
+            (lambda: Secret("x", client=5), "client=int of 'x'.*'secretsmanager'"),
+            (lambda: Parameter("x", client=5), r"client=int of 'x'.*client\('ssm'\)"),
+            (lambda: Secret("x", session=5), "session=int of 'x'.*boto3.Session"),
+            (lambda: Secret("x", session=5, client=5), "of 'x' exclude each other"),
+            (
+                lambda: Secret("x", source=FakeSource(), client=CLIENT),
+                "source= of 'x' excludes",
+            ),
             (lambda: Secret("x").on_change(3), "on_change of 'x' takes a function"),
             (lambda: Secret("x").derive(3), "derived from 'x'"),
         ],

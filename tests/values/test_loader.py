@@ -16,7 +16,7 @@ from lambda_ext.exceptions import (
 from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import fanout, keys, store
-from lambda_ext.values.getters import get_secret
+from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
 
 THROTTLED = ThrottledError("too many", code="ThrottlingException", transient=True)
@@ -474,10 +474,52 @@ class TestInvalidation:
             return answers
 
         source.fetch = overtaken
-        get_secret("db")
+        assert "two" == get_secret("db")
 
         assert "two" == get_secret("db")
         assert 2 == len(source.calls)
+
+    def test_number_of_a_parameter_does_not_go_back(self, source, worker):
+        """A load that began later may have been answered earlier."""
+        fetch = source.fetch
+        answered, landed = threading.Event(), threading.Event()
+        results = []
+
+        def later():
+            def slow(wanted, deadline_s):
+                answers = fetch(wanted, deadline_s)
+                answered.set()
+                landed.wait(30)
+                return answers
+
+            source.fetch = slow
+            results.append(get_parameter("db", force_fetch=True))
+
+        def sooner(wanted, deadline_s):
+            thread.start()
+            answered.wait(30)
+            source.rotate("db", "two")
+            return fetch(wanted, deadline_s)
+
+        thread = threading.Thread(target=later)
+        source.fetch = sooner
+        assert "two" == get_parameter("db")
+        landed.set()
+        thread.join()
+
+        assert "two" == get_parameter("db")
+        assert ["two"] == results
+        assert 2 == len(source.calls)
+
+    def test_parameter_that_was_made_anew_begins_with_one_again(self, source, worker):
+        """A lower number counts if its load began after the last had ended."""
+        source.rotate("db", "two")
+        assert "two" == get_parameter("db")
+        source.remove("db")
+        source.rotate("db", "anew")
+
+        assert "anew" == get_parameter("db", force_fetch=True)
+        assert "anew" == get_parameter("db")
 
     def test_name_and_arn_agree_and_are_invalidated_together(self, source, worker):
         """Two handles of one secret never differ once each has been loaded."""

@@ -11,6 +11,7 @@ import builtins
 import os
 import threading
 import time as machine_time
+from types import SimpleNamespace
 
 import pytest
 from aws_model import Parameters, Secrets
@@ -432,11 +433,16 @@ class TestSecretsCache:
             for identity in ("one", "two")
         }
         monkeypatch.setattr(
-            secrets_manager, "transport", lambda service, client, session: ways[client]
+            secrets_manager,
+            "transport",
+            lambda service, client, session: ways[client.meta],
         )
 
         assert ("one", "two", "one") == tuple(
-            Secret("db", client=identity).value for identity in ("one", "two", "one")
+            Secret(
+                "db", client=SimpleNamespace(meta=identity, get_secret_value=print)
+            ).value
+            for identity in ("one", "two", "one")
         )
 
 
