@@ -127,11 +127,7 @@ class Connections:
     def close(self) -> None:
         """Close what is idle; what is in use is closed by its user."""
         idle, self._idle = self._idle, []
-        while idle:
-            try:  # one by one: whoever takes a connection out owns it
-                idle.pop().close()
-            except IndexError:
-                break
+        _close_all(idle)
 
     def __del__(self) -> None:
         self.close()
@@ -148,6 +144,8 @@ class Connections:
         if response.reusable and idle is self._idle and len(idle) < KEPT:
             connection.idle_at = clock.now()
             idle.append(connection)
+            if idle is not self._idle:  # close() was faster, and saw it or not
+                _close_all(idle)
         else:
             connection.close()
         return response
@@ -199,6 +197,14 @@ class Connections:
             raise
         tls.verified(host, store)
         return Connection(sock, secure)
+
+
+def _close_all(idle: list[Connection]) -> None:
+    while idle:
+        try:  # one by one: whoever takes a connection out owns it
+            idle.pop().close()
+        except IndexError:
+            break
 
 
 def left(ends_at: float, most_s: float) -> float:

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+import types
 
 import boto3
 import pytest
@@ -539,6 +540,31 @@ class TestConnections:
 
         assert "value of other" == get(secrets, "other")
         assert 2 == server.connections
+
+    def test_connection_kept_during_a_close_is_closed(self, monkeypatch):
+        """One that comes back just when all are closed is not forgotten open."""
+        held = connections.Connections(regions.parse("http://127.0.0.1:9"))
+
+        class Answered:
+            closed = False
+
+            def exchange(self, request, ends_at):
+                return types.SimpleNamespace(reusable=True)
+
+            def close(self):
+                self.closed = True
+
+        def now():
+            held.close()  # what another thread does between check and append
+            return 0.0
+
+        connection = Answered()
+        monkeypatch.setattr(connections.clock, "now", now)
+
+        held._exchange(connection, lambda: b"", 0.0)
+
+        assert connection.closed
+        assert [] == held._idle
 
     def test_threads_under_fire_get_their_own_answers(self, secrets, server):
         """Whatever breaks, nobody gets what somebody else asked for."""
