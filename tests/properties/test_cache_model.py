@@ -181,6 +181,7 @@ class Machine(RuleBasedStateMachine):
                 entry.failures += 1
                 pause = min(2.0 ** (entry.failures - 1), 60.0)
                 entry.retry_at = self.now + pause * (0.5 + 0.5 * JITTER)
+                entry.wanted = False  # AWS is left alone for that long
             return ThrottledError
         self.entries.pop(name, None)
         self.missing.pop(name, None)
