@@ -20,23 +20,28 @@ def call(method, path, body=None, headers=None):
     return response.status, response.headers, response.read()
 
 
+def say(*words):
+    """Write a line at once: print() is several writes, and others write, too."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
 def crash(when):
     if os.environ.get("CRASH") == when:
         sys.exit(5)
 
 
 (name,) = sys.argv[1:]
-print("starting", json.dumps(dict(os.environ)), flush=True)
-print("pid", os.getpid(), flush=True)
+say("starting", json.dumps(dict(os.environ)))
+say("pid", os.getpid())
 crash("early")
 body = json.dumps({"events": json.loads(os.environ["EVENTS"])})
 status, got, text = call("POST", "register", body, {"Lambda-Extension-Name": name})
-print("registered", status, text.decode().strip(), flush=True)
+say("registered", status, text.decode().strip())
 crash("registered")
 identifier = {"Lambda-Extension-Identifier": got["Lambda-Extension-Identifier"]}
 while True:
     event = json.loads(call("GET", "event/next", None, identifier)[2])
-    print("got", json.dumps(event), flush=True)
+    say("got", json.dumps(event))
     crash("invoke")
     if event["eventType"] == "SHUTDOWN":
         if "LINGER" in os.environ:
