@@ -1,0 +1,110 @@
+"""Process-wide state: locks of a forked child, resets."""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import os
+import threading
+
+from lambda_ext.lifecycle import process
+
+
+def in_child(claim):
+    """Fork, and return whether *claim* holds in the child."""
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover (another process)
+        try:
+            held = claim()
+        except BaseException:
+            held = False
+        os._exit(0 if held else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+class TestLock:
+    """process.Lock"""
+
+    def test_is_entered_by_c_code(self):
+        """No Python function runs between acquiring it and the `with` block."""
+        assert process.Lock.__enter__ is _thread.RLock.__enter__
+        assert process.Lock.__exit__ is _thread.RLock.__exit__
+
+    def test_is_re_entrant_in_one_thread_only(self):
+        """The thread that holds it may take it again, another may not."""
+        lock = process.Lock()
+        got = []
+
+        with lock, lock:
+            thread = threading.Thread(
+                target=lambda: got.append(lock.acquire(blocking=False))
+            )
+            thread.start()
+            thread.join()
+
+        assert got == [False]
+
+    def test_is_free_in_a_child_though_another_thread_held_it(self):
+        """A forked child can take a lock that a lost thread was holding."""
+        lock = process.Lock()
+        held, release = threading.Event(), threading.Event()
+
+        def hold():
+            with lock:
+                held.set()
+                release.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        free = in_child(lambda: lock.acquire(blocking=False))
+        release.set()
+        thread.join()
+
+        assert free
+
+    def test_that_is_gone_is_not_remembered(self):
+        """A lock does not outlive whoever made it."""
+        before = len(process._locks)
+        lock = process.Lock()
+
+        assert len(process._locks) == before + 1
+
+        del lock
+        gc.collect()
+
+        assert len(process._locks) == before
+
+
+class TestAtFork:
+    """process.at_fork()"""
+
+    def test_runs_in_the_child_only_and_after_an_error(self, monkeypatch):
+        """What one function raises keeps the next one from nothing."""
+        monkeypatch.setattr(process, "_forks", [])
+        seen = []
+
+        @process.at_fork
+        def fail():
+            raise ValueError
+
+        process.at_fork(lambda: seen.append("second"))
+
+        assert in_child(lambda: seen == ["second"])
+        assert seen == []
+
+
+class TestReset:
+    """process.reset()"""
+
+    def test_calls_everything_in_order(self, monkeypatch):
+        """Functions run in the order in which their modules were imported."""
+        monkeypatch.setattr(process, "_resets", [])
+        seen = []
+        process.at_reset(lambda: seen.append(1))
+        process.at_reset(lambda: seen.append(2))
+
+        process.reset()
+        process.reset()
+
+        assert seen == [1, 2, 1, 2]
