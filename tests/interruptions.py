@@ -1,8 +1,20 @@
-"""Do something at an exact instruction, as a signal handler does at any."""
+"""
+Interrupt code at an exact place, as a signal handler does.
+
+`before_each_instruction` is stricter than CPython: it calls a function before
+each instruction.  `where_handlers_run` and `interruptions` send a signal and
+leave it to CPython where its handler runs: at the entry of a function, after a
+call, at a jump backwards.
+"""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import dis
+import functools
+import itertools
+import signal
 import sys
 import types
 
@@ -66,3 +78,185 @@ def before_each_instruction(modules, function):
         yield
     finally:
         sys.settrace(former)
+
+
+SIGNAL = signal.SIGUSR2
+PLACES = ("CALL", "JUMP")  # in the names of instructions after which handlers run
+
+
+class Interrupted(BaseException):
+    """What the signal handler of `interruptions` raises."""
+
+
+class Interruption:
+    """
+    One run of the code under test, as a context; swallows `Interrupted`.
+
+    happened: whether the signal was sent; raised: whether its exception
+    arrived here.
+    """
+
+    def __init__(self, modules, place):
+        self.modules = modules
+        self.place = place
+        self.happened = False
+        self.raised = False
+        self._stack = contextlib.ExitStack()
+
+    def __repr__(self):
+        return f"<Interruption at place {self.place}>"
+
+    def __enter__(self):
+        self._stack.enter_context(
+            _signals(self.modules, lambda place: place == self.place, self._interrupt)
+        )
+        return self
+
+    def __exit__(self, _, exception, __):
+        self._stack.close()
+        self.raised = isinstance(exception, Interrupted)
+        return self.raised
+
+    def _interrupt(self):
+        self.happened = True
+        raise Interrupted
+
+
+def interruptions(modules):
+    """
+    Yield an `Interruption` for each place where a handler may run in *modules*.
+
+    Ends when a run is over before its place was reached.  To be used in the
+    main thread, the only one in which signal handlers run:
+
+        for interruption in interruptions([loader, threading]):
+            with interruption:
+                run()
+            assert ...
+    """
+    place = 0
+    while True:
+        interruption = Interruption(modules, place)
+        yield interruption
+        if not interruption.happened:
+            return
+        place += 1
+
+
+@contextlib.contextmanager
+def where_handlers_run(modules, function):
+    """Call *function* in a signal handler at each place where one may run."""
+    with _signals(modules, lambda place: True, function):
+        yield
+
+
+class _Trip:
+    # An operator made of C functions.  Between it and the return to the code
+    # under test there must be no call, after which the handler would run.
+    __neg__ = staticmethod(functools.partial(_thread.interrupt_main, SIGNAL))
+
+
+_trip = _Trip()
+
+
+@contextlib.contextmanager
+def _signals(modules, wanted, function):
+    """Send a signal just before each place of *modules* whose number is *wanted*."""
+    watching = _monitored(modules) if sys.version_info >= (3, 12) else _traced(modules)
+    numbers = itertools.count()
+    handling = False
+
+    def place():
+        if handling or not wanted(next(numbers)):
+            return False
+        pause()  # else the handler would run in the function that watches
+        return True
+
+    def handle(*_):
+        nonlocal handling
+        handling = True
+        try:
+            function()
+        finally:
+            handling = False
+            resume(place)
+
+    pause, resume = watching
+    former = signal.signal(SIGNAL, handle)
+    resume(place)
+    try:
+        yield
+    finally:
+        pause()
+        signal.signal(SIGNAL, former)
+
+
+def _traced(modules):
+    """Return how to stop and how to begin: at a place that *place* says, a signal."""
+    paths = {module.__file__ for module in modules}
+    place = None
+
+    def instruction(frame, event, _):
+        if event == "opcode" and frame.f_lasti in _places(frame.f_code) and place():
+            -_trip
+        return instruction
+
+    def call(frame, *_):
+        if frame.f_code.co_filename not in paths:
+            return None
+        frame.f_trace_opcodes = True
+        if place():
+            -_trip
+        return instruction
+
+    def resume(function):
+        nonlocal place
+        place = function
+        sys.settrace(call)
+
+    former = sys.gettrace()
+    return lambda: sys.settrace(former), resume
+
+
+def _monitored(modules):
+    """Return how to stop and how to begin: at a place that *place* says, a signal."""
+    monitoring = sys.monitoring
+    events = monitoring.events
+    main = _thread.get_ident()
+
+    def pause():
+        if monitoring.get_tool(TOOL) is not None:
+            monitoring.register_callback(TOOL, events.PY_START, None)
+            monitoring.register_callback(TOOL, events.INSTRUCTION, None)
+            monitoring.free_tool_id(TOOL)
+
+    def resume(place):
+        def start(*_):
+            if _thread.get_ident() == main and place():
+                -_trip
+
+        def instruction(code, offset):
+            if offset in _places(code) and _thread.get_ident() == main and place():
+                -_trip
+
+        if monitoring.get_tool(TOOL) is None:
+            monitoring.use_tool_id(TOOL, "interrupt")
+        for code in found:
+            monitoring.set_local_events(
+                TOOL, code, events.PY_START | events.INSTRUCTION
+            )
+        monitoring.register_callback(TOOL, events.PY_START, start)
+        monitoring.register_callback(TOOL, events.INSTRUCTION, instruction)
+
+    found = codes(modules)
+    return pause, resume
+
+
+@functools.cache
+def _places(code):
+    """Return the offsets of the instructions of *code* that end in a check."""
+    return frozenset(
+        instruction.offset
+        for instruction in dis.get_instructions(code)
+        if any(name in instruction.opname for name in PLACES)
+    )

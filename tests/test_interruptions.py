@@ -1,0 +1,66 @@
+"""The tool that interrupts code does so exactly where CPython runs handlers."""
+
+from __future__ import annotations
+
+import _thread
+import sys
+
+from interruptions import interruptions, where_handlers_run
+
+THIS = [sys.modules[__name__]]
+
+
+def by_with(lock):
+    with lock:
+        for _ in range(3):
+            len("abc")
+
+
+def by_try(lock):
+    lock.acquire()
+    try:
+        len("abc")
+    finally:
+        lock.release()
+
+
+def leaks(function):
+    """Return how many runs there were, and how many of them left the lock taken."""
+    runs = left = 0
+    for interruption in interruptions(THIS):
+        lock = _thread.RLock()
+        with interruption:
+            function(lock)
+        assert interruption.happened == interruption.raised
+        runs += 1
+        left += lock._is_owned()
+    return runs, left
+
+
+class TestInterruptions:
+    """One run of the code for each place."""
+
+    def test_with_leaks_no_lock(self):
+        """`with` a lock in C is never interrupted between lock and block."""
+        runs, left = leaks(by_with)
+
+        assert left == 0
+        assert runs > 5
+
+    def test_acquire_and_try_leak(self):
+        """The gap between acquire() and try is found."""
+        _, left = leaks(by_try)
+
+        assert left > 0
+
+    def test_handler_that_does_not_raise(self):
+        """Each place calls the function once; the code comes to its end."""
+        called = []
+        lock = _thread.RLock()
+
+        with where_handlers_run(THIS, lambda: called.append(lock._is_owned())):
+            by_with(lock)
+
+        assert True in called
+        assert False in called
+        assert not lock._is_owned()
