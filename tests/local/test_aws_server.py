@@ -11,7 +11,7 @@ import boto3
 import botocore.exceptions
 import pytest
 
-from lambda_ext.local import aws_server
+from lambda_ext.local import aws_messages
 from lambda_ext.local.aws_server import AwsServer, Parameter, Seed, SeedError
 from lambda_ext.local.server import Answer, Request
 
@@ -160,7 +160,7 @@ class TestServer:
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
         sockets = set()
         for _ in range(2):
-            connection.request("GET", "/moto-api/data.json")
+            connection.request("GET", "/")
             connection.getresponse().read()
             sockets.add(connection.sock)
         connection.close()
@@ -204,6 +204,145 @@ class TestServer:
             socket.create_connection((address[0], int(address[1])), 5)
 
 
+GET_SECRET = {
+    "X-Amz-Target": "secretsmanager.GetSecretValue",
+    "Content-Type": "application/x-amz-json-1.1",
+    "Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/eu-central-1/"
+    "secretsmanager/aws4_request, SignedHeaders=host, Signature=x",
+}
+
+
+def ask(server, method, path, body=b"", **headers):
+    """Send one request; return status, headers and body of the answer."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, named)
+    answer = connection.getresponse()
+    got = answer.status, dict(answer.getheaders()), answer.read()
+    connection.close()
+    return got
+
+
+@pytest.mark.process
+class TestStrangers:
+    """A web page, and what is no API of AWS."""
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Sec_Fetch_Site": "cross-site"},
+            {"Host": "evil.example"},
+            {"Host": "127.0.0.1.evil.example"},
+            {"Host": "127.0.0.1:1"},
+            {"Host": ""},
+        ],
+    )
+    @pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+    def test_web_page_gets_no_answer(self, server, method, header):
+        """Another origin or host gets 403, no header that shares, and no secret."""
+        status, headers, body = ask(
+            server, method, "/", b'{"SecretId": "db"}', **{**GET_SECRET, **header}
+        )
+
+        assert 403 == status
+        assert [] == [n for n in headers if n.lower().startswith("access-control")]
+        assert SECRET.encode() not in body
+        assert [] == server.calls
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
+    def test_own_host_is_answered(self, server, host):
+        """The address by either of its names is answered, without sharing headers."""
+        port = server.url.rpartition(":")[2]
+        status, headers, body = ask(
+            server, "POST", "/", b'{"SecretId": "db"}',
+            **{**GET_SECRET, "Host": f"{host}:{port}"},
+        )  # fmt: skip
+
+        assert 200 == status
+        assert SECRET.encode() in body
+        assert [] == [n for n in headers if n.lower().startswith("access-control")]
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/moto-api/data.json"),
+            ("GET", "/moto-api/"),
+            ("GET", "//moto-api/data.json"),
+            ("GET", "/%6Doto-api/data.json"),
+            ("GET", "/Moto-API/data.json"),
+            ("POST", "/moto-api/reset"),
+            ("POST", "/moto-api/recorder/start-recording"),
+            ("GET", "/favicon.ico"),
+            ("GET", "/latest/meta-data/iam/security-credentials/"),
+        ],
+    )
+    def test_api_of_moto_is_not_served(
+        self, server, tmp_path, monkeypatch, method, path
+    ):
+        """moto's own API is refused, changes nothing and writes nothing."""
+        monkeypatch.chdir(tmp_path)
+        status, _, body = ask(server, method, path)
+        after = ask(server, "POST", "/", b'{"SecretId": "db"}', **GET_SECRET)
+
+        assert 403 == status
+        assert SECRET.encode() not in body
+        assert 200 == after[0]
+        assert [] == os.listdir(tmp_path)
+
+
+class Drummer:
+    """A player of one service, which says what it was asked."""
+
+    services = ("drums",)
+
+    def __init__(self, fails=False):
+        self.did = []
+        self.fails = fails
+
+    def start(self, seed):
+        self.did.append(f"start {list(seed.secrets)}")
+        if self.fails:
+            raise SeedError("no drums")
+
+    def stop(self):
+        self.did.append("stop")
+
+    def answer(self, request):
+        self.did.append(request.path)
+        return Answer(200, b"boom")
+
+
+@pytest.mark.process
+class TestPlayers:
+    """Who answers for which service."""
+
+    def test_service_with_a_player_is_its_own(self):
+        """A player gets the requests of its services, and the calls are recorded."""
+        drummer = Drummer()
+        with AwsServer(seed=Seed({"db": "x"}), players=[drummer]) as server:
+            status, _, body = ask(
+                server, "GET", "/roll?n=1", Authorization=SIGNED.format("drums")
+            )
+            ask(server, "POST", "/", b'{"SecretId": "db"}', **GET_SECRET)
+
+        assert (200, b"boom") == (status, body)
+        assert ["start ['db']", "/roll?n=1", "stop"] == drummer.did
+        assert [("drums", "GET /roll"), ("secretsmanager", "GetSecretValue")] == [
+            (call.service, call.operation) for call in server.calls
+        ]
+
+    def test_players_that_started_are_stopped_when_one_cannot(self):
+        """A player that refuses the seed ends the start; the others are stopped."""
+        first, second = Drummer(), Drummer(fails=True)
+        with pytest.raises(SeedError, match="no drums"):
+            AwsServer(players=[first, second]).__enter__()
+
+        assert ["start []", "stop"] == first.did
+        assert ["start []"] == second.did
+
+
 def request(body=b"{}", **headers):
     """Return a request with these headers."""
     message = email.message.Message()
@@ -229,8 +368,8 @@ class TestReading:
         )
 
         assert ("sts", "GetCallerIdentity") == (
-            aws_server._service(form),
-            aws_server._operation(form),
+            aws_messages.service(form),
+            aws_messages.operation(form),
         )
 
     def test_form_without_action_is_named_by_its_path(self):
@@ -238,15 +377,15 @@ class TestReading:
         form = request(b"a=b", Content_Type="application/x-www-form-urlencoded")
 
         assert ("unknown", "POST /path") == (
-            aws_server._service(form),
-            aws_server._operation(form),
+            aws_messages.service(form),
+            aws_messages.operation(form),
         )
 
     def test_unsigned_service_is_read_off_the_target(self):
         """Without a signature the target tells the service."""
         unsigned = request(X_Amz_Target="AWSCognitoIdentityService.GetId")
 
-        assert "AWSCognitoIdentityService" == aws_server._service(unsigned)
+        assert "AWSCognitoIdentityService" == aws_messages.service(unsigned)
 
     @pytest.mark.parametrize(
         ("service", "body", "names"),
@@ -264,7 +403,7 @@ class TestReading:
         """Names are taken from members that hold names, of the two services only."""
         asked = request(body, Authorization=SIGNED.format(service))
 
-        assert names == aws_server._names(asked)
+        assert names == aws_messages.names(asked)
 
     @pytest.mark.parametrize(
         ("answer", "errors"),
@@ -283,4 +422,4 @@ class TestReading:
     )
     def test_errors_are_codes_of_the_call_or_of_names(self, answer, errors):
         """A failed call has its code, a batch the codes of its names."""
-        assert errors == aws_server._errors(answer)
+        assert errors == aws_messages.error_codes(answer)

@@ -10,6 +10,8 @@ import pytest
 from emulated import emulate, process
 from helpers import eventually
 
+from lambda_ext.local.server import Answer, Server
+
 pytestmark = process
 
 EXTENSION = "/2020-01-01/extension/"
@@ -49,7 +51,7 @@ class Wire:
     def poll_and_vanish(self, headers):
         """Ask for an event and hang up as soon as the question has arrived."""
         host, port = self.address.split(":")
-        lines = [f"GET {EXTENSION}event/next HTTP/1.1", "Host: x"]
+        lines = [f"GET {EXTENSION}event/next HTTP/1.1", f"Host: {self.address}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         with socket.create_connection((host, int(port))) as client:
             client.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -114,7 +116,7 @@ def test_poll_ends_without_an_answer_when_the_environment_does(wire):
     wire.begin()
     headers = wire.register([])
     host, port = wire.address.split(":")
-    lines = [f"GET {EXTENSION}event/next HTTP/1.1", "Host: x"]
+    lines = [f"GET {EXTENSION}event/next HTTP/1.1", f"Host: {wire.address}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     with socket.create_connection((host, int(port)), timeout=30) as client:
         client.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -131,3 +133,98 @@ def test_question_without_an_environment_gets_no_answer(wire):
     """Before the first process and after the last, nobody answers."""
     with pytest.raises(http.client.RemoteDisconnected):
         wire.ask("GET", NEXT)
+
+
+class TestBadRequests:
+    """What is no HTTP, or too much of it."""
+
+    @pytest.fixture
+    def served(self):
+        """A server of small bodies, and what it was asked."""
+        asked = []
+
+        def respond(request):
+            asked.append(request.body)
+            return Answer(200, b"ok")
+
+        server = Server(respond, max_body=1000)
+        server.asked = asked
+        yield server
+        server.close()
+
+    def raw(self, served, text):
+        """Send *text* as it is; return all that comes until the server hangs up."""
+        host, port = served.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            client.sendall(text.replace("HOST", f"Host: {served.address}").encode())
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            "Content-Length: x",
+            "Content-Length: -1",
+            "Content-Length: +1",
+            "Content-Length: 1_0",
+            "Content-Length: \u0661",
+            "Content-Length:",
+            "Content-Length: 1\r\nContent-Length: 2",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding: chunked, chunked",
+        ],
+    )
+    def test_bad_length_is_a_bad_request(self, served, head):
+        """A length that is none is answered with 400, and the connection closes."""
+        got = self.raw(served, f"POST / HTTP/1.1\r\nHOST\r\n{head}\r\n\r\n1")
+
+        assert got.startswith("HTTP/1.1 400 ")
+        assert "Connection: close" in got
+        assert 1 == got.count("HTTP/1.1")
+        assert [] == served.asked
+
+    @pytest.mark.parametrize(
+        ("chunks", "status"),
+        [
+            ("x\r\n", 400),
+            ("-1\r\n", 400),
+            ("\r\n", 400),
+            ("1\r\nabc", 400),
+            ("5\r\nab", 400),
+            ("0\r\n" + "a: b\r\n" * 200, 400),
+            ("f" * 2000, 400),
+            ("ffffffff\r\n", 413),
+            ("1f4\r\n" + "a" * 500 + "\r\n1f5\r\n", 413),
+        ],
+    )
+    def test_bad_chunk_is_a_bad_request(self, served, chunks, status):
+        """A chunk that is none gets 400, one too many 413."""
+        head = "POST / HTTP/1.1\r\nHOST\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+        assert self.raw(served, head + chunks).startswith(f"HTTP/1.1 {status} ")
+        assert [] == served.asked
+
+    def test_body_has_a_bound(self, served):
+        """A body at the bound arrives; one byte more is refused, and not read."""
+        text = "POST / HTTP/1.1\r\nHOST\r\nContent-Length: {}\r\n\r\n"
+
+        assert self.raw(served, text.format(1000) + "a" * 1000).startswith(
+            "HTTP/1.1 200 "
+        )
+        assert self.raw(served, text.format(1001)).startswith("HTTP/1.1 413 ")
+        assert self.raw(served, text.format("9" * 5000)).startswith("HTTP/1.1 413 ")
+        assert [1000] == [len(body) for body in served.asked]
+
+    def test_body_that_was_cut_off_is_no_request(self, served):
+        """Less than was announced reaches nobody."""
+        text = "POST / HTTP/1.1\r\nHOST\r\nContent-Length: 10\r\n\r\nabc"
+
+        assert self.raw(served, text).startswith("HTTP/1.1 400 ")
+        assert [] == served.asked
+
+    def test_target_of_another_host_is_a_bad_request(self, served):
+        """An absolute target, as for a proxy, is refused."""
+        got = self.raw(served, "GET http://evil.example/ HTTP/1.1\r\nHOST\r\n\r\n")
+
+        assert got.startswith("HTTP/1.1 400 ")
