@@ -116,7 +116,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from .local.inputs import InputError
         from .local.outcomes import EmulatorError
         from .local.report import Report, consoles, progress
-        from .local.run import RunError, judge, run
+        from .local.run import RunError, run
+        from .local.verdict import judge
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.startswith("lambda_ext"):
             raise
@@ -172,6 +173,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         freeze=arguments.freeze,
         wait_for=arguments.wait_for,
         real_aws=arguments.aws,
+        allow_shown=arguments.allow_shown,
     )
 
 
@@ -309,6 +311,14 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-errors",
         action="store_true",
         help="a handler that raises does not spoil the verdict",
+    )
+    add(
+        "--allow-shown",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a secret or parameter of the seed whose value may stand in logs and"
+        " answers; can be given several times",
     )
     add("--logs", action="store_true", help="show all that the function wrote")
     add(

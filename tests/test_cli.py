@@ -250,7 +250,9 @@ class TestSurroundings:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("lambda_ext.local.run.run", lambda *args: None)
-        monkeypatch.setattr("lambda_ext.local.run.judge", lambda *args, **kwargs: None)
+        monkeypatch.setattr(
+            "lambda_ext.local.verdict.judge", lambda *args, **kwargs: None
+        )
         monkeypatch.setattr("lambda_ext.local.report.Report.all", full)
 
         message = refused(capsys, "app.handler")

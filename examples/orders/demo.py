@@ -26,7 +26,8 @@ import tempfile
 import lambda_ext
 from lambda_ext.local.inputs import read_event, read_seed
 from lambda_ext.local.report import Report, consoles, progress
-from lambda_ext.local.run import Check, Plan, Verdict, judge, run
+from lambda_ext.local.run import Plan, run
+from lambda_ext.local.verdict import Check, Verdict, judge
 from lambda_ext.local.words import LIGHT, client
 
 HERE = os.path.dirname(os.path.abspath(__file__))

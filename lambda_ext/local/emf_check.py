@@ -42,7 +42,8 @@ UNITS = frozenset(
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9.\-_/#: ]+")
-_LOOKS_LIKE_EMF = re.compile(r'"_aws"\s*:')
+# Also inside a string, escaped once or several times, and as Python shows it.
+_LOOKS_LIKE_EMF = re.compile(r"""\\*["']_aws\\*["']\s*:""")
 
 
 @dataclass(frozen=True)

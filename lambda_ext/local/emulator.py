@@ -25,6 +25,7 @@ from . import endpoints, variables
 from .environment import Settings
 from .host import Host, Pending
 from .outcomes import (
+    OBSERVER,
     Budgets,
     Call,
     EmulatorError,
@@ -33,8 +34,10 @@ from .outcomes import (
     Line,
     Registration,
     RestoreReport,
+    Seen,
     Shutdown,
 )
+from .processes import TOLD
 from .server import Abandoned, Answer, Refused, Request, Server
 from .workers import ManyWorkers, Work
 
@@ -51,6 +54,7 @@ INIT_TYPES = (
     "snap-start",
     "lambda-managed-instances",
 )
+OBSERVER_PROGRAM = os.path.join(os.path.dirname(__file__), "observer.py")
 _DERIVED = "derived from the Python version"
 
 
@@ -98,6 +102,10 @@ class Emulator:
 
         max_concurrency: How many workers a managed instance has.  None is 2.
 
+        observed:
+            Whether the process tells what lambda_ext does in it, see `seen`;
+            only without *command*.
+
         on_line: Called with each `Line`, in a thread; its errors are printed.
 
     Raises:
@@ -124,6 +132,7 @@ class Emulator:
         extensions_dir: str | None = None,
         budgets: Budgets | None = None,
         max_concurrency: int | None = None,
+        observed: bool = False,
         on_line: Callable[[Line], object] | None = None,
     ) -> None:
         _check_platform()
@@ -148,11 +157,16 @@ class Emulator:
                 f"{python} has no awslambdaric, Lambda's runtime client:"
                 ' pip install "lambda-ext[local]"'
             )
+        if observed and command is not None:
+            raise ValueError("observed: only for the real runtime client")
+        if observed:
+            command = (python, OBSERVER_PROGRAM, TOLD, handler)
         if execution_env == _DERIVED:
             execution_env = variables.execution_env_of(python)
 
         self.lines: list[Line] = []
         self.calls: list[Call] = []
+        self.seen: list[Seen] = []
         self._on_line = on_line
         self._began = time.monotonic()
         self._changed = threading.Condition()
@@ -183,6 +197,7 @@ class Emulator:
             term_before_thaw=term_before_thaw,
             extensions_dir=extensions_dir,
             max_concurrency=max_concurrency,
+            observed=observed,
         )
         self._settings = settings
         self._host = Host(settings, self._changed, self._note)
@@ -248,8 +263,8 @@ class Emulator:
         Raises:
             TimeoutError: they were not within *timeout* seconds.
         """
-        environment = self._present()
-        workers = environment.workers
+        present = self._present()
+        workers = present.workers
         if not isinstance(workers, ManyWorkers):
             raise EmulatorError("only lambda-managed-instances have several workers")
         goal = self._settings.max_concurrency if count is None else count
@@ -325,9 +340,21 @@ class Emulator:
     def _note(self, source: str, raw: bytes, complete: bool) -> Callable[[], None]:
         """Note a line; return what tells the user of it."""
         text = raw.decode(errors="backslashreplace")
+        if source == OBSERVER:
+            self._note_seen(text)
+            return lambda: None
         line = Line(source, text, self._now(), self._host.request_id, complete)
         self.lines.append(line)
         return lambda: self._tell(line)
+
+    def _note_seen(self, text: str) -> None:
+        """Note what the process tells of itself; half a line is nothing."""
+        try:
+            what = json.loads(text or "null")
+            if isinstance(what, dict):
+                self.seen.append(Seen(str(what.pop("saw", "")), self._now(), what))
+        except ValueError:  # it was killed in the middle
+            pass
 
     def _tell(self, line: Line) -> None:
         if self._on_line is not None:

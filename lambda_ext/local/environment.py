@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .agents import Agent, Agents
-from .outcomes import ExtensionEnd, InitReport, RestoreReport, Shutdown
+from .outcomes import OBSERVER, ExtensionEnd, InitReport, RestoreReport, Shutdown
 from .processes import Process
 from .variables import RUNTIME_ONLY, version
 from .workers import ManyWorkers, OneWorker, Work
@@ -64,6 +64,7 @@ class Settings:
     term_before_thaw: bool
     extensions_dir: str | None
     max_concurrency: int | None
+    observed: bool = False
 
 
 class Environment:
@@ -335,16 +336,19 @@ class Environment:
 
     def _start_runtime(self) -> None:
         command = self.settings.command
+        sources = ("stdout", "stderr", OBSERVER)
         with self.changed:
             try:
                 self.runtime = self._process(
-                    command, self.settings.variables, ("stdout", "stderr")
+                    command,
+                    self.settings.variables,
+                    sources if self.settings.observed else sources[:2],
                 )
             except OSError as exc:
                 self.fatal, self.cause = "Runtime.InvalidEntrypoint", str(exc)
 
     def _process(
-        self, command: list[str], variables: dict[str, str], sources: tuple[str, str]
+        self, command: list[str], variables: dict[str, str], sources: tuple[str, ...]
     ) -> Process:
         return Process(
             command,

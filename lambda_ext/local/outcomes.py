@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+OBSERVER = "observer"  # the source of what the function's process tells of itself
 
 
 class EmulatorError(RuntimeError):
@@ -83,6 +89,20 @@ class Line:
     at: float  # seconds since the emulator was made
     request_id: str | None = None  # the invocation under way, or the last one
     complete: bool = True  # False: the process ended before the line did
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the observer in the function's process told, see `observer`."""
+
+    kind: str  # "import", "warning" or "end"
+    at: float  # seconds since the emulator was made
+    what: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """What the library logged; "" where it is no warning."""
+        return str(self.what.get("text", ""))
 
 
 @dataclass

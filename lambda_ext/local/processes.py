@@ -1,6 +1,9 @@
 """
 Processes of the environment: started in a group of their own, read to the end.
 
+A process may get a third pipe besides its output, to tell us what it knows of
+itself; the number of its descriptor stands in the command for `TOLD`.
+
 Threads
     Each pipe has a reader and each process a watcher.  A reader takes bytes
     off its pipe only under ``changed``, so that whoever holds it and sees an
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
     Note = Callable[[str, bytes, bool], Callable[[], None]]
 
+TOLD = "<the descriptor of the third pipe>"  # in a command
+
 if sys.platform == "linux":
     import fcntl
     import termios
@@ -36,6 +41,8 @@ class Process:
     One process group of the environment.
 
     Args:
+        sources: The names of stdout, of stderr and, if there is one, of the third pipe.
+
         note:
             Called under *changed* with source, line and whether it is complete;
             what it returns is called without the lock.
@@ -49,7 +56,7 @@ class Process:
         *,
         env: Mapping[str, str],
         cwd: str | None,
-        sources: tuple[str, str],
+        sources: tuple[str, ...],
         changed: threading.Condition,
         note: Note,
         ended: Callable[[Process], None],
@@ -57,16 +64,27 @@ class Process:
         self.exit_status: int | None = None
         self._changed = changed
         self._note = note
-        self._popen = subprocess.Popen(  # noqa: S603  what the user wants to run
-            command,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,  # a group, whose id is the process's
-        )
+        told, tell = os.pipe() if len(sources) > 2 else (None, None)
+        self._told = told
+        try:
+            self._popen = subprocess.Popen(  # noqa: S603  what the user wants to run
+                [str(tell) if part is TOLD else part for part in command],
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                pass_fds=() if tell is None else (tell,),
+                start_new_session=True,  # a group, whose id is the process's
+            )
+        except BaseException:
+            if told is not None:
+                os.close(told)
+            raise
+        finally:
+            if tell is not None:
+                os.close(tell)
         self.pid = self._popen.pid
         self._stop, self._stopped = os.pipe()
         assert self._popen.stdout is not None
@@ -74,6 +92,7 @@ class Process:
         self._open = {
             self._popen.stdout.fileno(): 0,
             self._popen.stderr.fileno(): 0,
+            **({} if told is None else {told: 0}),
         }  # pipe -> bytes taken off it
         self._threads = [
             threading.Thread(
@@ -140,6 +159,8 @@ class Process:
             thread.join()
         with self._popen:  # closes the pipes
             self._popen.wait()
+        if self._told is not None:
+            os.close(self._told)
         os.close(self._stop)
         os.close(self._stopped)
 

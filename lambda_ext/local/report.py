@@ -5,8 +5,8 @@ On a terminal it has colour and a spinner; elsewhere, and with NO_COLOR or
 `plain`, it is text that reads the same in a log file.  Progress goes to the
 standard error, the report to the standard output.
 
-Names of secrets appear in it, values never: there are none in a `Result`.
-What the function itself wrote and raised is shown as it is.
+Names of secrets appear in it, values never: in what the function wrote, raised
+or answered, the name of the secret stands in place of a value of the seed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from .leaks import Leaks
+from .seeds import Seed
 from .words import (
     client,
     count,
@@ -40,7 +42,8 @@ from .words import (
 if TYPE_CHECKING:
     from .aws_server import AwsCall
     from .outcomes import Invocation, Shutdown
-    from .run import Check, Progress, Result, Verdict
+    from .run import Progress, Result
+    from .verdict import Check, Verdict
 
 Cell = str | Text
 
@@ -77,6 +80,7 @@ class Report:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.fancy = console.is_terminal
+        self._leaks = Leaks(Seed())
 
     def all(self, result: Result, verdict: Verdict, *, logs: bool = False) -> None:
         """Print every section, and the verdict."""
@@ -85,6 +89,7 @@ class Report:
 
     def sections(self, result: Result, verdict: Verdict, *, logs: bool = False) -> None:
         """Print every section that has something to say, without the verdict."""
+        self._leaks = Leaks(result.plan.seed)
         self.head(result)
         self.init(result)
         if result.invocations:
@@ -93,7 +98,7 @@ class Report:
         self.calls(result)
         if result.init.status == "success":
             self.metrics(result)
-        if logs or not verdict.good:
+        if logs or not verdict.good or result.warnings:
             self.logs(result, everything=logs)
         if result.init.status == "success":
             self.end(result)
@@ -296,13 +301,29 @@ class Report:
 
     def _line(self, content: str | Text) -> None:
         """Print one paragraph; only a terminal breaks it."""
+        if isinstance(content, str):
+            content = self._leaks.redacted(content)
+        else:
+            content = self._redacted(content)
         if self.fancy:
             self.console.print(Padding(content, (0, 0, 0, 2)), markup=False)
         else:
             self.console.out("  " + str(content), highlight=False)
 
+    def _redacted(self, text: Text) -> Text:
+        """Return *text* without values of the seed; then without inner styles."""
+        plain = self._leaks.redacted(text.plain)
+        return text if plain == text.plain else Text(plain, text.style)
+
     def _table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """Print *rows*; a column whose name begins with ">" is flush right."""
+        rows = [
+            [
+                self._redacted(cell if isinstance(cell, Text) else Text(cell))
+                for cell in row
+            ]
+            for row in rows
+        ]
         names = [name.removeprefix(">") for name in columns]
         right = [name.startswith(">") for name in columns]
         if self.fancy:
@@ -311,8 +332,7 @@ class Report:
                 justify: Literal["left", "right"] = "right" if flush else "left"
                 table.add_column(name, justify=justify, overflow="fold")
             for row in rows:
-                # A plain str would be read as markup.
-                table.add_row(*(Text(c) if isinstance(c, str) else c for c in row))
+                table.add_row(*row)
             self.console.print(Padding(table, (0, 0, 0, 2)))
             return
         texts = [names, *([str(cell) for cell in row] for row in rows)]

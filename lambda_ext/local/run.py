@@ -1,27 +1,30 @@
 """
 The life of one execution environment here: INIT, invocations, SIGTERM, exit.
 
-`run()` takes a `Plan` and returns a `Result`; `judge()` says whether that is
-good.  The handler runs in a process of its own, so that everything in a result
+`run()` takes a `Plan` and returns a `Result`; `verdict.judge()` says whether
+that is good.  The handler runs in a process of its own, so that everything in a result
 was seen from outside, as Lambda and AWS see it: requests to the Runtime and
-Extensions APIs, requests to AWS, lines of output, signals and exits.
+Extensions APIs, requests to AWS, lines of output, signals and exits.  What
+shows nowhere outside (the library's warnings, where the function's logging
+keeps them back) an observer in the process tells: `observer`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .aws_server import AwsCall, AwsServer, Seed
+from .aws_server import AwsCall, AwsServer
 from .emf_check import Checked, Totals, check
 from .emulator import Emulator
-from .words import count, milliseconds
+from .leaks import Leak, Leaks
+from .seeds import Seed
 
 if TYPE_CHECKING:
-    from .outcomes import InitReport, Invocation, Line, Registration, Shutdown
+    from .outcomes import InitReport, Invocation, Line, Registration, Seen, Shutdown
 
 WAIT_FOR_S = 30.0  # how long a line after the last response is waited for
 
@@ -42,6 +45,7 @@ class Plan:
     *wait_for* is a text: after the last response the environment is not
     frozen until the function has written a line with it.  *real_aws* sends
     the function to AWS, with the account of this shell, in *region*.
+    *allow_shown* names secrets whose values may stand in output and answers.
     """
 
     handler: str
@@ -58,6 +62,7 @@ class Plan:
     wait_for: str | None = None
     real_aws: bool = False
     latency_s: float = 0.0
+    allow_shown: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,20 @@ class Result:
     totals: Totals
     peak_memory_mb: float | None
     answered_at: tuple[float, ...]  # when each response was posted, as Line.at
+    seen: tuple[Seen, ...] = ()  # what the library did in the process
+    leaks: tuple[Leak, ...] = ()  # values of the seed that were written or answered
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the library warned of, in order."""
+        return tuple(seen.text for seen in self.seen if seen.kind == "warning")
+
+    def uses(self, module: str = "lambda_ext") -> bool:
+        """Return whether the function imported *module* of the library."""
+        return any(
+            seen.kind == "import" and seen.what.get("name") == module
+            for seen in self.seen
+        )
 
     @property
     def cold_start_s(self) -> float | None:
@@ -94,28 +113,6 @@ class Result:
         if first.status not in ("success", "error"):
             return None
         return self.init.duration_s + first.duration_s
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something that is claimed of a run, whether it holds, and the evidence."""
-
-    claim: str
-    holds: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a run was good; *reasons* say why it was not, *notes* the rest."""
-
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        """Nothing speaks against it."""
-        return not self.reasons
 
 
 def run(
@@ -158,6 +155,7 @@ def _with_aws(
         memory_mb=plan.memory_mb,
         region=plan.region,
         freeze=plan.freeze,
+        observed=True,
     ) as emulator:
         init = emulator.init()
         invocations = []
@@ -200,56 +198,31 @@ def _with_aws(
             if call.path.endswith(("/response", "/error"))
             and "/invocation/" in call.path
         ),
+        seen=tuple(emulator.seen),
+        leaks=tuple(_leaks(plan, init, invocations, written, calls)),
     )
 
 
-def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
-    """
-    Say whether *result* is good: no failure, no bad metric, a clean exit.
-
-    An invocation whose handler raised counts against it unless *allow_errors*;
-    a time-out or a process that died always does.
-    """
-    reasons: list[str] = []
-    notes: list[str] = []
-    if result.init.status != "success":
-        reasons.append(f"INIT ended with {result.init.status}")
-    for number, invocation in enumerate(result.invocations, 1):
-        if invocation.status == "success":
-            continue
-        if invocation.status == "error" and allow_errors:
-            notes.append(f"invocation {number} raised, which is allowed")
-        else:
-            reasons.append(f"invocation {number} ended with {invocation.status}")
-    bad = sum(bool(line.checked.problems) for line in result.emf)
-    if bad:
-        reasons.append(f"{count(bad, 'line')} of metrics CloudWatch would drop")
-    failed = sum(bool(call.errors) for call in result.calls)
-    if failed:
-        notes.append(f"{count(failed, 'call')} to AWS failed")
-    if result.init.status == "success":
-        _judge_end(result.shutdown, reasons, notes)
-    return Verdict(tuple(reasons), tuple(notes))
-
-
-def _judge_end(shutdown: Shutdown, reasons: list[str], notes: list[str]) -> None:
-    if shutdown.exit_status is None:
-        return  # it had ended before, for which there is a reason already
-    if not shutdown.signalled and shutdown.exit_status != -9:
-        reasons.append(
-            f"the process ended of itself, with exit status {shutdown.exit_status}"
-        )
-    elif not shutdown.signalled:
-        notes.append("Lambda kills this process without SIGTERM, see SHUTDOWN")
-    elif shutdown.killed:
-        reasons.append(
-            f"the runtime was still there {milliseconds(shutdown.share_s)} after SIGTERM"
-            " and was killed"
-        )
-    elif shutdown.exit_status == -15:
-        notes.append("nothing handles SIGTERM: the process died of it at once")
-    elif shutdown.exit_status != 0:
-        reasons.append(f"the runtime ended with exit status {shutdown.exit_status}")
+def _leaks(
+    plan: Plan,
+    init: InitReport,
+    invocations: Sequence[Invocation],
+    written: Iterable[Line],
+    calls: Iterable[AwsCall],
+) -> Iterator[Leak]:
+    """Yield where values of the seed stand; in output, once a line and value."""
+    leaks = Leaks(plan.seed, plan.events, plan.allow_shown)
+    for line in written:
+        where = "a log line" if line.source == "stdout" else "a line of stderr"
+        yield from leaks.find(line.text, where)
+    payload = init.error_payload or b""
+    yield from leaks.find(payload.decode("utf-8", "replace"), "the error of INIT")
+    for number, invocation in enumerate(invocations, 1):
+        text = invocation.payload.decode("utf-8", "replace")
+        yield from leaks.find(text, f"the answer to invocation {number}")
+    for call in calls:
+        text = "\n".join((*call.names, call.agent, call.operation))
+        yield from leaks.find(text, "the name that a call to AWS asked for")
 
 
 def _wait_for(emulator: Emulator, text: str) -> None:

@@ -138,3 +138,9 @@ def count(number: int, noun: str) -> str:
 def milliseconds(seconds: float) -> str:
     """Say how long."""
     return f"{seconds * 1000:.1f} ms"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return at most *most* characters of *text*, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."

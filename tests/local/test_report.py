@@ -21,7 +21,8 @@ from lambda_ext.local.outcomes import (
     Shutdown,
 )
 from lambda_ext.local.report import Report, progress
-from lambda_ext.local.run import Check, EmfLine, Plan, Result, Verdict, judge
+from lambda_ext.local.run import EmfLine, Plan, Result
+from lambda_ext.local.verdict import Check, Verdict, judge
 
 
 def emf(value, **dimensions):

@@ -11,7 +11,8 @@ from lambda_ext.local import run as run_module
 from lambda_ext.local.aws_server import AwsCall, Seed
 from lambda_ext.local.emf_check import Totals, check
 from lambda_ext.local.outcomes import InitReport, Invocation, Line, Shutdown
-from lambda_ext.local.run import EmfLine, Plan, Result, judge, run
+from lambda_ext.local.run import EmfLine, Plan, Result, run
+from lambda_ext.local.verdict import judge
 
 GOOD = Result(
     plan=Plan("app.handler"),

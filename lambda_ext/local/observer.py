@@ -1,0 +1,149 @@
+"""
+Runs the runtime client, and tells the emulator what stays hidden outside.
+
+    python observer.py FD app.handler
+
+In the function's process, in place of ``python -m awslambdaric app.handler``.
+It writes one JSON object a line to the descriptor FD:
+
+``{"saw": "import", "name": ...}``
+    A module of lambda_ext was imported.
+
+``{"saw": "warning", "level": ..., "text": ...}``
+    The library logged it, at WARNING or above; also where the function's own
+    logging shows nothing of it.
+
+``{"saw": "end", ...}``
+    The process ends by itself; what the library counted until then.
+
+It imports nothing of the library, and nothing that the runtime client does
+not import: the cold start stays what it was.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import sys
+from typing import Any
+
+LIBRARY = "lambda_ext"
+LEVELS = {"warning": "WARNING", "warn": "WARNING", "error": "ERROR",
+          "exception": "ERROR", "critical": "CRITICAL"}  # fmt: skip
+MAX_TEXT = 2_000  # characters of a warning
+
+
+class Teller:
+    """Writes to the emulator; never raises, never writes to another file."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_inheritable(fd, False)
+        stat = os.fstat(fd)
+        self._file = stat.st_dev, stat.st_ino
+
+    def tell(self, saw: str, **what: Any) -> None:
+        """Write one object, whole."""
+        try:
+            stat = os.fstat(self._fd)
+            if (stat.st_dev, stat.st_ino) == self._file:  # else it was closed
+                line = json.dumps({"saw": saw, "pid": os.getpid(), **what})
+                os.write(self._fd, line.encode() + b"\n")
+        except Exception:  # noqa: S110  the function must not notice
+            pass
+
+
+class Imports:
+    """A finder that finds nothing, and tells which modules of ours are sought."""
+
+    def __init__(self, teller: Teller) -> None:
+        self._teller = teller
+        self._first = True
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Tell a module's name; leave it to the finders that follow."""
+        if name == LIBRARY or name.startswith(LIBRARY + "."):
+            if self._first:
+                self._first = False
+                follow_warnings(self._teller)
+            self._teller.tell("import", name=name)
+
+
+def follow_warnings(teller: Teller) -> None:
+    """Tell each warning of the library, whatever the function's logging does."""
+    import logging  # not before the library needs it: a cold start is measured
+
+    logger = logging.getLogger(LIBRARY)
+
+    def following(name: str) -> Any:
+        method = getattr(logger, name)
+
+        def log(message: object, *args: Any, **kwargs: Any) -> None:
+            told(LEVELS[name], message, args)
+            # One frame more, so that the record names the library's line.
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+            method(message, *args, **kwargs)
+
+        return log
+
+    def log(level: int, message: object, *args: Any, **kwargs: Any) -> None:
+        if level >= logging.WARNING:
+            told(logging.getLevelName(level), message, args)
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        plain(level, message, *args, **kwargs)
+
+    def told(level: str, message: object, args: tuple[Any, ...]) -> None:
+        try:
+            text = str(message) % args if args else str(message)
+        except Exception:
+            text = str(message)
+        teller.tell("warning", level=level, text=text[:MAX_TEXT])
+
+    plain = logger.log
+    for name in LEVELS:
+        if hasattr(logger, name):
+            setattr(logger, name, following(name))
+    setattr(logger, "log", log)
+
+
+def follow_end(teller: Teller) -> None:
+    """Tell what the library has counted when the process ends by itself."""
+    process = os.getpid()
+    leave = os._exit
+
+    def told() -> None:
+        if os.getpid() == process:
+            teller.tell("end", **counted())
+
+    def leaving(status: int) -> None:
+        told()
+        leave(status)
+
+    atexit.register(told)  # first registered, last called
+    setattr(os, "_exit", leaving)
+
+
+def counted() -> dict[str, Any]:
+    """Return the library's numbers, as far as it is loaded."""
+    recorder = sys.modules.get(LIBRARY + ".metrics.recorder")
+    try:
+        metrics = recorder.snapshot()  # type: ignore[union-attr]
+        return {"metrics": json.loads(json.dumps(metrics, default=str))}
+    except Exception:
+        return {}
+
+
+def main() -> None:
+    """Run the runtime client as ``python -m awslambdaric`` does."""
+    teller = Teller(int(sys.argv[1]))
+    sys.meta_path.insert(0, Imports(teller))
+    follow_end(teller)
+    sys.path[0] = os.getcwd()  # as with -m; here it was this file's folder
+    sys.argv[:] = ["awslambdaric", *sys.argv[2:]]
+    runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""
+Was a run good?  Every loss that was seen is a reason against it.
+
+A run is bad when something failed, when a metric or a value of the seed did
+not end where it should, or when the process ended otherwise than Lambda wants.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .words import count, milliseconds, shortened
+
+if TYPE_CHECKING:
+    from .outcomes import Invocation, Shutdown
+    from .run import Result
+
+MOST_WARNINGS = 8  # of the library's, that the verdict repeats
+NAME = "lambda_ext"  # with which the library registers as an extension
+# What the library logs and has dealt with: a value that it has serves on.
+DEALT_WITH = ("lambda_ext.refresh_",)
+STRAY = re.compile(
+    r"Traceback \(most recent call last\)|^Exception ignored in"
+    r"|exception was never retrieved|was never awaited"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that is claimed of a run, whether it holds, and the evidence."""
+
+    claim: str
+    holds: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a run was good; *reasons* say why it was not, *notes* the rest."""
+
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Nothing speaks against it."""
+        return not self.reasons
+
+
+def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
+    """
+    Say whether *result* is good: no failure, nothing lost, a clean exit.
+
+    An invocation whose handler raised counts against it unless *allow_errors*;
+    a time-out, a process that died or an answer that Lambda refuses always does.
+    """
+    reasons: list[str] = []
+    notes: list[str] = []
+    if result.init.status != "success":
+        reasons.append(f"INIT ended with {result.init.status}")
+    for number, invocation in enumerate(result.invocations, 1):
+        if invocation.status == "success":
+            continue
+        if allow_errors and _raised(invocation):
+            notes.append(f"invocation {number} raised, which is allowed")
+        else:
+            reasons.append(f"invocation {number} ended with {invocation.status}")
+    reasons.extend(_deaths(result))
+    bad = sum(bool(line.checked.problems) for line in result.emf)
+    if bad:
+        reasons.append(f"{count(bad, 'line')} of metrics CloudWatch would drop")
+    reasons.extend(_losses(result))
+    reasons.extend(_leaked(result))
+    _judge_warnings(result, reasons, notes)
+    failed = sum(bool(call.errors) for call in result.calls)
+    if failed:
+        notes.append(f"{count(failed, 'call')} to AWS failed")
+    if result.init.status == "success":
+        _judge_registration(result, reasons, notes)
+        _judge_end(result, reasons, notes)
+    return Verdict(tuple(reasons), tuple(notes))
+
+
+def _raised(invocation: Invocation) -> bool:
+    """Say whether the handler raised; an answer too large is another matter."""
+    platforms = ("Runtime.", "Function.", "Sandbox.")
+    return invocation.status == "error" and not (
+        invocation.error_type or ""
+    ).startswith(platforms)
+
+
+def _deaths(result: Result) -> Iterator[str]:
+    """Yield each end of the process that no invocation's status tells."""
+    deaths = [end for end in result.resets if end.reason == "failure"]
+    told = sum(i.status == "failure" for i in result.invocations)
+    told += result.init.status not in ("success", "timeout")
+    for end in deaths[: max(0, len(deaths) - told)]:
+        yield (
+            f"the process ended after it had answered, {exit_words(end.exit_status)};"
+            " what it held in memory is lost"
+        )
+
+
+def exit_words(status: int | None) -> str:
+    """Say how a process ended."""
+    if status is None or status >= 0:
+        return f"with exit status {status}"
+    return f"by signal {-status} ({signal.strsignal(-status) or 'unknown'})"
+
+
+def _losses(result: Result) -> Iterator[str]:
+    """Yield what the library counted and what never came out."""
+    for end in (seen.what.get("metrics") for seen in result.seen if seen.kind == "end"):
+        if not isinstance(end, dict):
+            continue
+        written, dropped = end.get("documents"), end.get("dropped")
+        arrived = len(result.emf)
+        if isinstance(written, int) and not result.resets and arrived < written:
+            yield (
+                f"{count(written - arrived, 'line')} of metrics did not come out"
+                " on the process's standard output"
+            )
+        if isinstance(dropped, dict) and dropped:
+            total = sum(n for n in dropped.values() if isinstance(n, int))
+            why = ", ".join(f"{reason} ({n})" for reason, n in dropped.items())
+            yield f"{count(total, 'record')} of metrics dropped: {why}"
+
+
+def _leaked(result: Result) -> Iterator[str]:
+    """Yield each value of the seed that stands where it should not."""
+    found = Counter((leak.what, leak.where) for leak in result.leaks)
+    for (what, where), number in found.items():
+        times = f", {number} times" if number > 1 else ""
+        yield f"the value of {what} stands in {where}{times}"
+
+
+def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> None:
+    """Add a line for each thing that the library warned of."""
+    found = Counter(shortened(text.split("\n", 1)[0], 200) for text in result.warnings)
+    grave = [text for text in found if not text.startswith(DEALT_WITH)]
+    for text in grave[:MOST_WARNINGS]:
+        times = f" ({found[text]} times)" if found[text] > 1 else ""
+        reasons.append(f"warned: {text}{times}")
+    if len(grave) > MOST_WARNINGS:
+        reasons.append(f"and {count(len(grave) - MOST_WARNINGS, 'warning')} more")
+    mild = sum(found.values()) - sum(found[text] for text in grave)
+    if mild:
+        notes.append(f"{count(mild, 'warning')} of refreshes that failed, see LOGS")
+    strays = sum(bool(STRAY.search(line.text)) for line in result.lines)
+    if strays and all(i.status == "success" for i in result.invocations) and not grave:
+        notes.append("there is a traceback in LOGS, although no invocation failed")
+
+
+def _judge_registration(result: Result, reasons: list[str], notes: list[str]) -> None:
+    """Say what is lost because the library is not registered as an extension."""
+    if any(each.name.startswith(NAME) for each in result.extensions):
+        return
+    if not result.uses():
+        return
+    loses = result.uses("lambda_ext.metrics.recorder")
+    if any(text.startswith("lambda_ext.extension_") for text in result.warnings):
+        return  # the warning says why, and is a reason already
+    disabled = result.plan.environment.get("LAMBDA_EXT_DISABLE") or ""
+    if "extension" in disabled:
+        reasons.append(
+            "LAMBDA_EXT_DISABLE: no extension is registered, so that Lambda sends no"
+            " SIGTERM; what is recorded after the last flush is lost"
+        )
+    elif loses:
+        reasons.append(
+            "handler is not decorated with @lambda_ext.handler; its metrics are lost"
+        )
+    else:
+        notes.append(
+            "handler is not decorated with @lambda_ext.handler: values are not loaded"
+            " during INIT, and shutdown callbacks do not run"
+        )
+
+
+def _judge_end(result: Result, reasons: list[str], notes: list[str]) -> None:
+    shutdown: Shutdown = result.shutdown
+    if shutdown.exit_status is None:
+        return  # it had ended before, for which there is a reason already
+    if not shutdown.signalled and shutdown.exit_status != -9:
+        reasons.append(
+            f"the process ended of itself, with exit status {shutdown.exit_status}"
+        )
+    elif not shutdown.signalled:
+        notes.append("Lambda kills this process without SIGTERM, see SHUTDOWN")
+    elif shutdown.killed:
+        reasons.append(
+            f"the runtime was still there {milliseconds(shutdown.share_s)} after SIGTERM"
+            " and was killed"
+        )
+    elif shutdown.exit_status == -signal.SIGTERM:
+        if result.uses():
+            reasons.append(
+                "nothing handles SIGTERM, so that the process died of it at once;"
+                " what was recorded after the last flush is lost"
+            )
+        else:
+            notes.append("nothing handles SIGTERM: the process died of it at once")
+    elif shutdown.exit_status != 0:
+        reasons.append(f"the runtime ended {exit_words(shutdown.exit_status)}")

@@ -1,0 +1,359 @@
+"""Functions that lose or show something, and a run that is not fooled by them."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+import pytest
+
+from lambda_ext.local.run import Plan, run
+from lambda_ext.local.seeds import Parameter, Seed
+from lambda_ext.local.verdict import judge
+
+pytestmark = pytest.mark.process
+
+PASSWORD = "hunter2-s3cret/with+signs"
+PEM = """\
+-----BEGIN KEY-----
+MIIEowIBAAKCAQEA7w
+2dQ8f0Xk3sJqv1Zb
+-----END KEY-----
+"""
+SEED = Seed(
+    secrets={
+        "prod/db": json.dumps({"username": "kim", "password": PASSWORD, "pin": 48213}),
+        "prod/key": PEM,
+        "prod/token": "tok-" + "1234567890abcdef" * 2,
+        "prod/bytes": b"\x00\x01raw-key-bytes\xff",
+    },
+    parameters={
+        "/plain": Parameter("not so secret"),
+        "/encrypted": Parameter("much-more-secret", "SecureString"),
+    },
+)
+HEAD = """
+import base64, json, logging, os, signal, sys, threading, time
+import lambda_ext
+from lambda_ext import Secret, Parameter, get_secret, metrics
+db = Secret("prod/db", transform="json")
+"""
+DIES = """
+import awslambdaric.lambda_runtime_client as client
+answer = client.LambdaRuntimeClient.post_invocation_result
+def die(*args, **kwargs):
+    answer(*args, **kwargs)
+    {}
+client.LambdaRuntimeClient.post_invocation_result = die
+"""
+SINK = """
+class Sink:
+    def accept(self, batch):
+        raise OSError("collector down")
+m = lambda_ext.Metrics("n", sink=Sink())
+"""
+
+
+def handler(body, before=""):
+    """Return the source of a module with a decorated handler."""
+    lines = textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    return (
+        f"{HEAD}\n{before}\n@lambda_ext.handler\n"
+        f"def handler(event, context):\n    metrics.count('a')\n{lines}\n    return 1\n"
+    )
+
+
+def judged(tmp_path, source, *, allow_errors=False, **changes):
+    """Run the module *source*; return its result and the verdict."""
+    (tmp_path / "app.py").write_text(source)
+    result = run(Plan("app.handler", task_root=str(tmp_path), seed=SEED, **changes))
+    return result, judge(result, allow_errors=allow_errors)
+
+
+LOSING = {
+    "segfault after the answer": (
+        handler("", DIES.format("import ctypes; ctypes.string_at(0)")),
+        "the process ended after it had answered, by signal 11",
+    ),
+    "exit after the answer": (
+        handler("", DIES.format("os._exit(0)")),
+        "the process ended after it had answered, with exit status 0",
+    ),
+    "refused metric": (
+        handler("metrics.count('x', user=None)"),
+        "1 record of metrics dropped: dimension_value (1)",
+    ),
+    "refused metric, logging off": (
+        handler("logging.disable(logging.CRITICAL); metrics.count('a b\\n')"),
+        "warned: lambda_ext.metric_dropped",
+    ),
+    "refused metric, logger replaced": (
+        handler(
+            "metrics.count('a b\\n')",
+            "logging.getLogger().handlers.clear()\n"
+            "logging.getLogger('lambda_ext').propagate = False",
+        ),
+        "warned: lambda_ext.metric_dropped",
+    ),
+    "sink raises": (handler("m.count('b')", SINK), "dropped: sink (1)"),
+    "init callback raises": (
+        handler("", "@lambda_ext.on_init\ndef load():\n    raise OSError('no')"),
+        "warned: lambda_ext.listener_failed phase=init listener=app.load",
+    ),
+    "response callback raises": (
+        handler("", "@lambda_ext.on_response\ndef save():\n    raise OSError('no')"),
+        "warned: lambda_ext.listener_failed phase=response listener=app.save",
+    ),
+    "shutdown callback raises": (
+        handler("", "@lambda_ext.on_shutdown\ndef save():\n    raise OSError('no')"),
+        "warned: lambda_ext.listener_failed phase=shutdown listener=app.save",
+    ),
+    "shutdown callback hangs": (
+        handler("", "@lambda_ext.on_shutdown\ndef save():\n    time.sleep(60)"),
+        "warned: lambda_ext.listener_abandoned phase=shutdown listener=app.save",
+    ),
+    "stdout of the process leads elsewhere": (
+        handler("os.dup2(os.open(os.devnull, os.O_WRONLY), 1)"),
+        "1 line of metrics did not come out",
+    ),
+    "not decorated": (
+        HEAD + "def handler(event, context):\n    metrics.count('a')\n",
+        "handler is not decorated with @lambda_ext.handler; its metrics are lost",
+    ),
+    "registration refused": (
+        handler("").replace(
+            "\n@lambda_ext.handler",
+            """
+import http.client
+for number in range(10):
+    there = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    there.request("POST", "/2020-01-01/extension/register", b'{"events": []}',
+                  {"Lambda-Extension-Name": f"other-{number}"})
+    made = there.getresponse(); made.read()
+    def poll(there=there, made=made):
+        there.request("GET", "/2020-01-01/extension/event/next", headers={
+            "Lambda-Extension-Identifier": made.headers["Lambda-Extension-Identifier"]})
+        there.getresponse()
+    threading.Thread(target=poll, daemon=True).start()
+@lambda_ext.handler""",
+        ),
+        "warned: lambda_ext.extension_refused",
+    ),
+    "metric escaped inside a log line": (
+        handler(
+            """print(json.dumps({"message": json.dumps({"_aws": {"Timestamp": 1,
+            "CloudWatchMetrics": []}})}))"""
+        ),
+        "1 line of metrics CloudWatch would drop",
+    ),
+    "metric as Python shows it": (
+        handler(
+            """print({"_aws": {"Timestamp": 1, "CloudWatchMetrics": []}, "n": 1})"""
+        ),
+        "1 line of metrics CloudWatch would drop",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSING)
+def test_loss_is_a_reason(tmp_path, name):
+    """What is lost, also where the function hides it, is a line in the verdict."""
+    source, reason = LOSING[name]
+    _, verdict = judged(tmp_path, source)
+
+    assert [] != [text for text in verdict.reasons if reason in text], verdict
+
+
+@pytest.mark.parametrize("disabled", ["extension", "signals", "signals,extension"])
+def test_disabled_hook_is_a_reason(tmp_path, disabled):
+    """Without registration or without the signal something is lost at the end."""
+    _, verdict = judged(
+        tmp_path, handler(""), environment={"LAMBDA_EXT_DISABLE": disabled}
+    )
+
+    assert 1 == len(verdict.reasons)
+    assert "what" in verdict.reasons[0]
+    assert "is lost" in verdict.reasons[0]
+
+
+def test_answer_that_lambda_refuses_is_no_allowed_error(tmp_path):
+    """An answer above 6 MB spoils the verdict, whatever errors are allowed."""
+    source = handler("return 'x' * 7_000_000")
+    _, verdict = judged(tmp_path, source, allow_errors=True)
+
+    assert "invocation 1 ended with error" == verdict.reasons[0]
+
+
+SHOWING = {
+    "logged": ("print(db.value)", "member 'password'", "a log line"),
+    "member that is a number": ("print(db.value['pin'])", "member 'pin'", "a log line"),
+    "stderr": (
+        "print('at', db.value['password'], file=sys.stderr)",
+        "member 'password'",
+        "a line of stderr",
+    ),
+    "answered": (
+        "return {'is': db.value['password']}",
+        "member 'password'",
+        "the answer to invocation 1",
+    ),
+    "raised": (
+        "raise ValueError(f'cannot connect as {db.value}')",
+        "member 'password'",
+        "the answer to invocation 1",
+    ),
+    "in base64 with something before it": (
+        "print(base64.b64encode(f\"kim:{db.value['password']}\".encode()).decode())",
+        "member 'password'",
+        "a log line",
+    ),
+    "quoted for a URL": (
+        "from urllib.parse import quote_plus; print(quote_plus(db.value['password']))",
+        "member 'password'",
+        "a log line",
+    ),
+    "escaped twice": (
+        "print(json.dumps(json.dumps(get_secret('prod/db'))))",
+        "member 'password'",
+        "a log line",
+    ),
+    "one line of several": (
+        "print(get_secret('prod/key').splitlines()[2])",
+        "secret 'prod/key'",
+        "a log line",
+    ),
+    "the longer half": (
+        "print('token is', get_secret('prod/token')[:20] + '...')",
+        "secret 'prod/token'",
+        "a log line",
+    ),
+    "bytes": (
+        "print(get_secret('prod/bytes', transform=bytes).hex())",
+        "secret 'prod/bytes'",
+        "a log line",
+    ),
+    "encrypted parameter": (
+        "print(Parameter('/encrypted').value)",
+        "parameter '/encrypted'",
+        "a log line",
+    ),
+    "a dimension of a metric": (
+        "metrics.count('logins', by=db.value['password'])",
+        "member 'password'",
+        "a log line",
+    ),
+    "the name of another secret": (
+        """
+        try:
+            get_secret(db.value['password'].partition('/')[0] + '/with+signs')
+        except Exception:
+            pass
+        """,
+        "member 'password'",
+        "the name that a call to AWS asked for",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOWING)
+def test_value_of_the_seed_is_a_reason(tmp_path, name):
+    """A value that stands in output or an answer is told by its name, not shown."""
+    body, what, where = SHOWING[name]
+    _, verdict = judged(tmp_path, handler(body), allow_errors=True)
+    said = "\n".join((*verdict.reasons, *verdict.notes))
+
+    assert f"the value of {what}" in said
+    assert where in said
+    assert PASSWORD not in said
+
+
+HARMLESS = {
+    "user name": "return db.value['username']",
+    "plain parameter": "print(Parameter('/plain').value)",
+    "what the event holds too": "print(event['echo'])",
+    "a number like it": "print(1482139, 'a48213')",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_no_secret_is_good(tmp_path, name):
+    """A user name, a plain parameter, a coincidence or the caller's own is no leak."""
+    source = handler(HARMLESS[name])
+    _, verdict = judged(tmp_path, source, events=[{"echo": "much-more-secret"}])
+
+    assert ((), ()) == (verdict.reasons, verdict.notes)
+
+
+def test_allowed_name_is_good(tmp_path):
+    """A value may stand anywhere if its name is allowed; others may not."""
+    source = handler("print(db.value, Parameter('/encrypted').value)")
+    _, verdict = judged(tmp_path, source, allow_shown=["prod/db"])
+
+    assert (
+        "the value of parameter '/encrypted' stands in a log line",
+    ) == verdict.reasons
+
+
+def test_started_by_hand_is_good(tmp_path):
+    """A handler that is not decorated loses nothing when start() was called."""
+    source = (
+        HEAD + "lambda_ext.start()\ndef handler(event, context):\n"
+        "    metrics.count('a')\n"
+    )
+    _, verdict = judged(tmp_path, source)
+
+    assert () == verdict.reasons
+
+
+def test_values_alone_need_no_decorator(tmp_path):
+    """A plain handler that only reads values loses nothing, and is told what it misses."""
+    source = HEAD.replace(", metrics", "") + (
+        "def handler(event, context):\n    return db.value['username']\n"
+    )
+    _, verdict = judged(tmp_path, source)
+
+    assert () == verdict.reasons
+    assert "values are not loaded during INIT" in verdict.notes[0]
+
+
+def test_traceback_of_a_thread_is_noted(tmp_path):
+    """An exception that nobody sees is a note."""
+    source = handler(
+        """
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start(); thread.join()
+        """
+    )
+    _, verdict = judged(tmp_path, source)
+
+    assert ((), True) == (verdict.reasons, "traceback" in verdict.notes[0])
+
+
+def test_observer_leaves_the_function_alone(tmp_path):
+    """Name, arguments, path and logging are those of a plain start."""
+    source = """
+import logging, os, sys
+logging.getLogger("lambda_ext").warning("of %s", "mine")
+import lambda_ext
+records = []
+class Keep(logging.Handler):
+    def emit(self, record): records.append([record.filename, record.getMessage()])
+logging.getLogger("lambda_ext").addHandler(Keep())
+logging.getLogger("lambda_ext").warning("of %s", "yours")
+logging.getLogger("lambda_ext").log(logging.ERROR, "gone")
+def handler(event, context):
+    return [sys.argv, sys.path[0], sys.modules["__main__"].__name__, records,
+            [os.get_inheritable(fd) for fd in map(int, os.listdir("/proc/self/fd"))
+             if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")
+             and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe")]]
+"""
+    result, _ = judged(tmp_path, source)
+    argv, path, main, records, inheritable = result.invocations[0].value
+
+    assert "app.handler" == argv[-1]
+    assert str(tmp_path) == path
+    assert "__main__" == main
+    assert [["app.py", "of yours"], ["app.py", "gone"]] == records
+    assert [False] == inheritable
+    assert ("of yours", "gone") == result.warnings
