@@ -9,6 +9,10 @@ Every error that this library raises.
         ThrottledError                    AWS asks for fewer calls
         SourceTimeoutError (TimeoutError) no answer in time
       DecodeError (ValueError)            a value is not what `transform` wants
+      FlagError                           a flag could not be evaluated
+        UnknownFlagError (LookupError)    there is no such flag
+        InvalidDocumentError (ValueError) a document, or one flag of it, is malformed
+          RuleError                       a rule is refused
       MetricError (ValueError)            a bad metric; raised in strict mode
       ExtensionError                      registration with Lambda was refused
 
@@ -23,12 +27,16 @@ __all__ = (
     "ConfigurationError",
     "DecodeError",
     "ExtensionError",
+    "FlagError",
+    "InvalidDocumentError",
     "LambdaExtError",
     "MetricError",
     "NotFoundError",
+    "RuleError",
     "SourceError",
     "SourceTimeoutError",
     "ThrottledError",
+    "UnknownFlagError",
 )
 
 
@@ -105,6 +113,60 @@ class DecodeError(LambdaExtError, ValueError):
     def __init__(self, message: str, *, key: str = "") -> None:
         super().__init__(message)
         self.key = key
+
+
+class FlagError(LambdaExtError):
+    """A flag could not be evaluated; *flag* is its name, "" if it has none."""
+
+    flag: str
+
+    def __init__(self, message: str, *, flag: str = "") -> None:
+        super().__init__(message)
+        self.flag = flag
+
+
+class UnknownFlagError(FlagError, LookupError):
+    """The document has no flag of this name; *nearest* is one that looks like it."""
+
+    nearest: str
+
+    def __init__(self, message: str, *, flag: str = "", nearest: str = "") -> None:
+        super().__init__(message, flag=flag)
+        self.nearest = nearest
+
+
+class InvalidDocumentError(FlagError, ValueError):
+    """
+    A document, or one flag of it, is not what AppConfig specifies.
+
+    *location* says where ("values.checkout._variants[0].rule").  The message
+    never quotes a value of the document.
+    """
+
+    location: str
+
+    def __init__(self, message: str, *, flag: str = "", location: str = "") -> None:
+        super().__init__(message, flag=flag)
+        self.location = location
+
+
+class RuleError(InvalidDocumentError):
+    """
+    A rule is refused before it is evaluated.
+
+    *reason* is the service's word where it has one: "NotAnExpression",
+    "UnknownSymbol", "TooFewOperands"; else one of ours: "TooManyOperands",
+    "InvalidOperand", "TooLong", "TooDeep".  *position* is the index in the
+    text of the first character that is wrong.
+    """
+
+    reason: str
+    position: int
+
+    def __init__(self, message: str, *, reason: str = "", position: int = 0) -> None:
+        super().__init__(message, location="rule")
+        self.reason = reason
+        self.position = position
 
 
 class MetricError(LambdaExtError, ValueError):
