@@ -210,6 +210,18 @@ def evaluate(
     return parse(text, flag=flag, dialect=dialect)(context)
 
 
+def has_split(rule: Rule) -> bool:
+    """Say whether *rule* divides traffic."""
+    return _has_split(rule.tree)
+
+
+def _has_split(node: _Node) -> bool:
+    if not isinstance(node, _Call):
+        return False
+    word, operands = node.value
+    return word == "split" or any(_has_split(operand) for _, operand in operands)
+
+
 # The tree --------------------------------------------------------------------
 
 

@@ -1,0 +1,403 @@
+"""
+The flag document: what is in it, and what one flag of it says.
+
+    as it is written     {"version": "1", "flags": {...}, "values": {name: value}}
+    as it is retrieved   {name: value}
+
+    value                {"enabled": true, <attribute>: ...}
+                         {"_variants": [{"name", "enabled", "rule",
+                                         "attributeValues"}, ...]}
+                         {"enabled", "_variant", ...}    one variant, chosen by AWS
+
+A document is parsed as JSON at once, each flag when it is first asked for: its
+rules become functions then, and its results objects that every evaluation
+shares.  A flag that is malformed has an error instead, and no other flag
+notices.  What AppConfig checks against the constraints of attributes when a
+version is created is not checked again.
+
+Result
+    The variants are tried in order, the first whose rule is true is the
+    result, also if it is disabled.  The last has no rule and is the default,
+    as it is for an evaluation without a context.  A disabled variant or flag
+    has no attributes.
+
+Sources: "Creating multi-variant feature flags" and "Type reference for
+AWS.AppConfig.FeatureFlags" in the AppConfig user guide,
+https://docs.aws.amazon.com/appconfig/latest/userguide/appconfig-type-reference-feature-flags.html
+"""
+
+from __future__ import annotations
+
+import json
+
+from ..exceptions import (
+    FlagError,
+    InvalidDocumentError,
+    LambdaExtError,
+    RuleError,
+    UnknownFlagError,
+)
+from . import rules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from .rules import Context, Dialect, Test
+
+# OpenFeature's words, https://openfeature.dev/specification/types#resolution-reason
+STATIC = "STATIC"  # the flag has no variants
+DEFAULT = "DEFAULT"  # the default variant
+TARGETING_MATCH = "TARGETING_MATCH"  # a rule was true
+SPLIT = "SPLIT"  # likewise, one with a split in it
+DISABLED = "DISABLED"  # the flag has no variants and is disabled
+STALE = "STALE"  # any of these, from a document that is older than was asked for
+UNKNOWN = "UNKNOWN"  # AppConfig's agent chose, and does not say why
+ERROR = "ERROR"  # there is no result; `Evaluation.error` says why
+
+_TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))  # as the service reads it
+_FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+
+
+class Evaluation:
+    """
+    What a flag is for a context, and why.
+
+    *enabled*, the name of the *variant* (None without variants), the *reason*
+    (one of the words above), the *version* label of the document, and *error*,
+    None unless the reason is ERROR.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "enabled",
+        "error",
+        "flag",
+        "reason",
+        "variant",
+        "version",
+    )
+
+    def __init__(
+        self,
+        flag: str,
+        *,
+        enabled: bool,
+        reason: str,
+        variant: str | None = None,
+        version: str = "",
+        attributes: Mapping[str, Any] | None = None,
+        error: LambdaExtError | None = None,
+    ) -> None:
+        self.flag = flag
+        self.enabled = enabled
+        self.variant = variant
+        self.reason = reason
+        self.version = version
+        self.error = error
+        self._attributes = attributes or {}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes, copied: nothing that is changed in them is kept."""
+        return {key: _copied(value) for key, value in self._attributes.items()}
+
+    def attribute(self, key: str, default: Any = None) -> Any:
+        """Return the attribute *key*, copied; *default* if there is none."""
+        try:
+            return _copied(self._attributes[key])
+        except KeyError:
+            return default
+
+    def because(self, reason: str) -> Evaluation:
+        """Return the same result with another reason."""
+        return Evaluation(
+            self.flag,
+            enabled=self.enabled,
+            reason=reason,
+            variant=self.variant,
+            version=self.version,
+            attributes=self._attributes,
+            error=self.error,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Evaluation {self.flag!r} enabled={self.enabled} variant={self.variant!r}"
+            f" reason={self.reason} version={self.version!r}>"
+        )
+
+
+class Flag:
+    """One flag, parsed: tests with their results, and the default."""
+
+    __slots__ = ("ask", "default", "tests")
+
+    def __init__(
+        self,
+        default: Evaluation,
+        tests: tuple[tuple[Test, Evaluation], ...] = (),
+        ask: Callable[[str, Context], Evaluation] | None = None,
+    ) -> None:
+        self.default = default
+        self.tests = tests
+        self.ask = ask  # AppConfig's agent, for what depends on the context
+
+    def evaluate(self, context: Context | None) -> Evaluation:
+        """Return the result for *context*; None means the default."""
+        if context is not None:
+            if self.ask is not None:
+                return self.ask(self.default.flag, context)
+            for test, evaluation in self.tests:
+                if test(context):
+                    return evaluation
+        return self.default
+
+
+class Document:
+    """
+    A flag document of one version.
+
+    Args:
+        body: The document, as text or bytes.
+        version: Its label, which each `Evaluation` carries.
+        dialect: What rules mean where AWS does not say.
+        ask: Evaluates a flag of several variants that *body* holds only the
+            default of.
+
+    Raises:
+        InvalidDocumentError: it is not a JSON object; flags are looked at later.
+    """
+
+    __slots__ = ("_ask", "_dialect", "_values", "parsed", "plain", "version")
+
+    def __init__(
+        self,
+        body: str | bytes,
+        version: str = "",
+        *,
+        dialect: Dialect = rules.DEFAULT,
+        ask: Callable[[str, Context], Evaluation] | None = None,
+    ) -> None:
+        self.version = version
+        self._dialect = dialect
+        self._ask = ask
+        self._values = _values(_object(body))
+        self.parsed: dict[str, Flag] = {}  # what was asked for so far
+        self.plain: dict[str, bool] = {}  # of these, what no context changes
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __repr__(self) -> str:
+        return f"<Document version={self.version!r} with {len(self)} flag(s)>"
+
+    def flag(self, name: str) -> Flag:
+        """
+        Return the flag *name*; a malformed one has the reason ERROR.
+
+        Raises:
+            UnknownFlagError: there is none; the message names the nearest.
+        """
+        flag = self.parsed.get(name)
+        if flag is None:
+            if name not in self._values:
+                raise _unknown(name, self._values)
+            flag = self._parse(name)
+            # Two threads may parse it at once; all use the same result.
+            flag = self.parsed.setdefault(name, flag)
+            if not (flag.tests or flag.ask or flag.default.error):
+                self.plain[name] = flag.default.enabled
+        return flag
+
+    def evaluate(self, name: str, context: Context | None = None) -> Evaluation:
+        """Return what the flag *name* is for *context*; raises as `flag` does."""
+        return self.flag(name).evaluate(context)
+
+    def _parse(self, name: str) -> Flag:
+        place = f"the flag {name!r}"
+        try:
+            return _flag(
+                name, self._values[name], self.version, self._dialect, self._ask
+            )
+        except RuleError as exc:
+            msg = f"{place} is malformed: {exc.location}: {exc}"
+            error: FlagError = InvalidDocumentError(
+                msg, flag=name, location=exc.location
+            )
+            error.__cause__ = exc
+        except InvalidDocumentError as exc:
+            msg = f"{place} is malformed: {exc.location}: {exc}"
+            error = InvalidDocumentError(msg, flag=name, location=exc.location)
+        return Flag(
+            Evaluation(
+                name, enabled=False, reason=ERROR, version=self.version, error=error
+            )
+        )
+
+
+# Reading ---------------------------------------------------------------------
+
+
+def _object(body: str | bytes) -> dict[str, Any]:
+    """Return the JSON object that *body* is; no error quotes it."""
+    reason = "it is not a JSON object"
+    document: Any = None
+    try:
+        document = json.loads(body)
+    except json.JSONDecodeError as exc:
+        reason = f"it is not JSON: {exc.msg}: line {exc.lineno} column {exc.colno}"
+    except (RecursionError, TypeError, ValueError) as exc:
+        reason = f"it is not JSON: {type(exc).__name__}"
+    if not isinstance(document, dict):  # outside of `except`, which would hold it
+        raise InvalidDocumentError(f"the flag document cannot be used: {reason}")
+    return document
+
+
+def _values(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the values by name, of either form of the document."""
+    if not isinstance(document.get("version"), str):
+        return document
+    if document["version"] != "1":
+        msg = "the flag document cannot be used: its version is not '1'"
+        raise InvalidDocumentError(msg, location="version")
+    values = document.get("values", {})
+    if not isinstance(values, dict):
+        msg = "the flag document cannot be used: 'values' is no object"
+        raise InvalidDocumentError(msg, location="values")
+    return values
+
+
+def _flag(
+    name: str,
+    value: Any,
+    version: str,
+    dialect: Dialect,
+    ask: Callable[[str, Context], Evaluation] | None,
+) -> Flag:
+    """Return the flag, or raise InvalidDocumentError with the location in it."""
+    if not isinstance(value, dict):
+        raise InvalidDocumentError("it is no object", location="value")
+    if "_variants" in value:
+        if "enabled" in value:
+            msg = "StrictVariants: 'enabled' stands beside '_variants'"
+            raise InvalidDocumentError(msg, location="enabled")
+        return _variants(name, value["_variants"], version, dialect)
+    enabled = _enabled(value, "enabled")
+    variant = value.get("_variant")
+    if variant is not None and not isinstance(variant, str):
+        raise InvalidDocumentError("it is no text", location="_variant")
+    attributes = {
+        key: each
+        for key, each in value.items()
+        if key != "enabled" and not key.startswith("_")
+    }
+    reason = DEFAULT if variant is not None else STATIC if enabled else DISABLED
+    evaluation = Evaluation(
+        name,
+        enabled=enabled,
+        reason=reason,
+        variant=variant,
+        version=version,
+        attributes=attributes if enabled else None,
+    )
+    return Flag(evaluation, ask=None if variant is None else ask)
+
+
+def _variants(name: str, variants: Any, version: str, dialect: Dialect) -> Flag:
+    if not isinstance(variants, list):
+        raise InvalidDocumentError("it is no list", location="_variants")
+    tests: list[tuple[Test, Evaluation]] = []
+    default = Evaluation(name, enabled=False, reason=DISABLED, version=version)
+    seen = set()
+    for number, variant in enumerate(variants):
+        place = f"_variants[{number}]"
+        if not isinstance(variant, dict):
+            raise InvalidDocumentError("it is no object", location=place)
+        word = variant.get("name")
+        if not isinstance(word, str) or not word:
+            msg = "a variant has a name"
+            raise InvalidDocumentError(msg, location=f"{place}.name")
+        if word in seen:
+            msg = "UniqueVariantNames: the name is given twice"
+            raise InvalidDocumentError(msg, location=f"{place}.name")
+        seen.add(word)
+        enabled = _enabled(variant, f"{place}.enabled")
+        attributes = variant.get("attributeValues") or {}
+        if not isinstance(attributes, dict):
+            msg = "it is no object"
+            raise InvalidDocumentError(msg, location=f"{place}.attributeValues")
+        rule = _rule(name, variant.get("rule"), place, dialect)
+        last = number == len(variants) - 1
+        if last and rule is not None:
+            msg = "Empty: the last variant is the default and has no rule"
+            raise InvalidDocumentError(msg, location=f"{place}.rule")
+        if not last and rule is None:
+            msg = "NonEmpty: only the last variant has no rule"
+            raise InvalidDocumentError(msg, location=f"{place}.rule")
+        reason = DEFAULT
+        if rule is not None:
+            reason = SPLIT if rules.has_split(rule) else TARGETING_MATCH
+        evaluation = Evaluation(
+            name,
+            enabled=enabled,
+            reason=reason,
+            variant=word,
+            version=version,
+            attributes=attributes if enabled else None,
+        )
+        if rule is None:
+            default = evaluation
+        else:
+            tests.append((rule.test, evaluation))
+    return Flag(default, tuple(tests))
+
+
+def _rule(name: str, text: Any, place: str, dialect: Dialect) -> rules.Rule | None:
+    """Return the rule of a variant; None if it has none, "" counts as none."""
+    if text is None or text == "":
+        return None
+    try:
+        return rules.parse(text, flag=name, dialect=dialect)
+    except RuleError as exc:
+        exc.location = f"{place}.rule"
+        raise
+
+
+def _enabled(value: dict[str, Any], place: str) -> bool:
+    """Return whether *value* is enabled; without a word it is not."""
+    enabled = value.get("enabled", False)
+    if enabled.__class__ is bool:
+        return enabled
+    if isinstance(enabled, str):
+        if enabled in _TRUE:
+            return True
+        if enabled in _FALSE:
+            return False
+    raise InvalidDocumentError("it is neither true nor false", location=place)
+
+
+def _unknown(name: str, known: dict[str, Any]) -> UnknownFlagError:
+    # 5 ms that only a misspelling costs.
+    import difflib
+
+    near = next(iter(difflib.get_close_matches(str(name), known, n=1)), "")
+    hint = f"; did you mean {near!r}?" if near else ""
+    msg = f"there is no flag {name!r} in the document{hint}"
+    return UnknownFlagError(msg, flag=str(name), nearest=near)
+
+
+def _copied(value: Any) -> Any:
+    """Return JSON that the caller may change."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    return value
