@@ -62,6 +62,8 @@ ROWS = {
         "flags.patterns",
         "flags.rules",
         "metrics.buffer",
+        "metrics.otlp_messages",
+        "metrics.protobuf",
         "metrics.tally",
         "metrics.validation",
         "aws.*",
