@@ -42,6 +42,7 @@ ROWS = {
         "values.local_file",
         "flags.session",
         "flags.agent",
+        "metrics.delivery",
         "metrics.emf",
         "metrics.runtime",
         "lifecycle.extension",

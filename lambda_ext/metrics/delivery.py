@@ -1,0 +1,253 @@
+"""
+Delivery over a network: a bounded queue, retries, and never past a deadline.
+
+A sink that waits for a server puts what it has into a `Delivery` and returns;
+`drain` sends it, oldest first, for as long as the caller grants.  What could
+not be sent stays in the queue, with its own times, for the next drain.
+
+Guarantees
+    `put` waits for nothing, and may be called by a signal handler.
+    The queue is bounded by items and by bytes: the oldest are dropped first,
+    and counted.
+    An item is sent again only where its receiver may not have taken it: it
+    answered 429, 502, 503 or 504, or the connection failed.  Whatever else it
+    answers is final.  One item at a time is under way.
+    `drain` returns at its deadline, also if the server hangs, and raises
+    nothing but what a signal handler raises; then the item that was under way
+    is kept, and is sent again.
+    What was under way during a freeze is tried once more at once: the
+    connection died with the freeze, not with the server.
+
+Threads
+    Any number may `put`.  Of several that `drain` one sends; the others wait
+    for it until their own deadline.
+
+Source: OTLP, "Failures" and "OTLP/HTTP Throttling",
+https://opentelemetry.io/docs/specs/otlp/#failures
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+
+from ..aws.retries import jitter
+from ..lifecycle import clock
+from ..lifecycle.process import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+MAX_ITEMS = 1_000
+MAX_BYTES = 4_000_000  # of a process that may have 128 MB in all
+ATTEMPTS = 3  # in one drain; the next one begins anew
+LONGEST_PAUSE_S = 300.0  # of a Retry-After; a server may ask for days
+MAX_WARNINGS = 20  # different ones that are logged
+
+sleep = time.sleep  # replaced by tests
+
+_log = logging.getLogger("lambda_ext")
+
+
+class RetryError(Exception):
+    """The receiver may not have taken it: send again, after *after_s* seconds."""
+
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after_s = after_s
+
+
+class RefusedError(Exception):
+    """The receiver refused it for good."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Item:
+    """One request's worth of records, with what it costs to keep."""
+
+    __slots__ = ("count", "payload", "size")
+
+    def __init__(self, payload: Any, count: int, size: int) -> None:
+        self.payload = payload
+        self.count = count  # records in it
+        self.size = size  # bytes, about
+
+    def __repr__(self) -> str:
+        return f"<Item of {self.count} records, {self.size} bytes>"
+
+
+class Delivery:
+    """
+    The queue of one receiver.
+
+    *send(payload, ends_at)* makes one attempt before the run time *ends_at*,
+    and returns how many records the receiver refused, and why.  It raises
+    `RetryError` or `RefusedError`; what else it raises counts as refused.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[Any, float], tuple[int, str]],
+        *,
+        max_items: int = MAX_ITEMS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.name = name
+        self._send = send
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._queue: deque[Item] = deque()
+        self._lock = Lock()  # guards the queue and the counters
+        # Who sends.  Claimed and released by one C call each: a lock would stay
+        # locked where a signal handler raises between taking it and using it.
+        self._sender: dict[int, object] = {}
+        self._idle = threading.Event()
+        self._idle.set()
+        self._bytes = 0
+        self._failures = 0  # attempts in a row that failed for a passing reason
+        self._not_before = 0.0  # house time
+        self._warned: set[str] = set()
+        self.sent = 0  # records
+        self.dropped: dict[str, int] = {}  # records by reason
+        self.error = ""  # of the last attempt; "" after a success
+
+    def __repr__(self) -> str:
+        return f"<Delivery to {self.name}, {self.pending} records pending>"
+
+    @property
+    def pending(self) -> int:
+        """The number of records that wait to be sent."""
+        with self._lock:
+            return sum(item.count for item in self._queue)
+
+    @property
+    def bytes(self) -> int:
+        """The number of bytes, about, that wait to be sent."""
+        return self._bytes
+
+    def put(self, payload: Any, count: int, size: int) -> None:
+        """Queue *payload* of *count* records; the oldest go where there is no room."""
+        with self._lock:
+            self._queue.append(Item(payload, count, size))
+            self._bytes += size
+            while (
+                len(self._queue) > self._max_items or self._bytes > self._max_bytes
+            ) and self._drop_oldest():
+                pass
+
+    def drain(self, ends_at: float) -> bool:
+        """
+        Send what is queued before the run time *ends_at*; say whether all was.
+
+        No attempt is made earlier than the receiver asked for.
+        """
+        me = object()
+        while True:
+            try:
+                if self._sender.setdefault(0, me) is me:
+                    self._idle.clear()
+                    return self._send_all(ends_at)
+            finally:
+                if self._sender.get(0) is me:
+                    del self._sender[0]
+                    self._idle.set()
+            if not self._idle.wait(max(0.0, ends_at - clock.monotonic())):
+                return False
+
+    def forked(self) -> None:
+        """Leave the queue to the parent: this child would send it a second time."""
+        self._queue = deque()
+        self._bytes = 0
+        self._sender = {}
+        self._idle = threading.Event()
+        self._idle.set()
+
+    def _send_all(self, ends_at: float) -> bool:
+        attempts = 0
+        while self._queue:
+            pause_s = self._not_before - clock.now()
+            if clock.monotonic() + max(0.0, pause_s) >= ends_at:
+                return False
+            if pause_s > 0:
+                sleep(pause_s)
+            item = self._queue[0]
+            generation = clock.generation
+            outcome = self._attempt(item, ends_at)
+            if outcome:
+                attempts = 0
+                continue
+            clock.sync()
+            if clock.generation != generation:  # a freeze broke the connection
+                self._not_before = 0.0
+            attempts += 1
+            if attempts >= ATTEMPTS:
+                return False
+        return True
+
+    def _attempt(self, item: Item, ends_at: float) -> bool:
+        """Send *item* once; say whether its outcome is final."""
+        try:
+            refused, reason = self._send(item.payload, ends_at)
+        except RetryError as exc:
+            self._failures += 1
+            after_s = jitter(self._failures) if exc.after_s is None else exc.after_s
+            self._not_before = clock.now() + min(after_s, LONGEST_PAUSE_S)
+            self._failed(exc.reason)
+            return False
+        except RefusedError as exc:
+            self._failed(exc.reason)
+            self._settle(item, item.count, exc.reason)
+        except Exception as exc:
+            reason = type(exc).__name__
+            self._failed(reason)
+            self._settle(item, item.count, reason)
+        else:
+            if refused:
+                self._failed(reason or "refused")
+            else:
+                self.error = ""
+            self._settle(item, min(refused, item.count), "refused")
+        self._failures = 0
+        self._not_before = 0.0
+        return True
+
+    def _settle(self, item: Item, refused: int, reason: str) -> None:
+        """Take *item* out of the queue and count what became of it."""
+        with self._lock:
+            if self._queue and self._queue[0] is item:
+                self._queue.popleft()
+                self._bytes -= item.size
+                self.sent += item.count - refused
+                self._count_dropped(refused, reason)
+
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest item that is not under way; False if there is none."""
+        at = 1 if self._sender else 0
+        if len(self._queue) <= at:
+            return False
+        item = self._queue[at]
+        del self._queue[at]
+        self._bytes -= item.size
+        self._count_dropped(item.count, "queue_full")
+        return True
+
+    def _count_dropped(self, count: int, reason: str) -> None:
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def _failed(self, reason: str) -> None:
+        self.error = reason
+        if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
+            self._warned.add(reason)
+            _log.warning(
+                "lambda_ext.delivery_failed sink=%s error=%s", self.name, reason
+            )
