@@ -13,10 +13,10 @@ ignored, with one warning.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 
+from . import disclosure
 from .exceptions import ConfigurationError
 from .parsers import count, label, namespace, parts, seconds, source, switch, way
 
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
         source: str
         strict: bool
         transport: str
-
-
-_log = logging.getLogger("lambda_ext")
 
 
 class Fallback:
@@ -334,7 +331,7 @@ def _parse(option: Option, value: Any, origin: str) -> Any:
 def _warn(env: str, what: str) -> None:
     if env not in _warned:
         _warned.add(env)
-        _log.warning("lambda_ext.environment variable=%s %s", env, what)
+        disclosure.warn("environment", what, variable=env)
 
 
 def _look_for_misspelt() -> None:

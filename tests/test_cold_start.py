@@ -69,6 +69,7 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
             [
                 "lambda_ext",
                 "lambda_ext.config",
+                "lambda_ext.disclosure",
                 "lambda_ext.exceptions",
                 "lambda_ext.invocation",
                 "lambda_ext.lifecycle",
@@ -87,6 +88,7 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
             [
                 "lambda_ext",
                 "lambda_ext.config",
+                "lambda_ext.disclosure",
                 "lambda_ext.exceptions",
                 "lambda_ext.lifecycle",
                 "lambda_ext.lifecycle.clock",
@@ -107,6 +109,7 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
             [
                 "lambda_ext",
                 "lambda_ext.config",
+                "lambda_ext.disclosure",
                 "lambda_ext.exceptions",
                 "lambda_ext.lifecycle",
                 "lambda_ext.lifecycle.clock",

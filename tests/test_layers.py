@@ -75,6 +75,7 @@ ROWS = {
         "lifecycle.snapstart",
     ),
     0: (
+        "disclosure",
         "exceptions",
         "typing",
         "config",

@@ -21,8 +21,9 @@ from __future__ import annotations
 import os
 import threading
 
+from ..disclosure import forget_variables, printable
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
-from . import errors, retries
+from . import errors, regions, retries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
 class Boto(retries.Retrying):
     """The transport of one service over a client of boto3, for some *reason*."""
 
-    __slots__ = ("_client", "_given", "_lock", "_reason", "_scope", "_session")
+    __slots__ = (
+        "_client",
+        "_given",
+        "_in_the_clear",
+        "_lock",
+        "_reason",
+        "_scope",
+        "_session",
+    )
 
     name = "boto3"
 
@@ -46,6 +55,7 @@ class Boto(retries.Retrying):
         session: Any = None,
         *,
         reason: str = "",
+        in_the_clear: bool = False,
     ) -> None:
         # A client of the user's own has been told how often to try.
         super().__init__(service, retries.ATTEMPTS if client is None else 1)
@@ -53,6 +63,7 @@ class Boto(retries.Retrying):
         self._given = client is not None
         self._session = session
         self._reason = reason
+        self._in_the_clear = in_the_clear  # the user has said so
         self._lock = threading.Lock()
         self._scope: tuple[object, ...] | None = None
 
@@ -73,11 +84,17 @@ class Boto(retries.Retrying):
             with self._lock:
                 client = self._client
                 if client is None:
-                    client = self._client = translated(
-                        lambda: _new_client(self.service, self._session, self._reason),
-                        self.service,
-                        key,
-                    )
+                    client = self._client = translated(self._new, self.service, key)
+        return client
+
+    def _new(self) -> Any:
+        client = _new_client(self.service, self._session, self._reason)
+        if not self._in_the_clear:  # which a configuration file may say, too
+            try:
+                regions.refuse_in_the_clear(client.meta.endpoint_url)
+            except ConfigurationError:
+                client.close()
+                raise
         return client
 
     def attempt(
@@ -131,6 +148,7 @@ def translated(
     except LambdaExtError:
         raise
     except Exception as exc:
+        forget_variables(exc)
         error = _translation(exc, service, key, region)
         cause = exc if _may_be_shown(exc) else None
     # Not in the clause above: as the context it would keep what is not shown.
@@ -170,6 +188,7 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
     try:
         # Avoids ~250 ms and 43 MB wherever the light client does.
         import boto3
+        from botocore import exceptions
         from botocore.config import Config
     except ModuleNotFoundError as exc:
         msg = (
@@ -190,9 +209,16 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
         region = os.environ.get("AWS_REGION")
     try:
         return maker.client(service, config=config, region_name=region or None)
+    except exceptions.InvalidRegionError as exc:
+        variable, name = regions.named_region()
+        reason = str(exc)
+        if name == region:
+            reason = f"{variable}={printable(name, 100)!r} is not the name of a region"
     except ValueError as exc:  # an endpoint that is no URL, for example
-        msg = f"boto3 makes no client for {service}: {exc}"
-        raise ConfigurationError(msg) from exc
+        reason = regions.without_password(str(exc))
+    # Outside of `except`: else the chain would hold a password in a URL.
+    msg = f"boto3 makes no client for {service}: {printable(reason)}"
+    raise ConfigurationError(msg)
 
 
 def _ask(client: Any, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +254,10 @@ def _within(
             failures.append(exc)
 
     thread = threading.Thread(target=body, name="lambda_ext-boto3", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # there can be none any more: the interpreter is ending
+        return ask()
     thread.join(left_s)
     if answers:
         return answers[0]

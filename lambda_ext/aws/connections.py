@@ -4,11 +4,14 @@ The connections to one endpoint: kept, reopened, and never trusted blindly.
 Guarantees
     No step outlasts the instant that the caller gives, looking up the name
     included.  A kept connection that turns out to be dead, as after a freeze,
-    is replaced silently, and the request is made, and signed, anew.
-    In the clear nothing is sent to another machine, whatever a name server says
-    of "localhost".  What is kept is only a connection whose last response was read exactly to
-    its end, and used again only if nothing has come since, so that no answer
-    is taken for another's.  Nothing is sent before the certificate is verified.
+    is replaced silently, and the request is made, and signed, anew.  One that
+    stays silent gets half of the time that is left, `retries.READ_S` at most;
+    then it and all that are kept are closed, and a new one is tried.
+    In the clear nothing is sent to another machine, whatever a name server
+    says of "localhost".  What is kept is only a connection whose last response
+    was read exactly to its end, and used again only if nothing has come since,
+    so that no answer is taken for another's.  Nothing is sent before the
+    certificate is verified.
 
 Threads
     A connection belongs to one call at a time.  The list of idle ones needs
@@ -52,13 +55,20 @@ class Connection:
         self.idle_at = 0.0
         self.used = False
 
-    def exchange(self, request: bytes, ends_at: float) -> http1.Response:
-        """Send *request* and return its response, before *ends_at*."""
+    def exchange(
+        self, request: bytes, ends_at: float, first_by: float
+    ) -> http1.Response:
+        """
+        Send *request* and return its response, before *ends_at*.
+
+        The first byte of the response must have come before *first_by*.
+        """
         touched = False
 
         def receive(count: int) -> bytes:
             nonlocal touched
-            self._sock.settimeout(left(ends_at, retries.READ_S))
+            until = ends_at if touched else first_by
+            self._sock.settimeout(left(until, retries.READ_S))
             data: bytes = (
                 self._sock.recv(count) if self._tls is None else self._tls.read(count)
             )
@@ -66,7 +76,7 @@ class Connection:
             return data
 
         try:
-            self._send(request, ends_at)
+            self._send(request, first_by)
             response = http1.read(receive)
         except TimeoutError:
             raise
@@ -100,6 +110,14 @@ class Connection:
             at += write(request[at:])
 
 
+def _close_all(idle: list[Connection]) -> None:
+    while idle:
+        try:  # one by one: whoever takes a connection out owns it
+            idle.pop().close()
+        except IndexError:
+            break
+
+
 class Connections:
     """The connections to one endpoint."""
 
@@ -116,28 +134,35 @@ class Connections:
         *request* is called when there is a connection to send on; it is
         called again when that connection turns out to be dead.
         """
+        half_s = left(ends_at, 2 * retries.READ_S) / 2
         connection = self._kept()
         if connection is not None:
+            first_by = clock.monotonic() + half_s
             try:
-                return self._exchange(connection, request, ends_at)
-            except Stale:
-                self.close()  # its neighbours died with it
-        return self._exchange(self._opened(ends_at), request, ends_at)
+                return self._exchange(connection, request, ends_at, first_by)
+            except (Stale, TimeoutError):
+                self.close()  # its neighbours are likely to be as dead
+        return self._exchange(self._opened(ends_at), request, ends_at, ends_at)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed by its user."""
         idle, self._idle = self._idle, []
         _close_all(idle)
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, close_all: Any = _close_all) -> None:
+        # At the end of the interpreter the module's names may be gone.
+        close_all(self._idle)
 
     def _exchange(
-        self, connection: Connection, request: Callable[[], bytes], ends_at: float
+        self,
+        connection: Connection,
+        request: Callable[[], bytes],
+        ends_at: float,
+        first_by: float,
     ) -> http1.Response:
         idle = self._idle  # replaced by close(): then this one goes as well
         try:
-            response = connection.exchange(request(), ends_at)
+            response = connection.exchange(request(), ends_at, first_by)
         except BaseException:
             connection.close()
             raise
@@ -165,8 +190,9 @@ class Connections:
         host, port = self._endpoint.host, self._endpoint.port
         if not self._endpoint.tls:
             addresses = _resolved(host, port, ends_at)
-            if not regions.is_address(host):  # "localhost", which a name server
-                addresses = [  # may have sent elsewhere
+            if not regions.is_address(host):
+                # "localhost", which a name server may have sent elsewhere.
+                addresses = [
                     entry for entry in addresses if regions.is_loopback(entry[1][0])
                 ]
                 if not addresses:
@@ -189,7 +215,8 @@ class Connections:
         context = tls.context(store)
         sock = _connected(addresses, ends_at)
         try:
-            sock, secure = modules().secure(context, sock, host)
+            # A final dot is the name server's affair: no certificate has it.
+            sock, secure = modules().secure(context, sock, host.removesuffix("."))
             sock.settimeout(left(ends_at, retries.READ_S))
             secure.do_handshake()
         except BaseException:
@@ -197,14 +224,6 @@ class Connections:
             raise
         tls.verified(host, store)
         return Connection(sock, secure)
-
-
-def _close_all(idle: list[Connection]) -> None:
-    while idle:
-        try:  # one by one: whoever takes a connection out owns it
-            idle.pop().close()
-        except IndexError:
-            break
 
 
 def left(ends_at: float, most_s: float) -> float:
@@ -237,10 +256,14 @@ def _resolved(
 
     # The resolver takes no time-out, and its own may be 30 s.
     thread = threading.Thread(target=body, name="lambda_ext-resolver", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # there can be none any more: the interpreter is ending
+        body()
     if meanwhile is not None:
         meanwhile()
-    thread.join(left(ends_at, retries.READ_S))
+    if thread.is_alive():
+        thread.join(left(ends_at, retries.READ_S))
     if failures:
         raise failures[0]
     if not answers:

@@ -12,6 +12,7 @@ https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html
 
 from __future__ import annotations
 
+from ..disclosure import kind, printable
 from ..exceptions import (
     AccessDeniedError,
     ConfigurationError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+LONGEST_CODE = 100  # characters; the longest of AWS's has 38
 SOURCES = {  # endpoint prefix -> SourceError.source
     "secretsmanager": "secrets_manager",
     "ssm": "parameter_store",
@@ -145,8 +147,9 @@ def from_code(
     codes of the entries in ``Errors`` of BatchGetSecretValue come here as well.
     """
     code = code.rpartition("#")[2].partition(":")[0]  # "com.amazonaws.x#Code:http:.."
+    code = printable(code, LONGEST_CODE)
     cls, transient = _CLASSES.get(code) or _by_status(status)
-    text = text.strip()
+    text = printable(text.strip())
     if not is_told(code):
         text = ""
     if 300 <= status < 400:
@@ -169,7 +172,7 @@ def from_code(
 def unreadable(reason: str, *, service: str, key: str) -> SourceError:
     """Return the error for an answer that is none; it may pass."""
     return SourceError(
-        f"{_subject(service, key)}: the answer could not be read: {reason}",
+        f"{_subject(service, key)}: the answer could not be read: {printable(reason)}",
         key=key,
         source=SOURCES.get(service, service),
         transient=True,
@@ -179,7 +182,7 @@ def unreadable(reason: str, *, service: str, key: str) -> SourceError:
 def unreachable(reason: str, *, service: str, key: str) -> SourceError:
     """Return the error for a connection that failed or broke; it may pass."""
     return SourceError(
-        f"{_subject(service, key)}: AWS could not be reached: {reason}",
+        f"{_subject(service, key)}: AWS could not be reached: {printable(reason)}",
         key=key,
         source=SOURCES.get(service, service),
         transient=True,
@@ -189,7 +192,21 @@ def unreachable(reason: str, *, service: str, key: str) -> SourceError:
 def too_late(reason: str, *, service: str, key: str) -> SourceTimeoutError:
     """Return the error for an answer that did not come in time."""
     return SourceTimeoutError(
-        f"{_subject(service, key)}: {reason}",
+        f"{_subject(service, key)}: {printable(reason)}",
+        key=key,
+        source=SOURCES.get(service, service),
+        transient=True,
+    )
+
+
+def unexpected(exc: BaseException, *, service: str, key: str) -> SourceError:
+    """
+    Return the error for what a way to AWS must not raise.
+
+    It may pass, and quotes nothing, since the message may hold a value.
+    """
+    return SourceError(
+        f"{_subject(service, key)}: {kind(exc)}",
         key=key,
         source=SOURCES.get(service, service),
         transient=True,
@@ -209,7 +226,7 @@ def no_credentials(service: str, key: str = "", detail: str = "") -> Configurati
     return ConfigurationError(
         f"{_subject(service, key)}: no AWS credentials were found: give the function"
         " a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        + (detail and f" ({detail})")
+        + (detail and f" ({printable(detail)})")
     )
 
 
@@ -244,9 +261,7 @@ def problems(answer: Mapping[str, Any]) -> str:
 
 def _subject(service: str, key: str) -> str:
     what = {"secretsmanager": "secret", "ssm": "parameter"}.get(service)
-    if what is None:
-        return f"configuration {key!r}" if key else service
-    return f"{what} {key!r}" if key else service
+    return f"{what or 'configuration'} {printable(key)!r}" if key else service
 
 
 def _by_status(status: int) -> tuple[type[SourceError], bool]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 
-from ..exceptions import ConfigurationError, LambdaExtError
+from ..exceptions import LambdaExtError
 from ..lifecycle import clock
 from . import (
     connections,
@@ -64,23 +64,14 @@ def obstacle(service: str) -> str:
     path = _configuration_file()
     if path:
         return f"there is a configuration file {path}"
-    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+    _, region = regions.named_region()
     if not region:
         return "the environment gives no region"
     if "fips" in region:
         return f"the region {region!r} means FIPS"
-    url = regions.configured(service)
-    if url:
-        endpoint = regions.parse(url)
-        if not (endpoint.tls or endpoint.local):
-            return _in_the_clear(endpoint)
     if credentials.provider() is None:
         return "the credentials are not in the environment"
     return ""
-
-
-def _in_the_clear(endpoint: regions.Endpoint) -> str:
-    return f"the endpoint {endpoint.url} is another machine without TLS"
 
 
 def reset() -> None:
@@ -93,16 +84,16 @@ def reset() -> None:
 
 def _configuration_file() -> str:
     """Return the path of a file that may change what boto3 does, or ""."""
-    home = os.environ.get("HOME", "")
     for variable, usual in (
         ("AWS_CONFIG_FILE", "config"),
         ("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
     ):
-        path = os.environ.get(variable) or f"{home}/.aws/{usual}"
+        # Without HOME the password database knows it, for botocore as well.
+        path = os.environ.get(variable) or os.path.expanduser(f"~/.aws/{usual}")
         try:
-            if os.stat(os.path.expanduser(path)).st_size:
+            if os.stat(os.path.expanduser(os.path.expandvars(path))).st_size:
                 return path
-        except OSError:
+        except (OSError, ValueError):
             continue
     return ""
 
@@ -118,8 +109,7 @@ class Light(retries.Retrying):
         super().__init__(service)
         self._region = regions.region(service)
         self._endpoint = endpoint = regions.endpoint(service, self._region)
-        if not (endpoint.tls or endpoint.local):
-            raise ConfigurationError(_in_the_clear(endpoint))
+        regions.refuse_in_the_clear(endpoint)
         self._connections = connections.Connections(self._endpoint)
         provider = credentials.provider()
         if provider is None:
@@ -179,33 +169,44 @@ class Light(retries.Retrying):
     def _asked(
         self, operation: str, parameters: Mapping[str, Any], key: str, ends_at: float
     ) -> dict[str, Any]:
-        again = True
+        again, skewed = True, False
+        skew_s = signing.skew_s
         while True:
             keys = self._provider.keys(ends_at)
             response = self._connections.exchange(
-                lambda: self._request(operation, parameters, keys),  # noqa: B023  called at once
+                lambda: self._request(operation, parameters, keys, skew_s),  # noqa: B023  called at once
                 ends_at,
             )
             if 200 <= response.status < 300:
+                if skewed:  # only now: what was not accepted spoils no later call
+                    signing.keep_skew(skew_s)
                 return _answer(operation, response)
             error = _error(self.service, key, response, self._region)
-            if again and (
-                (error.code in errors.EXPIRED and self._provider.renewed(keys, ends_at))
-                or (
-                    error.code in errors.SKEWED
-                    and signing.learn_skew(response.headers.get("date", ""))
-                )
-            ):
+            if again and error.code in errors.EXPIRED:
                 again = False
-                continue
+                if self._provider.renewed(keys, ends_at):
+                    continue
+            if again and error.code in errors.SKEWED:
+                again = False
+                told_s = signing.told_skew(response.headers.get("date", ""))
+                if abs(told_s - skew_s) >= signing.TOLERATED_S:
+                    skewed, skew_s = True, told_s
+                    continue
             raise error
 
     def _request(
-        self, operation: str, parameters: Mapping[str, Any], keys: signing.Keys
+        self,
+        operation: str,
+        parameters: Mapping[str, Any],
+        keys: signing.Keys,
+        skew_s: float,
     ) -> bytes:
         method, path, query, body = _wire(operation, parameters)
-        path = self._endpoint.path + path
-        headers = {"host": self._endpoint.authority, "x-amz-date": signing.timestamp()}
+        path = _joined(self._endpoint.path, path)
+        headers = {
+            "host": self._endpoint.authority,
+            "x-amz-date": signing.timestamp(skew_s),
+        }
         if self.service in TARGETS:
             headers["content-type"] = JSON
             headers["x-amz-target"] = f"{TARGETS[self.service]}.{operation}"
@@ -252,6 +253,13 @@ def _wire(operation: str, parameters: Mapping[str, Any]) -> tuple[str, str, str,
     return "POST", "/", "", body
 
 
+def _joined(base: str, path: str) -> str:
+    """Return *path* below *base*, as botocore joins them."""
+    if path == "/":
+        return base or "/"
+    return base.removesuffix("/") + path
+
+
 def _answer(operation: str, response: http1.Response) -> dict[str, Any]:
     if operation == "GetLatestConfiguration":
         answer: dict[str, Any] = {
@@ -261,7 +269,7 @@ def _answer(operation: str, response: http1.Response) -> dict[str, Any]:
         }
         interval = answer.get("NextPollIntervalInSeconds")
         if interval is not None:
-            if not (interval.isascii() and interval.isdigit()):
+            if not (interval.isascii() and interval.isdigit() and len(interval) < 10):
                 raise http1.ProtocolError("the poll interval is not a number")
             answer["NextPollIntervalInSeconds"] = int(interval)
         answer["Configuration"] = response.body

@@ -7,9 +7,11 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
+from ..disclosure import printable
 from ..exceptions import ConfigurationError
 from . import errors
 
@@ -27,6 +29,7 @@ VARIABLES = {  # AWS_ENDPOINT_URL_<what the service is called there>
     "ssm": "SSM",
     "appconfigdata": "APPCONFIGDATA",
 }
+SHOWN = 100  # characters of what is wrong
 # Compiled only where it is needed, which in Lambda it seldom is.
 URL = r'(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(/[!"$->@-~]*)?'
 
@@ -39,7 +42,7 @@ class Endpoint:
     def __init__(self, host: str, port: int, path: str, *, tls: bool) -> None:
         self.host = host
         self.port = port
-        self.path = path  # of what lies below it, without a slash at the end
+        self.path = path  # as it was written; "" for "/"
         self.tls = tls
 
     def __repr__(self) -> str:
@@ -65,43 +68,91 @@ class Endpoint:
 
 def region(service: str) -> str:
     """Return the region from the environment: boto3's variable, then Lambda's."""
-    name = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+    variable, name = named_region()
     if not name:
         raise errors.no_region(service)
     if not _is_label(name):  # it becomes part of a host name
-        msg = f"{name!r} is not the name of a region: correct AWS_DEFAULT_REGION"
+        shown = printable(name, SHOWN)
+        msg = f"{variable}={shown!r} is not the name of a region"
         raise ConfigurationError(msg)
     return name
 
 
+def named_region() -> tuple[str, str]:
+    """Return the variable that gives the region, and the region; "" if none."""
+    for variable in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        name = os.environ.get(variable)
+        if name:
+            return variable, name
+    return "", ""
+
+
 def endpoint(service: str, region_name: str) -> Endpoint:
     """Return where *service* is: as configured, else AWS's own."""
-    url = configured(service)
-    if url is not None:
-        return parse(url)
+    variable, url = configured(service)
+    if url:
+        return parse(url, variable)
     suffix = next(end for start, end in SUFFIXES if region_name.startswith(start))
     return Endpoint(f"{service}.{region_name}.{suffix}", 443, "", tls=True)
 
 
-def configured(service: str) -> str | None:
-    """Return the URL that the environment gives for *service*, if it does."""
-    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
-        return None
-    own = os.environ.get("AWS_ENDPOINT_URL_" + VARIABLES[service])
-    return own or os.environ.get("AWS_ENDPOINT_URL") or None
+def configured(service: str) -> tuple[str, str]:
+    """Return the variable that gives the URL of *service*, and it; "" if none."""
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
+        for variable in (
+            f"AWS_ENDPOINT_URL_{VARIABLES[service]}",
+            "AWS_ENDPOINT_URL",
+        ):
+            url = os.environ.get(variable)
+            if url:
+                return variable, url
+    return "", ""
 
 
-def parse(url: str) -> Endpoint:
+def parse(url: str, variable: str = "AWS_ENDPOINT_URL") -> Endpoint:
     """Return the endpoint at *url*; ConfigurationError if it is none."""
     # ASCII: without it, a Kelvin sign is a "k", and a long s an "s".
     match = re.fullmatch(URL, url, re.IGNORECASE | re.ASCII)
     if match is None or not 0 < int(match[3] or 1) < 65536:
-        msg = f"{url.partition('@')[2] or url!r} is not the URL of an endpoint"
+        shown = printable(without_password(url), SHOWN)
+        msg = f"{variable}={shown!r} is not the URL of an endpoint"
         raise ConfigurationError(msg)
     tls = match[1].lower() == "https"
     port = int(match[3]) if match[3] else 443 if tls else 80
     host = match[2].strip("[]").lower()
-    return Endpoint(host, port, (match[4] or "").rstrip("/"), tls=tls)
+    path = match[4] or ""
+    return Endpoint(host, port, "" if path == "/" else path, tls=tls)
+
+
+def refuse_in_the_clear(endpoint: Endpoint | str) -> None:
+    """Raise ConfigurationError if *endpoint* is another machine without TLS."""
+    if isinstance(endpoint, str):  # boto3's, whose form need not be ours
+        if endpoint.partition("://")[0].lower() != "http":
+            return
+        shown = printable(without_password(endpoint), SHOWN)
+        local = False
+        with contextlib.suppress(ConfigurationError):
+            local = parse(endpoint).local
+    else:
+        if endpoint.tls:
+            return
+        shown, local = endpoint.url, endpoint.local
+    if not local:
+        msg = (
+            f"the endpoint {shown} is another machine without TLS, where anyone on"
+            " the way could read values and credentials: use https, or say"
+            " transport='boto3' to send them in the clear"
+        )
+        raise ConfigurationError(msg)
+
+
+def without_password(text: str) -> str:
+    """Return *text* without what precedes the last "@" of a URL in it."""
+    start, mark, rest = text.partition("://")
+    if "@" not in rest:
+        return text
+    # A password may hold "@", "/", "?" and blanks.
+    return f"{start}{mark}...@{rest.rpartition('@')[2]}"
 
 
 def is_address(host: str) -> bool:
@@ -120,7 +171,7 @@ def is_loopback(host: str) -> bool:
 
     Whether the name does lead to this machine is seen when it is resolved.
     """
-    if host in ("::1", "localhost"):
+    if host in ("::1", "localhost", "localhost."):
         return True
     return host.startswith("127.") and is_address(host)
 

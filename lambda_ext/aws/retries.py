@@ -10,6 +10,8 @@ Guarantees
     Throttling is tried more often than the rest, after longer pauses: when
     1,000 environments start at once, a few quick attempts serve nobody
     (benchmarks/throttle_simulation.py).
+    Only errors of this library leave a call.  An answer of another shape than
+    AWS's is none: whoever reads one may rely on the types in `_SHAPES`.
     When a freeze lay in between, one more try is made, whatever the error: it
     was signed before the freeze and sent, or answered, after it.
 
@@ -22,7 +24,8 @@ from __future__ import annotations
 import os
 import time
 
-from ..exceptions import SourceError, ThrottledError
+from ..disclosure import forget_variables
+from ..exceptions import LambdaExtError, SourceError, ThrottledError
 from ..lifecycle import clock
 from . import errors
 
@@ -52,6 +55,48 @@ _ESSENTIAL = {
     "StartConfigurationSession": ("InitialConfigurationToken",),
     "GetLatestConfiguration": ("NextPollConfigurationToken",),
 }
+
+# What an answer may hold, and of which type; what else it holds is not read.
+_SOME = "some text"  # must be there, and not be empty
+_SECRET = {
+    "ARN": str,
+    "Name": str,
+    "VersionId": str,
+    "SecretString": str,
+    "SecretBinary": bytes,
+}
+_PARAMETER = {
+    "ARN": str,
+    "Name": str,
+    "Selector": str,
+    "Type": str,
+    "Value": str,
+    "Version": int,
+}
+_REFUSAL = {"SecretId": str, "ErrorCode": str, "Message": str}
+_SHAPES: dict[str, dict[str, Any]] = {
+    "GetSecretValue": _SECRET,
+    "BatchGetSecretValue": {
+        "SecretValues": [_SECRET],
+        "Errors": [_REFUSAL],
+        "NextToken": str,
+    },
+    "GetParameter": {"Parameter": _PARAMETER},
+    "GetParameters": {"Parameters": [_PARAMETER], "InvalidParameters": [str]},
+    "GetParametersByPath": {
+        "Parameters": [{**_PARAMETER, "Name": _SOME}],
+        "NextToken": str,
+    },
+    "StartConfigurationSession": {"InitialConfigurationToken": str},
+    "GetLatestConfiguration": {
+        "NextPollConfigurationToken": str,
+        "NextPollIntervalInSeconds": int,
+        "Configuration": bytes,
+        "ContentType": str,
+        "VersionLabel": str,
+    },
+}
+LONGEST_RETRY_AFTER_S = 300.0  # asked for more, nobody would come back to see
 
 sleep = time.sleep  # replaced by tests, which do not
 
@@ -86,7 +131,7 @@ class Retrying:
                     key=errors.key_of(parameters),
                 )
             try:
-                answer = self.attempt(operation, parameters, left_s)
+                answer = self._attempted(operation, parameters, left_s)
                 return self._checked(operation, parameters, answer)
             except SourceError as exc:
                 clock.sync()
@@ -109,6 +154,25 @@ class Retrying:
                     raise
             sleep(pause_s)
 
+    def _attempted(
+        self, operation: str, parameters: Mapping[str, Any], left_s: float
+    ) -> dict[str, Any]:
+        """Return what `attempt` does; nothing but our errors leaves it."""
+        try:
+            return self.attempt(operation, parameters, left_s)
+        except LambdaExtError as exc:
+            forget_variables(exc)
+            raise
+        except Exception as exc:
+            error = errors.unexpected(
+                exc, service=self.service, key=errors.key_of(parameters)
+            )
+        except BaseException as exc:  # a signal handler's, which is the user's
+            forget_variables(exc)
+            raise
+        # Outside of `except`: as the context it would keep what is not shown.
+        raise error
+
     if TYPE_CHECKING:  # what each way does in its own manner
 
         def attempt(
@@ -127,7 +191,35 @@ class Retrying:
                 service=self.service,
                 key=errors.key_of(parameters),
             )
+        misfit = _misfit(answer, _SHAPES.get(operation, {}))
+        if misfit:
+            raise errors.unreadable(
+                f"{misfit} is not of the type that AWS documents",
+                service=self.service,
+                key=errors.key_of(parameters),
+            )
         return answer
+
+
+def _misfit(value: Any, shape: Any, name: str = "it") -> str:
+    """Return which part of *value* has another shape, "" if none has."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return name
+        for member, wanted in shape.items():
+            found = value.get(member)
+            if wanted is _SOME:
+                misfit = "" if found and type(found) is str else member
+            else:
+                misfit = "" if found is None else _misfit(found, wanted, member)
+            if misfit:
+                return misfit
+        return ""
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return name
+        return next(filter(None, (_misfit(one, shape[0], name) for one in value)), "")
+    return "" if type(value) is shape else name
 
 
 def budget(deadline_s: float | None = None) -> float:
@@ -156,4 +248,6 @@ def retry_after(header: str | None) -> float | None:
         return None
     header = header.strip()
     # Its other form, a date, is not used by these services.
-    return float(header) if header.isascii() and header.isdigit() else None
+    if not (header.isascii() and header.isdigit()):
+        return None
+    return min(float(header), LONGEST_RETRY_AFTER_S)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 TOLERATED_S = 60.0  # AWS accepts 5 minutes; what is less is no skew of a clock
+LARGEST_S = 86400.0  # what is more is an absurd Date, not the skew of a clock
 UNRESERVED = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 )
@@ -36,7 +37,7 @@ _MONTHS = [
     "Dec",
 ]
 
-skew_s = 0.0  # AWS's clock minus ours, as it was last told by a refusal
+skew_s = 0.0  # AWS's clock minus ours, as of the last signature that needed it
 
 
 class Keys:
@@ -60,7 +61,8 @@ def quote(text: str, safe: bytes = b"") -> str:
     """Return *text* percent-encoded as AWS wants it: UTF-8, capitals."""
     return "".join(
         chr(byte) if byte in UNRESERVED or byte in safe else f"%{byte:02X}"
-        for byte in text.encode()
+        # A lone surrogate is no UTF-8: sent anyhow, for AWS to refuse.
+        for byte in text.encode(errors="surrogatepass")
     )
 
 
@@ -88,7 +90,8 @@ def authorization(
     canonical = "\n".join(
         (
             method,
-            quote(path, b"/"),  # encoded twice: of all services only S3 does not
+            # Encoded twice: of all services only S3 does not.
+            quote(_normalized(path), b"/"),
             _ordered(query),
             *(f"{name}:{' '.join(headers[name].split())}" for name in names),
             "",
@@ -107,31 +110,44 @@ def authorization(
     )
 
 
+def _normalized(path: str) -> str:
+    """Return *path* without empty and dotted segments (RFC 3986, 5.2.4)."""
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    if not kept:
+        return "/"
+    return "/" + "/".join(kept) + ("/" if path.endswith("/") else "")
+
+
 def _ordered(query: str) -> str:
     pairs = sorted(pair.partition("=")[::2] for pair in query.split("&") if pair)
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
-def timestamp() -> str:
-    """Return AWS's time, as far as we know it, as "20260102T030405Z"."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(clock.wall() + skew_s))
+def timestamp(ahead_s: float) -> str:
+    """Return the time on a clock *ahead_s* before ours, as "20260102T030405Z"."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(clock.wall() + ahead_s))
 
 
-def learn_skew(date: str) -> bool:
+def told_skew(date: str) -> float:
     """
-    Take over AWS's time from a Date header; say whether it was news.
+    Return AWS's clock minus ours, as the Date header of a refusal tells it.
 
-    Called only when AWS refused a signature over a verified connection.
+    0.0 where it is less than a minute, more than a day, or not told.
     """
-    global skew_s
     told = _date(date)
-    if told is None:
-        return False
-    found_s = told - clock.wall()
-    if abs(found_s - skew_s) < TOLERATED_S:
-        return False
+    found_s = 0.0 if told is None else told - clock.wall()
+    return found_s if TOLERATED_S <= abs(found_s) <= LARGEST_S else 0.0
+
+
+def keep_skew(found_s: float) -> None:
+    """Sign with this skew from now on: a signature made with it was accepted."""
+    global skew_s
     skew_s = found_s
-    return True
 
 
 def reset() -> None:
@@ -145,7 +161,14 @@ def _date(text: str) -> float | None:
     try:
         _, day, month, year, hours, zone = text.split()
         hour, minute, second = hours.split(":")
-        if zone != "GMT":
+        numbers = (year, day, hour, minute, second)
+        # `int` alone would also take "1_000", "-5" and any number of digits.
+        lengths = [len(number) for number in numbers if number.isascii()]
+        if (
+            zone != "GMT"
+            or lengths != [4, 2, 2, 2, 2]
+            or not "".join(numbers).isdigit()
+        ):
             return None
         return epoch((year, _MONTHS.index(month) + 1, day, hour, minute, second))
     except ValueError:

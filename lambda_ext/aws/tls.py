@@ -3,9 +3,10 @@ Whom we trust: Amazon's five roots first, then the machine's whole store.
 
 Loading the whole store costs some 26 ms, the five roots 1: AWS's endpoints
 chain to them.  Where one does not, a second handshake is made with the whole
-store, and remembered for that host.  Nothing is ever accepted unverified.
-A bundle of the user's (``AWS_CA_BUNDLE``, or ``REQUESTS_CA_BUNDLE``, as for
-boto3) replaces both: who sets it says whom to trust.
+store, which is then tried first for that host.  Nothing is ever accepted
+unverified.  The machine's store is OpenSSL's: ``SSL_CERT_FILE`` and
+``SSL_CERT_DIR`` say where it is.  A bundle of the user's (``AWS_CA_BUNDLE``, or
+``REQUESTS_CA_BUNDLE``, as for boto3) replaces both.
 
 Source: Amazon Trust Services repository,
 https://www.amazontrust.com/repository/ (the roots in ``roots.pem``)
@@ -19,6 +20,7 @@ from __future__ import annotations
 import os
 import threading
 
+from ..disclosure import printable
 from ..exceptions import ConfigurationError
 from .native import modules
 
@@ -26,28 +28,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-AMAZON = "amazon"  # the five roots
-SYSTEM = "system"  # the whole store of the machine
+# What is no bundle of the user's; no file has such a name.
+AMAZON = "\0amazon"  # the five roots
+SYSTEM = "\0system"  # the whole store of the machine
 ROOTS = os.path.join(os.path.dirname(__file__), "roots.pem")
 
 _lock = threading.Lock()
 _contexts: dict[str, Any] = {}
-_verified_by: dict[str, str] = {}  # host -> the store that its certificate needs
+_by_system: set[str] = set()  # hosts that only SYSTEM verified, the last time
 
 
 def stores(host: str) -> tuple[str, ...]:
     """Return what to verify *host* with, one after the other."""
     bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
     if bundle:
-        return (bundle,)
-    known = _verified_by.get(host)
-    return (AMAZON, SYSTEM) if known is None else (known,)
+        return (os.path.expanduser(bundle),)  # as for boto3
+    return (SYSTEM, AMAZON) if host in _by_system else (AMAZON, SYSTEM)
 
 
 def verified(host: str, store: str) -> None:
     """Remember that *store* verified *host*."""
     if store == SYSTEM:
-        _verified_by[host] = store
+        _by_system.add(host)
+    else:
+        _by_system.discard(host)
 
 
 def context(store: str) -> Any:
@@ -71,7 +75,7 @@ def reset() -> None:
     """Forget contexts and hosts, as if this were just imported."""
     with _lock:
         _contexts.clear()
-        _verified_by.clear()
+        _by_system.clear()
 
 
 def _new_context(store: str) -> Any:
@@ -91,7 +95,11 @@ def _new_context(store: str) -> Any:
     except OSError as exc:
         if store == AMAZON:  # a packaging that lost the file: the second try decides
             return made
-        msg = f"AWS_CA_BUNDLE cannot be used: {path!r} holds no certificates"
+        variable = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") else ""
+        msg = (
+            f"{variable or 'REQUESTS_CA_BUNDLE'} cannot be used:"
+            f" {printable(path)!r} holds no certificates"
+        )
         raise ConfigurationError(msg) from exc
     return made
 

@@ -24,6 +24,7 @@ import threading
 import weakref
 
 from .. import config
+from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases
 from . import errors
@@ -74,11 +75,16 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _ways: dict[tuple[str, str], Transport] = {}
+# By the id of a session, which its transport keeps alive.
+_of_sessions: weakref.WeakValueDictionary[tuple[str, int, bool], Any] = (
+    weakref.WeakValueDictionary()
+)
 _status: dict[str, tuple[str, str]] = {}
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
 _listening = False
 
 
+@raises_without_variables
 def transport(service: str, *, client: Any = None, session: Any = None) -> Transport:
     """
     Return the way to *service*, by its endpoint prefix ("secretsmanager").
@@ -95,9 +101,7 @@ def transport(service: str, *, client: Any = None, session: Any = None) -> Trans
         msg = f"there is no way to the service {service!r}; known: {known}"
         raise ConfigurationError(msg)
     if client is not None or session is not None:
-        with _lock:
-            reason = "session= was passed"
-            return _registered(_through_boto3(service, client, session, reason=reason))
+        return _given(service, client, session)
     wanted = config.get("transport")
     way = _ways.get((service, wanted))
     if way is None:
@@ -108,6 +112,27 @@ def transport(service: str, *, client: Any = None, session: Any = None) -> Trans
                 _ways[service, wanted] = _registered(way)
                 _status[service] = (way.name, reason)
     return way
+
+
+def _given(service: str, client: Any, session: Any) -> Transport:
+    """Return the way through a client of the user's, or one client a session."""
+    if client is not None:
+        with _lock:
+            return _registered(_through_boto3(service, client, None))
+    in_the_clear = config.get("transport") == "boto3"
+    with _lock:
+        memo = (service, id(session), in_the_clear)
+        way: Transport | None = _of_sessions.get(memo)
+        if way is None:
+            way = _of_sessions[memo] = _registered(
+                _through_boto3(
+                    service,
+                    session=session,
+                    reason="session= was passed",
+                    in_the_clear=in_the_clear,
+                )
+            )
+        return way
 
 
 def status() -> dict[str, tuple[str, str]]:
@@ -123,6 +148,7 @@ def reset() -> None:
         _close()
         _ways.clear()
         _status.clear()
+        _of_sessions.clear()
         _all.clear()
         _listening = False
     light = sys.modules.get(__package__ + ".light")
@@ -134,7 +160,7 @@ def _chosen(service: str, wanted: str) -> tuple[Transport, str]:
     """Return the way to *service*, and why it is this one."""
     if wanted == "boto3":
         reason = "transport='boto3'"
-        return _through_boto3(service, reason=reason), reason
+        return _through_boto3(service, reason=reason, in_the_clear=True), reason
     # A program under test: moto answers for botocore, and for nobody else.
     if wanted == "auto" and "moto" in sys.modules and not config.in_lambda():
         reason = "moto is loaded"
@@ -156,12 +182,17 @@ def _light(service: str, wanted: str) -> tuple[Transport, str]:
 
 
 def _through_boto3(
-    service: str, client: Any = None, session: Any = None, *, reason: str
+    service: str,
+    client: Any = None,
+    session: Any = None,
+    *,
+    reason: str = "",
+    in_the_clear: bool = False,
 ) -> Transport:
     # Avoids 1 ms where the light client is used; boto3 itself comes later still.
     from . import boto
 
-    return boto.Boto(service, client, session, reason=reason)
+    return boto.Boto(service, client, session, reason=reason, in_the_clear=in_the_clear)
 
 
 def _registered(way: Transport) -> Transport:

@@ -35,7 +35,7 @@ import logging
 import os
 import threading
 
-from .. import config
+from .. import config, disclosure
 from ..exceptions import ExtensionError
 from . import clock, phases, runtime_api
 
@@ -52,8 +52,6 @@ ADVICE = (
     ": decorate the handler with @lambda_ext.handler, or call lambda_ext.start(),"
     " at module scope"
 )
-
-_log = logging.getLogger("lambda_ext")
 
 
 class Status:
@@ -223,13 +221,12 @@ def _report(found: Status) -> None:
     """Log, once, why there may be no SIGTERM."""
     as_it_should_be = found.state == "shared" and _one_of_many()
     level = logging.DEBUG if as_it_should_be else logging.WARNING
-    _log.log(
+    disclosure.log(
         level,
-        "lambda_ext.extension_%s name=%s error_type=%s reason=%s",
-        found.state,
-        found.name,
-        found.error_type or "-",
-        found.reason,
+        f"extension_{found.state}",
+        name=found.name,
+        error_type=found.error_type or "-",
+        reason=found.reason,
     )
 
 

@@ -17,12 +17,10 @@ Threads
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import sys
-import traceback
 
+from .. import disclosure
 from ..exceptions import ConfigurationError
 from . import clock
 
@@ -53,7 +51,6 @@ PREVIOUS = 95  # priority: the SIGTERM handler that was there before ours
 # Of a code object: a generator, a coroutine or an async generator; `inspect`.
 _ASYNC = 0x20 | 0x80 | 0x200
 
-_log = logging.getLogger("lambda_ext")
 _listeners: dict[str, list[tuple[int, Listener]]] = {phase: [] for phase in PHASES}
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
 ended = dict.fromkeys(PHASES, 0)  # how often it ended
@@ -107,15 +104,7 @@ def _call(phase: str, listener: Listener, *args: Any) -> None:
 def failed(phase: str, listener: Listener) -> None:
     """Log and count the exception that *listener* is just raising; raise nothing."""
     failures[phase] += 1
-    # Not exc_info: on a plain stdout the runtime client ends no line after a
-    # traceback, and an EMF document would begin in the middle of one.
-    with contextlib.suppress(Exception):  # of a logging filter of the user's
-        _log.warning(
-            "lambda_ext.listener_failed phase=%s listener=%s\n%s",
-            phase,
-            name_of(listener),
-            traceback.format_exc().rstrip(),
-        )
+    disclosure.failure("listener_failed", phase=phase, listener=name_of(listener))
 
 
 def name_of(listener: Listener) -> str:

@@ -37,12 +37,11 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
 
-from .. import config
+from .. import config, disclosure
 from ..exceptions import ConfigurationError
 from . import clock, phases, signals
 
@@ -60,7 +59,6 @@ STREAMS_S = 0.02  # for flushing stdout and stderr, at the very end
 POLL_S = 0.001
 SWITCH_S = 0.0001  # between threads that want to run, from SIGTERM on
 
-_log = logging.getLogger("lambda_ext")
 _exit = os._exit
 
 
@@ -299,10 +297,10 @@ def _bounded(listener: Callable[[], object], share_s: float) -> bool:
 
 def _report(hung: list[Any]) -> None:
     for listener in hung:
-        _log.warning(
-            "lambda_ext.listener_abandoned phase=%s listener=%s",
-            phases.SHUTDOWN,
-            phases.name_of(listener),
+        disclosure.warn(
+            "listener_abandoned",
+            phase=phases.SHUTDOWN,
+            listener=phases.name_of(listener),
         )
 
 

@@ -27,10 +27,10 @@ Not here
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 
+from .. import disclosure
 from ..exceptions import MetricError
 from ..lifecycle import clock
 from . import tally
@@ -66,8 +66,6 @@ WAIT_S = 0.1  # for other threads; the essential part of a shutdown has 0.15
 COUNT = "count"
 GAUGE = "gauge"
 DISTRIBUTION = "distribution"
-
-_log = logging.getLogger("lambda_ext")
 
 
 class Series:
@@ -187,7 +185,7 @@ class Buffer:
                     if clock.monotonic() > until:
                         break  # others record faster than we flush
         except Exception:
-            _log.warning("lambda_ext.flush_failed", exc_info=True)
+            disclosure.failure("flush_failed")
 
     def _flush(self) -> None:
         if not (self.records or self._totals or self._batches):

@@ -12,11 +12,10 @@ one that nobody holds any more.
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
 
-from .. import config, parsers
+from .. import config, disclosure, parsers
 from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases, shutdown
 from . import tally, validation
@@ -38,7 +37,6 @@ SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
 _PLAIN = (str, int)  # what may be remembered: an object of the user's may not
 
-_log = logging.getLogger("lambda_ext")
 _buffer = Buffer()
 _sink: Sink = EmfSink()
 _ready = False  # the phases are joined and strict mode is off
@@ -306,7 +304,7 @@ def _option(name: str) -> Any:
     try:
         return config.get(name)
     except ConfigurationError as exc:
-        _log.warning("lambda_ext.option_ignored %s", exc)
+        disclosure.warn("option_ignored", exc)
         return None
 
 

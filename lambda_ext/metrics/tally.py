@@ -8,8 +8,9 @@ gathered there is added up now and then by whoever can have it first.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
+
+from .. import disclosure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 FOLD = 32  # gathered events from which on they are added up
 
-_log = logging.getLogger("lambda_ext")
 _gathered: deque[Counts] = deque()
 _dropped: deque[Counts] = deque()
 _logged: set[str] = set()
@@ -39,9 +39,8 @@ def drop(reason: str, number: int, message: str, *, exc_info: bool = False) -> N
         _fold(_dropped)
     if reason not in _logged:
         _logged.add(reason)
-        _log.warning(
-            "lambda_ext.metric_dropped reason=%s %s", reason, message, exc_info=exc_info
-        )
+        write = disclosure.failure if exc_info else disclosure.warn
+        write("metric_dropped", message, reason=reason)
 
 
 def events() -> Counts:

@@ -19,11 +19,12 @@ Threads
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 import types
 import weakref
 
+from .. import disclosure
+from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases
 from . import settings
@@ -45,7 +46,6 @@ else:
 
     Generic = {R: _Base}
 
-_log = logging.getLogger("lambda_ext")
 # Which objects are in use by a thread or by a task: tasks of one loop take turns.
 _leases: contextvars.ContextVar[tuple[tuple[Any, _Made], ...]] = contextvars.ContextVar(
     "lambda_ext_leases", default=()
@@ -166,6 +166,7 @@ class Derived(Generic[R]):
             _leases.set((*leases[:at], *leases[at + 1 :]))
         self._sweep()
 
+    @raises_without_variables
     def _made(self) -> _Made:
         """Return the object of the current version."""
         if self._retired:
@@ -212,9 +213,11 @@ class Derived(Generic[R]):
         if self._close is not None:
             try:
                 self._close(made.object)
-            except Exception:
-                _log.warning(
-                    "lambda_ext.close_failed key=%s", self._handle.name, exc_info=True
+            except Exception as exc:  # whose message may quote the value
+                disclosure.warn(
+                    "close_failed",
+                    key=self._handle.name,
+                    error=disclosure.kind(exc),
                 )
 
     def _drop(self, *, close: bool) -> None:

@@ -9,11 +9,11 @@ Threads
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
 
+from .. import disclosure
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 WORKERS = 4  # calls at a time, of one caller
 RESERVE_S = 0.1  # of the invocation, for doing something about a failure
-
-_log = logging.getLogger("lambda_ext")
 
 
 def each(
@@ -134,5 +132,5 @@ class Worker:
                 return
             try:
                 self._body()
-            except Exception:  # a listener's, or a bug: the worker lives on
-                _log.warning("lambda_ext.worker_failed", exc_info=True)
+            except Exception as exc:  # a listener's, or a bug: the worker lives on
+                disclosure.warn("worker_failed", error=disclosure.kind(exc))

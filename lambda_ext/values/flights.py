@@ -8,9 +8,9 @@ Threads
 
 from __future__ import annotations
 
-import logging
 import threading
 
+from .. import disclosure
 from ..exceptions import LambdaExtError, SourceError, SourceTimeoutError
 from ..lifecycle import clock
 from .transforms import withheld
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     E = TypeVar("E", bound=LambdaExtError)
     Outcome = Entry | LambdaExtError
-
-_log = logging.getLogger("lambda_ext")
 
 
 class Flight:
@@ -136,8 +134,10 @@ def _name_of(source: Source) -> str:
 
 def tell(event: str, key: Key, source: Source, error: LambdaExtError) -> None:
     """Log what an error did to a value; never the value."""
-    _log.warning(
-        "lambda_ext.%s key=%s source=%s error=%s code=%s",
-        event, key.label, source.name, type(error).__name__,
-        getattr(error, "code", ""),
-    )  # fmt: skip
+    disclosure.warn(
+        event,
+        key=key.label,
+        source=source.name,
+        error=type(error).__name__,
+        code=getattr(error, "code", ""),
+    )

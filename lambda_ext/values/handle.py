@@ -11,9 +11,10 @@ Threads
 
 from __future__ import annotations
 
-import logging
 import types
 
+from .. import disclosure
+from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from . import settings, store, transforms
@@ -49,8 +50,6 @@ else:
         __class_getitem__ = classmethod(types.GenericAlias)
 
     Generic = {T_co: _Base}
-
-_log = logging.getLogger("lambda_ext")
 
 
 class Handle(Generic[T_co]):
@@ -241,6 +240,7 @@ class Handle(Generic[T_co]):
         want = self._want or self._bind()
         store.renew(want, order)
 
+    @raises_without_variables
     def _read(self) -> View:
         """Return a view of a value that is not older than was asked for."""
         want = self._want or self._bind()
@@ -334,7 +334,9 @@ class Handle(Generic[T_co]):
         for listener in self._listeners:
             try:
                 listener(self)
-            except Exception:
-                _log.warning(
-                    "lambda_ext.on_change_failed key=%s", self._key.label, exc_info=True
+            except Exception as exc:  # whose message may quote the value
+                disclosure.warn(
+                    "on_change_failed",
+                    key=self._key.label,
+                    error=disclosure.kind(exc),
                 )

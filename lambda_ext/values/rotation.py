@@ -13,9 +13,9 @@ Threads
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 
+from .. import disclosure
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, phases
 from . import fanout, settings, store
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 COOLDOWN_S = 30.0
 _COROUTINE = 0x80  # of a code object's co_flags: it is an async def
 
-_log = logging.getLogger("lambda_ext")
 _lock = threading.Lock()
 _lines: dict[Key, _Line] = {}
 _listening = False
@@ -129,10 +128,9 @@ def _renew(handles: tuple[Any, ...], marks: list[int], cooldown: float) -> bool:
         try:
             newer |= _renewed(handle, mark, cooldown)
         except LambdaExtError as exc:
-            _log.warning(
-                "lambda_ext.refresh_on_failed handle=%r error=%s",
-                handle, type(exc).__name__,
-            )  # fmt: skip
+            disclosure.warn(
+                "refresh_on_failed", handle=repr(handle), error=type(exc).__name__
+            )
     return newer
 
 

@@ -19,12 +19,12 @@ Threads
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import threading
 
-from .. import config
+from .. import config, disclosure
+from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases
 from . import keys, register, settings
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for what is declared
 MAX_DECODED = 32  # per entry: each inline lambda given as `transform` is one
-
-_log = logging.getLogger("lambda_ext")
 
 
 DEAD = View()  # what a handle holds before its first read
@@ -130,6 +128,7 @@ def source_through(operation: str, client: Any, session: Any) -> Source:
 # Reading ---------------------------------------------------------------------
 
 
+@raises_without_variables
 def read(
     want: Want,
     transform: Transform,
@@ -159,6 +158,7 @@ def read(
     return decoded.give()
 
 
+@raises_without_variables
 def read_many(
     wants: Sequence[Want],
     transform: Transform,
@@ -279,18 +279,16 @@ def load_together(handles: Iterable[Any], timeout_s: float | None) -> None:
         except LambdaExtError as exc:
             handle._keep(exc, clock.now())
         except Exception as exc:  # of a source; its own first read raises it
-            _log.info(
-                "lambda_ext.not_loaded key=%s error=%s",
-                handle._key.label, type(exc).__name__,
-            )  # fmt: skip
+            disclosure.inform(
+                "not_loaded", key=handle._key.label, error=type(exc).__name__
+            )
     found = loader.get([want for _, want in loading], timeout_s=timeout_s, ahead=True)
     for (handle, want), (outcome, _) in zip(loading, found, strict=True):
         if isinstance(outcome, LambdaExtError):
             handle._keep(outcome, clock.now())
-            _log.info(
-                "lambda_ext.not_loaded key=%s error=%s",
-                want.key.label, type(outcome).__name__,
-            )  # fmt: skip
+            disclosure.inform(
+                "not_loaded", key=want.key.label, error=type(outcome).__name__
+            )
 
 
 def invalidate(name: str, operation: str, scope: Any = None) -> int:

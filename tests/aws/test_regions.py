@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from botocore.endpoint_provider import EndpointProvider
 from botocore.session import Session
 
-from lambda_ext import exceptions
-from lambda_ext.aws import regions
+from lambda_ext import config, exceptions
+from lambda_ext.aws import regions, transport
 
 SERVICES = ("secretsmanager", "ssm", "appconfigdata")
 
@@ -44,9 +46,7 @@ def test_variables_for_endpoints_are_botocores(service, monkeypatch):
     monkeypatch.setenv(variable, "http://127.0.0.1:2/base/")
     client = boto3.session.Session().client(service)
 
-    assert client.meta.endpoint_url.rstrip("/") == (
-        regions.endpoint(service, "eu-central-1").url
-    )
+    assert client.meta.endpoint_url == regions.endpoint(service, "eu-central-1").url
 
 
 def test_service_variable_comes_before_the_general_one(monkeypatch):
@@ -67,7 +67,7 @@ def test_service_variable_comes_before_the_general_one(monkeypatch):
         ("http://localhost:4566", "localhost", 4566, "", "localhost:4566", True),
         ("https://VPCE.example/", "vpce.example", 443, "", "vpce.example", False),
         ("http://127.0.0.1", "127.0.0.1", 80, "", "127.0.0.1", True),
-        ("http://[::1]:1/a/b/", "::1", 1, "/a/b", "[::1]:1", True),
+        ("http://[::1]:1/a/b/", "::1", 1, "/a/b/", "[::1]:1", True),
         ("https://a:443", "a", 443, "", "a", False),
         ("http://127.evil.example", "127.evil.example", 80, "", "127.evil.example",
          False),
@@ -116,6 +116,40 @@ def test_region_that_is_none_is_refused(name, monkeypatch):
 
     with pytest.raises(exceptions.ConfigurationError, match="name of a region"):
         regions.region("ssm")
+
+
+@pytest.mark.parametrize("variable", ["AWS_DEFAULT_REGION", "AWS_REGION"])
+@pytest.mark.parametrize("way", ["light", "boto3"])
+def test_error_about_the_region_names_its_variable(variable, way, monkeypatch):
+    """What is to be corrected is the variable that was set."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv(variable, "Frankfurt am Main")
+    config.configure(transport=way)
+
+    with pytest.raises(exceptions.ConfigurationError) as caught:
+        transport.transport("ssm").call("GetParameter", {"Name": "a"})
+    assert f"{variable}='Frankfurt am Main'" in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["light", "boto3"])
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:PASSWORD@h x/", "https://user:PASS@WORD@h x/",
+     "https://user:PASS/WORD@h x", "https://user:PASSWORD?@h x",
+     "https://user:PASS WORD@h x"],
+)  # fmt: skip
+def test_error_about_an_endpoint_names_its_variable_and_no_password(
+    url, way, monkeypatch
+):
+    """A URL that is none is told without what precedes its host."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SSM", url)
+    config.configure(transport=way)
+
+    with pytest.raises(exceptions.LambdaExtError) as caught:
+        transport.transport("ssm").call("GetParameter", {"Name": "a"})
+    told = "".join(traceback.format_exception(caught.value))
+    assert not [part for part in ("PASS", "WORD", "user") if part in told]
+    assert way == "boto3" or "AWS_ENDPOINT_URL_SSM" in str(caught.value)
 
 
 def test_region_comes_from_either_variable(monkeypatch):

@@ -44,8 +44,6 @@ def test_light_is_the_way_where_it_can_be():
         ({"AWS_DEFAULT_REGION": "fips-us-east-1"},
          "the region 'fips-us-east-1' means FIPS"),
         ({"AWS_DEFAULT_REGION": ""}, "the environment gives no region"),
-        ({"AWS_ENDPOINT_URL": "http://stack:4566"},
-         "the endpoint http://stack:4566 is another machine without TLS"),
         ({"AWS_ACCESS_KEY_ID": ""}, "the credentials are not in the environment"),
         ({"AWS_ACCESS_KEY_ID": "",
           "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials",
@@ -75,6 +73,90 @@ def test_environment_that_asks_for_more_goes_through_boto3(
         transport.transport("secretsmanager")
     assert reason in str(caught.value)
     assert "'auto'" in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["auto", "light"])
+@pytest.mark.parametrize("through", ["environment", "profile", "file", "session"])
+def test_another_machine_without_tls_is_refused(through, way, monkeypatch, tmp_path):
+    """Whatever names the endpoint, nothing is sent in the clear unasked."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # has read its files
+    url = "http://127.1:4566"
+    config.configure(transport=way)
+    if through == "file":
+        path = tmp_path / "config"
+        path.write_text(f"[default]\nendpoint_url = {url}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    else:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    if through == "profile":
+        monkeypatch.setenv("AWS_USE_DUALSTACK_ENDPOINT", "true")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    session = None
+    if through == "session":
+        session = boto3.session.Session()
+
+    with pytest.raises(exceptions.ConfigurationError) as caught:
+        transport.transport("ssm", session=session).call("GetParameter", {"Name": "a"})
+    assert "boto3" in str(caught.value)
+    if (through, way) not in [("profile", "light"), ("file", "light")]:
+        assert "127.1:4566 is another machine without TLS" in str(caught.value)
+
+
+@pytest.mark.parametrize("through", ["transport", "client", "session"])
+def test_another_machine_without_tls_is_allowed_by_word(through, monkeypatch):
+    """Who says boto3, or passes a client, has chosen where it goes."""
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.1:4566")
+    given = {}
+    if through == "client":
+        given["client"] = boto3.client("ssm")
+    else:
+        config.configure(transport="boto3")
+    if through == "session":
+        given["session"] = boto3.session.Session()
+
+    found = transport.transport("ssm", **given).scope
+
+    assert "http://127.1:4566" in found
+
+
+def test_session_has_one_client_for_each_service():
+    """Handles that share a session share its client, as long as one is alive."""
+
+    first, second = boto3.session.Session(), boto3.session.Session()
+
+    ways = [transport.transport("ssm", session=first) for _ in range(3)]
+    other_service = transport.transport("secretsmanager", session=first)
+    other_session = transport.transport("ssm", session=second)
+
+    assert 1 == len({id(way) for way in ways})
+    assert 3 == len({id(way) for way in (ways[0], other_service, other_session)})
+
+
+@pytest.mark.parametrize("named", ["$FOLDER/config", "${FOLDER}/config"])
+def test_variables_in_a_configuration_path_are_expanded(named, monkeypatch, tmp_path):
+    """The path may hold variables, as for boto3."""
+    (tmp_path / "config").write_text("[default]\n")
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", named)
+
+    assert ("boto3", f"there is a configuration file {named}") == chosen()
+
+
+def test_configuration_file_is_found_without_home(monkeypatch, tmp_path):
+    """Without HOME the password database knows where it is, as for boto3."""
+    import pwd
+    import types
+
+    path = tmp_path / ".aws" / "config"
+    path.parent.mkdir()
+    path.write_text("[default]\n")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("AWS_CONFIG_FILE")
+    user = types.SimpleNamespace(pw_dir=str(tmp_path))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: user)
+
+    assert ("boto3", f"there is a configuration file {path}") == chosen()
 
 
 @pytest.mark.parametrize(

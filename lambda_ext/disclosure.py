@@ -1,0 +1,179 @@
+"""
+What the library shows besides values: log lines, error texts, tracebacks.
+
+Guarantees
+    A log line is one line of bounded length, whatever stands in a name or in
+    an error code of AWS's, and logging raises nothing: a user's filter or
+    handler that fails does not end a load or a flush.
+    `forget_variables` empties the variables of a traceback's finished frames:
+    tools that print or send them (Sentry, Rollbar, `traceback` with
+    ``capture_locals``) find no token, key or value there.  The traceback
+    itself, with its files, lines and functions, stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import traceback
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+LONGEST = 1000  # characters of one field
+LONGEST_TRACEBACK = 100  # lines
+_PACKAGE = __name__.partition(".")[0]
+_SUSPENDABLE = 0x20 | 0x80 | 0x200  # generators and coroutines, in co_flags
+
+_log = logging.getLogger(_PACKAGE)
+
+
+def printable(value: object, longest: int = LONGEST) -> str:
+    """
+    Return *value* as text of one line, *longest* characters at most.
+
+    What cannot be printed (line breaks, escapes of a terminal, marks that
+    change the direction of writing) is escaped, as `repr` does.
+    """
+    text = str(value)
+    if len(text) > longest:
+        text = f"{text[:longest]}... ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def log(level: int, event: str, text: object = "", /, **fields: object) -> None:
+    """Log "lambda_ext.EVENT name=value ... TEXT" as one line; raises nothing."""
+    _write(level, event, text, fields)
+
+
+def warn(event: str, text: object = "", /, **fields: object) -> None:
+    """Log a warning, see `log`."""
+    _write(logging.WARNING, event, text, fields)
+
+
+def inform(event: str, text: object = "", /, **fields: object) -> None:
+    """Log for information, see `log`."""
+    _write(logging.INFO, event, text, fields)
+
+
+def failure(event: str, text: object = "", /, **fields: object) -> None:
+    """
+    Log a warning, and the traceback of the exception that is being handled.
+
+    Not for exceptions that may quote a value: `kind` is what to say of those.
+    """
+    _write(logging.WARNING, event, text, fields, traced=True)
+
+
+def kind(exc: BaseException) -> str:
+    """Return the class of *exc* and where it was raised, without its message."""
+    return f"{type(exc).__name__} at {place(exc)}"
+
+
+def _write(
+    level: int,
+    event: str,
+    text: object,
+    fields: dict[str, object],
+    *,
+    traced: bool = False,
+) -> None:
+    if not _log.isEnabledFor(level):
+        return
+    template = f"lambda_ext.{event}" + "".join(f" {name}=%s" for name in fields)
+    with contextlib.suppress(Exception):  # of a filter or a handler of the user's
+        shown = [printable(value) for value in fields.values()]
+        if text != "":
+            template += " %s"
+            shown.append(printable(text))
+        if traced:
+            # Not exc_info: on a plain stdout the runtime client ends no line after
+            # a traceback, and an EMF document would begin in the middle of one.
+            template += "\n%s"
+            shown.append(_traceback())
+        _log.log(level, template, *shown, stacklevel=3)
+
+
+def _traceback() -> str:
+    lines = traceback.format_exc().rstrip().split("\n")
+    if len(lines) > LONGEST_TRACEBACK:
+        half = LONGEST_TRACEBACK // 2
+        lines[half:-half] = ["  ..."]
+    return "\n".join(map(printable, lines))
+
+
+def place(exc: BaseException) -> str:
+    """
+    Return where *exc* was raised, as "file.py:12 in function".
+
+    For exceptions whose message may quote a value.
+    """
+    step = exc.__traceback__
+    if step is None:
+        return "an unknown place"
+    while step.tb_next is not None:
+        step = step.tb_next
+    code = step.tb_frame.f_code
+    return f"{os.path.basename(code.co_filename)}:{step.tb_lineno} in {code.co_name}"
+
+
+def forget_variables(exc: BaseException) -> None:
+    """
+    Empty the variables of the finished frames that *exc* leads to.
+
+    For the `except` clause of a public function, before ``raise``: of the
+    exceptions that *exc* was raised from or during, those are left alone that
+    began in the user's own code.
+    """
+    seen = set()
+    waiting: list[BaseException | None] = [exc]
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        waiting += (found.__cause__, found.__context__)
+        step = found.__traceback__
+        if step is None or not _is_ours(step.tb_frame):
+            continue
+        while step is not None:
+            _forget(step.tb_frame)
+            step = step.tb_next
+
+
+def raises_without_variables(function: F) -> F:
+    """Decorate *function* with `forget_variables` for all that it raises."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as exc:
+            forget_variables(exc)
+            raise
+
+    return call  # type: ignore[return-value]  # of the same type
+
+
+def _is_ours(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__") or ""
+    return isinstance(name, str) and name.partition(".")[0] == _PACKAGE
+
+
+def _forget(frame: FrameType) -> None:
+    if frame.f_code.co_flags & _SUSPENDABLE and not _is_ours(frame):
+        return  # one that waits would be ended
+    with contextlib.suppress(RuntimeError):  # it is running, or waits
+        frame.clear()

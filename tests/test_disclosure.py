@@ -1,0 +1,67 @@
+"""Log lines and tracebacks show what they should, and no more."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambda_ext import disclosure
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=2000), st.integers(0, 99))
+def test_printable_text_is_one_bounded_line(text, longest):
+    """Whatever comes in, what comes out is printable and about as long as allowed."""
+    shown = disclosure.printable(text, longest)
+
+    assert shown.isprintable()
+    assert len(shown) <= 10 * longest + 30
+    assert 1 == len(f"{shown}.".splitlines())
+
+
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E)))
+def test_text_that_is_printable_stays(text):
+    """An ordinary name is shown as it is."""
+    assert text == disclosure.printable(text)
+
+
+@pytest.mark.logs
+def test_log_line_has_event_fields_and_text(caplog):
+    """The template is the same for all records of an event, so that tools group it."""
+    disclosure.warn("event", "done\n", key="a\nb", number=3)
+    disclosure.inform("unseen")
+
+    (record,) = caplog.records
+    assert "lambda_ext.event key=a\\nb number=3 done\\n" == record.getMessage()
+    assert "lambda_ext.event key=%s number=%s %s" == record.msg
+    assert (logging.WARNING, __file__) == (record.levelno, record.pathname)
+
+
+@pytest.mark.logs
+def test_logging_raises_nothing(monkeypatch):
+    """A filter of the user's that fails does not end what is being logged."""
+
+    def fail(record):
+        raise ValueError
+
+    logger = logging.getLogger("lambda_ext")
+    monkeypatch.setattr(logger, "filters", [fail])
+
+    disclosure.warn("event")
+    disclosure.log(logging.ERROR, "event", key=1)
+
+
+def test_place_is_that_of_the_innermost_frame():
+    """Where something was raised is told without what was said."""
+
+    def raises():
+        raise ValueError("hunter2")
+
+    with pytest.raises(ValueError, match="hunter2") as caught:
+        raises()
+
+    assert disclosure.place(caught.value).startswith("test_disclosure.py:")
+    assert disclosure.place(caught.value).endswith(" in raises")
+    assert "an unknown place" == disclosure.place(ValueError())
