@@ -123,7 +123,11 @@ class Request(Protocol):
 
     @property
     def stage(self) -> str | None:
-        """A secret's version stage, or a parameter's label."""
+        """
+        A secret's version stage, or a parameter's label.
+
+        None where none was given: without *version*, too, the current one.
+        """
         ...
 
     @property

@@ -48,7 +48,11 @@ class Way:
 
 
 class Secrets(Way):
-    """Secrets Manager.  `secrets` maps a name to its versions, the last current."""
+    """Secrets Manager.  `secrets` maps a name to its versions, the last current.
+
+    `foreign` maps ARNs of other accounts to values.  A batch leaves out what is
+    in `omitted`, and answers in the order that `order` makes of the ARNs.
+    """
 
     def __init__(self, secrets, **options):
         super().__init__("secretsmanager", **options)
@@ -58,18 +62,23 @@ class Secrets(Way):
         }
         self.deleted = set()
         self.undecryptable = set()
+        self.suffixes = {}  # of ARNs, by name
+        self.foreign = {}
+        self.omitted = set()
+        self.order = list
 
     def arn(self, name):
-        return f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf"
+        suffix = self.suffixes.get(name, "AbCdEf")
+        return f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-{suffix}"
 
     def version_id(self, name, number):
         return f"{number:032d}"
 
     def _find(self, secret_id):
-        for name in self.secrets:
-            arn = self.arn(name)
-            if secret_id in (name, arn, arn[:-7]):
-                return name
+        for form in (self.arn, str, lambda name: self.arn(name)[:-7]):
+            for name in self.secrets:
+                if secret_id == form(name):
+                    return name
         raise self.error("ResourceNotFoundException", "can't find it", secret_id)
 
     def _check(self, secret_id):
@@ -97,7 +106,15 @@ class Secrets(Way):
             "VersionStages": stages,
         }
 
+    def _abroad(self, arn):
+        name = arn.split(":")[6][:-7]
+        version = self.version_id(name, 1)
+        value = self.foreign[arn]
+        return {"ARN": arn, "Name": name, "VersionId": version, "SecretString": value}
+
     def GetSecretValue(self, SecretId, VersionId=None, VersionStage=None):
+        if SecretId in self.foreign:
+            return self._abroad(SecretId)
         name = self._check(SecretId)
         last = len(self.secrets[name])
         numbers = {"AWSCURRENT": last, "AWSPREVIOUS": last - 1}
@@ -115,6 +132,9 @@ class Secrets(Way):
             raise self.error("ValidationException", "1 to 20")
         values, refused = {}, []
         for secret_id in SecretIdList:
+            if secret_id in self.foreign:
+                values[secret_id] = self._abroad(secret_id)
+                continue
             try:
                 name = self._check(secret_id)
             except errors.SourceError as exc:
@@ -122,8 +142,15 @@ class Secrets(Way):
                     {"SecretId": secret_id, "ErrorCode": exc.code, "Message": str(exc)}
                 )
             else:
-                values[name] = self._answer(name, len(self.secrets[name]))
-        return {"SecretValues": [*values.values()], "Errors": refused}
+                if secret_id not in self.omitted:
+                    arn = self.arn(name)
+                    values[arn] = self._answer(name, len(self.secrets[name]))
+        for arn in self.omitted:
+            values.pop(arn, None)
+        return {
+            "SecretValues": [values[arn] for arn in self.order(values)],
+            "Errors": refused,
+        }
 
 
 class Parameters(Way):
@@ -131,7 +158,8 @@ class Parameters(Way):
 
     `parameters` maps a name to its versions, the last current; `labels` a
     label to a version, for all names.  With *selectors* an answer says which
-    version was asked for, as AWS's does and moto's does not.
+    version was asked for, as AWS's does and moto's does not.  `foreign` maps
+    ARNs that other accounts share to values; they come under bare names.
     """
 
     def __init__(self, parameters, *, labels=None, selectors=True, **options):
@@ -144,6 +172,9 @@ class Parameters(Way):
         self.selectors = selectors
         self.secure = set()
         self.page = 10
+        self.foreign = {}
+        self.omitted = set()
+        self.order = sorted
 
     def arn(self, name):
         return f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/{name.lstrip('/')}"
@@ -159,7 +190,9 @@ class Parameters(Way):
     def _find(self, text):
         """Return (name, number), or None."""
         base, selector = self._split(text)
-        for name, versions in self.parameters.items():
+        names = sorted(self.parameters, key=lambda name: name != base)
+        for name in names:  # "x" and "/x" have one ARN
+            versions = self.parameters[name]
             if base in (name, self.arn(name)):
                 if selector is None:
                     return name, len(versions)
@@ -185,7 +218,13 @@ class Parameters(Way):
             )
         return answer
 
+    def _abroad(self, arn):
+        name = "/" + arn.split(":")[5].removeprefix("parameter/")
+        return {"Name": name, "ARN": arn, "Value": self.foreign[arn], "Version": 1}
+
     def GetParameter(self, Name, WithDecryption):
+        if Name in self.foreign:
+            return {"Parameter": self._abroad(Name)}
         found = self._find(Name)
         base, selector = self._split(Name)
         if found is None:
@@ -202,15 +241,18 @@ class Parameters(Way):
             raise self.error("ValidationException", "1 to 10")
         values, invalid = {}, set()
         for text in dict.fromkeys(Names):
+            if text in self.foreign:
+                values[text] = self._abroad(text)
+                continue
             found = self._find(text)
             if found is None:
                 invalid.add(text)
             elif found[0] in self.denied_names:
                 raise self.error("AccessDeniedException", "not authorized", text)
-            else:
+            elif text not in self.omitted:
                 values[text] = self._answer(text, *found, WithDecryption)
         return {
-            "Parameters": [values[text] for text in sorted(values)],
+            "Parameters": [values[text] for text in self.order(values)],
             "InvalidParameters": sorted(invalid),
         }
 

@@ -36,6 +36,7 @@ ROWS = {
         "metrics.recorder",
     ),
     2: (
+        "values.answers",
         "values.secrets_manager",
         "values.parameter_store",
         "values.aws_extension",

@@ -228,11 +228,15 @@ def _ask(client: Any, operation: str, parameters: Mapping[str, Any]) -> dict[str
     method = getattr(client, xform_name(operation), None)
     if method is None:
         msg = f"this boto3 does not know {operation} yet: upgrade boto3"
-        raise ConfigurationError(msg)
-    answer: dict[str, Any] = method(**parameters)
+        raise errors.UnknownOperationError(msg)
+    answer: Any = method(**parameters)
+    if not isinstance(answer, dict):  # of a stand-in, which may know other operations
+        kind = type(answer).__name__
+        msg = f"client= answers {operation} with {kind}, not with a dictionary"
+        raise errors.UnknownOperationError(msg)
     body: Any = answer.get("Configuration")
     if hasattr(body, "read"):  # a stream, which can be read only once
-        answer = {**answer, "Configuration": body.read()}
+        return {**answer, "Configuration": body.read()}
     return answer
 
 

@@ -54,6 +54,9 @@ SKEWED = frozenset(
     )
 )
 
+# The server does not know the operation, as emulators of AWS may not.
+UNKNOWN = frozenset(("InvalidAction", "NotImplemented", "UnknownOperationException"))
+
 _NOT_FOUND = """
     ParameterNotFound ParameterVersionNotFound ResourceNotFoundException
 """
@@ -106,6 +109,17 @@ _REASONS: dict[type[SourceError], str] = {  # natively, ParameterNotFound is emp
 _DELETED = "the secret is scheduled for deletion: call RestoreSecret, or name another"
 
 
+class UnknownOperationError(ConfigurationError):
+    """The client lacks the operation: it is older than it, or no client of boto3."""
+
+
+def lacks_operation(exc: BaseException) -> bool:
+    """Say whether a batch failed since the client or the server has no batches."""
+    return isinstance(exc, UnknownOperationError) or (
+        isinstance(exc, SourceError) and exc.code in UNKNOWN
+    )
+
+
 def is_transient(exc: BaseException) -> bool:
     """
     Say whether *exc* may pass by itself: the only judge of stale-if-error.
@@ -149,6 +163,8 @@ def from_code(
     code = code.rpartition("#")[2].partition(":")[0]  # "com.amazonaws.x#Code:http:.."
     code = printable(code, LONGEST_CODE)
     cls, transient = _CLASSES.get(code) or _by_status(status)
+    if status == 501:  # whatever the code, which may be that of a passing failure
+        code, cls, transient = "NotImplemented", SourceError, False
     text = printable(text.strip())
     if not is_told(code):
         text = ""

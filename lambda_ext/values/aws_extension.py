@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
-from ..aws import errors
+from ..aws import errors, http1, native
+from ..aws.signing import quote
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
 from ..lifecycle import clock
-from . import keys
-from .cache import Answer
+from . import answers, keys
 from .fanout import each
 
 TYPE_CHECKING = False
@@ -27,18 +28,25 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
     from typing import Any
 
+    from .cache import Answer
     from .keys import Key
 
 PORT = 2773  # unless PARAMETERS_SECRETS_EXTENSION_HTTP_PORT says otherwise
-LIMIT_S = 5.0  # of one request; the layer's own has none
-MAX_BODY = 1 << 20  # a secret has at most 64 KB
+LIMIT_S = 5.0  # of all that one read waits for; the layer has none by itself
 NOT_READY = "not ready to serve traffic"  # HTTP 400, while it starts
+# No name is resolved: it is asked in the clear, with a token, and what a name
+# server calls "localhost" may be elsewhere.
+ADDRESSES = ((2, "127.0.0.1"), (10 if sys.platform == "linux" else 30, "::1"))
+SOCK_STREAM = 1
 
 
 class AwsExtension:
     """
     Secrets and parameters as the layer hands them out.
 
+    It is asked on this machine only, and a read waits for at most 5 s,
+    ``load_timeout``, or what is left of the invocation, however slowly the
+    layer answers.
     *port* is the layer's; by default its own variable says it.
     """
 
@@ -60,7 +68,7 @@ class AwsExtension:
         return f"<AwsExtension localhost:{self._port}>"
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
-        """Ask for each by itself, up to three at a time."""
+        """Ask for each by itself, a few at a time."""
         return [wanted] if wanted else []
 
     def fetch(
@@ -69,22 +77,25 @@ class AwsExtension:
         """Ask the layer for *wanted*."""
         limit_s = LIMIT_S if deadline_s is None else min(deadline_s, LIMIT_S)
         ends_at = clock.monotonic() + limit_s
-        found = each(wanted, lambda key: self._one(key, ends_at - clock.monotonic()))
+        found = each(wanted, lambda key: self._one(key, ends_at))
         for outcome in found.values():
             if isinstance(outcome, SourceError):
                 outcome.source = self.name
         return found
 
-    def _one(self, key: Key, left_s: float) -> Answer | LambdaExtError:
-        service = "secretsmanager" if key.operation == keys.SECRET else "ssm"
-        status, body = self._get(_target(key), key, service, left_s)
+    def _one(self, key: Key, ends_at: float) -> Answer | LambdaExtError:
+        secret = key.operation == keys.SECRET
+        service = answers.SECRETS if secret else answers.PARAMETERS
+        status, body = self._get(_target(key), key, service, ends_at)
+        document = _document(body)
         if status == 200:
-            return _answer(_document(body), key, service)
+            if secret:
+                return answers.secret(_decoded(document), key)
+            return answers.parameter(document.get("Parameter"), key)
         if NOT_READY in body:
             return errors.unreachable(
                 "the layer is not ready yet", service=service, key=key.label
             )
-        document = _document(body)
         code = str(document.get("__type") or document.get("code") or "")
         if not code:  # the layer words the errors of AWS in a sentence
             words = body.replace(":", " ").replace(",", " ").split()
@@ -93,86 +104,132 @@ class AwsExtension:
         return errors.from_code(code, "", service=service, key=key.label, status=status)
 
     def _get(
-        self, target: str, key: Key, service: str, left_s: float
+        self, target: str, key: Key, service: str, ends_at: float
     ) -> tuple[int, str]:
-        token = os.environ.get("AWS_SESSION_TOKEN")
-        if not token:
-            msg = (
-                "AWS_SESSION_TOKEN is not set, which AWS's layer wants to see (under"
-                " SnapStart it never is): use source='aws'"
-            )
-            raise ConfigurationError(msg)
-        # 25 ms that only users of this layer pay.
-        import http.client
-
-        connection = http.client.HTTPConnection(
-            "localhost", self._port, timeout=max(left_s, 0.001)
+        lines = (
+            f"GET {target} HTTP/1.1",
+            f"Host: localhost:{self._port}",
+            f"X-Aws-Parameters-Secrets-Token: {_token()}",
+            "Accept-Encoding: identity",
+            "Connection: close",
         )
+        failed, reason = errors.unreachable, ""
         try:
-            connection.request(
-                "GET", target, headers={"X-Aws-Parameters-Secrets-Token": token}
+            response = _exchange(
+                self._port, "\r\n".join((*lines, "", "")).encode(), ends_at
             )
-            response = connection.getresponse()
-            return response.status, response.read(MAX_BODY).decode()
+            return response.status, response.body.decode()
         except TimeoutError:
-            too_late = True
-            reason = "the layer did not answer in time"
-        except (OSError, http.client.HTTPException, UnicodeDecodeError) as exc:
-            too_late = False
+            failed, reason = errors.too_late, "the layer did not answer in time"
+        except OSError as exc:
             reason = f"no layer answers on localhost:{self._port}: {type(exc).__name__}"
-        finally:
-            connection.close()
+        except http1.ProtocolError as exc:  # quotes nothing
+            failed, reason = errors.unreadable, str(exc)
+        except UnicodeDecodeError:
+            failed, reason = errors.unreadable, "it is not UTF-8"
         # Outside of `except`: what was raised may hold a part of the answer.
-        failed = errors.too_late if too_late else errors.unreachable
         raise failed(reason, service=service, key=key.label)
 
 
-def _target(key: Key) -> str:
-    # With http.client, which only users of this layer load.
-    from urllib.parse import urlencode
+def _token() -> str:
+    token = os.environ.get("AWS_SESSION_TOKEN")
+    if not token:
+        msg = (
+            "AWS_SESSION_TOKEN is not set, which AWS's layer wants to see (under"
+            " SnapStart it never is): use source='aws'"
+        )
+        raise ConfigurationError(msg)
+    if not (token.isascii() and token.isprintable()):
+        msg = "AWS_SESSION_TOKEN has characters that no header may have: correct it"
+        raise ConfigurationError(msg)
+    return token
 
+
+def _exchange(port: int, request: bytes, ends_at: float) -> http1.Response:
+    """Send *request* to *port* of this machine, and return what it answers."""
+    sock = _connected(port, ends_at)
+
+    def receive(count: int) -> bytes:
+        sock.settimeout(_left(ends_at))
+        received: bytes = sock.recv(count)
+        return received
+
+    try:
+        sock.settimeout(_left(ends_at))
+        sock.sendall(request)
+        return http1.read(receive)
+    finally:
+        sock.close()
+
+
+def _connected(port: int, ends_at: float) -> Any:
+    failure: OSError | None = None
+    for family, address in ADDRESSES:
+        sock = None
+        try:
+            sock = native.modules().Socket(family, SOCK_STREAM)
+            sock.settimeout(_left(ends_at))
+            sock.connect((address, port))
+        except OSError as exc:
+            if sock is not None:
+                sock.close()
+            failure = failure or exc
+        else:
+            return sock
+    assert failure is not None
+    raise failure
+
+
+def _left(ends_at: float) -> float:
+    """Return the seconds until *ends_at*, or time out."""
+    left_s = ends_at - clock.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
+
+
+def _target(key: Key) -> str:
     if key.operation == keys.PATH:
         msg = f"AWS's layer cannot list {key.label!r}: use source='aws'"
         raise SourceError(msg, key=key.label, source=AwsExtension.name)
     if key.operation == keys.SECRET:
+        path = "/secretsmanager/get?"
         query = {"secretId": key.name}
         if key.version is not None:
             query["versionId"] = key.version
-        if key.stage is not None and key.stage != keys.CURRENT:
+        if key.stage is not None:
             query["versionStage"] = key.stage
-        return "/secretsmanager/get?" + urlencode(query)
-    query = {"name": key.name, "withDecryption": "true" if key.decrypt else "false"}
-    if key.version is not None:
-        query["version"] = key.version
-    elif key.stage is not None:
-        query["label"] = key.stage
-    return "/systemsmanager/parameters/get?" + urlencode(query)
+    else:
+        path = "/systemsmanager/parameters/get?"
+        query = {"name": key.name, "withDecryption": "true" if key.decrypt else "false"}
+        if key.version is not None:
+            query["version"] = key.version
+        elif key.stage is not None:
+            query["label"] = key.stage
+    return path + "&".join(f"{name}={quote(text)}" for name, text in query.items())
 
 
 def _document(body: str) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
 
-def _answer(
-    document: dict[str, Any], key: Key, service: str
-) -> Answer | LambdaExtError:
-    if key.operation == keys.SECRET:
-        raw = document.get("SecretString")
-        binary = document.get("SecretBinary")
-        if raw is None and isinstance(binary, str):
-            # Avoids ~0.3 ms where no value is binary.
-            import binascii
+def _decoded(document: dict[str, Any]) -> dict[str, Any]:
+    """Return *document* with its blob, which the layer sends as base64, as bytes."""
+    blob = document.get("SecretBinary")
+    if not isinstance(blob, str):
+        return document
+    # Avoids ~0.3 ms where no value is binary.
+    import binascii
 
-            raw = binascii.a2b_base64(binary)
-        version = document.get("VersionId")
-    else:
-        document = document.get("Parameter") or {}
-        raw = document.get("Value")
-        version = document.get("Version")
-    if raw is None:
-        return errors.unreadable("it has no value", service=service, key=key.label)
-    return Answer(raw, str(version or ""), document.get("ARN") or "")
+    try:
+        data = binascii.a2b_base64(blob)
+    except ValueError:
+        data = b""
+    # a2b_base64 skips what is not in the alphabet; the way back does not.
+    if binascii.b2a_base64(data, newline=False).decode() == blob:
+        return {**document, "SecretBinary": data}
+    return document  # with what is no blob, which is refused

@@ -66,7 +66,13 @@ class Answer:
         if not all(isinstance(text, str) for text in (version, arn)):
             msg = "version and arn of an Answer are text"
             raise TypeError(msg)
-        self.value = value
+        if not isinstance(value, (str, bytes)) and not (
+            isinstance(value, dict)
+            and all(isinstance(text, str) for each in value.items() for text in each)
+        ):
+            msg = "the value of an Answer is text or bytes, or texts by name"
+            raise TypeError(msg)
+        self.value: Any = value
         self.version = version
         self.arn = arn
 

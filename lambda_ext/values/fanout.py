@@ -31,9 +31,15 @@ RESERVE_S = 0.1  # of the invocation, for doing something about a failure
 def each(
     keys: Iterable[Key], ask: Callable[[Key], Answer | LambdaExtError]
 ) -> dict[Key, Answer | LambdaExtError]:
-    """Ask for *keys* one by one, up to `WORKERS` at a time; for sources."""
+    """
+    Ask for *keys* one by one, up to `WORKERS` at a time; for sources.
+
+    A `LambdaExtError` that *ask* raises is the outcome of its key; anything else
+    that it raises is raised when all have been asked for.
+    """
     queue = deque(keys)
     found: dict[Key, Answer | LambdaExtError] = {}
+    failures: list[Exception] = []
 
     def work() -> None:
         while True:
@@ -45,6 +51,8 @@ def each(
                 found[key] = ask(key)
             except LambdaExtError as exc:
                 found[key] = exc
+            except Exception as exc:  # a bug of the source: no thread dies of it
+                failures.append(exc)
 
     threads = []
     for _ in range(min(len(queue), WORKERS) - 1):
@@ -55,6 +63,8 @@ def each(
     work()
     for thread in threads:
         thread.join()
+    if failures:
+        raise failures[0]
     return found
 
 

@@ -325,8 +325,10 @@ class Handle(Generic[T_co]):
     def _loaded(self, entry: Entry) -> None:
         """Tell the listeners if *entry* is another version than the last."""
         answer = entry.answer
-        # Kept across a snapshot, hence no value.
-        version = answer.version or hash(answer.value)
+        # Kept across a snapshot, hence no value.  A parameter that is created
+        # anew begins with version 1 again.
+        value = answer.value
+        version = (answer.version, isinstance(value, (str, bytes)) and hash(value))
         with store.cache.lock:
             told, self._told = self._told, version
         if told is None or told == version:

@@ -8,6 +8,8 @@ not in the key.
 
 A name and an ARN are two requests, since only AWS knows whether they mean
 one thing.  Its answer tells, and `Key.at` then gives the key that they share.
+The current version by default and AWSCURRENT by name are two requests as
+well: policies may allow one and not the other.
 
 Pure; everything here is immutable.
 """
@@ -26,7 +28,6 @@ SECRET = "GetSecretValue"
 PARAMETER = "GetParameter"
 PATH = "GetParametersByPath"
 
-CURRENT = "AWSCURRENT"  # what AWS answers with when no version is asked for
 MAX_NAME = 2048  # of a SecretId, and of a Name or Path of Parameter Store
 
 
@@ -52,9 +53,7 @@ class Key(tuple):  # type: ignore[type-arg]  # each field has a type of its own
         if self.operation == PARAMETER:
             return self.name + self.selector
         parts = [part for part in (self.version, self.stage) if part]
-        if parts in ([], [CURRENT]):
-            return self.name
-        return f"{self.name} ({', '.join(parts)})"
+        return f"{self.name} ({', '.join(parts)})" if parts else self.name
 
     @property
     def selector(self) -> str:
@@ -77,20 +76,19 @@ def secret(
     version_id: str | None = None,
     version_stage: str | None = None,
 ) -> Key:
-    """Return the key of a secret; without version and stage, of AWSCURRENT."""
-    _check_text("the name of a secret", name)
+    """Return the key of a secret; without version and stage, of the current one."""
+    name = _text("the name of a secret", name)
     if version_id is not None:
-        _check_text(f"version_id of the secret {name!r}", version_id, 32, 64)
+        version_id = _text(f"version_id of the secret {name!r}", version_id, 32, 64)
     if version_stage is not None:
-        _check_text(f"version_stage of the secret {name!r}", version_stage, 1, 256)
-    elif version_id is None:
-        version_stage = CURRENT
+        what = f"version_stage of the secret {name!r}"
+        version_stage = _text(what, version_stage, 1, 256)
     return Key((scope, SECRET, name, version_id, version_stage, True, False))
 
 
 def parameter(scope: Hashable, name: str, *, decrypt: bool = True) -> Key:
     """Return the key of a parameter, "name", "name:version" or "name:label"."""
-    _check_text("the name of a parameter", name)
+    name = _text("the name of a parameter", name)
     base, selector = split(name)
     if not base or selector == "":
         msg = (
@@ -110,7 +108,7 @@ def path(
     scope: Hashable, name: str, *, recursive: bool = False, decrypt: bool = True
 ) -> Key:
     """Return the key of all parameters below a path."""
-    _check_text("the path of parameters", name)
+    name = _text("the path of parameters", name)
     if not name.startswith("/"):
         msg = f"the path {name!r} must begin with a slash, as in '/orders'"
         raise ConfigurationError(msg)
@@ -132,6 +130,64 @@ def split(name: str) -> tuple[str, str | None]:
 def chunks(keys: Sequence[Key], size: int) -> Iterable[Sequence[Key]]:
     """Divide *keys* into runs of at most *size*."""
     return [keys[at : at + size] for at in range(0, len(keys), size)]
+
+
+def packed(wanted: Iterable[Key], size: int) -> list[list[Key]]:
+    """
+    Divide *wanted* into runs of at most *size* whose answers are told apart.
+
+    In one run no two requests may mean one thing: a name goes with no ARN that
+    may be its own, a version with no other one, and twins with each other.
+    """
+    runs: list[list[Key]] = []
+    # Those that take more, each with what is in it: plain name -> which accounts.
+    unfilled: list[tuple[list[Key], dict[str, set[str]]]] = []
+    for key in wanted:
+        names, where = _reach(key)
+        free = (
+            pair
+            for pair in unfilled
+            if not any(_clash(where, pair[1].get(name)) for name in names)
+        )
+        run, taken = next(free, None) or ([], {})
+        if not run:
+            runs.append(run)
+            unfilled.append((run, taken))
+        run.append(key)
+        for name in names:
+            taken.setdefault(name, set()).add(where)
+        if len(run) == size:
+            unfilled = [pair for pair in unfilled if pair[0] is not run]
+    return runs
+
+
+def _clash(where: str, taken: set[str] | None) -> bool:
+    if not taken:
+        return False
+    return not where or where in taken or "" in taken
+
+
+def _reach(key: Key) -> tuple[set[str], str]:
+    """Return what *key* may be called, and in which account, "" for any."""
+    names = _plain(key.name)
+    if key.operation == PARAMETER:  # "x" and "/x" have one ARN
+        names = {name.lstrip("/") for name in names}
+    if not key.name.startswith("arn:"):
+        return names, ""
+    return names, ":".join(key.name.split(":", 5)[:5])
+
+
+def is_arn_of_parameter(arn: str, asked: str, name: object) -> bool:
+    """
+    Say whether *arn* belongs to what was *asked* for and is called *name*.
+
+    In doubt it does not: "x" and "/x" are two parameters with one ARN.
+    """
+    if not isinstance(name, str):
+        name = "" if asked.startswith("arn:") else asked
+    if not (name.startswith("/") and "/" in name[1:]):
+        return False
+    return arn.endswith(":parameter" + name) and asked in (arn, name)
 
 
 def is_arn_of(arn: str, name: str) -> bool:
@@ -191,7 +247,8 @@ def _plain(name: str) -> set[str]:
     return {name}
 
 
-def _check_text(what: str, text: object, low: int = 1, high: int = MAX_NAME) -> None:
+def _text(what: str, text: object, low: int = 1, high: int = MAX_NAME) -> str:
+    """Return *text* as plain text, of a member of an enum for example."""
     if not isinstance(text, str):
         msg = f"{what} must be text, not {type(text).__name__}"
         raise ConfigurationError(msg)
@@ -201,3 +258,4 @@ def _check_text(what: str, text: object, low: int = 1, high: int = MAX_NAME) -> 
     if not low <= len(text) <= high:
         msg = f"{what} must have {low} to {high} characters, and has {len(text)}"
         raise ConfigurationError(msg)
+    return str.__str__(text)

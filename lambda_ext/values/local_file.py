@@ -6,7 +6,8 @@ The source for development: a JSON or a .env file on this machine.
 
 A JSON file without these two members, and a .env file (``NAME=value`` lines),
 serve both kinds.  A value that is not text is handed out as JSON.  The file
-is read again whenever it has changed, and nowhere else kept.
+is read again whenever it has changed, and nowhere else kept.  A value has a new
+version when it was seen to have changed, whatever else was edited.
 
 Inside Lambda it is refused: a file in a package is no place for a secret.
 """
@@ -40,7 +41,7 @@ class LocalFile:
         ConfigurationError: inside Lambda, unless it is asked for.
     """
 
-    __slots__ = ("_path", "_stamp", "_values", "scope")
+    __slots__ = ("_path", "_read", "scope")
 
     name = "local_file"
 
@@ -55,8 +56,7 @@ class LocalFile:
                 " LAMBDA_EXT_LOCAL_FILE_IN_LAMBDA=1"
             )
             raise ConfigurationError(msg)
-        self._stamp: tuple[int, int] | None = None
-        self._values: dict[str, dict[str, Any]] = {}
+        self._read = _Read()  # replaced at once, by any thread
         self.scope: Hashable = (self.name, self._path)
 
     def __repr__(self) -> str:
@@ -70,48 +70,72 @@ class LocalFile:
         self, wanted: Sequence[Key], deadline_s: float | None
     ) -> Mapping[Key, Answer | SourceError]:
         """Return what the file says about *wanted*."""
-        self._refresh()
-        return {key: self._answer(key) for key in wanted}
+        read = self._refreshed()
+        return {key: self._answer(key, read) for key in wanted}
 
-    def _answer(self, key: Key) -> Answer | SourceError:
+    def _answer(self, key: Key, read: _Read) -> Answer | SourceError:
         kind = "secrets" if key.operation == keys.SECRET else "parameters"
-        values = self._values[kind]
+        values = read.values[kind]
         if key.operation == keys.PATH:
-            return self._below(key, values)
+            path = "/" if key.name == "/" else key.name + "/"
+            below = {
+                name: value
+                for name, value in values.items()
+                if name.startswith(path)
+                and (key.recursive or "/" not in name[len(path) :])
+            }
+            versions = ",".join(
+                f"{name}:{version}" for name, (_, version) in below.items()
+            )
+            return Answer({name: text for name, (text, _) in below.items()}, versions)
         if key.name not in values:
             msg = f"there is no {key.name!r} among the {kind} in {self._path}"
             return NotFoundError(msg, key=key.label, source=self.name)
-        return Answer(_text(values[key.name]), self._version())
+        return Answer(*values[key.name])
 
-    def _below(self, key: Key, values: dict[str, Any]) -> Answer:
-        path = "/" if key.name == "/" else key.name + "/"
-        found = {
-            name: _text(value)
-            for name, value in values.items()
-            if name.startswith(path) and (key.recursive or "/" not in name[len(path) :])
-        }
-        return Answer(found, self._version())
-
-    def _version(self) -> str:
-        return str(self._stamp[0]) if self._stamp else ""
-
-    def _refresh(self) -> None:
-        """Read the file if it is not the one that was read."""
+    def _refreshed(self) -> _Read:
+        """Return what the file says, read again if it is not the one that was read."""
+        read = self._read
         try:
             status = os.stat(self._path)
-            stamp = (status.st_mtime_ns, status.st_size)
-            if stamp == self._stamp:
-                return
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if stamp == read.stamp:
+                return read
             with open(self._path, encoding="utf-8") as file:
                 text = file.read()
         except (OSError, UnicodeDecodeError) as exc:
             reason = getattr(exc, "strerror", None) or "it is not UTF-8"
         else:
-            self._values = _parsed(text, self._path)
-            self._stamp = stamp
-            return
+            read = self._read = read.followed_by(stamp, _parsed(text, self._path))
+            return read
         msg = f"the file of values {self._path} cannot be read: {reason}"
         raise SourceError(msg, source=self.name)
+
+
+class _Read:
+    """What a file said when it was read: of each kind, name -> (text, version)."""
+
+    __slots__ = ("stamp", "values")
+
+    def __init__(self) -> None:
+        self.stamp: tuple[int, ...] | None = None
+        self.values: dict[str, dict[str, tuple[str, str]]] = {}
+
+    def followed_by(
+        self, stamp: tuple[int, ...], parsed: Mapping[str, Mapping[str, Any]]
+    ) -> _Read:
+        """Return what is read now; what has not changed keeps its version."""
+        read = _Read()
+        read.stamp = stamp
+        version = "-".join(map(str, stamp))
+        for kind, values in parsed.items():
+            former = self.values.get(kind, {})
+            read.values[kind] = {}
+            for name, value in values.items():
+                text, known = _text(value), former.get(name)
+                same = known is not None and known[0] == text
+                read.values[kind][name] = known if same and known else (text, version)
+        return read
 
 
 def _parsed(text: str, path: str) -> dict[str, dict[str, Any]]:
@@ -125,6 +149,8 @@ def _parsed(text: str, path: str) -> dict[str, dict[str, Any]]:
         document = json.loads(text)
     except json.JSONDecodeError as exc:  # holds the whole document
         reason = f"{exc.msg}: line {exc.lineno} column {exc.colno}"
+    except RecursionError:
+        reason = "it is nested too deeply"
     if not isinstance(document, dict):
         msg = f"the file of values {path} cannot be used: {reason}"
         raise ConfigurationError(msg)

@@ -2,10 +2,11 @@
 The source of parameters: Systems Manager Parameter Store, up to 10 in a call.
 
 GetParameters denies a call whole when one of its names is denied, and answers
-under plain names whatever was asked for.  So two versions or labels of one
-parameter never share a call, and where a batch is denied each name is asked
-for by itself: if all of them may be read, the role lacks the batch action; if
-some may not, those are kept out of batches.
+under plain names, also to ARNs and for parameters that another account shares.
+So two requests that may mean one parameter never share a call, nor do two
+versions or labels of it; what a batch leaves open is asked for singly.  Where a
+batch is denied each name is asked for by itself: if all of them may be read,
+the role lacks the batch action; if some may not, those are kept out of batches.
 
 Source: GetParameter, GetParameters and GetParametersByPath,
 https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
@@ -16,21 +17,24 @@ from __future__ import annotations
 from ..aws import errors
 from ..aws.transport import transport
 from ..exceptions import LambdaExtError, SourceError
-from . import keys
+from . import answers, keys
 from .cache import Answer
 from .fanout import each, instant, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
     from typing import Any
 
     from .keys import Key
 
-SERVICE = "ssm"
+SERVICE = answers.PARAMETERS
 BATCH = 10  # Names: 1 to 10 items
 DENIED = ("AccessDeniedException", "AccessDenied")
 MAX_ALONE = 1000  # names that are known to spoil a batch
+# Of a path: an account and region holds 100,000 advanced parameters, and pages
+# may be short or empty.
+MAX_PAGES = 100_000
 
 
 class ParameterStore:
@@ -63,20 +67,7 @@ class ParameterStore:
             else:
                 calls.append([key])
         for together in waiting.values():
-            while together:
-                taken: dict[str, str] = {}
-                call: list[Key] = []
-                later: list[Key] = []
-                for key in together:
-                    plain = _plain(key.name)
-                    clash = taken.get(plain, key.selector) != key.selector
-                    if clash or len(call) == BATCH:
-                        later.append(key)
-                    else:
-                        taken[plain] = key.selector
-                        call.append(key)
-                calls.append(call)
-                together[:] = later
+            calls.extend(keys.packed(together, BATCH))
         return calls
 
     def fetch(
@@ -85,26 +76,34 @@ class ParameterStore:
         """Ask AWS for *wanted*, in one call where that is possible."""
         if wanted[0].operation == keys.PATH:
             return self._below(wanted[0], deadline_s)
-        if len(wanted) == 1:
-            return {wanted[0]: self._one(wanted[0], deadline_s)}
         ends_at = instant(deadline_s)
+        if len(wanted) == 1 or len(self.plan(wanted)) > 1:
+            return self._singly(wanted, ends_at)
         parameters = {
             "Names": [key.name + key.selector for key in wanted],
             "WithDecryption": wanted[0].decrypt,
         }
         try:
             answer = self._way.call("GetParameters", parameters, deadline_s=deadline_s)
-        except SourceError as exc:
-            if not errors.is_about_content(exc):
+        except LambdaExtError as exc:
+            if errors.lacks_operation(exc):
+                self._batching = False
+                return self._singly(wanted, ends_at)
+            if not (isinstance(exc, SourceError) and errors.is_about_content(exc)):
                 raise
             return self._apart(wanted, exc, ends_at)
         return self._matched(wanted, answer, ends_at)
+
+    def _singly(
+        self, wanted: Sequence[Key], ends_at: float | None
+    ) -> dict[Key, Answer | LambdaExtError]:
+        return each(wanted, lambda key: self._one(key, until(ends_at)))
 
     def _apart(
         self, wanted: Sequence[Key], refusal: SourceError, ends_at: float | None
     ) -> dict[Key, Answer | LambdaExtError]:
         """Ask one by one after a refused batch, and learn whom to blame."""
-        found = each(wanted, lambda key: self._one(key, until(ends_at)))
+        found = self._singly(wanted, ends_at)
         refused = [
             key.name
             for key, result in found.items()
@@ -122,28 +121,28 @@ class ParameterStore:
             answer = self._way.call("GetParameter", parameters, deadline_s=deadline_s)
         except LambdaExtError as exc:
             return exc
-        return _answer(answer.get("Parameter") or {}, key)
+        return answers.parameter(answer.get("Parameter"), key)
 
     def _matched(
         self, wanted: Sequence[Key], batch: Mapping[str, Any], ends_at: float | None
     ) -> dict[Key, Answer | LambdaExtError]:
         """Return what a batch answers, key by key, by name and by ARN."""
-        found: dict[Key, Answer | LambdaExtError] = {}
-        values = batch.get("Parameters") or ()
-        invalid = set(batch.get("InvalidParameters") or ())
-        unmatched = []
-        for key in wanted:
-            if key.name + key.selector in invalid:
-                found[key] = self._not_found(key)
-                continue
-            value = next((value for value in values if _is_of(value, key)), None)
-            if value is None:
-                unmatched.append(key)
-            else:
-                found[key] = _answer(value, key)
-        if unmatched:  # AWS answered under a name that we cannot tell
-            found.update(each(unmatched, lambda key: self._one(key, until(ends_at))))
-        return found
+        asked = ", ".join(key.label for key in wanted)
+        values = answers.entries(batch, "Parameters", SERVICE, asked)
+        invalid = batch.get("InvalidParameters") or []
+        if not isinstance(invalid, list):
+            reason = "InvalidParameters is no array"
+            raise errors.unreadable(reason, service=SERVICE, key=asked)
+        found: dict[Key, Answer | LambdaExtError] = {
+            key: self._not_found(key)
+            for key in wanted
+            if key.name + key.selector in invalid
+        }
+        matched = answers.matched(wanted, values, _forms, _fits)
+        for key, value in matched.items():
+            found.setdefault(key, answers.parameter(value, key))
+        left = [key for key in wanted if key not in found]
+        return {**found, **self._singly(left, ends_at)}
 
     def _not_found(self, key: Key) -> LambdaExtError:
         # InvalidParameters does not tell if the name or its version is missing.
@@ -169,44 +168,58 @@ class ParameterStore:
         found: dict[Key, Answer | LambdaExtError] = {}
         values: dict[str, str] = {}
         versions = []
+        tokens: set[str] = set()
         while True:
             try:
                 page = self._way.call(keys.PATH, parameters, deadline_s=until(ends_at))
+                entries = answers.entries(page, "Parameters", SERVICE, key.label)
+                for entry in entries:
+                    one = self._of_page(entry, key)
+                    answer = answers.parameter(entry, one)
+                    if not isinstance(answer, Answer):
+                        return {key: answer}
+                    found[one] = answer
+                    values[one.name] = answer.value
+                    versions.append(f"{one.name}:{answer.version}")
+                token = page.get("NextToken")  # an empty page may not be the last
+                if not token:
+                    break
+                if not isinstance(token, str):
+                    raise _unreadable("its NextToken is not text", key)
+                if token in tokens:
+                    raise _unreadable("the same NextToken came twice", key)
+                if len(tokens) == MAX_PAGES:
+                    raise _unreadable(f"it has more than {MAX_PAGES} pages", key)
             except LambdaExtError as exc:
                 return {key: exc}  # half of them would look like all of them
-            for value in page.get("Parameters") or ():
-                name = value.get("Name") or ""
-                one = keys.parameter(key.scope, name, decrypt=key.decrypt)
-                answer = _answer(value, one)
-                if isinstance(answer, LambdaExtError):
-                    return {key: answer}
-                found[one] = answer
-                values[name] = answer.value
-                versions.append(f"{name}:{answer.version}")
-            token = page.get("NextToken")  # a page may be empty, and not the last
-            if not token:
-                break
+            tokens.add(token)
             parameters["NextToken"] = token
         found[key] = Answer(values, ",".join(versions))
         return found
 
+    def _of_page(self, entry: Mapping[str, Any], key: Key) -> Key:
+        """Return the request that *entry* of a page of *key* answers."""
+        name = entry.get("Name") or ""
+        below = "/" if key.name == "/" else key.name + "/"
+        if ":" in name or not (name.startswith(below) or key.name == "/"):
+            raise _unreadable("a parameter in it does not lie below the path", key)
+        return keys.parameter(key.scope, name, decrypt=key.decrypt)
 
-def _plain(name: str) -> str:
-    """Return what a name and an ARN of one parameter have in common."""
-    if name.startswith("arn:"):
-        name = name.split(":", 5)[-1].removeprefix("parameter")
-    return name.lstrip("/")
+
+def _unreadable(reason: str, key: Key) -> SourceError:
+    return errors.unreadable(reason, service=SERVICE, key=key.label)
 
 
-def _is_of(value: Mapping[str, Any], key: Key) -> bool:
-    if key.name not in (value.get("Name"), value.get("ARN")):
+def _forms(value: Mapping[str, Any]) -> Iterable[str]:
+    """Return the names by which a parameter may have been asked for."""
+    return value.get("ARN") or "", value.get("Name") or ""
+
+
+def _fits(value: Mapping[str, Any], key: Key) -> bool:
+    """Say whether *value* may be of the version or label that *key* asks for."""
+    if key.version is not None and str(value.get("Version")) != key.version:
         return False
-    selector = value.get("Selector")
-    return not selector or keys.split("x" + selector)[1] == key.selector[1:]
-
-
-def _answer(value: Mapping[str, Any], key: Key) -> Answer | LambdaExtError:
-    raw = value.get("Value")
-    if raw is None:
-        return errors.unreadable("it has no value", service=SERVICE, key=key.label)
-    return Answer(raw, str(value.get("Version") or ""), value.get("ARN") or "")
+    selector = value.get("Selector")  # moto and old emulators have none
+    if not isinstance(selector, str) or not selector:
+        return True
+    return keys.split("x" + selector)[1] == key.selector[1:]

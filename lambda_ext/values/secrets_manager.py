@@ -2,8 +2,9 @@
 The source of secrets: AWS Secrets Manager, up to 20 in one call.
 
 BatchGetSecretValue answers for current versions only, and for each secret by
-itself: what is denied or missing stands in its ``Errors``.  Everything else,
-and everybody whose role lacks the batch action, is asked for one by one.
+itself: what is denied or missing stands in its ``Errors``.  Versions and stages
+are asked for one by one, and so is what a batch leaves open.  So is everything
+where the role, the client or the server lacks the batch action.
 
 Source: GetSecretValue and BatchGetSecretValue,
 https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html
@@ -14,18 +15,18 @@ from __future__ import annotations
 from ..aws import errors
 from ..aws.transport import transport
 from ..exceptions import LambdaExtError, SourceError
-from . import keys
-from .cache import Answer
+from . import answers, keys
 from .fanout import each, instant, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
     from typing import Any
 
+    from .cache import Answer
     from .keys import Key
 
-SERVICE = "secretsmanager"
+SERVICE = answers.SECRETS
 BATCH = 20  # SecretIdList: 1 to 20 items
 
 
@@ -45,74 +46,81 @@ class SecretsManager:
         return "<SecretsManager>"  # the scope holds an access key id
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
-        """Divide *wanted* into calls: by 20, versions one by one."""
-        together = [key for key in wanted if self._batching and _is_current(key)]
-        if len(together) < 2:
+        """Divide *wanted* into calls: by 20, versions and stages one by one."""
+        if not self._batching:
             return [[key] for key in wanted]
+        together = [key for key in wanted if _is_current(key)]
         alone = [[key] for key in wanted if not _is_current(key)]
-        return [*keys.chunks(together, BATCH), *alone]
+        return [*keys.packed(together, BATCH), *alone]
 
     def fetch(
         self, wanted: Sequence[Key], deadline_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
         """Ask AWS for *wanted*, in one call where that is possible."""
-        if len(wanted) == 1:
-            return {wanted[0]: self._one(wanted[0], deadline_s)}
         ends_at = instant(deadline_s)
+        if len(wanted) == 1 or len(self.plan(wanted)) > 1:
+            return self._singly(wanted, ends_at)
         try:
             answer = self._way.call(
                 "BatchGetSecretValue",
                 {"SecretIdList": [key.name for key in wanted]},
                 deadline_s=deadline_s,
             )
-        except SourceError as exc:
-            if not errors.is_about_content(exc):
-                raise
-            if exc.code in DENIED:  # those of single secrets stand in `Errors`
+        except LambdaExtError as exc:
+            if errors.lacks_operation(exc):
                 self._batching = False
-            return each(wanted, lambda key: self._one(key, until(ends_at)))
+            elif not (isinstance(exc, SourceError) and errors.is_about_content(exc)):
+                raise
+            elif exc.code in DENIED:  # those of single secrets stand in `Errors`
+                self._batching = False
+            return self._singly(wanted, ends_at)
         return self._matched(wanted, answer, ends_at)
+
+    def _singly(
+        self, wanted: Sequence[Key], ends_at: float | None
+    ) -> dict[Key, Answer | LambdaExtError]:
+        return each(wanted, lambda key: self._one(key, until(ends_at)))
 
     def _one(self, key: Key, deadline_s: float | None) -> Answer | LambdaExtError:
         parameters = {"SecretId": key.name}
         if key.version is not None:
             parameters["VersionId"] = key.version
-        if key.stage is not None and key.stage != keys.CURRENT:
+        if key.stage is not None:
             parameters["VersionStage"] = key.stage
         try:
             answer = self._way.call("GetSecretValue", parameters, deadline_s=deadline_s)
         except LambdaExtError as exc:
             return exc
-        return _answer(answer, key.name)
+        return answers.secret(answer, key)
 
     def _matched(
         self, wanted: Sequence[Key], batch: Mapping[str, Any], ends_at: float | None
     ) -> dict[Key, Answer | LambdaExtError]:
         """Return what a batch answers, key by key, by name and by any ARN."""
-        values = batch.get("SecretValues") or ()
-        refused = {
-            error.get("SecretId"): errors.from_code(
-                error.get("ErrorCode") or "",
-                error.get("Message") or "",
-                service=SERVICE,
-                key=error.get("SecretId") or "",
-                region=str(self._way.scope[1]),
-            )
-            for error in batch.get("Errors") or ()
+        asked = ", ".join(key.name for key in wanted)
+        values = answers.entries(batch, "SecretValues", SERVICE, asked)
+        refused = answers.entries(batch, "Errors", SERVICE, asked)
+        reasons = {error.get("SecretId"): error for error in refused}
+        found: dict[Key, Answer | LambdaExtError] = {
+            key: self._refusal(reasons[key.name], key)
+            for key in wanted
+            if key.name in reasons
         }
-        found: dict[Key, Answer | LambdaExtError] = {}
-        unmatched = []
-        for key in wanted:
-            value = next((value for value in values if _is_of(value, key.name)), None)
-            if value is not None:
-                found[key] = _answer(value, key.name)
-            elif key.name in refused:
-                found[key] = refused[key.name]
-            else:
-                unmatched.append(key)
-        if unmatched:  # AWS answered under a name that we cannot tell
-            found.update(each(unmatched, lambda key: self._one(key, until(ends_at))))
-        return found
+        matched = answers.matched(wanted, values, _forms)
+        for key, value in matched.items():
+            found.setdefault(key, answers.secret(value, key))
+        left = [key for key in wanted if key not in found]
+        return {**found, **self._singly(left, ends_at)}
+
+    def _refusal(self, error: Mapping[str, Any], key: Key) -> SourceError:
+        code, text = error.get("ErrorCode"), error.get("Message") or ""
+        if not (isinstance(code, str) and code and isinstance(text, str)):
+            reason = "an error in it has no code"
+            return errors.unreadable(reason, service=SERVICE, key=key.name)
+        region = str(self._way.scope[1])
+        return errors.from_code(
+            code, text, service=SERVICE, key=key.name, region=region
+        )
 
 
 # Of the action itself; KMS and credentials have codes of their own.
@@ -120,20 +128,11 @@ DENIED = ("AccessDeniedException", "AccessDenied")
 
 
 def _is_current(key: Key) -> bool:
-    return key.version is None and key.stage == keys.CURRENT
+    return key.version is None and key.stage is None
 
 
-def _is_of(value: Mapping[str, Any], name: str) -> bool:
+def _forms(value: Mapping[str, Any]) -> Iterable[str]:
+    """Return the names by which a secret may have been asked for."""
     arn = value.get("ARN") or ""
-    return name == value.get("Name") or (
-        name.startswith("arn:") and keys.is_arn_of(arn, name)
-    )
-
-
-def _answer(value: Mapping[str, Any], name: str) -> Answer | LambdaExtError:
-    raw = value.get("SecretString")
-    if raw is None:
-        raw = value.get("SecretBinary")
-    if raw is None:
-        return errors.unreadable("it has no value", service=SERVICE, key=name)
-    return Answer(raw, value.get("VersionId") or "", value.get("ARN") or "")
+    partial = arn[:-7] if arn[-7:-6] == "-" else arn
+    return arn, partial, value.get("Name") or ""

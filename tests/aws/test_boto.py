@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 import threading
+from unittest import mock
 
 import boto3
 import botocore.exceptions
@@ -228,6 +229,17 @@ def test_missing_boto3_names_what_the_light_client_leaves_to_it(monkeypatch):
 
     with pytest.raises(exceptions.ConfigurationError, match="AWS_USE_FIPS_ENDPOINT"):
         _ = transport.transport("ssm").scope
+
+
+def test_stand_in_that_answers_with_no_dictionary_is_named():
+    """A mock takes every call; what it answers to is the test's to say."""
+    client = mock.MagicMock()
+    way = transport.transport("secretsmanager", client=client)
+
+    with pytest.raises(
+        exceptions.ConfigurationError, match="GetSecretValue with Magic"
+    ):
+        way.call("GetSecretValue", {"SecretId": "db"})
 
 
 def test_operation_unknown_to_an_old_boto3_says_so(secrets):

@@ -64,6 +64,19 @@ def test_unknown_code_is_judged_by_its_status(status, cls, transient):
     assert (cls, transient) == (type(error), error.transient)
 
 
+@pytest.mark.parametrize("code", ["InternalFailure", "501", "Brandnew"])
+def test_operation_that_the_server_lacks_does_not_pass(code):
+    """An emulator says 501 with the code of a failure that would pass."""
+    error = errors.from_code(code, "", service="ssm", key="a", status=501)
+
+    assert not error.transient
+    assert errors.lacks_operation(error)
+    assert errors.lacks_operation(errors.UnknownOperationError("no"))
+    assert not errors.lacks_operation(
+        errors.from_code("InternalFailure", "", service="ssm", key="a", status=500)
+    )
+
+
 @pytest.mark.parametrize("code", ["", "400", "403", "502"])
 def test_text_without_a_code_is_not_quoted(code):
     """Where the status stands for the code, the text may be any body."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import enum
 import http.server
 import json
 import socket
@@ -20,9 +22,12 @@ from lambda_ext.exceptions import (
     SourceTimeoutError,
     ThrottledError,
 )
-from lambda_ext.lifecycle import phases
-from lambda_ext.values import keys
+from lambda_ext.lifecycle import clock, phases
+from lambda_ext.testing import FakeClock
+from lambda_ext.values import aws_extension, keys
 from lambda_ext.values.aws_extension import AwsExtension
+from lambda_ext.values.batches import get_secrets
+from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Parameter, Secret
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:{}-AbCdEf"
@@ -128,6 +133,8 @@ def test_secret_with_version_and_stage(layer, source):
         keys.secret(source.scope, "db"),
         keys.secret(source.scope, "db", None, "AWSPREVIOUS"),
         keys.secret(source.scope, "db", "0" * 32),
+        keys.secret(source.scope, "db", "0" * 32, "AWSCURRENT"),
+        keys.secret(source.scope, "db", None, "AWSCURRENT"),
     ):
         assert "x" == source.fetch([key], None)[key].value
 
@@ -135,6 +142,8 @@ def test_secret_with_version_and_stage(layer, source):
         {"secretId": "db"},
         {"secretId": "db", "versionStage": "AWSPREVIOUS"},
         {"secretId": "db", "versionId": "0" * 32},
+        {"secretId": "db", "versionId": "0" * 32, "versionStage": "AWSCURRENT"},
+        {"secretId": "db", "versionStage": "AWSCURRENT"},
     ] == [query for _, query in layer.requests]
 
 
@@ -245,3 +254,239 @@ def test_bad_port_names_its_variable(monkeypatch, port):
     monkeypatch.setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", port)
     with pytest.raises(ConfigurationError, match="HTTP_PORT must be a port"):
         AwsExtension()
+
+
+class Names(str, enum.Enum):
+    """Names as programs like to keep them."""
+
+    DB = "prod/db & more"
+
+
+def test_member_of_an_enum_is_asked_for_by_its_text(layer, monkeypatch):
+    """Not by the name of the member."""
+    layer.values = {"prod/db & more": "x"}
+    port = layer.server_address[1]
+    monkeypatch.setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", str(port))
+    monkeypatch.setenv("LAMBDA_EXT_SOURCE", "aws_extension")
+
+    assert "x" == get_secret(Names.DB)
+    assert [{"secretId": "prod/db & more"}] == [query for _, query in layer.requests]
+
+
+class Drip:
+    """A layer that sends an answer byte by byte; each byte moves the clock on."""
+
+    def __init__(self, time, step_s, head):
+        self.time = time
+        self.step_s = step_s
+        self.head = head
+        self.body = b'{"SecretString": "hunter2"}'
+        self.sent = 0
+        self.closed = False
+
+    def settimeout(self, seconds):
+        """Take no time-out of 0, which would mean none."""
+        assert seconds > 0
+
+    def connect(self, address):
+        """Be there."""
+
+    def sendall(self, request):
+        """Take the request."""
+
+    def recv(self, count):
+        """Return the next byte."""
+        data = self.head + self.body
+        self.time.advance(self.step_s)
+        self.sent += 1
+        return data[self.sent - 1 : self.sent]
+
+    def close(self):
+        """Note it."""
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("granted_s", "invocation_s", "expected_s"),
+    [(None, None, 5), (1.0, None, 1), (9.0, None, 5), (None, 2.0, 2)],
+)
+@pytest.mark.parametrize("dripped", ["head", "body"])
+def test_deadline_is_of_the_whole_read(
+    monkeypatch, granted_s, invocation_s, expected_s, dripped
+):
+    """A byte in time is no answer in time."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    with FakeClock() as time:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n"
+        step_s = 0.25
+        drip = Drip(time, step_s, head if dripped == "head" else b"")
+        if dripped == "body":  # the head comes at once
+            first, drip.recv = (
+                drip.recv,
+                lambda count: setattr(drip, "recv", first) or head,
+            )
+        modules = type("Modules", (), {"Socket": lambda *a: drip})
+        monkeypatch.setattr(aws_extension.native, "modules", lambda: modules)
+        if invocation_s is not None:
+            clock.begin_invocation(invocation_s)
+        monkeypatch.setenv("LAMBDA_EXT_SOURCE", "aws_extension")
+        if granted_s is not None:
+            monkeypatch.setenv("LAMBDA_EXT_LOAD_TIMEOUT", str(granted_s))
+        with pytest.raises(SourceTimeoutError, match="did not answer in time"):
+            get_secret("db")
+
+        assert drip.sent * step_s <= expected_s
+        assert drip.sent * step_s >= expected_s - 2 * step_s
+        assert drip.closed
+
+
+def test_name_server_is_not_asked_where_localhost_is(layer, monkeypatch):
+    """A token goes to this machine, whatever a resolver says."""
+    layer.values = {"db": "x"}
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: asked.append(a) or [])
+    source = AwsExtension(layer.server_address[1])
+    key = keys.secret(source.scope, "db")
+
+    assert "x" == source.fetch([key], None)[key].value
+    assert [] == asked
+
+
+def test_connections_go_to_this_machine_only(monkeypatch):
+    """By the older address, then by the newer."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    tried = []
+
+    class Refusing:
+        def __init__(self, family, kind):
+            self.family = family
+
+        def settimeout(self, seconds):
+            pass
+
+        def connect(self, address):
+            tried.append((self.family, address))
+            raise ConnectionRefusedError
+
+        def close(self):
+            tried.append("closed")
+
+    modules = type("Modules", (), {"Socket": Refusing})
+    monkeypatch.setattr(aws_extension.native, "modules", lambda: modules)
+    source = AwsExtension(2773)
+    key = keys.secret(source.scope, "db")
+
+    assert "no layer answers" in str(source.fetch([key], None)[key])
+    assert [
+        (socket.AF_INET, ("127.0.0.1", 2773)), "closed",
+        (socket.AF_INET6, ("::1", 2773)), "closed",
+    ] == tried  # fmt: skip
+
+
+def test_layer_on_the_newer_address(monkeypatch):
+    """Where localhost is ::1 alone."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    with contextlib.closing(socket.socket(socket.AF_INET6)) as listener:
+        try:
+            listener.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no ::1")
+        listener.listen()
+        body = b'{"SecretString": "x"}'
+
+        def serve():
+            connection, _ = listener.accept()
+            connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        source = AwsExtension(listener.getsockname()[1])
+        key = keys.secret(source.scope, "db")
+        assert "x" == source.fetch([key], None)[key].value
+        thread.join()
+
+
+@pytest.mark.parametrize("tail", ["\r\nX: y", "\n", "\u2013", "\0"])
+def test_token_that_is_no_header_is_not_sent(layer, source, monkeypatch, tail):
+    """Nor shown: it is a credential."""
+    if "\0" not in tail:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "hunter2" + tail)
+    else:
+        monkeypatch.setattr(
+            aws_extension.os, "environ", {"AWS_SESSION_TOKEN": "hunter2" + tail}
+        )
+    key = keys.secret(source.scope, "db")
+    error = source.fetch([key], None)[key]
+
+    assert isinstance(error, ConfigurationError)
+    assert "hunter2" not in repr(error) + repr(vars(error))
+    assert [] == layer.requests
+
+
+GARBAGE = [
+    '{"SecretBinary": "a"}',
+    '{"SecretBinary": "aGVsbG8=x"}',
+    '{"SecretBinary": 5}',
+    '{"SecretString": 5}',
+    '{"SecretString": {"a": "b"}}',
+    '{"SecretString": "x", "VersionId": [1]}',
+    '{"SecretString": "x", "ARN": 5}',
+    '"x"',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", GARBAGE)
+@pytest.mark.logs
+def test_answer_of_a_wrong_shape_passes(layer, monkeypatch, body):
+    """It kills no thread and no value, and is not handed out."""
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    port = layer.server_address[1]
+    monkeypatch.setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", str(port))
+    monkeypatch.setenv("LAMBDA_EXT_SOURCE", "aws_extension")
+    names = ["a", "b", "c", "d"]
+    layer.values = dict.fromkeys(names, "good")
+    with FakeClock() as time:
+        assert dict.fromkeys(names, "good") == get_secrets(names)
+        layer.replies = [(200, body)] * 8
+        time.advance(301)
+        assert dict.fromkeys(names, "good") == get_secrets(names)
+        with pytest.raises(SourceError, match="could not be read") as raised:
+            get_secrets(names, force_fetch=True)
+
+    assert raised.value.transient
+    assert "aws_extension" == raised.value.source
+    assert [] == died
+
+
+@pytest.mark.parametrize(
+    "body", ['{"Parameter": [1]}', '{"Parameter": {"Value": 5}}', "{}", "null"]
+)
+def test_parameter_of_a_wrong_shape_passes(layer, monkeypatch, body):
+    """The same for parameters."""
+    port = layer.server_address[1]
+    monkeypatch.setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", str(port))
+    monkeypatch.setenv("LAMBDA_EXT_SOURCE", "aws_extension")
+    layer.replies = [(200, body)]
+    with pytest.raises(SourceError, match="could not be read") as raised:
+        get_parameter("/a")
+
+    assert raised.value.transient
+
+
+def test_arn_of_something_else_joins_nothing(layer, monkeypatch):
+    """Two parameters for which the layer gives one ARN stay two."""
+    port = layer.server_address[1]
+    monkeypatch.setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", str(port))
+    monkeypatch.setenv("LAMBDA_EXT_SOURCE", "aws_extension")
+    layer.values = {"/a/b": "one", "/a/c": "other"}
+
+    assert ["one", "other"] == [get_parameter(name) for name in ("/a/b", "/a/c")]
+    assert ["one", "other"] == [get_parameter(name) for name in ("/a/b", "/a/c")]

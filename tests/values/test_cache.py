@@ -23,6 +23,15 @@ def put(cache, name, value="v", order=1, arn=""):
     return cache.put(key(name), None, Entry(Answer(value, str(order), arn), 0.0, order))
 
 
+@pytest.mark.parametrize(
+    "value", [None, 5, ["x"], bytearray(b"x"), {"/a": 5}, {5: "x"}, {"/a": b"x"}]
+)
+def test_answer_is_text_or_bytes(value):
+    """A source of the user's own is told so when it answers, not its readers."""
+    with pytest.raises(TypeError, match="text or bytes"):
+        Answer(value)
+
+
 class TestBound:
     """SIEVE: who was not read since the hand came by goes first."""
 

@@ -25,6 +25,11 @@ def threadless(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", start)
 
 
+def answer(key):
+    """Answer with the key itself."""
+    return Answer(str(key))
+
+
 class TestEach:
     """Many single calls for one caller."""
 
@@ -34,7 +39,7 @@ class TestEach:
 
         def ask(key):
             together.wait(30)
-            return Answer(key)
+            return Answer(str(key))
 
         found = fanout.each(range(2 * fanout.WORKERS), ask)
 
@@ -44,7 +49,7 @@ class TestEach:
         """A single call is made by the caller."""
         monkeypatch.setattr(fanout, "start", lambda *a: pytest.fail("a thread"))
 
-        assert [1] == list(fanout.each([1], Answer))
+        assert [1] == list(fanout.each([1], answer))
 
     def test_keeps_errors_with_their_keys(self):
         """What one raises is the outcome of that one."""
@@ -53,17 +58,34 @@ class TestEach:
         def ask(key):
             if key == 2:
                 raise error
-            return Answer(key)
+            return Answer(str(key))
 
         found = fanout.each([1, 2, 3], ask)
         assert error is found[2]
-        assert [1, 3] == [found[1].value, found[3].value]
+        assert ["1", "3"] == [found[1].value, found[3].value]
 
     def test_makes_do_without_threads(self, threadless):
         """One after the other is better than not at all."""
-        found = fanout.each([1, 2, 3], Answer)
+        found = fanout.each([1, 2, 3], answer)
 
         assert [1, 2, 3] == sorted(found)
+
+    def test_bug_of_a_source_reaches_the_caller(self, monkeypatch):
+        """What asking raises ends no thread with a traceback."""
+        died = []
+        monkeypatch.setattr(threading, "excepthook", died.append)
+        together = threading.Barrier(fanout.WORKERS)
+
+        def ask(key):
+            together.wait(30)
+            raise KeyError(key)
+
+        with pytest.raises(KeyError):
+            fanout.each(range(fanout.WORKERS), ask)
+        for thread in threading.enumerate():
+            if thread.name == "lambda_ext-load":
+                thread.join(30)
+        assert [] == died
 
 
 class TestLoads:

@@ -249,7 +249,7 @@ class TestInvalidate:
             read()
         source.rotate("db", "new")
 
-        assert 2 == store.invalidate("db", keys.SECRET)
+        assert 3 == store.invalidate("db", keys.SECRET)
         assert ["new", "new", "new", "5432"] == [read() for read in readers.values()]
 
     def test_of_another_scope_stays(self, source):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 
 from lambda_ext.exceptions import ConfigurationError
@@ -14,9 +16,12 @@ PARAMETER_ARN = "arn:aws:ssm:eu-central-1:123456789012:parameter/a/b"
 class TestSecret:
     """Keys of secrets."""
 
-    def test_no_version_means_the_current_one(self):
-        """Asking for nothing and for AWSCURRENT is the same request."""
-        assert keys.secret("s", "db") == keys.secret("s", "db", None, "AWSCURRENT")
+    def test_stage_that_is_given_makes_another_request(self):
+        """A policy may allow AWSCURRENT only where the request names it."""
+        given = keys.secret("s", "db", None, "AWSCURRENT")
+
+        assert "AWSCURRENT" == given.stage
+        assert given != keys.secret("s", "db")
 
     def test_version_id_alone_is_not_bound_to_a_stage(self):
         """An id with AWSCURRENT fails where the id alone does not."""
@@ -114,6 +119,124 @@ class TestPath:
         """AWS refuses it otherwise."""
         with pytest.raises(ConfigurationError, match="begin with a slash"):
             keys.path("s", "a")
+
+
+class Names(str, enum.Enum):
+    """Names as programs like to keep them."""
+
+    DB = "/prod/db"
+    STAGE = "AWSPREVIOUS"
+
+
+def test_member_of_an_enum_is_its_text():
+    """What is sent, and what messages say, is the text."""
+    made = [
+        keys.secret("s", Names.DB, None, Names.STAGE),
+        keys.parameter("s", Names.DB),
+        keys.path("s", Names.DB),
+    ]
+
+    assert ["/prod/db"] * 3 == [str(key.name) for key in made]
+    assert "AWSPREVIOUS" == str(made[0].stage)
+    assert "/prod/db (AWSPREVIOUS)" == made[0].label
+
+
+PLACE = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:"
+ABROAD = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:"
+SHARED = "arn:aws:ssm:eu-central-1:999999999999:parameter"
+
+
+class TestPacked:
+    """Which requests share a call."""
+
+    @pytest.mark.parametrize(
+        ("one", "other", "together"),
+        [
+            ("a", "b", True),
+            ("a", "A", True),
+            ("a", PLACE + "a-AbCdEf", False),
+            ("a", PLACE + "a", False),
+            ("a", ABROAD + "a-AbCdEf", False),
+            ("a-AbCdEf", PLACE + "a-AbCdEf", False),  # may be a partial ARN
+            ("a-b", PLACE + "a-AbCdEf", True),
+            (PLACE + "a", PLACE + "a-AbCdEf", False),
+            (PLACE + "a-AbCdEf", ABROAD + "a-AbCdEf", True),
+            (PLACE + "a-AbCdEf", PLACE + "b-AbCdEf", True),
+            ("a", "a", False),
+        ],
+    )
+    def test_secrets(self, one, other, together):
+        """Two that may be one secret go apart, in both orders."""
+        for names in ((one, other), (other, one)):
+            wanted = [keys.secret("s", name) for name in names]
+            expected = [wanted] if together else [[key] for key in wanted]
+            assert expected == keys.packed(wanted, 20)
+
+    @pytest.mark.parametrize(
+        ("one", "other", "together"),
+        [
+            ("/a/b", "/a/c", True),
+            ("/a/b", "/a/b:1", False),
+            ("/a/b:1", "/a/b:2", False),
+            ("/a/b", PARAMETER_ARN, False),
+            ("/a/b", PARAMETER_ARN + ":1", False),
+            ("/a/b", SHARED + "/a/b", False),
+            (PARAMETER_ARN, SHARED + "/a/b", True),
+            (PARAMETER_ARN, PARAMETER_ARN + ":1", False),
+            ("x", "/x", False),
+            ("x", SHARED + "/x", False),
+            ("/x", SHARED + "/x", False),
+        ],
+    )
+    def test_parameters(self, one, other, together):
+        """Two that may be one parameter go apart, in both orders."""
+        for names in ((one, other), (other, one)):
+            wanted = [keys.parameter("s", name) for name in names]
+            expected = [wanted] if together else [[key] for key in wanted]
+            assert expected == keys.packed(wanted, 10)
+
+    @pytest.mark.parametrize("count", [0, 1, 19, 20, 21, 40, 41])
+    def test_runs_are_full(self, count):
+        """As few calls as there can be, and every request in one of them."""
+        wanted = [keys.secret("s", str(number)) for number in range(count)]
+        runs = keys.packed(wanted, 20)
+
+        assert wanted == [key for run in runs for key in run]
+        assert [20] * (count // 20) == [len(run) for run in runs[: count // 20]]
+        assert -(-count // 20) == len(runs)
+
+    def test_what_clashes_fills_the_runs_of_others(self):
+        """Twenty names and their ARNs are two calls, not twenty-one."""
+        wanted = [
+            keys.secret("s", name)
+            for number in range(20)
+            for name in (f"n{number}", f"{PLACE}n{number}-AbCdEf")
+        ]
+
+        assert [20, 20] == [len(run) for run in keys.packed(wanted, 20)]
+
+
+@pytest.mark.parametrize(
+    ("arn", "asked", "name", "expected"),
+    [
+        (PARAMETER_ARN, "/a/b", "/a/b", True),
+        (PARAMETER_ARN, "/a/b", None, True),
+        (PARAMETER_ARN, PARAMETER_ARN, "/a/b", True),
+        (PARAMETER_ARN, PARAMETER_ARN, None, False),
+        (PARAMETER_ARN, SHARED + "/a/b", "/a/b", False),
+        (PARAMETER_ARN, "/a/b", "/a/c", False),
+        (PARAMETER_ARN, "/b", "/b", False),
+        (PARAMETER_ARN, "/c/a/b", "/c/a/b", False),
+        (SHARED + "/x", "/x", "/x", False),
+        (SHARED + "/x", "x", "x", False),
+        (SHARED + "/x", SHARED + "/x", "x", False),
+        (SHARED + "/a/b", "a/b", "a/b", False),
+        ("", "/a/b", "/a/b", False),
+    ],
+)
+def test_is_arn_of_parameter(arn, asked, name, expected):
+    """Only below the root does an ARN tell which parameter it is."""
+    assert expected == keys.is_arn_of_parameter(arn, asked, name)
 
 
 class TestConcerns:

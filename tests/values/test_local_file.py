@@ -8,6 +8,7 @@ import pytest
 
 from lambda_ext.contracts import SourceContract
 from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
+from lambda_ext.values import keys
 from lambda_ext.values.batches import get_parameters_by_path
 from lambda_ext.values.handles import Parameter, Secret
 from lambda_ext.values.local_file import LocalFile
@@ -89,6 +90,50 @@ def test_change_is_seen_at_the_next_load(path):
     assert first != handle.version_id
 
 
+def test_only_what_has_changed_is_a_new_version(path):
+    """Another value that was edited, or a file that was touched, changes nothing."""
+    text = '{"a": "1", "b": "1", "/p/a": "1", "/p/b": "1", "/q/a": "1"}'
+    source = LocalFile(write(path, text))
+
+    def versions():
+        wanted = [keys.secret(source.scope, name) for name in ("a", "b")]
+        wanted += [keys.path(source.scope, name) for name in ("/p", "/q")]
+        found = source.fetch(wanted, None)
+        return [found[key].version for key in wanted]
+
+    first = versions()
+    write(path, text)
+    assert first == versions()
+
+    write(path, text.replace('"b": "1"', '"b": "2"', 1))
+    second = versions()
+    assert [True, False, True, True] == [
+        one == other for one, other in zip(first, second, strict=True)
+    ]
+
+    write(path, text.replace('"/p/b": "1"', '"/p/c": "1"'))
+    third = versions()
+    assert [True, False, False, True] == [
+        one == other for one, other in zip(second, third, strict=True)
+    ]
+
+
+def test_listener_is_not_called_for_the_value_beside_it(path):
+    """What is made of a value is not made anew because of another."""
+    source = LocalFile(write(path, '{"a": "1", "b": "1"}'))
+    handle, seen = Secret("a", source=source, max_age=0), []
+    handle.on_change(lambda changed: seen.append(changed.value))
+    assert "1" == handle.value
+
+    write(path, '{"a": "1", "b": "2"}')
+    assert "1" == handle.value
+    assert [] == seen
+
+    write(path, '{"a": "2", "b": "2"}')
+    assert "2" == handle.value
+    assert ["2"] == seen
+
+
 def test_missing_name(path):
     """A name that is not in the file does not exist."""
     source = LocalFile(write(path, '{"x": "1"}'))
@@ -108,6 +153,7 @@ def test_missing_file_says_which(path):
     [
         ("v.json", f'{{"x": "{SENTINEL}"', "line 1 column"),
         ("v.json", f'["{SENTINEL}"]', "not a JSON object"),
+        ("v.json", "[" * 200_000, "nested too deeply"),
         ("v.json", f'{{"secrets": "{SENTINEL}"}}', "'secrets' is no object"),
         ("v.env", f"A=1\n{SENTINEL}\n", "line 2 is not of the form NAME=value"),
         ("v.env", f"={SENTINEL}", "line 1 is not"),

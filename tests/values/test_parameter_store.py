@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from aws_model import Parameters
 
-from lambda_ext.exceptions import AccessDeniedError, NotFoundError, ThrottledError
+from lambda_ext.exceptions import (
+    AccessDeniedError,
+    NotFoundError,
+    SourceError,
+    ThrottledError,
+)
+from lambda_ext.testing import FakeClock
 from lambda_ext.values import keys, parameter_store
+from lambda_ext.values.batches import get_parameters, get_parameters_by_path
+from lambda_ext.values.getters import get_parameter
 
 
 @pytest.fixture(params=[True, False], ids=["with Selector", "without"])
@@ -76,6 +86,168 @@ def test_two_versions_of_one_parameter_never_share_a_call(way, source):
     plan = source.plan(named(source, "/p/01", "/p/01:1", way.arn("/p/01") + ":2"))
 
     assert [1, 1, 1] == [len(call) for call in plan]
+
+
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)])
+def test_shared_parameter_is_not_taken_for_the_own(way, order):
+    """What another account shares is asked for by ARN, and comes by a bare name."""
+    shared = "arn:aws:ssm:eu-central-1:999999999999:parameter/p/01"
+    way.foreign = {shared: "abroad"}
+    way.order = order
+    expected = {"/p/01": "v1", shared: "abroad"}
+
+    assert expected == get_parameters(["/p/01", shared])
+    assert expected == {name: get_parameter(name) for name in expected}
+
+
+def test_two_parameters_with_one_arn_stay_two(way):
+    """AWS writes the ARNs of "x" and "/x" alike."""
+    way.parameters.update({"x": ["flat"], "/x": ["at the root"]})
+    expected = {"x": "flat", "/x": "at the root"}
+
+    assert expected == get_parameters(["x", "/x"])
+    assert expected == {
+        name: get_parameter(name, force_fetch=True) for name in expected
+    }
+    assert expected == {name: get_parameter(name) for name in expected}
+
+
+def test_answer_of_another_version_is_not_taken(way, source, monkeypatch):
+    """Only what says that it is the version is the version."""
+    answer = {"Name": "/p/01", "ARN": way.arn("/p/01"), "Value": "x", "Version": 7}
+    monkeypatch.setattr(
+        way,
+        "GetParameters",
+        lambda **_: {"Parameters": [answer], "InvalidParameters": []},
+    )
+    wanted = named(source, "/p/01:1", "/p/02")
+
+    assert ["old1", "v2"] == [source.fetch(wanted, None)[key].value for key in wanted]
+
+
+@pytest.mark.parametrize("code", ["UnknownOperationException", "InvalidAction"])
+def test_server_without_batches_is_asked_singly(way, source, code):
+    """An emulator of AWS may not know the operation; that is remembered."""
+    way.failures.append(way.error(code))
+    wanted = named(source, "/p/01", "/p/02")
+
+    assert ["v1", "v2"] == [fetch(source, wanted)[key].value for key in wanted]
+    way.calls.clear()
+    fetch(source, wanted)
+    assert ["GetParameter"] * 2 == way.operations
+
+
+def _one(**fields):
+    return {"Name": "/p/01", "Value": "x", "Version": 1, **fields}
+
+
+GARBAGE = [
+    None, 5, "x", [], {}, _one(Value=None), _one(Value=5), _one(Value={"a": "b"}),
+    _one(Value=b"x"), _one(Version=[1]), _one(Version=True), _one(ARN=5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", GARBAGE)
+@pytest.mark.logs
+def test_answer_of_a_wrong_shape_passes(way, monkeypatch, answer):
+    """It is an error that may pass: the value that is remembered serves."""
+    with FakeClock() as time:
+        assert "v1" == get_parameter("/p/01")
+        monkeypatch.setattr(way, "GetParameter", lambda **_: {"Parameter": answer})
+        time.advance(301)
+        assert "v1" == get_parameter("/p/01")
+        with pytest.raises(SourceError, match="could not be read") as raised:
+            get_parameter("/p/02")
+        assert raised.value.transient
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"Parameters": [1], "InvalidParameters": []},
+        {"Parameters": 5},
+        {"Parameters": "x"},
+        {"Parameters": [_one(Name=5)]},
+        {"Parameters": [], "InvalidParameters": 5},
+        {"Parameters": [_one(Value=5)]},
+    ],
+)
+@pytest.mark.logs
+def test_batch_of_a_wrong_shape_passes(way, monkeypatch, answer):
+    """What is remembered outlives it, and nothing of it is handed out."""
+    with FakeClock() as time:
+        expected = {"/p/01": "v1", "/p/02": "v2"}
+        assert expected == get_parameters([*expected])
+        monkeypatch.setattr(way, "GetParameters", lambda **_: answer)
+        monkeypatch.setattr(
+            way, "GetParameter", lambda **_: {"Parameter": _one(Value=5)}
+        )
+        time.advance(301)
+        assert expected == get_parameters([*expected])
+        with pytest.raises(SourceError, match="could not be read") as raised:
+            get_parameters([*expected], force_fetch=True)
+        assert raised.value.transient
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"Parameters": 5},
+        {"Parameters": [1]},
+        {"Parameters": [{"Value": "x"}]},
+        {"Parameters": [_one(Name=5)]},
+        {"Parameters": [_one(Name="/p/01:2")]},
+        {"Parameters": [_one(Name="/elsewhere/01")]},
+        {"Parameters": [_one(Value=5)]},
+        {"Parameters": [_one(Value=None)]},
+        {"Parameters": [_one()], "NextToken": 5},
+    ],
+)
+@pytest.mark.logs
+def test_page_of_a_wrong_shape_passes(way, monkeypatch, page):
+    """The path that is remembered serves, and nothing else changes."""
+    way.parameters = {"/p/01": ["v1"], "/elsewhere/01": ["there"]}
+    with FakeClock() as time:
+        assert {"/p/01": "v1"} == get_parameters_by_path("/p")
+        assert "there" == get_parameter("/elsewhere/01")
+        monkeypatch.setattr(way, "GetParametersByPath", lambda **_: page)
+        time.advance(299)
+        with pytest.raises(SourceError, match="could not be read") as raised:
+            get_parameters_by_path("/p", force_fetch=True)
+        assert raised.value.transient
+        assert {"/p/01": "v1"} == get_parameters_by_path("/p")
+        assert "there" == get_parameter("/elsewhere/01")
+
+
+@pytest.mark.parametrize("tokens", [["1"], ["1", "2"], ["1", "2", "3"]])
+def test_token_that_comes_again_is_an_error(way, monkeypatch, tokens):
+    """A server that goes round in circles is not followed."""
+    pages = itertools.cycle(tokens)
+    monkeypatch.setattr(
+        way,
+        "GetParametersByPath",
+        lambda **_: {"Parameters": [_one()], "NextToken": next(pages)},
+    )
+    with pytest.raises(SourceError, match="same NextToken came twice") as raised:
+        get_parameters_by_path("/p")
+
+    assert raised.value.transient
+    assert len(tokens) + 1 == len(way.calls)
+
+
+def test_number_of_pages_is_bounded(way, monkeypatch):
+    """A server that always has a new token is not followed for ever, either."""
+    monkeypatch.setattr(parameter_store, "MAX_PAGES", 9)
+    numbers = itertools.count()
+    monkeypatch.setattr(
+        way,
+        "GetParametersByPath",
+        lambda **_: {"Parameters": [], "NextToken": str(next(numbers))},
+    )
+    with pytest.raises(SourceError, match="more than 9 pages"):
+        get_parameters_by_path("/p")
+
+    assert 10 == len(way.calls)
 
 
 def test_what_does_not_exist_is_not_found(way, source):

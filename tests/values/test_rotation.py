@@ -17,7 +17,7 @@ from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import store
 from lambda_ext.values.getters import get_secret
-from lambda_ext.values.handles import Secret
+from lambda_ext.values.handles import Parameter, Secret
 from lambda_ext.values.rotation import refresh_on
 
 
@@ -364,6 +364,19 @@ class TestOnChange:
         db.invalidate()
         db.value
         assert ["two", "three"] == seen
+
+    def test_is_called_for_a_parameter_that_was_created_anew(self, source, time):
+        """Its first version is another one's first version."""
+        source.rotate("/p", "one")
+        handle, seen = Parameter("/p"), []
+        handle.on_change(lambda changed: seen.append(changed.value))
+        assert "one" == handle.value
+        source.remove("/p")
+        source.rotate("/p", "two")
+        time.advance(301)
+
+        assert "two" == handle.value
+        assert ["two"] == seen
 
     def test_is_called_for_a_handle_that_nobody_has_read(self, source):
         """Whoever only listens hears of what others load."""

@@ -15,7 +15,9 @@ from lambda_ext.exceptions import (
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock
 from lambda_ext.values import keys, secrets_manager, store
+from lambda_ext.values.batches import get_secrets
 from lambda_ext.values.getters import get_secret
+from lambda_ext.values.handles import Secret
 
 
 @pytest.fixture
@@ -176,6 +178,198 @@ def test_unmatched_answer_is_asked_for_by_itself(way, source, monkeypatch):
 
     found = fetch(source, wanted)
     assert ["v1", "v2"] == [found[key].value for key in wanted]
+
+
+def test_name_and_arn_of_another_account_never_share_a_call(way, source):
+    """Both answers have one name, and nothing else to tell them apart by."""
+    abroad = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:s01-BBBBBB"
+    wanted = named(source, "s01", abroad, abroad[:-7], "s02")
+    calls = [{key.name for key in call} for call in source.plan(wanted)]
+
+    assert not any({"s01", abroad} <= call or {"s01", abroad[:-7]} <= call
+                   or {abroad, abroad[:-7]} <= call for call in calls)  # fmt: skip
+    assert 3 == len(calls)
+
+
+@pytest.mark.parametrize("order", [sorted, lambda arns: sorted(arns, reverse=True)])
+def test_secret_of_another_account_is_not_taken_for_the_own(way, order):
+    """Whichever comes first, under its name and its ARN."""
+    abroad = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:s01-BBBBBB"
+    way.foreign = {abroad: "abroad"}
+    way.order = order
+
+    assert {"s01": "v1", abroad: "abroad"} == get_secrets(["s01", abroad])
+    assert {"s01": "v1", abroad: "abroad"} == {
+        name: get_secret(name) for name in ("s01", abroad)
+    }
+
+
+def test_suffix_that_reads_like_a_name(way):
+    """The ARN of "s01" may end in -secret, and "s01-secret" be another one."""
+    way.secrets["s01-secret"] = ["another"]
+    way.suffixes = {"s01": "secret"}
+    arn = way.arn("s01")
+
+    assert {arn: "v1", "s01-secret": "another"} == get_secrets([arn, "s01-secret"])
+
+
+def test_error_of_a_name_is_not_covered_by_an_arn_with_that_name(way, source):
+    """A caller that plans nothing gets what each is worth."""
+    abroad = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:s01-BBBBBB"
+    way.foreign = {abroad: "abroad"}
+    way.denied_names.add("s01")
+    own, other = named(source, "s01", abroad)
+    found = source.fetch([own, other], None)
+
+    assert isinstance(found[own], AccessDeniedError)
+    assert "abroad" == found[other].value
+
+
+def test_stage_that_is_given_is_sent(way):
+    """A policy may ask for it; without it nothing is."""
+    get_secret("s01")
+    get_secret("s01", version_stage="AWSCURRENT")
+    get_secret("s01", version_stage="AWSCURRENT", version_id=way.version_id("s01", 1))
+
+    number = way.version_id("s01", 1)
+    assert [
+        {"SecretId": "s01"},
+        {"SecretId": "s01", "VersionStage": "AWSCURRENT"},
+        {"SecretId": "s01", "VersionId": number, "VersionStage": "AWSCURRENT"},
+    ] == [parameters for _, parameters in way.calls]
+
+
+def test_version_that_lost_its_stage_is_an_error(way):
+    """An id with AWSCURRENT means: only if it is the current one."""
+    way.secrets["s01"] = ["old", "new"]
+    with pytest.raises(SourceError, match="InvalidParameterException"):
+        get_secret(
+            "s01", version_id=way.version_id("s01", 1), version_stage="AWSCURRENT"
+        )
+
+
+def test_stage_that_is_given_is_read_singly(way, source):
+    """A batch has no stage; each of the others goes with it."""
+    wanted = [
+        *named(source, "s01", "s02"),
+        keys.secret(source.scope, "s01", None, "AWSCURRENT"),
+    ]
+    found = fetch(source, wanted)
+
+    assert ["v1", "v2", "v1"] == [found[key].value for key in wanted]
+    assert ["BatchGetSecretValue", "GetSecretValue"] == way.operations
+
+
+@pytest.mark.parametrize("code", ["UnknownOperationException", "InvalidAction"])
+def test_server_without_batches_is_asked_singly(way, source, code):
+    """An emulator of AWS may not know the operation; that is remembered."""
+    way.failures.append(way.error(code))
+    wanted = named(source, "s01", "s02")
+
+    assert ["v1", "v2"] == [fetch(source, wanted)[key].value for key in wanted]
+    way.calls.clear()
+    fetch(source, wanted)
+    assert ["GetSecretValue"] * 2 == way.operations
+
+
+class Client:
+    """As a client of an old boto3, or a thin stand-in for one."""
+
+    class meta:
+        """Where it asks."""
+
+        region_name, endpoint_url = "eu-central-1", "https://example.com"
+
+    def get_secret_value(self, SecretId):
+        """Answer with the name."""
+        return {"SecretString": "value of " + SecretId}
+
+
+class Mocked(Client):
+    """As a mock, which takes every call and answers few."""
+
+    def batch_get_secret_value(self, SecretIdList):
+        """Answer with something that no client answers with."""
+        return object()
+
+
+@pytest.mark.parametrize("client", [Client(), Mocked()])
+def test_client_without_batches_is_asked_singly(client):
+    """What works for one handle works for two."""
+    handles = [Secret(name, client=client) for name in ("a", "b")]
+
+    assert ["value of a", "value of b"] == [handle.value for handle in handles]
+
+
+GARBAGE = [
+    {"SecretString": 5},
+    {"SecretString": {"a": "b"}},
+    {"SecretString": ["x"], "SecretBinary": b"x"},
+    {"SecretBinary": "text"},
+    {"SecretBinary": [1]},
+    {"SecretString": "x", "VersionId": [1]},
+    {"SecretString": "x", "ARN": 5},
+    {"SecretString": None},
+]
+
+
+@pytest.mark.parametrize("answer", GARBAGE)
+@pytest.mark.logs
+def test_answer_of_a_wrong_shape_passes(way, monkeypatch, answer):
+    """It is an error that may pass: the value that is remembered serves."""
+    with FakeClock() as time:
+        assert "v1" == get_secret("s01")
+        monkeypatch.setattr(way, "GetSecretValue", lambda **_: answer)
+        time.advance(301)
+        assert "v1" == get_secret("s01")
+        with pytest.raises(SourceError, match="could not be read") as raised:
+            get_secret("s02")
+        assert raised.value.transient
+
+
+BATCHES_OF_GARBAGE = [
+    {"SecretValues": [1], "Errors": []},
+    {"SecretValues": 5},
+    {"SecretValues": "x", "Errors": []},
+    {"SecretValues": [], "Errors": [1]},
+    {"SecretValues": [], "Errors": 5},
+    {"SecretValues": [{"Name": 5, "SecretString": "x"}]},
+    {"SecretValues": [{"Name": "s01", "ARN": 5, "SecretString": "x"}]},
+    {"SecretValues": [], "Errors": [{"SecretId": "s01"}, {"SecretId": "s02"}]},
+    {"SecretValues": [], "Errors": [{"SecretId": name, "ErrorCode": 5}
+                                    for name in ("s01", "s02")]},
+    {"SecretValues": [{"Name": name, "SecretString": 5} for name in ("s01", "s02")]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", BATCHES_OF_GARBAGE)
+@pytest.mark.logs
+def test_batch_of_a_wrong_shape_passes(way, monkeypatch, answer):
+    """What is remembered outlives it, and nothing of it is handed out."""
+    with FakeClock() as time:
+        expected = {"s01": "v1", "s02": "v2"}
+        assert expected == get_secrets(["s01", "s02"])
+        monkeypatch.setattr(way, "BatchGetSecretValue", lambda **_: answer)
+        monkeypatch.setattr(way, "GetSecretValue", lambda **_: {"SecretString": 5})
+        time.advance(301)
+        assert expected == get_secrets(["s01", "s02"])
+        with pytest.raises(SourceError, match="could not be read") as raised:
+            get_secrets(["s01", "s02"], force_fetch=True)
+        assert raised.value.transient
+
+
+def test_arn_of_something_else_joins_nothing(way, monkeypatch):
+    """Stand-ins for AWS answer with one ARN whatever they are asked for."""
+    answer = {"ARN": way.arn("any"), "Name": "any"}
+    monkeypatch.setattr(
+        way,
+        "GetSecretValue",
+        lambda SecretId: {**answer, "SecretString": "of " + SecretId},
+    )
+    names = ["s01", "s02", way.arn("s03")]
+
+    assert ["of " + name for name in names] == [get_secret(name) for name in names]
+    assert ["of " + name for name in names] == [get_secret(name) for name in names]
 
 
 def test_binary_secret_comes_as_bytes(way, source):
