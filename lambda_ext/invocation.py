@@ -21,7 +21,15 @@ import threading
 
 from . import config
 from .exceptions import ConfigurationError
-from .lifecycle import clock, extension, phases, shutdown, snapstart
+from .lifecycle import (
+    clock,
+    extension,
+    interruption,
+    phases,
+    process,
+    shutdown,
+    snapstart,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +40,12 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-_unstarted = [True]  # emptied by the one thread that starts
+_lock = process.Lock()  # held while one thread starts
+_started = False
 _loop: asyncio.AbstractEventLoop | None = None
 _inherited: asyncio.AbstractEventLoop | None = None  # a parent's: never touched
+MAX_MS = 1e12  # no function runs for 30 years
+
 _nested = threading.local()  # an invocation inside an invocation is none
 
 
@@ -58,14 +69,31 @@ def start() -> None:
     Source: Lambda Extensions API,
     https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
     """
-    if not _unstarted:
+    global _started
+    if _started:
         return
     disabled = config.get("disable")
     try:
-        _unstarted.pop()
-    except IndexError:  # another thread does it
-        return
-    in_lambda = config.in_lambda()
+        with _lock:
+            begins = _join(disabled)
+        if begins:
+            phases.call(phases.INIT)
+    except BaseException:  # a signal handler's: the next call makes up for it
+        _started = phases.calls[phases.INIT] > 0
+        raise
+
+
+def _join(disabled: frozenset[str]) -> bool:
+    """
+    Join the life of this environment; say whether INIT is to follow.
+
+    Each step may be repeated, after one that a signal handler has interrupted.
+    """
+    global _started
+    if _started:  # by another thread
+        return False
+    # A process that `multiprocessing` started leaves all of it to its parent.
+    in_lambda = config.in_lambda() and not phases.is_child_of_multiprocessing()
     if in_lambda and "signals" not in disabled:
         shutdown.install()
     if in_lambda and "extension" not in disabled:
@@ -73,9 +101,8 @@ def start() -> None:
     if in_lambda:
         snapstart.install()
     shutdown.follow_exit()
-    phases.listen(phases.FORK, _forked)
-    if in_lambda:
-        phases.call(phases.INIT)
+    _started = True
+    return in_lambda
 
 
 if TYPE_CHECKING:
@@ -115,8 +142,8 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
             return _finished(function(*args, **kwargs))
         _nested.inside = True
         try:
-            _begin(args, kwargs)
             try:
+                _begin(args, kwargs)
                 return _finished(function(*args, **kwargs))
             finally:
                 phases.call(phases.RESPONSE)
@@ -148,14 +175,24 @@ def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ask = getattr(candidate, "get_remaining_time_in_millis", None)
         if ask is not None:
             context = candidate
-            try:
-                remaining_s = ask() / 1000
-            except Exception:  # a test double: then there is no deadline
-                remaining_s = None
+            remaining_s = _seconds(ask)
             break
     clock.begin_invocation(remaining_s)
     shutdown.rearm()
     phases.call(phases.INVOKE, context)
+
+
+def _seconds(ask: Callable[[], Any]) -> float | None:
+    """Return the seconds that the context says are left; None if it says none."""
+    try:
+        remaining_ms = ask()
+        # Any other type is a test double's, as is a number that is not finite.
+        if type(remaining_ms) in (int, float) and abs(remaining_ms) < MAX_MS:
+            return float(remaining_ms) / 1000
+    except Exception as exc:
+        if interruption.by_signal_handler(exc):
+            raise
+    return None
 
 
 def _finished(result: Any) -> Any:
@@ -201,6 +238,7 @@ def _close_loop() -> None:
         loop.close()
 
 
+@process.at_fork
 def _forked() -> None:
     """Leave the parent's event loop alone: its selector is shared with us."""
     global _loop, _nested, _inherited
@@ -208,8 +246,10 @@ def _forked() -> None:
     _nested = threading.local()
 
 
+@process.at_reset
 def reset() -> None:
     """Forget that anything was started, as if this were just imported."""
+    global _started
     atexit.unregister(_close_loop)
     _close_loop()
-    _unstarted[:] = [True]
+    _started = False

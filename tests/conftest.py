@@ -16,22 +16,19 @@ PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
 
 STATEFUL = (  # every module with process-wide state has a reset()
     "config",
-    "lifecycle.clock",
-    "lifecycle.phases",
-    "lifecycle.shutdown",
-    "lifecycle.extension",
-    "lifecycle.snapstart",
     "values.store",
     "values.rotation",
     "values.derived",
     "metrics.recorder",
-    "invocation",
     "aws.transport",
 )
 
 
 def _reset():
     """Bring every loaded stateful module back to how it was imported."""
+    process = sys.modules.get("lambda_ext.lifecycle.process")
+    if process is not None:
+        process.reset()
     for name in STATEFUL:
         module = sys.modules.get("lambda_ext." + name)
         if module is not None:

@@ -57,3 +57,17 @@ def python(code, *, env=None, timeout=60.0, executable=sys.executable):
         timeout=timeout,
         check=False,
     )
+
+
+def interrupted(run, operation):
+    """Call operation() in an `interruptions` run, and see its exception arrive."""
+    from interruptions import Interrupted
+
+    arrived = False
+    try:
+        with run:
+            operation()
+    except Interrupted:  # CPython had not looked for signals before the end
+        arrived = True
+        run.__exit__(None, None, None)
+    assert run.happened == (arrived or run.raised)

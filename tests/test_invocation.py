@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import sys
 import threading
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -14,6 +16,7 @@ import lambda_ext
 from lambda_ext import config
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, extension, phases, shutdown
+from lambda_ext.testing import FakeSource
 
 
 class Context:
@@ -181,11 +184,22 @@ class TestHandler:
         assert all(0 < left <= 3 for left in seen)
         assert len(seen) == 2
 
-    def test_broken_context_is_no_deadline(self):
-        """A context that cannot tell the time left does not break the handler."""
-        context = Context(None)
+    @pytest.mark.parametrize(
+        "remaining_ms", [None, "3000", MagicMock(), True, math.nan, math.inf, 10**400]
+    )
+    def test_context_that_tells_no_number_is_no_deadline(self, remaining_ms):
+        """A test double for a context does not break the handler."""
+        context = Context(remaining_ms)
 
         assert lambda_ext.handler(lambda e, c: clock.remaining())({}, context) is None
+
+    @pytest.mark.parametrize("double", [Mock, MagicMock])
+    def test_mock_as_context_leaves_reads_alone(self, double):
+        """A value is read without a deadline."""
+        with FakeSource({"db": "hunter2"}):
+            handler = lambda_ext.handler(lambda e, c: lambda_ext.get_secret("db"))
+
+            assert handler({}, double()) == "hunter2"
 
 
 class TestAsyncHandler:

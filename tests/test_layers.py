@@ -70,6 +70,7 @@ ROWS = {
         "metrics.validation",
         "aws.*",
         "lifecycle.runtime_api",
+        "lifecycle.runtime_client",
         "lifecycle.signals",
         "lifecycle.shutdown",
         "lifecycle.deadline",
@@ -83,7 +84,9 @@ ROWS = {
         "lifecycle",
         "lifecycle.clock",
         "lifecycle.phases",
+        "lifecycle.interruption",
         "lifecycle.process",
+        "lifecycle.real_threads",
         "parsers",
     ),
 }

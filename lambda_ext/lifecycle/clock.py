@@ -23,13 +23,14 @@ Generations
 Threads
     Every write is under ``_lock``; readers read one attribute and take none.
     The lock is re-entrant, and what is written under it are absolute values:
-    a signal handler may ask for the time in the middle of a `sync`.
+    a signal handler may ask for the time in the middle of a `sync`, or raise.
 """
 
 from __future__ import annotations
 
-import threading
 import time
+
+from . import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 
 STEP_S = 0.05  # a smaller growth of the lead is slewing, not a freeze
 
-_lock = threading.RLock()
+_lock = process.Lock()
 _run_time: Callable[[], float] = time.monotonic
 _wall_time: Callable[[], float] = time.time
 _lead = time.time() - time.monotonic()
 _watchers: tuple[Callable[[], None], ...] = ()
 _deadline_at: float | None = None
+_untold = False  # the lead has grown, and not every watcher was called
 
 generation = 0
 
@@ -89,17 +91,26 @@ def sync() -> float:
     0.0 is by far the most usual answer.  Otherwise the generation changes and
     the watchers are called before this returns.
     """
-    global _lead, generation
+    global _lead, generation, _untold
     with _lock:
         before = _lead
         found = _wall_time() - _run_time()
-        if found - before < STEP_S:
-            return 0.0
-        _lead = max(found, _lead)
-        generation += 1
+        grew_s = found - before if found - before >= STEP_S else 0.0
+        if grew_s:
+            _untold = True
+            _lead = found
+            generation += 1
+    if _untold:
+        _tell()
+    return grew_s
+
+
+def _tell() -> None:
+    """Call the watchers; after an interruption, the next `sync` calls them again."""
+    global _untold
     for watcher in _watchers:
         watcher()
-    return found - before
+    _untold = False
 
 
 def begin_invocation(remaining_s: float | None = None) -> None:
@@ -127,12 +138,12 @@ def remaining() -> float | None:
 
 def restored() -> None:
     """Begin a new generation: the process was restored from a snapshot."""
-    global generation
+    global generation, _untold
     sync()
     with _lock:
+        _untold = True
         generation += 1
-    for watcher in _watchers:
-        watcher()
+    _tell()
 
 
 def watch(watcher: Callable[[], None]) -> None:
@@ -141,12 +152,6 @@ def watch(watcher: Callable[[], None]) -> None:
     with _lock:
         if watcher not in _watchers:
             _watchers = (*_watchers, watcher)
-
-
-def forked() -> None:
-    """Replace the lock, which another thread may have held at the fork."""
-    global _lock
-    _lock = threading.RLock()
 
 
 def install(clock: Clock | None) -> None:
@@ -163,6 +168,7 @@ def install(clock: Clock | None) -> None:
         watcher()
 
 
+@process.at_reset
 def reset() -> None:
     """Go back to the machine's clocks, as if this were just imported."""
     global _watchers

@@ -33,11 +33,10 @@ import contextlib
 import json
 import logging
 import os
-import threading
 
 from .. import config, disclosure
 from ..exceptions import ExtensionError
-from . import clock, phases, runtime_api
+from . import clock, interruption, phases, process, real_threads, runtime_api, shutdown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,10 +47,6 @@ FOLDER = "/opt/extensions"
 TIMEOUT_S = 1.0  # for the whole registration; AWS answers within 1 ms
 
 TOO_LATE = "Extension.RegistrationClosed"
-ADVICE = (
-    ": decorate the handler with @lambda_ext.handler, or call lambda_ext.start(),"
-    " at module scope"
-)
 
 
 class Status:
@@ -94,9 +89,11 @@ _connection: socket | None = None
 
 def status() -> Status:
     """Return where the registration stands."""
-    if _status.state == "none":
-        return Status(reason=config.why_not("extension"))
-    return _status
+    if _status.state != "none":
+        return _status
+    if config.in_lambda() and phases.is_child_of_multiprocessing():
+        return Status("forked", reason=phases.CHILD)
+    return Status(reason=config.why_not("extension"))
 
 
 def register() -> None:
@@ -104,8 +101,8 @@ def register() -> None:
     global _status
     if _status.state != "none":
         return
-    if phases.is_worker() and not _one_of_many():
-        _status = Status("forked", reason="multiprocessing started this process")
+    if phases.is_child_of_multiprocessing():
+        _status = Status("forked", reason=phases.CHILD)
         return
     address = os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
     begun_at = clock.run_time()
@@ -113,18 +110,19 @@ def register() -> None:
         _join(address)
     except ExtensionError as exc:
         shared = _by_somebody(exc.error_type)
-        advice = ADVICE if exc.error_type == TOO_LATE and not shared else ""
+        advice = shutdown.ADVICE if exc.error_type == TOO_LATE and not shared else ""
         _status = Status(
             "shared" if shared else "refused",
             reason=f"{exc}{advice}",
             error_type=exc.error_type,
         )
     except Exception as exc:
+        if interruption.by_signal_handler(exc):
+            raise
         _status = Status("unreachable", reason=f"{type(exc).__name__}: {exc}")
     else:
         _status = Status("registered")
     _status.duration_s = clock.run_time() - begun_at
-    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
     if _status.state == "registered":
         _park()
     else:
@@ -177,12 +175,11 @@ def _check(reply: runtime_api.Reply) -> None:
 
 def _park() -> None:
     """Wait for the event that never comes, so that its refusal is noticed."""
-    thread = threading.Thread(
-        target=_wait, args=(_connection,), name="lambda_ext_extension", daemon=True
-    )
+    connection = _connection
+    assert connection is not None
     # Without a thread to spare, the request stands all the same.
     with contextlib.suppress(RuntimeError):
-        thread.start()
+        real_threads.start("lambda_ext_extension", lambda: _wait(connection))
 
 
 def _wait(connection: socket) -> None:
@@ -230,6 +227,7 @@ def _report(found: Status) -> None:
     )
 
 
+@process.at_fork
 def _forked() -> None:
     """Let go of the parent's connection; it stays open in the parent."""
     global _connection, _status
@@ -240,6 +238,7 @@ def _forked() -> None:
         _status = Status("forked", reason="a child of the registered process")
 
 
+@process.at_reset
 def reset() -> None:
     """Forget the registration, as if this were just imported."""
     global _connection, _status

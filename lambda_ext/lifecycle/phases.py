@@ -22,7 +22,7 @@ import sys
 
 from .. import disclosure
 from ..exceptions import ConfigurationError
-from . import clock
+from . import interruption, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ EARLY = 25  # priority: callbacks of the user that record what others flush
 USER = 50  # priority: callbacks of the user, unless they say otherwise
 NETWORK = 90  # priority: what waits for somebody else, hence comes last
 PREVIOUS = 95  # priority: the SIGTERM handler that was there before ours
+LAST = 1 << 62  # priority: the last flush, after any callback, perhaps repeated
+
+CHILD = "multiprocessing started this process"  # why it does not join Lambda's life
 
 # Of a code object: a generator, a coroutine or an async generator; `inspect`.
 _ASYNC = 0x20 | 0x80 | 0x200
@@ -55,15 +58,10 @@ _listeners: dict[str, list[tuple[int, Listener]]] = {phase: [] for phase in PHAS
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
 ended = dict.fromkeys(PHASES, 0)  # how often it ended
 failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
-_follows_forks = False
 
 
 def listen(phase: str, listener: Listener, *, priority: int = USER) -> None:
     """Call *listener* in each *phase*, low priority first, then in order."""
-    global _follows_forks
-    if not _follows_forks:
-        _follows_forks = True
-        os.register_at_fork(after_in_child=_forked)
     _listeners[phase].append((priority, listener))
 
 
@@ -85,19 +83,48 @@ def _priority(entry: tuple[int, Listener]) -> int:
 
 
 def call(phase: str, *args: Any) -> None:
-    """Call everybody who listens to *phase*; never raises an Exception."""
+    """
+    Call each listener of *phase*; what one raises is logged.
+
+    A BaseException, or what a signal handler of the user's has raised
+    meanwhile, is raised again once every listener was called.
+    """
     calls[phase] += 1
+    waiting: tuple[tuple[int, Listener], ...] | None = None
+    raised: BaseException | None = None
+    position = begun = -1
     try:
-        for _, listener in listeners(phase):
-            _call(phase, listener, *args)
+        while waiting is None or position < len(waiting):
+            try:
+                waiting = waiting or listeners(phase)
+                while True:
+                    position += 1
+                    if position >= len(waiting):
+                        break
+                    begun = position
+                    waiting[position][1](*args)
+            except BaseException as exc:
+                if isinstance(exc, Exception) and not interruption.by_signal_handler(
+                    exc
+                ):
+                    failed(phase, (waiting or ((0, call),))[begun][1])
+                else:
+                    raised = raised or exc
+                # A signal handler may also raise between two listeners: the one
+                # that was not begun is called next.
+                position = begun
     finally:
         ended[phase] += 1
+    if raised is not None:
+        raise raised
 
 
 def _call(phase: str, listener: Listener, *args: Any) -> None:
     try:
         listener(*args)
-    except Exception:
+    except Exception as exc:
+        if interruption.by_signal_handler(exc):
+            raise
         failed(phase, listener)
 
 
@@ -114,6 +141,7 @@ def name_of(listener: Listener) -> str:
     return f"{module}.{name}" if module else str(name)
 
 
+@process.at_reset
 def reset() -> None:
     """Forget every listener and counter, as if this were just imported."""
     for entries in _listeners.values():
@@ -126,9 +154,9 @@ def _zero() -> None:
         counters.update(dict.fromkeys(PHASES, 0))
 
 
+@process.at_fork
 def _forked() -> None:
-    """Make this forked child usable, and tell those who listen."""
-    clock.forked()
+    """Tell those who listen, with counters at zero."""
     _zero()
     call(FORK)
 
@@ -136,7 +164,28 @@ def _forked() -> None:
 def is_worker() -> bool:
     """Say whether this process was started by `multiprocessing`."""
     processes = sys.modules.get("multiprocessing.process")
-    return processes is not None and processes.parent_process() is not None
+    if processes is None:
+        return False
+    return (
+        processes.parent_process() is not None
+        # While a spawned child imports what it is to run, it has no parent yet.
+        or is_importing_worker()
+    )
+
+
+def is_importing_worker() -> bool:
+    """Say whether this process was spawned, and imports what it is to run."""
+    processes = sys.modules.get("multiprocessing.process")
+    return bool(
+        processes is not None
+        and getattr(processes.current_process(), "_inheriting", False)
+    )
+
+
+def is_child_of_multiprocessing() -> bool:
+    """Say whether another process of `multiprocessing` has joined Lambda's life."""
+    # A worker of a managed instance is one, too, and joins by itself.
+    return is_worker() and not os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY")
 
 
 def checked(listener: object, decorator: str) -> None:

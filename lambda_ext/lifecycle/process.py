@@ -19,10 +19,11 @@ Signals
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import weakref
+
+from .real_threads import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _forks: list[Callable[[], object]] = []
 _follows_forks = False
 
 
-class Lock(_thread.RLock):  # type: ignore[misc]  # final in typeshed, not in CPython
+class Lock(RLock):  # type: ignore[misc]  # the C class, of which mypy sees Any
     """A re-entrant lock that is free again in a forked child; use it by `with`."""
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ def _forked() -> None:
     for reference in [*_locks.values()]:
         lock = reference()
         if lock is not None:
-            lock._at_fork_reinit()  # type: ignore[attr-defined]  # not in typeshed
+            lock._at_fork_reinit()
     for function in _forks.copy():
         with contextlib.suppress(Exception):
             function()

@@ -39,11 +39,18 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 
 from .. import config, disclosure
 from ..exceptions import ConfigurationError
-from . import clock, phases, signals
+from . import (
+    clock,
+    interruption,
+    phases,
+    process,
+    real_threads,
+    runtime_client,
+    signals,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +64,13 @@ ESSENTIAL_S = 0.15  # of which for listeners of priority ESSENTIAL
 IN_FLIGHT_S = 0.25  # on managed instances, before that: the current request
 STREAMS_S = 0.02  # for flushing stdout and stderr, at the very end
 POLL_S = 0.001
+ATTEMPTS = 10  # at exit, where signal handlers may raise at any moment
 SWITCH_S = 0.0001  # between threads that want to run, from SIGTERM on
+
+ADVICE = (
+    ": decorate the handler with @lambda_ext.handler, or call lambda_ext.start(),"
+    " at module scope"
+)
 
 _exit = os._exit
 
@@ -87,12 +100,12 @@ class Status:
         return f"<shutdown.Status {self.path}{reason}>"
 
 
-_once = threading.Lock()  # whoever gets it does the work; never released
-_done = threading.Event()
-_begun: str | None = None
+_winner: dict[str, tuple[str, object]] = {}  # "end" -> the path that does the work
+_done = real_threads.Event()
 abandoned = 0
 _of_user: list[Callable[[], object]] = []  # listeners of this process only
 _follows_exit = False
+_unheard: list[Callable[[], str]] = []  # what is lost where nothing has started
 
 rearm = signals.rearm
 
@@ -101,8 +114,10 @@ def status() -> Status:
     """Return how SIGTERM is seen, and what became of the end."""
     path, reason = signals.path(), signals.reason
     if path == "off" and not reason:
-        reason = config.why_not("signals")
-    return Status(path, reason, _begun, abandoned)
+        child = config.in_lambda() and phases.is_child_of_multiprocessing()
+        reason = phases.CHILD if child else config.why_not("signals")
+    begun = _winner["end"][0] if _winner else None
+    return Status(path, reason, begun, abandoned)
 
 
 def install() -> None:
@@ -129,7 +144,8 @@ def on_shutdown(
     Low *priority* first (0 is the flush of metrics, 50 the default, 90 what
     uses the network), then in order of registration.  The time left is shared
     equally: one that takes longer than its share is left behind.  What it
-    raises is logged and stops nothing else.  A forked child does not call it.
+    raises is logged and stops nothing else.  A forked child, or
+    one that `multiprocessing` spawned, does not call it.
 
     Lambda sends SIGTERM only to an environment with a registered extension:
     decorate a handler with `lambda_ext.handler` or call `lambda_ext.start()`
@@ -150,9 +166,12 @@ def on_shutdown(
 
     def decorate(function: F) -> F:
         phases.checked(function, "on_shutdown")
+        if phases.is_importing_worker():
+            return function  # the parent's callback, imported once more
         phases.listen(phases.SHUTDOWN, function, priority=priority)
         _of_user.append(function)
         follow_exit()
+        warn_unless_started(lambda: "on_shutdown callbacks")
         return function
 
     return decorate if listener is None else decorate(listener)
@@ -165,9 +184,29 @@ def follow_exit() -> None:
         return
     _follows_exit = True
     atexit.register(_at_exit)
-    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
     if phases.is_worker():
         _follow_worker()
+
+
+def warn_unless_started(lost: Callable[[], str]) -> None:
+    """
+    Log once, inside Lambda, what is lost because `start()` was never called.
+
+    *lost* is called when the runtime client begins to wait; "" means nothing.
+    """
+    if config.in_lambda() and not phases.is_child_of_multiprocessing():
+        _unheard.append(lost)
+        runtime_client.before_wait(_warn_unless_started)
+
+
+def _warn_unless_started() -> None:
+    started = phases.calls[phases.INIT]
+    found = [] if started else sorted({lost() for lost in _unheard} - {""})
+    if started or found:
+        runtime_client.forget(_warn_unless_started)
+        _unheard.clear()
+    if found:
+        disclosure.warn("not_started", lost=f"{', '.join(found)}{ADVICE}")
 
 
 def _terminate() -> None:
@@ -177,7 +216,8 @@ def _terminate() -> None:
     deadline_at = clock.run_time() + BUDGET_S
     code = 0
     try:
-        if _begin("sigterm"):
+        if _begin("sigterm", object()):
+            _bounded(clock.sync, STREAMS_S)  # the process may have been frozen
             if os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
                 _until(_between_invocations, clock.run_time() + IN_FLIGHT_S)
                 deadline_at = clock.run_time() + BUDGET_S
@@ -191,22 +231,31 @@ def _terminate() -> None:
 
 def _at_exit() -> None:
     """Call the shutdown listeners at interpreter exit, unless SIGTERM did."""
-    if _begin("exit"):
+    raised: BaseException | None = None
+    claimed: dict[int, object] = {}
+    attempts = 0  # nothing is called before the `try`: a handler would run after it
+    while attempts < ATTEMPTS:
+        attempts += 1
         try:
-            drain()
-        finally:
-            _done.set()
-    else:
-        # Finalisation would stop our thread in the middle of the flush.
-        _done.wait(BUDGET_S)
+            if _begin("exit", claimed):
+                clock.sync()
+                drain(claimed=claimed)
+                _done.set()
+            else:
+                # Finalisation would stop our thread in the middle of the flush.
+                _done.wait(BUDGET_S)
+                _flush_late()
+            break
+        except BaseException as exc:  # a signal handler's; the listeners come first
+            raised = exc
+    _done.set()
+    if raised is not None:
+        raise raised
 
 
-def _begin(path: str) -> bool:
-    global _begun
-    if not _once.acquire(blocking=False):
-        return False
-    _begun = path
-    return True
+def _begin(path: str, token: object) -> bool:
+    """Say whether the caller, known by *token*, is the one that does the work."""
+    return _winner.setdefault("end", (path, token))[1] is token
 
 
 def _finish(deadline_at: float) -> int:
@@ -222,7 +271,7 @@ def _finish(deadline_at: float) -> int:
             code.append(_exit_code(exc))
 
     ours = None if replaced or not callable(handler) else call_handler
-    end_at = deadline_at - STREAMS_S
+    end_at = deadline_at - 2 * STREAMS_S
     drain(end_at - clock.run_time(), ours)
     _until(_flushed, end_at)
     if signals.forward():
@@ -230,29 +279,40 @@ def _finish(deadline_at: float) -> int:
     _bounded(_flush_streams, STREAMS_S)
     _done.set()
     if replaced:
-        _until(lambda: signals.idle is True, deadline_at)
+        _until(lambda: runtime_client.waiting is True, end_at)
+    # What the user's handler has recorded meanwhile, in the main thread.
+    _bounded(_flush_late, STREAMS_S)
+    _bounded(_dump_traceback, STREAMS_S)
     return code[0] if code else 0
 
 
 def drain(
-    budget_s: float = BUDGET_S, previous: Callable[[], object] | None = None
+    budget_s: float = BUDGET_S,
+    previous: Callable[[], object] | None = None,
+    claimed: dict[int, object] | None = None,
 ) -> None:
     """
     Call the shutdown listeners in order, within *budget_s* seconds.
 
     Those of priority ESSENTIAL share the first half, the rest what is left;
-    *previous* is one of them, after those that use the network.
+    *previous* is one of them, after those that use the network.  What is in
+    *claimed*, by id, was called before, and is not called again.
     """
     global abandoned
     phases.calls[phases.SHUTDOWN] += 1
     begun_at = clock.run_time()
     extra = [] if previous is None else [(phases.PREVIOUS, previous)]
-    done: list[Any] = []
+    claimed = {} if claimed is None else claimed
+    seen: list[int] = []
     hung: list[Any] = []
     while True:
         # Looked up anew: the first metric may be recorded by a listener.
         known = sorted([*phases.listeners(phases.SHUTDOWN), *extra], key=_priority)
-        ahead = [entry for entry in known if all(entry is not it for it in done)]
+        ahead = [
+            entry
+            for entry in known
+            if id(entry) not in claimed and id(entry) not in seen
+        ]
         if not ahead:
             break
         spent_s = clock.run_time() - begun_at
@@ -260,39 +320,81 @@ def drain(
         if ahead[0][0] <= phases.ESSENTIAL and spent_s < ESSENTIAL_S:
             end_s = min(ESSENTIAL_S, budget_s)
             ahead = [entry for entry in ahead if entry[0] <= phases.ESSENTIAL]
-        if not _bounded(ahead[0][1], (end_s - spent_s) / len(ahead)):
-            hung.append(ahead[0][1])
-        done.append(ahead[0])
+        share_s = (end_s - spent_s) / len(ahead)
+        listener = ahead[0][1]
+        if not _bounded(_claiming(ahead[0], claimed), share_s, listener):
+            hung.append(listener)
+        seen.append(id(ahead[0]))
     if hung:
         abandoned += len(hung)
         _bounded(lambda: _report(hung), STREAMS_S)
     phases.ended[phases.SHUTDOWN] += 1
 
 
+def _claiming(entry: Any, claimed: dict[int, object]) -> Callable[[], None]:
+    """Return what calls the listener of *entry*, unless another has claimed it."""
+
+    def call() -> None:
+        # Where a signal handler interrupts `drain` and it begins again, two threads
+        # may be here for one listener: `setdefault` lets one of them go on.
+        token = object()
+        try:
+            mine = claimed.setdefault(id(entry), token) is token
+        except BaseException:  # a signal handler's, without threads
+            if claimed.get(id(entry)) is token:
+                del claimed[id(entry)]
+            raise
+        if mine:
+            entry[1]()
+
+    return call
+
+
+def _flush_late() -> None:
+    """Call once more what flushes after all callbacks."""
+    for priority, listener in phases.listeners(phases.SHUTDOWN):
+        if priority >= phases.LAST:
+            listener()
+
+
+def _dump_traceback() -> None:
+    """Write the traceback that ``faulthandler.register(SIGTERM)`` asked for."""
+    faulthandler = sys.modules.get("faulthandler")
+    if faulthandler is not None and faulthandler.unregister(signals.SIGTERM):
+        faulthandler.dump_traceback(all_threads=True)
+
+
 def _priority(entry: tuple[int, object]) -> int:
     return entry[0]
 
 
-def _bounded(listener: Callable[[], object], share_s: float) -> bool:
-    """Call *listener*; say whether it was done after *share_s* seconds."""
-    done: list[bool] = []
+def _bounded(
+    function: Callable[[], object], share_s: float, listener: Any = None
+) -> bool:
+    """Call *function* for *listener*; say if it was done within *share_s* seconds."""
+    ended = real_threads.Event()
+    raised: list[BaseException] = []
 
     def body() -> None:
         try:
-            listener()
-        except BaseException:  # SystemExit too: only this module ends the process
-            phases.failed(phases.SHUTDOWN, listener)
+            function()
+        except BaseException as exc:  # SystemExit too: only this module ends us
+            if interruption.by_signal_handler(exc):
+                raised.append(exc)
+            else:
+                phases.failed(phases.SHUTDOWN, listener or function)
         finally:
-            done.append(True)
+            ended.set()
 
-    thread = threading.Thread(target=body, name="lambda_ext_shutdown", daemon=True)
     try:
-        thread.start()
+        real_threads.start("lambda_ext_shutdown", body)
     except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
         body()
+        if raised:
+            raise raised[0] from None
     else:
-        thread.join(max(share_s, 0))
-    return bool(done)
+        ended.wait(max(share_s, 0))
+    return ended.is_set()
 
 
 def _report(hung: list[Any]) -> None:
@@ -316,8 +418,8 @@ def _exit_code(exc: SystemExit) -> int:
 
 def _between_invocations() -> bool:
     """Say whether no decorated handler is running, nor its answer on its way."""
-    if signals.idle is not None:
-        return signals.idle
+    if runtime_client.waiting is not None:
+        return runtime_client.waiting
     return phases.calls[phases.INVOKE] <= phases.calls[phases.RESPONSE]
 
 
@@ -328,9 +430,8 @@ def _flushed() -> bool:
 
 def _until(condition: Callable[[], bool], deadline_at: float) -> None:
     """Wait until condition() holds, or the deadline has come."""
-    never = threading.Event()
     while not condition() and clock.run_time() < deadline_at:
-        never.wait(POLL_S)
+        real_threads.pause(POLL_S)
 
 
 def _flush_streams() -> None:
@@ -340,10 +441,13 @@ def _flush_streams() -> None:
             stream.flush()
 
 
+@process.at_fork
 def _forked() -> None:
     """Begin anew in this child, which ends on its own."""
     _renew()
     _forget_users()
+    if not _follows_exit:
+        return
     workers = sys.modules.get("multiprocessing.util")
     if workers is not None:  # else it is no worker, and has atexit as we do
         workers.register_after_fork(_follow_worker, _follow_worker)
@@ -362,18 +466,19 @@ def _forget_users() -> None:
 
 
 def _renew() -> None:
-    global _once, _done, _begun, abandoned
-    _once = threading.Lock()
-    _done = threading.Event()
-    _begun = None
+    global _winner, _done, abandoned
+    _winner = {}
+    _done = real_threads.Event()
     abandoned = 0
 
 
+@process.at_reset
 def reset() -> None:
     """Let go of SIGTERM, as if this were just imported."""
     global _follows_exit
     atexit.unregister(_at_exit)
     _follows_exit = False
     _of_user.clear()
+    _unheard.clear()
     signals.reset()
     _renew()

@@ -12,8 +12,12 @@ writes the signal's number to the *wakeup fd*, at once and in any thread.  So:
 
 Guarantees
     `wake` is called on our thread, never in a signal handler, where the main
-    thread may hold any lock.  Nothing is ever blocked but for the length of a
-    fork, so that no subprocess inherits a blocked signal.
+    thread may hold any lock.  SIGTERM is blocked for the length of a fork only,
+    so that no subprocess inherits a blocked signal; our thread unblocks it for
+    itself, so that a mask inherited from the parent process hides nothing.
+    A byte is written into our pipe or nowhere: the pipe has high numbers, which
+    a program that closes descriptors and opens files does not reuse, and both
+    ends are compared with the pipe that was made before they are used.
 
 Sharing
     There is one wakeup fd and one handler per process.  `rearm` takes them
@@ -25,6 +29,11 @@ Sharing
     our thread is woken all the same; while asyncio holds the wakeup fd *and*
     the handler (`loop.add_signal_handler(SIGTERM, ...)` in the invocation
     under way), only asyncio is.
+
+    A handler that C code installed (`faulthandler.register`, libev's for
+    ``gevent.signal_handler``) hides SIGTERM from Python until the next `rearm`
+    replaces it.  It cannot be called from here; `shutdown` writes the traceback
+    that faulthandler was asked for.
 
 Forks
     A child inherits wakeup fd, pipe and handler: its C half would write into
@@ -40,16 +49,21 @@ Threads
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the C half of `signal` (0.7 ms)
+import contextlib
 import functools
 import os
-import sys
-import threading
+import posix  # eventlet replaces os.read and os.write
+
+from .. import disclosure
+from . import process, real_threads, runtime_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import Any
+
+    from .real_threads import Thread
 
     Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -58,24 +72,31 @@ _BYTE = bytes((SIGTERM,))
 _STOP = b"\0"  # no signal has this number: `reset` ends the thread with it
 _STOP_S = 5.0  # how long `reset` waits for that
 
-# Where the runtime client waits for the next invocation.  It is private to
-# AWS: found by name, and done without where it is not there.
-_CLIENT = "awslambdaric.lambda_runtime_client"
-_CLIENT_CLASSES = ("BaseLambdaRuntimeClient", "LambdaRuntimeClient")
+HIGHEST_FD = 1023  # select() takes no higher number
+SEARCHED = 100  # numbers below that, until a free one is found
 
 _wake: Callable[[], None] | None = None
 _read_fd = -1
 _write_fd = -1
-_thread: threading.Thread | None = None
+_closed_fd = -1  # the write end of a pipe that the program closed
+_pipe: tuple[int, int] | None = None  # which file our pipe is
+_thread: Thread | None = None
 _previous: Handler = _signal.SIG_DFL
 _chained_fd = -1
 _chained_file: tuple[int, int] | None = None  # what the number stood for then
 _masks: dict[int, set[int]] = {}  # per forking thread, what was blocked before
 _follows_forks = False
-_unhook: Callable[[], None] | None = None
+
+_guards_forks = False
+
+# What was found in the places that ours took, not yet dealt with.  Each is
+# stored by the C call that took the place: an exception of a signal handler
+# cannot come in between.
+_found_fds: list[int] = []
+_found_handlers: list[Handler] = []
+_set_wakeup_fd = functools.partial(_signal.set_wakeup_fd, warn_on_full_buffer=False)
 
 reason = ""  # why `path()` is "off"
-idle: bool | None = None  # waiting for an invocation? None: nobody knows
 
 
 def install(wake: Callable[[], None]) -> None:
@@ -85,70 +106,96 @@ def install(wake: Callable[[], None]) -> None:
     Called outside the main thread it takes effect at the first `rearm` that
     is called inside.
     """
-    global _wake, _follows_forks
+    global _wake, _guards_forks
     _wake = wake
-    if not _follows_forks:
-        _follows_forks = True
-        os.register_at_fork(
-            before=_before_fork,
-            after_in_parent=_after_fork_in_parent,
-            after_in_child=_after_fork_in_child,
-        )
+    if not _guards_forks:
+        _guards_forks = True
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
     _arm()
 
 
 def _arm() -> None:
     """Make the pipe, the thread and the handler; say why where that fails."""
-    global _read_fd, _write_fd, _thread, _previous, reason
-    if threading.current_thread() is not threading.main_thread():
-        reason = "started outside the main thread; tried again per invocation"
+    global _read_fd, _write_fd, _pipe, _thread, reason
+    if not real_threads.in_main_thread():
+        _off("started outside the main thread; retried at each invocation")
         return
     try:
-        read_fd, write_fd = os.pipe()  # neither is inherited by a subprocess
+        read_fd, write_fd = _open_pipe()
     except OSError as exc:  # too many open files
-        reason = str(exc)
+        _off(str(exc))
         return
-    os.set_blocking(write_fd, False)
-    thread = threading.Thread(
-        target=_watch, args=(read_fd,), name="lambda_ext_sigterm", daemon=True
-    )
+    pipe = _file(write_fd)
     try:
-        thread.start()
+        thread = real_threads.start("lambda_ext_sigterm", lambda: _watch(read_fd, pipe))
     except RuntimeError as exc:  # there is no thread to be had
-        os.close(read_fd)
-        os.close(write_fd)
-        reason = str(exc)
+        posix.close(read_fd)
+        posix.close(write_fd)
+        _off(str(exc))
         return
-    found = _signal.signal(SIGTERM, _on_sigterm)
-    if found is not _on_sigterm:
-        _previous = found
-    _read_fd, _write_fd, _thread = read_fd, write_fd, thread
+    _read_fd, _write_fd, _pipe, _thread = read_fd, write_fd, pipe, thread
     reason = ""
-    _take()
-    _follow_runtime_client()
+    _seize()
+    runtime_client.before_wait(rearm)
+
+
+def _off(why: str) -> None:
+    """Note, and log once, why SIGTERM is not seen."""
+    global reason
+    if reason != why:
+        reason = why
+        disclosure.warn("signals_off", reason=why)
+
+
+def _open_pipe() -> tuple[int, int]:
+    """Return a pipe with high numbers; no subprocess inherits it."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    return _moved(read_fd), _moved(write_fd)
+
+
+def _moved(fd: int) -> int:
+    """Return the highest free number for *fd*, or *fd* itself."""
+    limit = min(os.sysconf("SC_OPEN_MAX"), HIGHEST_FD + 1)
+    for number in range(limit - 1, max(limit - SEARCHED, fd), -1):
+        if _file(number) is None:
+            with contextlib.suppress(OSError):
+                os.dup2(fd, number, inheritable=False)
+                posix.close(fd)
+                return number
+    return fd
 
 
 def rearm() -> None:
-    """Take wakeup fd and handler back from whoever took them; about 1 µs."""
-    global _previous
+    """Take wakeup fd and handler back from where they went; about 1 µs."""
     if _write_fd < 0:
         if _wake is not None:
             _arm()
         return
     try:
-        if _signal.getsignal(SIGTERM) is not _on_sigterm:
-            _previous = _signal.signal(SIGTERM, _on_sigterm)
-        _take()
-    except (ValueError, OSError):
-        pass  # not the main thread; or the pipe was closed, see _watch()
+        _seize()
+    except ValueError:
+        pass  # not the main thread
+    except OSError:  # the program closed the pipe, and our thread is not told yet
+        _closed(_pipe)
+        _arm()
 
 
-def _take() -> None:
-    """Make our pipe the wakeup fd, and chain the one that was."""
-    global _chained_fd, _chained_file
-    found = _signal.set_wakeup_fd(_write_fd, warn_on_full_buffer=False)
-    if found not in (_write_fd, -1):
-        _chained_fd, _chained_file = found, _file(found)
+def _seize() -> None:
+    """Make handler and pipe ours, and keep what they replaced."""
+    global _previous, _chained_fd, _chained_file, _closed_fd
+    # Also when Python's table says that it is ours: C code may have replaced it.
+    _found_handlers.extend(map(_signal.signal, (SIGTERM,), (_on_sigterm,)))
+    _found_fds.extend(map(_set_wakeup_fd, (_write_fd,)))
+    while _found_handlers:
+        if _found_handlers[0] is not _on_sigterm:
+            _previous = _found_handlers[0]
+        del _found_handlers[0]
+    while _found_fds:
+        if _found_fds[0] not in (_write_fd, _closed_fd, -1):
+            _chained_fd, _chained_file = _found_fds[0], _file(_found_fds[0])
+        del _found_fds[0]
+    _closed_fd = -1
 
 
 def path() -> str:
@@ -174,7 +221,7 @@ def forward(data: bytes = _BYTE) -> bool:
     if not _chain_holds():
         return False
     try:
-        os.write(_chained_fd, data)
+        posix.write(_chained_fd, data)
     except OSError:
         return False  # full: its owner is about to look anyway
     return True
@@ -193,29 +240,44 @@ def _file(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _ours(fd: int) -> bool:
+    """Say whether *fd* is our pipe, and not another file that has its number."""
+    return _pipe is not None and _file(fd) == _pipe
+
+
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
-    """Write the byte once more, for when the wakeup fd is somebody else's."""
-    try:  # noqa: SIM105  suppress() would run Python code in a signal handler
-        os.write(_write_fd, _BYTE)
+    """Write the byte once more, for when the wakeup fd is not ours."""
+    try:  # not suppress(), which would be more Python code in a signal handler
+        if _ours(_write_fd):
+            posix.write(_write_fd, _BYTE)
     except OSError:
         pass  # full, hence read soon; or closed, and the process is ending
 
 
-def _watch(read_fd: int) -> None:
+def _closed(pipe: tuple[int, int] | None) -> None:
+    """Note that *pipe* is no more; the next `rearm` makes another."""
+    global reason, _pipe, _read_fd, _write_fd, _closed_fd
+    if pipe == _pipe:
+        _closed_fd = _write_fd
+        _read_fd = _write_fd = -1
+        _pipe = None
+        reason = "the pipe was closed; made again at the next invocation"
+
+
+def _watch(read_fd: int, pipe: tuple[int, int] | None) -> None:
     """Read the pipe until `reset`; the numbers of other signals pass through."""
-    global reason, _read_fd, _write_fd
+    # For this thread only, which is enough for the kernel to deliver it.
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (SIGTERM,))
     while True:
         try:
-            data = os.read(read_fd, 4096)
+            data = posix.read(read_fd, 4096) if _file(read_fd) == pipe else b""
         except OSError:
             data = b""
-        if not data:  # somebody closed the pipe, as programs do to become daemons
-            if read_fd == _read_fd:
-                _read_fd = _write_fd = -1  # the next rearm() starts afresh
-                reason = "the pipe was closed; made again at the next invocation"
-            return
-        if _STOP in data:
-            os.close(read_fd)
+        if not data:  # the program closed the pipe, as those that become daemons do
+            _closed(pipe)
+        if not data or _STOP in data:
+            if _file(read_fd) == pipe:
+                posix.close(read_fd)
             return
         others = data.replace(_BYTE, b"")
         if others:
@@ -224,94 +286,64 @@ def _watch(read_fd: int) -> None:
             _wake()
 
 
-def _follow_runtime_client() -> None:
-    """Call `rearm` whenever the runtime client begins to wait."""
-    global _unhook, idle
-    module = sys.modules.get(_CLIENT)
-    for name in _CLIENT_CLASSES:
-        client: Any = getattr(module, name, None)
-        wait = getattr(client, "wait_next_invocation", None)
-        if wait is not None:
-            break
-    else:
-        return
-
-    @functools.wraps(wait)
-    def wait_next_invocation(*args: Any, **kwargs: Any) -> Any:
-        global idle
-        rearm()
-        idle = True
-        try:
-            return wait(*args, **kwargs)
-        finally:
-            idle = False
-
-    def unhook() -> None:
-        client.wait_next_invocation = wait
-
-    if _unhook is None:
-        client.wait_next_invocation = wait_next_invocation
-        _unhook = unhook
-    idle = False
-
-
 def _before_fork() -> None:
     if _write_fd >= 0:
-        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (SIGTERM,))
-        _masks[threading.get_ident()] = mask
+        thread = real_threads.get_ident()
+        # Stored by the C call that blocks it, as an interruption must not part them.
+        masks = map(_signal.pthread_sigmask, (_signal.SIG_BLOCK,), ((SIGTERM,),))
+        _masks.update(zip((thread,), masks, strict=False))
 
 
 def _after_fork_in_parent() -> None:
-    mask = _masks.pop(threading.get_ident(), None)
+    mask = _masks.pop(real_threads.get_ident(), None)
     if mask is not None and SIGTERM not in mask:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (SIGTERM,))
 
 
+@process.at_fork
 def _after_fork_in_child() -> None:
     """Let go of everything that is the parent's, then let SIGTERM through."""
-    global _wake
-    mask = _masks.pop(threading.get_ident(), None)
+    global _wake, _pipe
+    mask = _masks.pop(real_threads.get_ident(), None)
     _masks.clear()
     if _write_fd >= 0:
         fds = (_read_fd, _write_fd)
         _release("a forked child")
         for fd in fds:
-            os.close(fd)
-    _wake = None
+            if _ours(fd):
+                posix.close(fd)
+    _wake = _pipe = None
     if mask is not None and SIGTERM not in mask:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (SIGTERM,))
 
 
 def _release(why: str) -> None:
     """Give handler and wakeup fd back; the pipe is the caller's to close."""
-    global _read_fd, _write_fd, _previous, _chained_fd, _chained_file
-    global reason, idle
+    global _read_fd, _write_fd, _previous, _chained_fd, _chained_file, reason
     found = _signal.set_wakeup_fd(-1)
     if found not in (_write_fd, -1):
         _signal.set_wakeup_fd(found, warn_on_full_buffer=False)
     if not replaced():
-        # None is a handler that C code installed: nobody can put that back.
+        # None is a handler that C code installed, which Python cannot put back.
         _signal.signal(SIGTERM, _signal.SIG_DFL if _previous is None else _previous)
-    _read_fd = _write_fd = _chained_fd = -1
+    _read_fd = _write_fd = _chained_fd = _closed_fd = -1
     _previous, _chained_file = _signal.SIG_DFL, None
-    reason, idle = why, None
+    reason = why
 
 
 def reset() -> None:
     """Give back what was taken, as if this were just imported."""
-    global _wake, _unhook
+    global _wake, _pipe
     write_fd = _write_fd
     if write_fd >= 0:
         theirs = _chained_fd if _chain_holds() else -1
         _release("")
         if theirs >= 0:
             _signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        os.set_blocking(write_fd, True)  # the pipe may be full
-        os.write(write_fd, _STOP)
-        os.close(write_fd)
+        if _ours(write_fd):
+            os.set_blocking(write_fd, True)  # the pipe may be full
+            posix.write(write_fd, _STOP)
+            posix.close(write_fd)
         if _thread is not None:  # it may be in the midst of wake()
             _thread.join(_STOP_S)
-    if _unhook is not None:
-        _unhook()
-        _unhook = None
-    _wake = None
+    _wake = _pipe = None

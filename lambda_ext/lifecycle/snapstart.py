@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 
-from . import clock, phases
+from . import clock, phases, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _after() -> None:
     phases.call(phases.RESTORE)
 
 
+@process.at_reset
 def reset() -> None:
     """Forget that anything was hooked, as if this were just imported."""
     global _installed

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..typing import Sink, Unit
     from .buffer import Record
 
-LAST = 1 << 62  # priority of the last flush of a shutdown: after any callback
 MEMO = 1_000  # checked series that one `Metrics` remembers
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
@@ -332,9 +331,10 @@ def _join() -> None:
     phases.listen(phases.RESPONSE, _buffer.flush)
     phases.listen(phases.SNAPSHOT, _buffer.flush)
     phases.listen(phases.SHUTDOWN, _buffer.flush, priority=phases.ESSENTIAL)
-    phases.listen(phases.SHUTDOWN, _buffer.flush, priority=LAST)
+    phases.listen(phases.SHUTDOWN, _buffer.flush, priority=phases.LAST)
     phases.listen(phases.FORK, forked, priority=phases.ESSENTIAL)
     shutdown.follow_exit()
+    shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
 
 
 def _changed() -> None:

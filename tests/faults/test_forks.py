@@ -266,3 +266,48 @@ def test_sigterm_in_the_middle_of_forking_flushes_once(tmp_path):
     # Not `killed`: a child that is forked after the signal never hears of it.
     assert end.exit_status == 0
     assert totals(lines) == {"begun": 1, "goodbye": 1}
+
+
+def test_spawned_child_joins_nothing(tmp_path):
+    """It imports the handler: no registration, no signal handler, no callback."""
+    (tmp_path / "app.py").write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, os, signal
+            import lambda_ext
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                os.write(1, b"goodbye %d\\n" % os.getpid())
+
+            @lambda_ext.handler
+            def handler(event, context):
+                spawn = multiprocessing.get_context(event)
+                ours, theirs = spawn.Pipe()
+                child = spawn.Process(target=work, args=(theirs,))
+                child.start()
+                found = ours.recv()
+                child.join()
+                return [os.getpid(), child.exitcode, *found]
+
+            def work(pipe):
+                status = lambda_ext.stats().lifecycle
+                pipe.send([status.registration.state, status.shutdown.path,
+                           signal.getsignal(signal.SIGTERM) == signal.SIG_DFL])
+            """
+        )
+    )
+    with Emulator(
+        task_root=str(tmp_path),
+        command=(sys.executable, "-m", "awslambdaric", "app.handler"),
+        env={"PYTHONPATH": ROOT},
+        timeout_s=60.0,
+    ) as emulator:
+        answers = [emulator.invoke(way).value for way in ("spawn", "forkserver")]
+        emulator.shutdown()
+        lines = [line.text for line in emulator.lines]
+
+    pid = answers[0][0]
+    assert answers == [[pid, 0, "forked", "off", True]] * 2
+    assert [line for line in lines if "lambda_ext" in line] == []
+    assert [line for line in lines if "goodbye" in line] == [f"goodbye {pid}"]

@@ -590,3 +590,255 @@ class TestKindsOfEnvironment:
 
         assert pending.result().value == "answer"
         assert totals(texts(emulator)) == {"begun": 1, "done": 1, "goodbye": 2}
+
+
+class TestHidden:
+    """What hides SIGTERM from Python, or takes our descriptors away."""
+
+    def test_faulthandler_that_was_registered_for_it_writes_its_traceback(
+        self, environment
+    ):
+        """Its C code replaces ours unnoticed; both are served all the same."""
+        emulator = environment(
+            """
+            import faulthandler
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                metrics.count("goodbye")
+
+            @lambda_ext.handler
+            def handler(event, context):
+                return shutdown.status().path
+
+            faulthandler.register(signal.SIGTERM)
+            """
+        )
+        answer = emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert answer.value == "wakeup_fd"
+        assert totals(texts(emulator)) == {"goodbye": 1}
+        assert any("most recent call first" in line for line in texts(emulator))
+
+    def test_mask_that_the_process_inherited_is_no_obstacle(
+        self, environment, tmp_path
+    ):
+        """SIGTERM blocked by the parent process reaches our thread."""
+        (tmp_path / "outer.py").write_text(
+            "import os, signal, sys\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+            "os.execv(sys.executable, [sys.executable, '-m', 'awslambdaric', sys.argv[1]])\n"
+        )
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("begun")
+                print("ready")
+                time.sleep(60)
+            """,
+            command=(sys.executable, str(tmp_path / "outer.py"), "app.handler"),
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("ready")
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert totals(texts(emulator)) == {"begun": 1}
+
+    @pytest.mark.parametrize("end_fd", [100, 4096])
+    def test_closing_all_descriptors_puts_no_byte_into_a_file(
+        self, environment, tmp_path, end_fd
+    ):
+        """A file of the user's that gets their numbers stays as it is."""
+        emulator = environment(
+            """
+            files = []
+
+            @lambda_ext.handler
+            def handler(event, context):
+                if not files:
+                    os.closerange(3, event)
+                    files.extend(open(f"file{i}", "wb", 0) for i in range(20))
+                    for file in files:
+                        os.set_blocking(file.fileno(), False)
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    return
+
+            signal.signal(signal.SIGUSR1, lambda *_: None)
+            os.chdir(os.environ["LAMBDA_TASK_ROOT"])
+            """,
+        )
+        emulator.invoke(end_fd)
+        emulator.shutdown()
+
+        sizes = [(tmp_path / f"file{i}").stat().st_size for i in range(20)]
+        assert sizes == [0] * 20
+
+    def test_closed_pipe_is_made_again_and_sigterm_is_seen(self, environment):
+        """From the next invocation on, as if nothing had been closed."""
+        emulator = environment(
+            """
+            @lambda_ext.handler
+            def handler(event, context):
+                found = shutdown.status().path
+                if event == "close":
+                    from lambda_ext.lifecycle import signals
+                    os.close(signals._write_fd)
+                return found
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                metrics.count("goodbye")
+            """
+        )
+        answers = [emulator.invoke(event).value for event in ("", "close", "")]
+        end = emulator.shutdown()
+
+        assert answers == ["wakeup_fd"] * 3
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert totals(texts(emulator)) == {"goodbye": 1}
+
+
+class TestLate:
+    """What is recorded after the flush."""
+
+    def test_by_a_handler_that_goes_on_in_the_main_thread_is_flushed(self, environment):
+        """A SIGTERM handler of this invocation takes longer than our listeners."""
+        emulator = environment(
+            """
+            flushed = []
+            lambda_ext.on_shutdown(lambda: flushed.append(1))
+
+            def on_sigterm(signum, frame):
+                while not shutdown._done.is_set():
+                    time.sleep(0.001)
+                metrics.count("late")
+
+            @lambda_ext.handler
+            def handler(event, context):
+                signal.signal(signal.SIGTERM, on_sigterm)
+                metrics.count("begun")
+                print("ready")
+                time.sleep(60)
+            """
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("ready")
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert totals(texts(emulator)) == {"begun": 1, "late": 1}
+
+    def test_by_a_handler_that_exits_is_flushed(self, environment):
+        """The same, and its exit status is the process's."""
+        emulator = environment(
+            """
+            def on_sigterm(signum, frame):
+                while not shutdown._done.is_set():
+                    time.sleep(0.001)
+                metrics.count("late")
+                sys.exit(6)
+
+            @lambda_ext.handler
+            def handler(event, context):
+                signal.signal(signal.SIGTERM, on_sigterm)
+                metrics.count("begun")
+                print("ready")
+                time.sleep(60)
+            """
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("ready")
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 6)
+        assert totals(texts(emulator)) == {"begun": 1, "late": 1}
+
+    def test_callback_after_a_freeze_finds_old_values_expired(self, environment):
+        """The clock is looked at before on_shutdown reads a value."""
+        emulator = environment(
+            """
+            from lambda_ext.testing import FakeClock, FakeSource
+
+            time_ = FakeClock().__enter__()
+            source = FakeSource({"db": "old"}).__enter__()
+            db = lambda_ext.Secret("db", max_age=60)
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                print("read", db.value)
+
+            @lambda_ext.handler
+            def handler(event, context):
+                first = db.value
+                source.rotate("db", "new")
+                time_.freeze(4000)
+                return first
+            """
+        )
+        answer = emulator.invoke({})
+        emulator.shutdown()
+
+        assert answer.value == "old"
+        assert "read new" in texts(emulator)
+
+
+class TestNotStarted:
+    """Inside Lambda without a decorated handler and without start()."""
+
+    def test_recorded_metrics_are_warned_of_once(self, environment):
+        """The log says what is lost, and what to write."""
+        emulator = environment(
+            """
+            def handler(event, context):
+                metrics.count("lost")
+            """
+        )
+        for _ in range(3):
+            emulator.invoke({})
+        emulator.shutdown()
+        found = [line for line in texts(emulator) if "lambda_ext." in line]
+
+        assert len(found) == 1
+        assert "lambda_ext.not_started lost=metrics:" in found[0]
+        assert "decorate the handler with @lambda_ext.handler" in found[0]
+
+    def test_shutdown_callbacks_are_warned_of_once(self, environment):
+        """Lambda will kill the process and call none."""
+        emulator = environment(
+            """
+            @lambda_ext.on_shutdown
+            def goodbye(): ...
+
+            def handler(event, context): ...
+            """
+        )
+        for _ in range(3):
+            emulator.invoke({})
+        found = [line for line in texts(emulator) if "lambda_ext." in line]
+
+        assert len(found) == 1
+        assert "lambda_ext.not_started lost=on_shutdown callbacks:" in found[0]
+
+    @pytest.mark.parametrize("way", ["start", "flush"])
+    def test_nothing_is_said_where_nothing_is_lost(self, environment, way):
+        """start() was called, or the handler flushes by itself."""
+        emulator = environment(
+            f"""
+            def handler(event, context):
+                metrics.count("kept")
+                if {way == "flush"}:
+                    metrics.flush()
+
+            if {way == "start"}:
+                lambda_ext.start()
+            """
+        )
+        for _ in range(2):
+            emulator.invoke({})
+        emulator.shutdown()
+
+        assert [line for line in texts(emulator) if "lambda_ext.not" in line] == []

@@ -27,8 +27,11 @@ class TestLock:
 
     def test_is_entered_by_c_code(self):
         """No Python function runs between acquiring it and the `with` block."""
-        assert process.Lock.__enter__ is _thread.RLock.__enter__
-        assert process.Lock.__exit__ is _thread.RLock.__exit__
+        for name in ("__enter__", "__exit__"):
+            assert type(getattr(_thread.RLock, name)) is type(
+                getattr(process.Lock, name)
+            )
+            assert name not in vars(process.Lock)
 
     def test_is_re_entrant_in_one_thread_only(self):
         """The thread that holds it may take it again, another may not."""

@@ -244,7 +244,7 @@ class TestSigterm:
     def test_exit_that_is_interrupted_has_ended(self, monkeypatch):
         """Ctrl-C in the middle of it: who waits for it is let go."""
 
-        def interrupted():
+        def interrupted(**options):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(shutdown, "drain", interrupted)

@@ -13,7 +13,7 @@ import types
 import pytest
 from helpers import eventually
 
-from lambda_ext.lifecycle import signals
+from lambda_ext.lifecycle import runtime_client, signals
 
 
 @pytest.fixture(name="woken")
@@ -25,6 +25,7 @@ def _woken():
     woken.install = lambda: signals.install(woken.release)
     yield woken
     signals.reset()
+    runtime_client.reset()
     signal.signal(signal.SIGTERM, before)
     signal.set_wakeup_fd(fd)
 
@@ -71,7 +72,8 @@ class TestInstall:
         # The handler wrote the byte as well, at most.
         assert not (woken.acquire(timeout=0.05) and woken.acquire(timeout=0.05))
 
-    def test_outside_the_main_thread_waits_for_rearm(self, woken):
+    @pytest.mark.logs
+    def test_outside_the_main_thread_waits_for_rearm(self, woken, caplog):
         """Only the main thread may; the first rearm() there makes up for it."""
         thread = threading.Thread(target=woken.install)
         thread.start()
@@ -81,8 +83,10 @@ class TestInstall:
 
         assert before[0] == "off"
         assert "main thread" in before[1]
+        assert [f"lambda_ext.signals_off reason={before[1]}"] == caplog.messages
         assert (signals.path(), signals.reason) == ("wakeup_fd", "")
 
+    @pytest.mark.logs
     def test_without_a_thread_to_spare_leaves_everything(self, woken, monkeypatch):
         """No pipe, no handler, a reason."""
         before = signal.getsignal(signal.SIGTERM)
@@ -96,6 +100,7 @@ class TestInstall:
         assert (signals.path(), signals.reason) == ("off", "can't start new thread")
         assert signal.getsignal(signal.SIGTERM) is before
 
+    @pytest.mark.logs
     def test_without_a_descriptor_to_spare_waits_for_rearm(self, woken, monkeypatch):
         """A handler that has opened too many files is not to fail for our pipe."""
         with monkeypatch.context() as patch:
@@ -334,14 +339,14 @@ class TestRuntimeClient:
                 self.seen = []
 
             def wait_next_invocation(self, *args):
-                self.seen.append((signals.idle, signals.replaced(), args))
+                self.seen.append((runtime_client.waiting, signals.replaced(), args))
                 if args == ("error",):
                     raise KeyError
                 return "request"
 
-        module = types.ModuleType(signals._CLIENT)
+        module = types.ModuleType(runtime_client.MODULE)
         module.BaseLambdaRuntimeClient = Client
-        monkeypatch.setitem(sys.modules, signals._CLIENT, module)
+        monkeypatch.setitem(sys.modules, runtime_client.MODULE, module)
         return Client
 
     def test_is_idle_and_armed_while_it_waits(self, woken, client):
@@ -350,10 +355,10 @@ class TestRuntimeClient:
         woken.install()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         instance = client()
-        before = signals.idle
+        before = runtime_client.waiting
         answer = instance.wait_next_invocation("x")
-        after = signals.idle
-        signals.reset()
+        after = runtime_client.waiting
+        runtime_client.reset()
 
         assert (before, answer, after) == (False, "request", False)
         assert instance.seen == [(True, False, ("x",))]
@@ -365,14 +370,14 @@ class TestRuntimeClient:
         with pytest.raises(KeyError):
             client().wait_next_invocation("error")
 
-        assert signals.idle is False
+        assert runtime_client.waiting is False
 
     def test_that_has_no_such_place_is_done_without(self, woken, client):
         """Then nobody knows whether it is idle."""
         del client.wait_next_invocation
         woken.install()
 
-        assert signals.idle is None
+        assert runtime_client.waiting is None
         assert signals.path() == "wakeup_fd"
 
 

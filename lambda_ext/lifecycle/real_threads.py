@@ -1,0 +1,167 @@
+"""
+Threads of the operating system, also where gevent or eventlet replaced them.
+
+gevent and eventlet replace the functions of `_thread` and `threading` by ones
+that make greenlets: all of them share one thread, so a daemon "thread" that
+blocks in C blocks the whole program.  This library's threads block in C.  So
+everything here comes from a private copy of the C module `_thread`, which no
+patch reaches, whether it was applied before this import or after.
+
+Guarantees
+    `start` begins a thread that runs beside the caller, or raises; it never
+    runs *body* in the caller's thread.
+    `Event` and `get_ident` know real threads: greenlets of one thread have
+    one identity, so they count as one caller.  ``event.wait`` blocks the whole
+    thread, with all its greenlets.
+
+Signals
+    What a signal handler raises leaves no waiter behind: `Event.set` releases
+    all of them within one C call.
+"""
+
+from __future__ import annotations
+
+import _imp
+import _thread
+import contextlib
+import os
+import threading
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    class Thread(Protocol):
+        """What `start` returns."""
+
+        name: str
+
+        def join(self, timeout: float | None = None) -> None: ...
+        def is_alive(self) -> bool: ...
+
+
+def _private_copy() -> Any:
+    """Return a copy of `_thread` as the interpreter makes it, not in `sys.modules`."""
+    module = _imp.create_builtin(_thread.__spec__)
+    _imp.exec_builtin(module)
+    return module
+
+
+try:
+    _native: Any = _private_copy()
+except Exception:  # an interpreter that makes no copies: what there is, then
+    _native = _thread
+
+RLock: Any = _native.RLock
+allocate_lock: Callable[[], _thread.LockType] = _native.allocate_lock
+get_ident: Callable[[], int] = _native.get_ident
+_release = _native.LockType.release
+_BUILTIN: Any = type(len)
+
+
+def in_main_thread() -> bool:
+    """Say whether the caller is in the first thread of the process."""
+    return bool(_native.get_native_id() == os.getpid())
+
+
+def patched() -> bool:
+    """Say whether `_thread.start_new_thread` is not the interpreter's own."""
+    return type(_thread.start_new_thread) is not _BUILTIN
+
+
+def start(name: str, body: Callable[[], object]) -> Thread:
+    """
+    Run *body* on a daemon thread.
+
+    Raises:
+        RuntimeError: there is no thread to be had: the limit is reached, the
+            interpreter is ending, or threads are replaced beyond recovery.
+    """
+    if not patched():
+        thread = threading.Thread(target=body, name=name, daemon=True)
+        thread.start()
+        return thread
+    if type(_native.start_new_thread) is not _BUILTIN:
+        where = getattr(_thread.start_new_thread, "__module__", "another library")
+        msg = f"{where} has replaced the threads of this process"
+        raise RuntimeError(msg)
+    bare = _Bare(name)
+    _native.start_new_thread(bare.run, (body,))
+    return bare
+
+
+class _Bare:
+    """A thread that `threading` does not know."""
+
+    __slots__ = ("_ended", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._ended = Event()
+
+    def run(self, body: Callable[[], object]) -> None:
+        try:
+            body()
+        finally:
+            self._ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._ended.wait(timeout)
+
+    def is_alive(self) -> bool:
+        return not self._ended.is_set()
+
+
+class Event:
+    """A `threading.Event` of real threads; see the module for what differs."""
+
+    __slots__ = ("_free", "_set", "_waiters")
+
+    def __init__(self) -> None:
+        self._set = False
+        # Each waiter waits for a lock of its own.  `pop` raises IndexError when
+        # none is left; the iterators survive that and serve the next `set`.
+        self._waiters: list[_thread.LockType] = []
+        self._free = map(_release, iter(self._waiters.pop, None))
+
+    def is_set(self) -> bool:
+        """Say whether `set` was called since the last `clear`."""
+        return self._set
+
+    def set(self) -> None:
+        """Let every waiter go on, and those that come later."""
+        self._set = True
+        try:  # noqa: SIM105  suppress() would be a call before the one that counts
+            deque(self._free, 0)
+        except IndexError:
+            pass
+
+    def clear(self) -> None:
+        """Have the next callers of `wait` wait."""
+        self._set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to *timeout* seconds (None: for ever); say whether it is set."""
+        if self._set:
+            return True
+        if timeout is not None and timeout <= 0:
+            return False
+        lock = allocate_lock()
+        lock.acquire()
+        try:
+            self._waiters.append(lock)
+            if not self._set:  # else `set` may have come before the append
+                lock.acquire(True, -1 if timeout is None else timeout)
+        finally:
+            with contextlib.suppress(ValueError):  # `set` has taken it
+                self._waiters.remove(lock)
+        return self._set
+
+
+def pause(seconds: float) -> None:
+    """Let the other threads run for *seconds*; the caller's greenlets wait, too."""
+    lock = allocate_lock()
+    lock.acquire()
+    lock.acquire(True, seconds)
