@@ -431,7 +431,7 @@ class TestPhases:
             phases.RESPONSE: 1,
             phases.SHUTDOWN: 2,
             phases.SNAPSHOT: 1,
-            phases.FORK: 2,  # one is for the exit
+            phases.FORK: 1,
         }
 
     def test_released_metrics_is_flushed(self, capfd):
