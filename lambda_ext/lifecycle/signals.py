@@ -333,7 +333,7 @@ def _release(why: str) -> None:
 
 def reset() -> None:
     """Give back what was taken, as if this were just imported."""
-    global _wake, _pipe
+    global _wake, _pipe, reason
     write_fd = _write_fd
     if write_fd >= 0:
         theirs = _chained_fd if _chain_holds() else -1
@@ -347,3 +347,4 @@ def reset() -> None:
         if _thread is not None:  # it may be in the midst of wake()
             _thread.join(_STOP_S)
     _wake = _pipe = None
+    reason = ""
