@@ -7,12 +7,26 @@ Lambda's execution environment on this machine, around the real runtime client.
 
 The handler runs in ``python -m awslambdaric``, which talks to our Runtime and
 Extensions API over loopback; between invocations its processes are stopped,
-and the end comes with Lambda's signals and budgets.  It imports nothing of
-the library: a server that shares code with its client proves nothing.
+and the end comes with Lambda's signals and budgets.  One environment follows
+the other:
+
+    cold start:   init (10 s) ─▶ invoke
+    after a failed Init, a time-out or a crash:   invoke (init inside, its time-out)
+
+All that happens is noted in one `Journal`, of which the emulator's lists are
+views.  It imports nothing of the library: a server that shares code with its
+client proves nothing.
+
+Threads
+    An invocation has a thread, which goes on after the answer until the
+    freeze; ``_turn`` lets in one at a time, except on Managed Instances.
+    ``_ending`` makes teardown happen once, whichever thread wants it first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import json
 import os
 import sys
@@ -21,9 +35,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from . import endpoints, variables
-from .environment import Settings
-from .host import Host, Pending
+from . import endpoints, journal, variables
+from .environment import Environment, Interrupted, Settings
+from .journal import Journal
 from .outcomes import (
     OBSERVER,
     Budgets,
@@ -44,8 +58,6 @@ from .workers import ManyWorkers, Work
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .environment import Environment
-
 __all__ = ["Budgets", "Emulator", "EmulatorError", "Pending"]
 
 INIT_TYPES = (
@@ -56,6 +68,64 @@ INIT_TYPES = (
 )
 OBSERVER_PROGRAM = os.path.join(os.path.dirname(__file__), "observer.py")
 _DERIVED = "derived from the Python version"
+
+
+class Pending:
+    """An invocation under way."""
+
+    def __init__(self, work: Work) -> None:
+        self.request_id = work.id
+        self._work = work
+        self._began = time.monotonic()
+        self._init: InitReport | None = None
+        self._restore: RestoreReport | None = None
+        self._answered = threading.Event()
+        self._outcome: Invocation | BaseException | None = None
+
+    def done(self) -> bool:
+        """Return whether the caller has its answer."""
+        return self._answered.is_set()
+
+    def result(self, timeout: float | None = None) -> Invocation:
+        """Wait for the answer; TimeoutError after *timeout* seconds, None is never."""
+        if not self._answered.wait(timeout):
+            raise TimeoutError(f"no answer within {timeout} s")
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def _begin(self, timeout_s: float) -> float:
+        """Start the function's clock; return the deadline."""
+        self._began = time.monotonic()
+        self._work.deadline_ms = int((time.time() + timeout_s) * 1000)
+        return self._began + timeout_s
+
+    def _answer(self) -> Invocation | None:
+        """Give the caller what the work has come to; None if it has its answer."""
+        work = self._work
+        if self._answered.is_set():
+            return None
+        answer = self._outcome = Invocation(
+            work.id,
+            str(work.status),
+            work.payload,
+            time.monotonic() - self._began,
+            work.error_type,
+            self._init,
+            self._restore,
+            work.content_type,
+        )
+        self._answered.set()
+        return answer
+
+    def _raise(self, exc: BaseException) -> bool:
+        """Give the caller *exc* instead of an answer; False if it is too late."""
+        if self._answered.is_set():
+            return False
+        self._outcome = exc
+        self._answered.set()
+        return True
 
 
 class Emulator:
@@ -106,6 +176,8 @@ class Emulator:
             Whether the process tells what lambda_ext does in it, see `seen`;
             only without *command*.
 
+        journal: Where all that happens is noted; None is a new one.
+
         on_line: Called with each `Line`, in a thread; its errors are printed.
 
     Raises:
@@ -133,6 +205,7 @@ class Emulator:
         budgets: Budgets | None = None,
         max_concurrency: int | None = None,
         observed: bool = False,
+        journal: Journal | None = None,
         on_line: Callable[[Line], object] | None = None,
     ) -> None:
         _check_platform()
@@ -164,11 +237,8 @@ class Emulator:
         if execution_env == _DERIVED:
             execution_env = variables.execution_env_of(python)
 
-        self.lines: list[Line] = []
-        self.calls: list[Call] = []
-        self.seen: list[Seen] = []
+        self.journal = Journal() if journal is None else journal
         self._on_line = on_line
-        self._began = time.monotonic()
         self._changed = threading.Condition()
         self._server = Server(self._respond)
 
@@ -183,7 +253,7 @@ class Emulator:
             max_concurrency=max_concurrency,
             api=self._server.address,
         )
-        settings = Settings(
+        self._settings = Settings(
             command=list(command or (python, "-m", "awslambdaric", handler)),
             task_root=root,
             variables=variables.apply({**variables.inherited(), **own}, env),
@@ -199,11 +269,14 @@ class Emulator:
             max_concurrency=max_concurrency,
             observed=observed,
         )
-        self._settings = settings
-        self._host = Host(settings, self._changed, self._note)
-        self.inits: list[InitReport] = self._host.inits
-        self.restores: list[RestoreReport] = self._host.restores
-        self.shutdowns: list[Shutdown] = self._host.shutdowns
+        self._environment: Environment | None = None
+        self._last: Environment | None = None
+        self._request_id: str | None = None  # of the invocation that began last
+        self._turn = threading.Lock()
+        self._ending = threading.Lock()
+        self._busy = 0  # invocations whose thread has not come to its end
+        self._reset = False  # the next Init is inside the next invocation
+        self._closed = False
 
     def __enter__(self) -> Emulator:
         return self
@@ -213,18 +286,28 @@ class Emulator:
 
     def close(self) -> None:
         """Kill what is left of the environment and stop the API."""
-        self._host.close()
+        with self._changed:
+            self._closed = True
+            environment = self._environment
+        if environment is not None:
+            self._teardown(environment, None)
+        self.wait_frozen()
         self._server.close()
 
     # What happens to the environment.
 
     def init(self) -> InitReport:
         """Start the environment, unless there is one; return how Init went."""
-        return self._host.init()
+        with self._turn:
+            return self.inits[-1] if self._environment is not None else self._init()
 
     def restore(self) -> RestoreReport:
         """Restore the environment from its snapshot; only for snap-start."""
-        return self._host.restore()
+        with self._turn:
+            environment = self._environment
+            if environment is None or not environment.workers.parked():
+                raise EmulatorError("there is no snapshot to restore: init() first")
+            return self._restore(environment)
 
     def invoke(self, event: object, timeout: float | None = None) -> Invocation:
         """
@@ -242,7 +325,14 @@ class Emulator:
     def invoke_async(self, event: object) -> Pending:
         """Invoke the function without waiting; one after the other."""
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
-        return self._host.start(Work(body))
+        work = Work(body)
+        pending = Pending(work)
+        with self._changed:
+            self._busy += 1
+        threading.Thread(
+            target=self._run, args=(work, pending), name="emulator-invoke", daemon=True
+        ).start()
+        return pending
 
     def freeze(self) -> None:
         """Stop every process, whatever it is doing; what they wrote is known."""
@@ -254,7 +344,8 @@ class Emulator:
 
     def wait_frozen(self) -> None:
         """Return when no invocation is under way, the part after it included."""
-        self._host.wait_settled()
+        with self._changed:
+            self._changed.wait_for(lambda: self._busy == 0)
 
     def wait_idle(self, count: int | None = None, timeout: float = 30.0) -> None:
         """
@@ -281,28 +372,65 @@ class Emulator:
         A response that is posted meanwhile still reaches its caller.  When it
         returns, `lines` is complete.  The next invocation is a cold start.
         """
-        return self._host.shutdown(reason)
+        environment = self._environment
+        if environment is None:
+            end = Shutdown(reason, 0.0, 0.0, None, False, False, 0.0)
+        else:
+            end = self._teardown(environment, reason)
+            self.wait_frozen()
+        self._reset = False
+        return end
 
     # What is to be seen of it.
 
     @property
+    def lines(self) -> list[Line]:
+        """What its processes wrote."""
+        return self.journal.of(journal.LINE)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The requests to the Runtime and Extensions APIs."""
+        return self.journal.of(journal.CALL)
+
+    @property
+    def seen(self) -> list[Seen]:
+        """What the function's process told of itself, if it is observed."""
+        return self.journal.of(journal.SEEN)
+
+    @property
+    def inits(self) -> list[InitReport]:
+        """How each Init went."""
+        return self.journal.of(journal.INIT_DONE)
+
+    @property
+    def restores(self) -> list[RestoreReport]:
+        """How each restore from a snapshot went."""
+        return self.journal.of(journal.RESTORE_DONE)
+
+    @property
+    def shutdowns(self) -> list[Shutdown]:
+        """How each environment ended."""
+        return self.journal.of(journal.SHUTDOWN_DONE)
+
+    @property
     def pid(self) -> int | None:
         """The runtime's process id (and group); None without a process."""
-        environment = self._host.environment
+        environment = self._environment
         runtime = environment.runtime if environment is not None else None
         return runtime.pid if runtime is not None else None
 
     @property
     def frozen(self) -> bool:
         """Whether the environment is stopped."""
-        environment = self._host.environment
+        environment = self._environment
         return environment is not None and environment.frozen
 
     @property
     def agents(self) -> list[Registration]:
         """The extensions of the present environment, or of the last one."""
         with self._changed:
-            last = self._host.last
+            last = self._last
             return [agent.registration() for agent in last.agents] if last else []
 
     def wait_for_line(
@@ -343,8 +471,10 @@ class Emulator:
         if source == OBSERVER:
             self._note_seen(text)
             return lambda: None
-        line = Line(source, text, self._now(), self._host.request_id, complete)
-        self.lines.append(line)
+        line = self.journal.make(
+            journal.LINE,
+            lambda at: Line(source, text, at, self._request_id, complete),
+        )
         return lambda: self._tell(line)
 
     def _note_seen(self, text: str) -> None:
@@ -352,7 +482,8 @@ class Emulator:
         try:
             what = json.loads(text or "null")
             if isinstance(what, dict):
-                self.seen.append(Seen(str(what.pop("saw", "")), self._now(), what))
+                kind = str(what.pop("saw", ""))
+                self.journal.make(journal.SEEN, lambda at: Seen(kind, at, what))
         except ValueError:  # it was killed in the middle
             pass
 
@@ -367,9 +498,10 @@ class Emulator:
     def _respond(self, request: Request) -> Answer:
         """Answer one request of the runtime or an extension."""
         with self._changed:
-            environment = self._host.environment
-            call = Call(request.method, request.path, self._now())
-            self.calls.append(call)
+            environment = self._environment
+            call = self.journal.make(
+                journal.CALL, lambda at: Call(request.method, request.path, at)
+            )
             if environment is None:
                 raise Abandoned
             call.agent = environment.agents.name_of(request)
@@ -382,14 +514,172 @@ class Emulator:
             self._changed.notify_all()
         return answer
 
-    def _now(self) -> float:
-        return time.monotonic() - self._began
-
     def _present(self) -> Environment:
-        environment = self._host.environment
+        environment = self._environment
         if environment is None:
             raise EmulatorError("there is no environment: init() or invoke() first")
         return environment
+
+    # Phases.
+
+    def _teardown(self, environment: Environment, reason: str | None) -> Shutdown:
+        """End *environment*, once; None as a reason is without ceremony."""
+        environment.end()
+        with self._ending:
+            end = environment.shutdown
+            if end is None:
+                if reason is not None:
+                    self.journal.note(journal.SHUTDOWN_STARTED, reason)
+                end = environment.shutdown = environment.teardown(reason)
+                self._environment = None
+                if reason is not None:
+                    self.journal.note(journal.SHUTDOWN_DONE, end)
+            return end
+
+    def _init(self, phase: str = "init", deadline: float | None = None) -> InitReport:
+        environment = Environment(
+            self._settings, self._changed, self.journal, self._note
+        )
+        with self._changed:
+            if self._closed:
+                raise EmulatorError("the emulator is closed")
+            self._environment = self._last = environment
+        if deadline is None:
+            settings = self._settings
+            limit = settings.budgets.init(settings.init_type, settings.timeout_s)
+            deadline = time.monotonic() + limit
+            phase = "snap-start" if environment.snap_start else phase
+        self.journal.note(journal.INIT_STARTED, phase)
+        report = environment.initialise(phase, deadline)
+        self.journal.note(journal.INIT_DONE, report)
+        if report.status == "success":
+            self._reset = False
+            self._freeze(environment)
+        elif report.status != "ending":
+            self._fail(environment, report.status)
+        return report
+
+    def _restore(self, environment: Environment) -> RestoreReport:
+        limit = self._settings.budgets.restore_s
+        self.journal.note(journal.RESTORE_STARTED)
+        report = environment.restore(time.monotonic() + limit)
+        self.journal.note(journal.RESTORE_DONE, report)
+        if report.status not in ("success", "ending"):
+            self._fail(environment, report.status)
+        return report
+
+    def _fail(self, environment: Environment, status: str) -> None:
+        """Reset: the next environment starts inside the next invocation."""
+        self._reset = not environment.instances  # those are replaced instead
+        self._teardown(environment, "timeout" if status == "timeout" else "failure")
+
+    def _freeze(self, environment: Environment) -> None:
+        if self._settings.freeze and not environment.instances:
+            environment.freeze()
+        else:
+            environment.drain()
+
+    # One invocation.
+
+    def _run(self, work: Work, pending: Pending) -> None:
+        try:
+            with contextlib.ExitStack() as turn:
+                turn.enter_context(self._turn)
+                environment, deadline = self._prepare(work, pending)
+                if environment is None:
+                    self._answer(pending)
+                    return
+                if environment.instances:
+                    turn.close()  # the others may begin
+                self._work(environment, work, pending, deadline)
+        except BaseException as exc:
+            if not pending._raise(exc):
+                raise
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
+    def _prepare(
+        self, work: Work, pending: Pending
+    ) -> tuple[Environment | None, float]:
+        """Bring about an environment that waits for work, or fail *work*."""
+        report: InitReport | RestoreReport | None = None
+        if self._environment is None and not self._reset:
+            report = pending._init = self._init()
+        deadline = pending._begin(self._settings.timeout_s)
+        if self._environment is None and (report is None or report.status != "ending"):
+            report = pending._init = self._init("invoke", deadline)
+        environment = self._environment
+        if environment is not None and environment.workers.parked():
+            report = pending._restore = self._restore(environment)
+            deadline = pending._begin(self._settings.timeout_s)
+        if report is None or report.status == "success":
+            return environment, deadline
+        if report.error_payload is not None and report.status == "error":
+            work.status, work.error_type = "error", report.error_type
+            work.payload = report.error_payload
+        else:
+            cause = self._last.cause if self._last is not None else ""
+            self._blame(work, report.status, report.error_type, cause)
+        return None, deadline
+
+    def _work(
+        self,
+        environment: Environment,
+        work: Work,
+        pending: Pending,
+        deadline: float,
+    ) -> None:
+        try:
+            self._request_id = None if environment.instances else work.id
+            environment.begin(work)
+            environment.await_answer(work, deadline)
+            environment.drain()
+            self._answer(pending)
+            if environment.instances:
+                return
+            environment.await_rest(deadline)
+            self.journal.note(journal.INVOKE_DONE, work.id)
+            self._freeze(environment)
+        except Refused as exc:
+            work.fail("failure", exc.error_type)
+            self._answer(pending)
+        except Interrupted as exc:
+            if exc.status == "ending":
+                environment.wait_gone(work)
+            with self._changed:  # a response may come at this moment
+                if work.status is None:
+                    self._blame(work, exc.status, environment.fatal, environment.cause)
+                self._answer(pending)
+            if exc.status != "ending" and not (
+                environment.instances and exc.status == "timeout"
+            ):
+                self._fail(environment, exc.status)
+
+    def _answer(self, pending: Pending) -> None:
+        with self._changed:
+            answer = pending._answer()
+            if answer is not None:
+                self.journal.note(journal.ANSWERED, answer)
+
+    def _blame(
+        self, work: Work, status: str, error_type: str | None, cause: str
+    ) -> None:
+        """Answer in the platform's name that there is no answer."""
+        if status == "timeout":
+            now = dt.datetime.now(dt.timezone.utc)
+            moment = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            timeout = self._settings.timeout_s
+            work.fail(
+                "timeout",
+                None,
+                f"{moment} {work.id} Task timed out after {timeout:.2f} seconds",
+            )
+            return
+        if status == "ending":
+            error_type, cause = "Sandbox.Failure", "the environment was shut down"
+        work.fail("failure", error_type, f"RequestId: {work.id} Error: {cause}")
 
 
 def _check_platform() -> None:

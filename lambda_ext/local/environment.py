@@ -23,7 +23,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .agents import Agent, Agents
-from .outcomes import OBSERVER, ExtensionEnd, InitReport, RestoreReport, Shutdown
+from .journal import EXITED, FROZEN, INVOKE_STARTED, SIGNAL, THAWED, Journal
+from .outcomes import (
+    OBSERVER,
+    Exit,
+    ExtensionEnd,
+    InitReport,
+    RestoreReport,
+    Shutdown,
+    Signal,
+)
 from .processes import Process
 from .variables import RUNTIME_ONLY, version
 from .workers import ManyWorkers, OneWorker, Work
@@ -71,7 +80,11 @@ class Environment:
     """From the first process to the last."""
 
     def __init__(
-        self, settings: Settings, changed: threading.Condition, note: Note
+        self,
+        settings: Settings,
+        changed: threading.Condition,
+        journal: Journal,
+        note: Note,
     ) -> None:
         self.settings = settings
         self.changed = changed
@@ -86,6 +99,7 @@ class Environment:
         self.workers = (ManyWorkers if self.instances else OneWorker)(
             changed, gone=lambda: self.gone, close_registration=self._close_registration
         )
+        self._journal = journal
         self._note = note
         self._extensions: dict[Process, Agent] = {}
         self._ending = False
@@ -187,6 +201,7 @@ class Environment:
                         },
                     },
                 )
+            self._journal.note(INVOKE_STARTED, work.id)
             self.workers.offer(work)
 
     def await_answer(self, work: Work, deadline: float) -> None:
@@ -207,10 +222,15 @@ class Environment:
             for process in self.processes:
                 process.stop()
         self.drain()
+        with self.changed:
+            if self.frozen:
+                self._journal.note(FROZEN)
 
     def thaw(self) -> None:
         """Let every process go on."""
         with self.changed:
+            if self.frozen:
+                self._journal.note(THAWED)
             self.frozen = False
             for process in self.processes:
                 process.signal(signal.SIGCONT)
@@ -272,12 +292,12 @@ class Environment:
             self.thaw()
             return False
         if early:
-            runtime.signal(signal.SIGTERM)
+            self._signal(runtime, signal.SIGTERM)
         self.thaw()
         if not early:
             if frozen:
                 time.sleep(PAUSE_AFTER_THAW)
-            runtime.signal(signal.SIGTERM)
+            self._signal(runtime, signal.SIGTERM)
         return True
 
     def _end_runtime(self, share_s: float) -> bool:
@@ -289,7 +309,7 @@ class Environment:
             if self.changed.wait_for(lambda: runtime.over, share_s):
                 return False
         killed = runtime.exit_status is None or share_s > 0
-        runtime.signal(signal.SIGKILL)
+        self._signal(runtime, signal.SIGKILL)
         runtime.wait()
         return killed
 
@@ -302,7 +322,7 @@ class Environment:
             left = max(0.0, deadline - time.monotonic())
             if not process.wait(left if "SHUTDOWN" in agent.events else 0.0):
                 killed.add(process)
-                process.signal(signal.SIGKILL)
+                self._signal(process, signal.SIGKILL)
         for process in self._extensions:
             process.wait()
         return tuple(
@@ -313,6 +333,15 @@ class Environment:
         )
 
     # Processes.
+
+    def _signal(self, process: Process, number: signal.Signals) -> None:
+        self._journal.note(SIGNAL, Signal(number.name, self._name(process)))
+        process.signal(number)
+
+    def _name(self, process: Process) -> str:
+        """Return what to call a process: the runtime, or the extension's name."""
+        agent = self._extensions.get(process)
+        return "runtime" if agent is None else agent.name
 
     def _start_extensions(self) -> None:
         folder = self.settings.extensions_dir
@@ -361,6 +390,7 @@ class Environment:
         )
 
     def _ended(self, process: Process) -> None:
+        self._journal.note(EXITED, Exit(self._name(process), process.exit_status))
         agent = self._extensions.get(process)
         if self.fatal is None:
             kind = "Runtime.ExitError" if agent is None else "Extension.Crash"

@@ -117,6 +117,22 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Signal:
+    """A signal that the emulator sent to a process group."""
+
+    name: str  # SIGTERM, SIGKILL
+    to: str  # "runtime", or an extension's name
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The end of a process, as the kernel tells it."""
+
+    source: str  # "runtime", or an extension's name
+    status: int | None  # negative: the signal that ended it
+
+
+@dataclass(frozen=True)
 class Registration:
     """One extension, as it registered."""
 

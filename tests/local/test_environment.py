@@ -97,7 +97,7 @@ class TestRuntime:
         with emulate() as emulator:
             emulator.init()
             emulator.thaw()
-            emulator._host.environment.end()
+            emulator._environment.end()
             emulator.freeze()
 
             assert not emulator.frozen
