@@ -116,7 +116,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from .local.inputs import InputError
         from .local.outcomes import EmulatorError
         from .local.report import Report, consoles, progress
-        from .local.run import RunError, run
+        from .local.run import run
+        from .local.steps import StepError
         from .local.verdict import judge
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.startswith("lambda_ext"):
@@ -131,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
             result = run(plan, step)
     except (InputError, SeedError, EmulatorError) as exc:
         raise UsageError(str(exc)) from exc
-    except RunError as exc:
+    except StepError as exc:
         print(f"lambda-ext run: {exc}", file=sys.stderr)  # noqa: T201  a command talks
         return BAD
     verdict = judge(result, allow_errors=arguments.allow_errors)

@@ -414,7 +414,7 @@ class TestRun:
 
     def test_line_that_never_comes_is_told(self, capsys, app, monkeypatch):
         """A line that is waited for and does not come ends the run with 1."""
-        monkeypatch.setattr("lambda_ext.local.run.WAIT_FOR_S", 0.05)
+        monkeypatch.setattr("lambda_ext.local.run.WAIT_S", 0.05)
         status = cli.main(
             [
                 *("run", "app.handler", "--task-root", str(app), "--env", "STAGE=x"),

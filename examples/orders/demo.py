@@ -27,6 +27,7 @@ import lambda_ext
 from lambda_ext.local.inputs import read_event, read_seed
 from lambda_ext.local.report import Report, consoles, progress
 from lambda_ext.local.run import Plan, run
+from lambda_ext.local.steps import Do, Invoke, Wait
 from lambda_ext.local.verdict import Check, Verdict, judge
 from lambda_ext.local.words import LIGHT, client
 
@@ -92,16 +93,17 @@ def run_orders(plan, step):
         gate = os.path.join(folder, "gate")
         environment = {**plan.environment, "ORDERS_GATE": gate}
 
-        def after_the_last_response(emulator):
-            step("background thread")
+        def open_gate(emulator):
             with open(gate, "x"):
                 pass
-            emulator.wait_for_line(DONE)
 
+        steps = [
+            *map(Invoke, plan.events),
+            Do("background thread", open_gate),
+            Wait(DONE),
+        ]
         return run(
-            dataclasses.replace(plan, environment=environment),
-            step,
-            after_the_last_response,
+            dataclasses.replace(plan, environment=environment, steps=steps), step
         )
 
 

@@ -14,17 +14,19 @@ Signatures are not checked.  Nothing is ever forwarded to AWS.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from . import aws_messages
+from .journal import AWS_CALL, Journal
 from .moto_player import MotoPlayer
 from .seeds import Parameter, Seed, SeedError
-from .server import Answer, Request, Server
+from .server import Abandoned, Answer, Request, Server
 
-__all__ = ["AwsCall", "AwsServer", "Parameter", "Player", "Seed", "SeedError"]
+__all__ = ["AwsCall", "AwsServer", "Fault", "Parameter", "Player", "Seed", "SeedError"]
 
 
 class Player(Protocol):
@@ -61,11 +63,31 @@ class AwsCall:
     service: str
     operation: str
     names: tuple[str, ...]
-    status: int
+    status: int  # 0: no answer
     errors: tuple[str, ...]  # error codes, of the call or of single names in it
     agent: str  # the client's User-Agent
-    began_at: float  # time.monotonic()
+    began_at: float  # seconds since the journal began
     duration_s: float
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    How the next calls to AWS fail.
+
+    *how* is "throttle" (400, ThrottlingException), "error" (500), "close" (the
+    connection closes without an answer) or "hang" (no answer until the server
+    ends).  *times* is how many calls fail, None all; *operation* which ones,
+    None all of them.
+    """
+
+    how: str = "error"
+    times: int | None = None
+    operation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.how not in ("throttle", "error", "close", "hang"):
+            raise ValueError(f"how: {self.how!r} is no way to fail")
 
 
 class AwsServer:
@@ -73,7 +95,7 @@ class AwsServer:
     Answer for AWS on a free port of 127.0.0.1, for as long as the `with` lasts.
 
     *latency_s* is added to every call that arrives by HTTP, as a network
-    would.  *players* come before moto, which plays the rest.  One server a
+    would.  Calls are noted in *journal* (None is a new one).  *players* come before moto, which plays the rest.  One server a
     process at a time: moto's memory is process-wide, and is emptied when a
     server starts.
     """
@@ -85,15 +107,24 @@ class AwsServer:
         region: str = "us-east-1",
         latency_s: float = 0.0,
         players: Sequence[Player] = (),
+        journal: Journal | None = None,
     ) -> None:
         self.region = region
         self.latency_s = latency_s
-        self.calls: list[AwsCall] = []
+        self.journal = Journal() if journal is None else journal
+        self._faults: list[list[Any]] = []  # [fault, how often it is still to come]
+        self._lock = threading.Lock()
+        self._over = threading.Event()
         self.moto = MotoPlayer(region)
         self._players: tuple[Player, ...] = (*players, self.moto)
         self._seed = seed or Seed()
         self._started: list[Player] = []
         self._http: Server | None = None
+
+    @property
+    def calls(self) -> list[AwsCall]:
+        """The calls that were answered, or failed."""
+        return self.journal.of(AWS_CALL)
 
     @property
     def url(self) -> str:
@@ -130,6 +161,7 @@ class AwsServer:
 
     def __exit__(self, *exc: object) -> None:
         assert self._http is not None
+        self._over.set()
         self._http.close()
         self._stop()
 
@@ -145,23 +177,65 @@ class AwsServer:
         """Create the parameter, or overwrite it; not recorded as a call."""
         self.moto.put_parameter(name, parameter)
 
+    def fail(self, fault: Fault) -> None:
+        """Let calls fail from now on, as *fault* says; the first that fits counts."""
+        with self._lock:
+            self._faults.append([fault, fault.times])
+
+    def repair(self) -> None:
+        """Let every call succeed again."""
+        with self._lock:
+            self._faults.clear()
+
     def _answer(self, request: Request) -> Answer:
-        began_at = time.monotonic()
+        began_at = self.journal.now()
         if self.latency_s:
             time.sleep(self.latency_s)
         service = aws_messages.service(request)
-        player = next((p for p in self._players if service in p.services), self.moto)
-        response = player.answer(request)
-        self.calls.append(
-            AwsCall(
+        operation = aws_messages.operation(request)
+        fault = self._fault(operation)
+        if fault is None:
+            player = next(
+                (p for p in self._players if service in p.services), self.moto
+            )
+            answer = player.answer(request)
+        elif fault.how == "throttle":
+            answer = _error(400, "ThrottlingException", "Rate exceeded")
+        elif fault.how == "error":
+            answer = _error(500, "InternalServiceError", "a fault of this run")
+        else:
+            if fault.how == "hang":
+                self._over.wait()
+            answer = Answer(0)
+        errors = aws_messages.error_codes(answer) if answer.status else ("no answer",)
+        self.journal.make(
+            AWS_CALL,
+            lambda at: AwsCall(
                 service=service,
-                operation=aws_messages.operation(request),
+                operation=operation,
                 names=aws_messages.names(request),
-                status=response.status,
-                errors=aws_messages.error_codes(response),
+                status=answer.status,
+                errors=errors,
                 agent=request.headers.get("User-Agent") or "",
                 began_at=began_at,
-                duration_s=time.monotonic() - began_at,
-            )
+                duration_s=at - began_at,
+            ),
         )
-        return response
+        if not answer.status:
+            raise Abandoned
+        return answer
+
+    def _fault(self, operation: str) -> Fault | None:
+        """Return how this call is to fail, and count it."""
+        with self._lock:
+            for entry in self._faults:
+                fault, left = entry
+                if fault.operation in (None, operation) and left != 0:
+                    entry[1] = None if left is None else left - 1
+                    return cast("Fault", fault)
+        return None
+
+
+def _error(status: int, code: str, message: str) -> Answer:
+    error = {"__type": code, "message": message}
+    return Answer.json(status, error, X_Amzn_Errortype=code)

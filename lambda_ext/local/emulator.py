@@ -288,6 +288,7 @@ class Emulator:
         """Kill what is left of the environment and stop the API."""
         with self._changed:
             self._closed = True
+            self._changed.notify_all()
             environment = self._environment
         if environment is not None:
             self._teardown(environment, None)
@@ -457,6 +458,8 @@ class Emulator:
                     if matches(self.lines[index]):
                         return self.lines[index]
                     index += 1
+                if self._closed:
+                    raise EmulatorError("the emulator is closed")
                 if not self._changed.wait(max(0.0, end - time.monotonic())):
                     tail = "\n".join(line.text for line in self.lines[-20:])
                     raise TimeoutError(

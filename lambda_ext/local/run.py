@@ -11,8 +11,11 @@ keeps them back) an observer in the process tells: `observer`.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,20 +23,27 @@ from typing import TYPE_CHECKING, Any
 from .aws_server import AwsCall, AwsServer
 from .emf_check import Checked, Totals, check
 from .emulator import Emulator
+from .journal import (
+    ANSWERED,
+    AWS_CALL,
+    CALL,
+    INIT_DONE,
+    LINE,
+    SEEN,
+    SHUTDOWN_DONE,
+    STEP,
+    Journal,
+)
 from .leaks import Leak, Leaks
+from .outcomes import InitReport, Shutdown
 from .seeds import Seed
+from .steps import WAIT_S, Invoke, Stage, Step, Terminate, Wait
 
 if TYPE_CHECKING:
-    from .outcomes import InitReport, Invocation, Line, Registration, Seen, Shutdown
-
-WAIT_FOR_S = 30.0  # how long a line after the last response is waited for
+    from .outcomes import Invocation, Line, Registration, Seen
 
 Progress = Callable[[str], None]
-Idle = Callable[[Emulator], object]
-
-
-class RunError(RuntimeError):
-    """The run cannot go on; the message says what to change."""
+_NOTHING_LEFT = Shutdown("spindown", 0.0, 0.0, None, False, False, 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,10 @@ class Plan:
     What to run, and with what.
 
     *environment* is added to what Lambda sets; None takes a variable away.
-    *wait_for* is a text: after the last response the environment is not
-    frozen until the function has written a line with it.  *real_aws* sends
-    the function to AWS, with the account of this shell, in *region*.
+    *steps* is what happens after INIT; None invokes the function with each of
+    *events* and then, if *wait_for* is a text, lets it go on until it has
+    written a line with it.  The end with SIGTERM follows by itself.  *real_aws*
+    sends the function to AWS, with the account of this shell, in *region*.
     *allow_shown* names secrets whose values may stand in output and answers.
     """
 
@@ -63,6 +74,22 @@ class Plan:
     real_aws: bool = False
     latency_s: float = 0.0
     allow_shown: Sequence[str] = ()
+    steps: Sequence[Step] | None = None
+
+    def all_steps(self) -> Sequence[Step]:
+        """Return the steps from INIT on, the end included."""
+        steps: list[Step] = list(self.steps or ())
+        if self.steps is None:
+            steps += map(Invoke, self.events)
+            if self.wait_for is not None:
+                steps.append(Wait(self.wait_for, WAIT_S))
+        if not steps or not isinstance(steps[-1], Terminate):
+            steps.append(Terminate())
+        return steps
+
+    def all_events(self) -> list[Any]:
+        """Return the events of all invocations."""
+        return [step.event for step in self.all_steps() if isinstance(step, Invoke)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +108,7 @@ class Result:
     init: InitReport
     invocations: tuple[Invocation, ...]
     shutdown: Shutdown  # without exit status if there was no process any more
-    resets: tuple[Shutdown, ...]  # before it: time-outs, processes that died
+    resets: tuple[Shutdown, ...]  # before it: time-outs, deaths, ends by a step
     extensions: tuple[Registration, ...]
     calls: tuple[AwsCall, ...]
     lines: tuple[Line, ...]  # what the function wrote, without the metrics
@@ -91,6 +118,8 @@ class Result:
     answered_at: tuple[float, ...]  # when each response was posted, as Line.at
     seen: tuple[Seen, ...] = ()  # what the library did in the process
     leaks: tuple[Leak, ...] = ()  # values of the seed that were written or answered
+    interrupted: str | None = None  # the signal that ended the run too early
+    journal: Journal = field(default_factory=Journal, repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -115,92 +144,173 @@ class Result:
         return self.init.duration_s + first.duration_s
 
 
-def run(
-    plan: Plan, progress: Progress = lambda _: None, idle: Idle | None = None
-) -> Result:
+def run(plan: Plan, progress: Progress = lambda _: None) -> Result:
     """
     Run *plan* from INIT to SIGTERM and return what was seen.
 
     Blocks until every process of the run has ended.  *progress* is called
-    with a short text as each step begins; *idle* with the emulator when the
-    last response has come: the function waits for work, and is not frozen
-    until *idle* returns.
+    with a short text as each step begins, in a thread of the run.
+
+    KeyboardInterrupt, as Ctrl-C raises it here, kills the function; the result
+    then holds what was seen until that moment, and its words in `interrupted`.
 
     Raises:
-        RunError: the line to *wait_for* did not come.
+        StepError: a step cannot be done, such as waiting for a line.
         EmulatorError: there is no runtime client for that Python, or no Linux.
+        SeedError: AWS, as it is played here, refuses the seed.
     """
-    if plan.real_aws:
-        return _with_aws(plan, _own_aws(), (), progress, idle)
-    progress("starting AWS on loopback")
-    with AwsServer(seed=plan.seed, region=plan.region, latency_s=plan.latency_s) as aws:
-        return _with_aws(plan, aws.environment(), aws.calls, progress, idle)
+    performance = _Performance(plan, progress)
+    # In a thread of its own, so that an interruption comes to this one, which
+    # only waits, and never between the start of a process and its entry.
+    threading.Thread(target=performance.run, name="run", daemon=True).start()
+    try:
+        performance.done.wait()
+    except KeyboardInterrupt as exc:
+        performance.stop(str(exc) or "SIGINT")
+        performance.done.wait()
+    if performance.error is not None:
+        raise performance.error
+    return performance.result()
 
 
-def _with_aws(
-    plan: Plan,
-    aws: Mapping[str, str | None],
-    calls: Sequence[AwsCall],
-    progress: Progress,
-    idle: Idle | None,
-) -> Result:
-    progress("INIT")
-    with Emulator(
-        handler=plan.handler,
-        task_root=plan.task_root,
-        python=plan.python,
-        env={**_python_path(), **aws, **plan.environment},
-        function_name=plan.function_name,
-        timeout_s=plan.timeout_s,
-        memory_mb=plan.memory_mb,
-        region=plan.region,
-        freeze=plan.freeze,
-        observed=True,
-    ) as emulator:
-        init = emulator.init()
-        invocations = []
-        if init.status == "success":
-            for number, event in enumerate(plan.events, 1):
-                progress(f"invocation {number} of {len(plan.events)}")
-                invocations.append(emulator.invoke(event))
-                emulator.wait_frozen()
-        if emulator.pid is not None and (idle or plan.wait_for):
-            emulator.thaw()
-            if plan.wait_for is not None:
-                progress(f"waiting for {plan.wait_for!r}")
-                _wait_for(emulator, plan.wait_for)
-            if idle is not None:
-                idle(emulator)
-            if plan.freeze:
-                emulator.freeze()
-        extensions = tuple(emulator.agents)
-        peak_memory_mb = _peak_memory_mb(emulator)
-        progress("SIGTERM")
-        resets = tuple(emulator.shutdowns)
-        shutdown = emulator.shutdown()
-        written = tuple(emulator.lines)
-    lines, emf, totals = _sorted(written, _log_level(plan.environment))
-    return Result(
-        plan=plan,
-        init=init,
-        invocations=tuple(invocations),
-        shutdown=shutdown,
-        resets=resets,
-        extensions=extensions,
-        calls=tuple(calls),
-        lines=lines,
-        emf=emf,
-        totals=totals,
-        peak_memory_mb=peak_memory_mb,
-        answered_at=tuple(
-            call.at
-            for call in emulator.calls
-            if call.path.endswith(("/response", "/error"))
-            and "/invocation/" in call.path
-        ),
-        seen=tuple(emulator.seen),
-        leaks=tuple(_leaks(plan, init, invocations, written, calls)),
-    )
+class _Performance:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self.plan = plan
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+        self.interrupted: str | None = None
+        self.journal = Journal()
+        self._progress = progress
+        self._stopped = threading.Event()
+        self._emulator: Emulator | None = None
+        self._until = math.inf  # what happens later comes of the interruption
+        self._extensions: tuple[Registration, ...] = ()
+        self._peak_memory_mb: float | None = None
+
+    def run(self) -> None:
+        """Perform the steps; never raises."""
+        try:
+            self._perform()
+        except BaseException as exc:
+            if self.interrupted is None:
+                self.error = exc
+        finally:
+            self.done.set()
+
+    def stop(self, why: str) -> None:
+        """Kill the function; `run` comes to its end."""
+        self.interrupted = why
+        self._until = self.journal.now()
+        self._stopped.set()
+        emulator = self._emulator
+        if emulator is not None:
+            self._look(emulator)
+            emulator.close()
+
+    def _perform(self) -> None:
+        plan = self.plan
+        with contextlib.ExitStack() as stack:
+            aws: AwsServer | None = None
+            variables: Mapping[str, str | None] = _own_aws()
+            if not plan.real_aws:
+                self._progress("starting AWS on loopback")
+                aws = stack.enter_context(
+                    AwsServer(
+                        seed=plan.seed,
+                        region=plan.region,
+                        latency_s=plan.latency_s,
+                        journal=self.journal,
+                    )
+                )
+                variables = aws.environment()
+            if self._stopped.is_set():
+                return
+            emulator = stack.enter_context(
+                Emulator(
+                    handler=plan.handler,
+                    task_root=plan.task_root,
+                    python=plan.python,
+                    env={**_python_path(), **variables, **plan.environment},
+                    function_name=plan.function_name,
+                    timeout_s=plan.timeout_s,
+                    memory_mb=plan.memory_mb,
+                    region=plan.region,
+                    freeze=plan.freeze,
+                    observed=True,
+                    journal=self.journal,
+                )
+            )
+            self._emulator = emulator
+            if not self._stopped.is_set():
+                self._steps(Stage(emulator, aws, self._stopped))
+
+    def _steps(self, stage: Stage) -> None:
+        self._progress("INIT")
+        works = stage.emulator.init().status == "success"
+        steps = self.plan.all_steps() if works else [Terminate()]
+        number, total = 0, sum(isinstance(step, Invoke) for step in steps)
+        for step in steps:
+            if self._stopped.is_set():
+                return
+            title = step.title()
+            if isinstance(step, Invoke):
+                number += 1
+                title = f"invocation {number} of {total}"
+            self._progress(title)
+            self.journal.note(STEP, step)
+            if isinstance(step, Terminate):
+                self._look(stage.emulator)
+            step.perform(stage)
+
+    def _look(self, emulator: Emulator) -> None:
+        """Note what is gone when the processes are."""
+        self._extensions = tuple(emulator.agents)
+        peak_mb = _peak_memory_mb(emulator)
+        if peak_mb is not None:
+            self._peak_memory_mb = max(peak_mb, self._peak_memory_mb or 0.0)
+
+    def result(self) -> Result:
+        """Return what was seen, as views of the journal."""
+        plan = self.plan
+        seen = [event for event in self.journal.events if event.at <= self._until]
+
+        def of(kind: str) -> list[Any]:
+            return [event.what for event in seen if event.kind == kind]
+
+        inits, answers, ends = of(INIT_DONE), of(ANSWERED), of(SHUTDOWN_DONE)
+        written, calls = of(LINE), of(AWS_CALL)
+        init = inits[0] if inits else InitReport("interrupted", "init", "", 0.0)
+        last = Shutdown("interrupted", 0.0, 0.0, None, False, False, 0.0)
+        if self.interrupted is None:
+            # An environment that was gone already leaves no event.
+            over = not ends or ends[-1].reason != "spindown"
+            last = _NOTHING_LEFT if over else ends.pop()
+        lines, emf, totals = _sorted(written, _log_level(plan.environment))
+        return Result(
+            plan=plan,
+            init=init,
+            invocations=tuple(answers),
+            shutdown=last,
+            resets=tuple(ends),
+            extensions=self._extensions,
+            calls=tuple(calls),
+            lines=lines,
+            emf=emf,
+            totals=totals,
+            peak_memory_mb=self._peak_memory_mb,
+            answered_at=tuple(
+                call.at
+                for call in of(CALL)
+                if call.path.endswith(("/response", "/error"))
+                and "/invocation/" in call.path
+            ),
+            seen=tuple(of(SEEN)),
+            leaks=tuple(_leaks(plan, init, answers, written, calls)),
+            interrupted=self.interrupted,
+            journal=self.journal,
+        )
 
 
 def _leaks(
@@ -211,7 +321,7 @@ def _leaks(
     calls: Iterable[AwsCall],
 ) -> Iterator[Leak]:
     """Yield where values of the seed stand; in output, once a line and value."""
-    leaks = Leaks(plan.seed, plan.events, plan.allow_shown)
+    leaks = Leaks(plan.seed, plan.all_events(), plan.allow_shown)
     for line in written:
         where = "a log line" if line.source == "stdout" else "a line of stderr"
         yield from leaks.find(line.text, where)
@@ -223,17 +333,6 @@ def _leaks(
     for call in calls:
         text = "\n".join((*call.names, call.agent, call.operation))
         yield from leaks.find(text, "the name that a call to AWS asked for")
-
-
-def _wait_for(emulator: Emulator, text: str) -> None:
-    try:
-        emulator.wait_for_line(text, timeout=WAIT_FOR_S)
-    except TimeoutError:
-        msg = (
-            f"the function did not write {text!r} within {WAIT_FOR_S:g} seconds"
-            " of its last response"
-        )
-        raise RunError(msg) from None
 
 
 def _own_aws() -> dict[str, str | None]:

@@ -61,7 +61,9 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
     """
     reasons: list[str] = []
     notes: list[str] = []
-    if result.init.status != "success":
+    if result.interrupted is not None:
+        reasons.append(f"interrupted by {result.interrupted}: this is not all")
+    elif result.init.status != "success":
         reasons.append(f"INIT ended with {result.init.status}")
     for number, invocation in enumerate(result.invocations, 1):
         if invocation.status == "success":
@@ -80,9 +82,11 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
     failed = sum(bool(call.errors) for call in result.calls)
     if failed:
         notes.append(f"{count(failed, 'call')} to AWS failed")
-    if result.init.status == "success":
+    if result.init.status == "success" and result.interrupted is None:
         _judge_registration(result, reasons, notes)
-        _judge_end(result, reasons, notes)
+        for end in (*result.resets, result.shutdown):
+            if end.reason == "spindown":
+                _judge_end(result, end, reasons, notes)
     return Verdict(tuple(reasons), tuple(notes))
 
 
@@ -182,8 +186,9 @@ def _judge_registration(result: Result, reasons: list[str], notes: list[str]) ->
         )
 
 
-def _judge_end(result: Result, reasons: list[str], notes: list[str]) -> None:
-    shutdown: Shutdown = result.shutdown
+def _judge_end(
+    result: Result, shutdown: Shutdown, reasons: list[str], notes: list[str]
+) -> None:
     if shutdown.exit_status is None:
         return  # it had ended before, for which there is a reason already
     if not shutdown.signalled and shutdown.exit_status != -9:

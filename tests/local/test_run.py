@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+import threading
 
 import pytest
+from helpers import eventually
 
+from lambda_ext.local import journal
 from lambda_ext.local import run as run_module
-from lambda_ext.local.aws_server import AwsCall, Seed
+from lambda_ext.local.aws_server import AwsCall, Parameter, Seed
 from lambda_ext.local.emf_check import Totals, check
 from lambda_ext.local.outcomes import InitReport, Invocation, Line, Shutdown
 from lambda_ext.local.run import EmfLine, Plan, Result, run
+from lambda_ext.local.steps import (
+    Break,
+    Do,
+    Freeze,
+    Invoke,
+    Kill,
+    Repair,
+    Rotate,
+    StepError,
+    Terminate,
+    Throttle,
+    Wait,
+)
 from lambda_ext.local.verdict import judge
 
 GOOD = Result(
@@ -189,19 +206,16 @@ class TestRun:
         ] == steps
 
     def test_idle_function_runs_until_it_has_written(self, plan, tmp_path):
-        """While `idle` runs, the environment is thawed and has answered all."""
+        """While a step acts or waits, the environment is thawed and has answered all."""
         gate = tmp_path / "gate"
 
-        def idle(emulator):
+        def act(emulator):
             assert not emulator.frozen
             gate.touch()
-            return emulator.wait_for_line("written later")
 
+        steps = [Invoke("thread"), Do("open", act), Wait("written later")]
         result = run(
-            dataclasses.replace(
-                plan, events=("thread",), environment={"GATE": str(gate)}
-            ),
-            idle=idle,
+            dataclasses.replace(plan, steps=steps, environment={"GATE": str(gate)})
         )
 
         assert "written later" == result.lines[-1].text
@@ -218,9 +232,8 @@ class TestRun:
 
     def test_process_that_died_last_is_no_exit(self, plan):
         """If the last event killed the process, there is no shutdown to judge."""
-        result = run(
-            dataclasses.replace(plan, events=("die",)), idle=lambda emulator: None
-        )
+        steps = [Invoke("die"), Do("nothing", lambda emulator: 1 / 0), Wait("never")]
+        result = run(dataclasses.replace(plan, steps=steps))
 
         assert result.shutdown.exit_status is None
         assert ("invocation 1 ended with failure",) == judge(result).reasons
@@ -275,6 +288,200 @@ class TestRun:
             if name.startswith(("AWS_ACCESS", "AWS_SECRET", "AWS_SESSION"))
             or "ENDPOINT" in name
         }
+
+
+STEPS_APP = """
+import lambda_ext
+from lambda_ext import get_parameter, get_secret
+
+@lambda_ext.handler
+def handler(event, context):
+    try:
+        if "parameter" in event:
+            return get_parameter(event["parameter"], force_fetch=True)
+        return get_secret("db", force_fetch=True)
+    except lambda_ext.exceptions.LambdaExtError as exc:
+        return type(exc).__name__
+"""
+
+
+@pytest.mark.process
+class TestSteps:
+    """What may happen between two invocations."""
+
+    def told(self, tmp_path, *steps, load_timeout="20"):
+        """Run *steps*; return the answers, and the result."""
+        (tmp_path / "app.py").write_text(STEPS_APP)
+        seed = Seed({"db": "one"}, {"/p": Parameter("1")})
+        result = run(
+            Plan(
+                "app.handler",
+                task_root=str(tmp_path),
+                seed=seed,
+                steps=steps,
+                timeout_s=30,
+                environment={
+                    "LAMBDA_EXT_LOAD_TIMEOUT": load_timeout,
+                    "LAMBDA_EXT_MAX_STALE": "0",
+                },
+            )
+        )
+        return [i.value for i in result.invocations if i.status == "success"], result
+
+    def test_rotation_is_seen(self, tmp_path):
+        """A secret and a parameter have another value after their rotation."""
+        values, result = self.told(
+            tmp_path,
+            Invoke(),
+            Rotate("db", "two"),
+            Rotate("/p", Parameter("2")),
+            Invoke(),
+            Invoke({"parameter": "/p"}),
+        )
+
+        assert ["one", "two", "2"] == values
+        assert ["Invoke", "Rotate", "Rotate", "Invoke", "Invoke", "Terminate"] == [
+            type(step).__name__ for step in result.journal.of(journal.STEP)
+        ]
+        assert "two" not in repr(result.journal.of(journal.STEP))
+
+    @pytest.mark.parametrize(
+        ("fault", "error", "code"),
+        [
+            (Throttle(), "ThrottledError", "ThrottlingException"),
+            (Break("error"), "SourceError", "InternalServiceError"),
+            (Break("close"), "SourceError", "no answer"),
+            (Break("hang"), "SourceTimeoutError", "no answer"),
+        ],
+    )
+    def test_fault_ends_with_the_repair(self, tmp_path, fault, error, code):
+        """A fault is what every call gets, until it is repaired."""
+        values, result = self.told(
+            tmp_path, Invoke(), fault, Invoke(), Repair(), Invoke(), load_timeout="0.3"
+        )
+
+        assert "one" == values[0]
+        assert values[1] in (error, "SourceTimeoutError")
+        assert "one" == values[-1]
+        assert {code} == {e for call in result.calls for e in call.errors}
+
+    def test_fault_hits_so_many_calls_of_one_operation(self, tmp_path):
+        """A fault can be of one operation, and a number of times."""
+        values, result = self.told(
+            tmp_path,
+            Throttle(1, "GetParameter"),
+            Invoke(),
+            Invoke({"parameter": "/p"}),
+        )
+
+        assert ["one", "1"] == values
+        assert [("GetSecretValue", ()), ("GetParameter", ("ThrottlingException",)),
+                ("GetParameter", ())] == [
+            (call.operation, call.errors) for call in result.calls
+        ]  # fmt: skip
+
+    def test_killed_process_fails_the_next_invocation(self, tmp_path):
+        """A signal from nowhere fails the invocation that follows; then all is new."""
+        _, result = self.told(tmp_path, Invoke(), Kill(), Invoke(), Invoke())
+
+        assert ["success", "failure", "success"] == [
+            i.status for i in result.invocations
+        ]
+        assert result.invocations[2].init is not None
+
+    def test_environment_can_end_in_between(self, tmp_path):
+        """After an end by a step comes a cold start; both ends are judged."""
+        values, result = self.told(tmp_path, Invoke(), Terminate(), Invoke())
+
+        assert ["one", "one"] == values
+        assert result.invocations[1].init is not None
+        assert [("spindown", 0), ("spindown", 0)] == [
+            (end.reason, end.exit_status) for end in (*result.resets, result.shutdown)
+        ]
+        assert judge(result).good
+
+    def test_events_stand_in_one_order_on_one_clock(self, tmp_path):
+        """The journal has every phase once, in order, and no time goes back."""
+        _, result = self.told(tmp_path, Invoke(), Freeze(0.0), Invoke())
+        kinds = [
+            event.kind
+            for event in result.journal.events
+            if event.kind not in (journal.CALL, journal.SEEN, journal.LINE)
+        ]
+        times = [event.at for event in result.journal.events]
+
+        assert sorted(times) == times
+        assert [
+            *("init_started", "init_done", "frozen"),
+            *("step", "thawed", "invoke_started", "aws_call", "answered"),
+            *("invoke_done", "frozen", "step", "frozen"),
+            *("step", "thawed", "invoke_started", "aws_call", "answered"),
+            *("invoke_done", "frozen", "step", "shutdown_started", "thawed"),
+            *("signal", "exited", "shutdown_done"),
+        ] == kinds
+
+    def test_what_needs_the_aws_here_says_so(self, tmp_path):
+        """With AWS itself nothing is rotated or broken."""
+        (tmp_path / "app.py").write_text(APP)
+        plan = Plan(
+            "app.handler",
+            task_root=str(tmp_path),
+            real_aws=True,
+            steps=[Rotate("db", "x")],
+        )
+
+        with pytest.raises(StepError, match="rotating 'db': only with the AWS on"):
+            run(plan)
+
+
+@pytest.mark.process
+class TestInterruption:
+    """Ctrl-C, or a signal that the command turns into one."""
+
+    @pytest.mark.parametrize("during", ["import", "handler"])
+    def test_what_was_seen_is_the_result(self, tmp_path, monkeypatch, during):
+        """The function is killed, nothing stays behind, and the result says why."""
+        hang = "\n    print('hanging', os.getpid(), flush=True); time.sleep(600)"
+        source = "import os, time\n"
+        if during == "import":
+            source += "if True:" + hang + "\n"
+        source += "def handler(event, context):\n    if event: return 1" + hang
+        (tmp_path / "app.py").write_text(source)
+        wait = threading.Event.wait
+
+        def interrupted(event, timeout=None):
+            performance = next(
+                (
+                    frame.f_locals["performance"]
+                    for frame in [sys._getframe(1)]
+                    if "performance" in frame.f_locals
+                ),
+                None,
+            )
+            if performance is None or event is not performance.done or asked:
+                return wait(event, timeout)
+            asked.append(performance)
+            eventually(
+                lambda: any(
+                    "hanging" in line.text
+                    for line in performance.journal.of(journal.LINE)
+                )
+            )
+            raise KeyboardInterrupt("SIGTERM")
+
+        asked = []
+        monkeypatch.setattr(threading.Event, "wait", interrupted)
+        result = run(
+            Plan("app.handler", task_root=str(tmp_path), events=(1, 0, 1), timeout_s=60)
+        )
+        pid = int(
+            next(li.text for li in result.lines if "hanging" in li.text).split()[1]
+        )
+
+        assert "SIGTERM" == result.interrupted
+        assert (0 if during == "import" else 1) == len(result.invocations)
+        assert ("interrupted by SIGTERM: this is not all",) == judge(result).reasons
+        assert not os.path.exists(f"/proc/{pid}")
 
 
 class TestLogLevel:
