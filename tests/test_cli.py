@@ -6,13 +6,16 @@ import errno
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, eventually
 
 from lambda_ext import __version__, cli
+from lambda_ext.commands import arguments, init_command, run_command
 from lambda_ext.local import inputs
 
 SECRET = "hunter2-do-not-print"
@@ -42,6 +45,14 @@ class TestArguments:
             (["app"], "'app' is not MODULE.HANDLER; did you mean app.handler?"),
             (["app.py"], "'app.py' is not MODULE.HANDLER; did you mean app.handler?"),
             ([""], "'' is not MODULE.HANDLER; did you mean app.handler?"),
+            (["app.py:"], "'app.py:' is not MODULE.HANDLER; did you mean app.handler?"),
+            (["app.main()"], "not MODULE.HANDLER; did you mean app.main?"),
+            (["app::main"], "not MODULE.HANDLER; did you mean app.main?"),
+            (["../app.py"], "name the folder apart: app.handler --task-root .."),
+            (
+                ["/srv/shop/app.py:main"],
+                "name the folder apart: app.main --task-root /srv/shop",
+            ),
             (["app.handler", "--repeat", "0"], "not a whole number from 1 to 10000"),
             (["app.handler", "--repeat", "x"], "not a whole number from 1 to 10000"),
             (["app.handler", "--memory", "64"], "not a whole number from 128 to 10240"),
@@ -67,6 +78,24 @@ class TestArguments:
         assert says in message
         assert SECRET not in message
         assert message.endswith("--help\n")
+
+    @pytest.mark.parametrize(
+        ("given", "handler"),
+        [
+            ("app.handler", "app.handler"),
+            ("./app.handler", "app.handler"),
+            ("././app.py:handler", "app.handler"),
+            ("app:handler", "app.handler"),
+            ("app.py:handler", "app.handler"),
+            ("app.py.handler", "app.handler"),
+            (" app.handler ", "app.handler"),
+            ("src/orders/app.py:main", "src/orders/app.main"),
+            ("src.orders.app.main", "src.orders.app.main"),
+        ],
+    )
+    def test_handler_is_understood(self, given, handler):
+        """A handler in the manner of other tools is the one that Lambda would have."""
+        assert handler == arguments.handler(given)
 
     def test_help_says_what_is_not_contacted(self, capsys):
         """The help promises that AWS is left alone, and names the way out."""
@@ -141,7 +170,7 @@ class TestFiles:
 
         assert "leave it out with --aws" in message
 
-    @pytest.mark.parametrize("name", sorted(cli.OWN_VARIABLES))
+    @pytest.mark.parametrize("name", sorted(run_command.OWN_VARIABLES))
     def test_own_variable_is_refused(self, capsys, name):
         """A variable that the run sets itself is refused, with what to use."""
         message = refused(capsys, "app.handler", "--env", f"{name}={SECRET}")
@@ -185,8 +214,8 @@ class TestFiles:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
 
         assert ("us-east-1", "eu-west-3") == (
-            cli._region(aws=False),
-            cli._region(aws=True),
+            run_command.default_region(aws=False),
+            run_command.default_region(aws=True),
         )
 
 
@@ -238,7 +267,7 @@ class TestSurroundings:
         def interrupted(arguments):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "_run", interrupted)
+        monkeypatch.setattr(run_command, "make_plan", interrupted)
 
         assert 130 == cli.main(["run", "app.handler"])
         assert "lambda-ext run: interrupted" in capsys.readouterr().err
@@ -302,6 +331,296 @@ def ran(capsys, app, handler, *argv):
     return status, capsys.readouterr().out
 
 
+class TestInit:
+    """`lambda-ext init`."""
+
+    def test_files_are_written_and_the_next_commands_told(
+        self, capsys, tmp_path, monkeypatch
+    ):
+        """Four files of about ten lines, and the two commands that use them."""
+        monkeypatch.chdir(tmp_path)
+        status = cli.main(["init"])
+        out = capsys.readouterr().out
+
+        assert 0 == status
+        assert ["app.py", "event.json", "seed.json", "test_app.py"] == sorted(
+            os.listdir(tmp_path)
+        )
+        for name in os.listdir(tmp_path):
+            lines = (tmp_path / name).read_text().splitlines()
+            assert 3 < len([line for line in lines if line.strip()]) <= 12
+        assert (
+            "wrote app.py, event.json, seed.json, test_app.py\n"
+            "\n"
+            "lambda-ext run app.handler --event event.json --seed seed.json\n"
+            "python -m pytest\n"
+        ) == out
+
+    @pytest.mark.parametrize("name", init_command.FILES)
+    def test_nothing_is_overwritten(self, capsys, tmp_path, name):
+        """One file that is there, and nothing is written."""
+        (tmp_path / name).write_text("mine")
+        status = cli.main(["init", str(tmp_path)])
+
+        assert 2 == status
+        assert f"lambda-ext init: {tmp_path / name}: already there" in (
+            capsys.readouterr().err
+        )
+        assert [name] == os.listdir(tmp_path)
+        assert "mine" == (tmp_path / name).read_text()
+
+    def test_link_that_leads_nowhere_is_there(self, capsys, tmp_path):
+        """A broken link is not followed, and nothing is written through it."""
+        (tmp_path / "app.py").symlink_to(tmp_path / "elsewhere")
+
+        assert 2 == cli.main(["init", str(tmp_path)])
+        assert not (tmp_path / "elsewhere").exists()
+        assert "already there" in capsys.readouterr().err
+
+    def test_folder_that_is_a_file_is_told(self, capsys, tmp_path):
+        """A name that is a file's is refused with one line."""
+        (tmp_path / "shop").write_text("")
+
+        assert 2 == cli.main(["init", str(tmp_path / "shop")])
+        message = capsys.readouterr().err
+        assert "nothing was written" in message
+        assert 1 == message.count("\n")
+
+    def test_what_was_written_goes_when_the_disk_is_full(
+        self, capsys, tmp_path, monkeypatch
+    ):
+        """An error in the middle leaves no file behind."""
+        broken = {**init_command.FILES, "zzz/none": "x"}
+        monkeypatch.setattr(init_command, "FILES", broken)
+
+        assert 2 == cli.main(["init", str(tmp_path)])
+        assert [] == os.listdir(tmp_path)
+        assert "nothing was written" in capsys.readouterr().err
+
+    @pytest.mark.process
+    @pytest.mark.parametrize("folder", [".", "my shop"])
+    def test_what_it_says_works(self, capsys, tmp_path, monkeypatch, folder):
+        """Both commands that it prints end well, as they stand there."""
+        monkeypatch.chdir(tmp_path)
+        cli.main(["init", folder])
+        run, test = capsys.readouterr().out.splitlines()[-2:]
+        environment = {**os.environ, "PYTHONPATH": ROOT}
+        done = [
+            subprocess.run(
+                [sys.executable, *prefix, *shlex.split(line)[skip:]],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for line, prefix, skip in ((run, ["-m", "lambda_ext"], 1), (test, [], 1))
+        ]
+
+        assert [0, 0] == [each.returncode for each in done], done
+        assert "good" == done[0].stdout.split()[-1]
+        assert '{"connected_as": "kim"}' in done[0].stdout
+        assert "orders.placed" in done[0].stdout
+        assert "not-a-real" not in done[0].stdout
+        assert "1 passed" in done[1].stdout
+
+    def test_what_it_writes_is_strictly_typed(self, tmp_path):
+        """mypy --strict has nothing to say about what was written."""
+        mypy = pytest.importorskip("mypy.api")
+        cli.main(["init", str(tmp_path)])
+        out, err, status = mypy.run(
+            [
+                *("--strict", "--no-incremental", "--cache-dir", os.devnull),
+                *(str(tmp_path / "app.py"), str(tmp_path / "test_app.py")),
+            ]
+        )
+
+        assert ("", 0) == (err, status), out
+
+
+def with_signal(name, handler):
+    """Return the command `lambda-ext` under a parent that set a signal."""
+    code = (
+        "import os, signal, sys\n"
+        f"signal.signal(signal.{name}, signal.{handler})\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'lambda_ext', *sys.argv[1:]])"
+    )
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.process
+class TestSignals:
+    """A run that a terminal or a CI job ends."""
+
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+    def test_what_is_known_is_printed_and_nothing_stays(self, app, name):
+        """The function is killed, stopped or not; what was seen is printed."""
+        (app / "stop.py").write_text(
+            "import os, time\n"
+            "def handler(event, context):\n"
+            "    if event: return 'first answer'\n"
+            "    print('function', os.getpid(), flush=True)\n"
+            "    os.kill(os.getppid(), 0)\n"
+            "    open('ready', 'w').close()\n"
+            "    time.sleep(600)\n"
+        )
+        (app / "events.jsonl").write_text('{"n": 1}\n\n{}\n')
+        command = subprocess.Popen(
+            [
+                *with_signal("SIGINT", "default_int_handler"),
+                *("run", "stop.handler", "--event", "events.jsonl"),
+                *("--timeout", "900"),
+            ],
+            cwd=app,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        number = signal.Signals[name]
+        try:
+            eventually((app / "ready").exists)
+            command.send_signal(number)
+            out, err = command.communicate(timeout=60)
+        finally:
+            command.kill()
+        pid = re.search(r"^  function (\d+)$", out, re.M).group(1)
+
+        assert 128 + number == command.returncode, err
+        assert '"first answer"' in out
+        assert f"bad: interrupted by {name}: this is not all" in out
+        assert "Traceback" not in out + err
+        assert not os.path.exists(f"/proc/{pid}")
+
+    def test_ignored_signal_stays_ignored(self, app):
+        """Under nohup a hang-up ends nothing."""
+        (app / "slow.py").write_text(
+            "import os, signal\n"
+            "def handler(event, context):\n"
+            "    os.kill(os.getppid(), signal.SIGHUP)\n"
+            "    return 'survived'\n"
+        )
+        done = subprocess.run(
+            [*with_signal("SIGHUP", "SIG_IGN"), "run", "slow.handler"],
+            cwd=app,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert 0 == done.returncode, done
+        assert '"survived"' in done.stdout
+
+
+@pytest.mark.process
+class TestOutput:
+    """What else the command prints."""
+
+    def test_json_is_one_document(self, capsys, app):
+        """--json prints one document with verdict, answers and every event."""
+        (app / "events.jsonl").write_text('{"n": 1}\n{"n": 2}\n{"fail": true}')
+        status, out = ran(
+            capsys,
+            app,
+            "app.handler",
+            *("--event", str(app / "events.jsonl"), "--json"),
+        )
+        told = json.loads(out)
+
+        assert 1 == status
+        assert [("success", "test"), ("success", "test")] == [
+            (each["status"], each["payload"]) for each in told["invocations"][:2]
+        ]
+        assert "ValueError" == told["invocations"][2]["payload"]["errorType"]
+        assert not told["verdict"]["good"]
+        assert ["invocation 3 ended with error"] == told["verdict"]["reasons"]
+        assert 4.0 == told["metrics"]["series"][0]["sum"]
+        times = [event["at"] for event in told["events"]]
+        assert sorted(times) == times
+        assert {"init_done", "answered", "frozen", "thawed", "exited", "line"} <= {
+            event["kind"] for event in told["events"]
+        }
+
+    def test_value_of_the_seed_is_in_no_output(self, capsys, app, tmp_path):
+        """Neither the report nor the document shows a secret that the function does."""
+        (app / "show.py").write_text(
+            "import sys\n"
+            "def handler(event, context):\n"
+            f"    print('out', {SECRET!r}); print('err', {SECRET!r}, file=sys.stderr)\n"
+            f"    if event: raise ValueError({SECRET!r})\n"
+            f"    return [{SECRET!r}]\n"
+        )
+        (app / "seed.json").write_text(json.dumps({"secrets": {"db": SECRET}}))
+        (app / "two.jsonl").write_text("{}\n1\n")
+        outputs = [
+            ran(
+                capsys,
+                app,
+                "show.handler",
+                *("--seed", str(app / "seed.json"), "--event", str(app / "two.jsonl")),
+                *more,
+            )[1]
+            for more in ([], ["--responses", "--logs"], ["--json"])
+        ]
+
+        assert [False] * 3 == [SECRET in text for text in outputs]
+        assert [True] * 3 == ["[secret 'db']" in text for text in outputs]
+
+    def test_answer_is_shown_in_a_row_or_as_a_whole(self, capsys, app):
+        """One invocation shows all of its answer; several a line each, unless asked."""
+        (app / "long.py").write_text(
+            "def handler(event, context):\n    return {'items': list(range(50))}\n"
+        )
+        (app / "two.jsonl").write_text("{}\n{}\n")
+        _, one = ran(capsys, app, "long.handler")
+        many = ("--event", str(app / "two.jsonl"))
+        _, two = ran(capsys, app, "long.handler", *many)
+        _, asked = ran(capsys, app, "long.handler", *many, "--responses")
+
+        assert "      49\n" in one
+        assert 2 == len(re.findall(r'  {"items": \[0, 1, .*\.\.\.$', two, re.M))
+        assert "      49\n" not in two
+        assert 2 == asked.count("      49\n")
+
+    def test_missing_secret_names_the_seed_and_its_form(self, capsys, app):
+        """A secret that is not there tells how to give it."""
+        (app / "miss.py").write_text(
+            "import lambda_ext\n"
+            "db = lambda_ext.Secret('prod/db')\n"
+            "page = lambda_ext.Parameter('/page')\n"
+            "@lambda_ext.handler\n"
+            "def handler(event, context):\n"
+            "    try: page.value\n"
+            "    except LookupError: pass\n"
+            "    return db.value\n"
+        )
+        status, out = ran(capsys, app, "miss.handler")
+
+        assert 1 == status
+        assert (
+            "not there: give it with --seed FILE.json, whose form is"
+            ' {"secrets": {"prod/db": "..."}, "parameters": {"/page": "..."}}'
+        ) in out
+
+    def test_many_invocations_are_a_row_a_status(self, capsys, app):
+        """More than 20 are told by status; errors once; progress in a few lines."""
+        (app / "events.ndjson").write_text('{"n": 1}\n{"fail": true}\n' * 15)
+        status = cli.main(
+            [
+                *("run", "app.handler", "--task-root", str(app), "--env", "STAGE=x"),
+                *("--event", str(app / "events.ndjson")),
+            ]
+        )
+        captured = capsys.readouterr()
+
+        assert 1 == status
+        assert re.search(r"^  success +15 +1( +[\d.]+ ms){4}$", captured.out, re.M)
+        assert re.search(r"^  error +15 +0( +[\d.]+ ms){4}$", captured.out, re.M)
+        assert 1 == captured.out.count("  2 and 14 more: ValueError: this one fails")
+        assert "bad: invocations 2 and 14 more ended with error" in captured.out
+        assert captured.err.count("... invocation") < 15
+
+
 @pytest.mark.process
 class TestRun:
     """The command with a function, the emulator and the real runtime client."""
@@ -319,7 +638,9 @@ class TestRun:
         )
 
         assert 0 == status
-        assert 3 == len(re.findall(r"^  \d  [0-9a-f-]{36}  success", out, re.M))
+        assert 3 == len(
+            re.findall(r"^  \d  [0-9a-f]{8}    success .* \"test\"$", out, re.M)
+        )
         assert re.search(r"^  shop +n +None +3 +6$", out, re.M)
         assert out.rstrip().endswith("good")
         assert "log of the function" not in out

@@ -52,7 +52,7 @@ def main():
         result = run_orders(plan, step)
         starts = cold_starts(plan, arguments.rounds, step)
     verdict = judge(result, allow_errors=True)
-    report = Report(out)
+    report = Report(out, title="make demo: python examples/orders/demo.py")
     report.sections(result, verdict)
     if starts:
         report.cold_starts(starts)

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from .aws_server import Parameter, Seed
+from .seeds import Parameter, Seed
 
 MAX_EVENT_BYTES = 6 * 1024 * 1024  # Lambda's limit for a synchronous invocation
+MANY = (".jsonl", ".ndjson")  # names of files with one event in each line
 PARAMETER_TYPES = ("String", "StringList", "SecureString")
 # What AWS takes as a name; "!" stands in those that AWS itself gives.
 SECRET_NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
@@ -30,17 +31,43 @@ class InputError(ValueError):
     """A file or an argument cannot be used; the message says what to change."""
 
 
-def read_event(path: str) -> Any:
-    """Return the JSON value in the file *path*; "-" is the standard input."""
+def read_events(path: str) -> list[Any]:
+    """
+    Return the events in the file *path*; "-" is the standard input.
+
+    A file whose name ends in .jsonl or .ndjson holds one JSON value in each
+    line, blank lines aside; any other holds one JSON value.
+    """
     text = _read(path, "event")
     if not text.strip():
         what = "the standard input" if path == "-" else "the file"
         msg = f"{path}: {what} is empty; an event is one JSON value, at least {{}}"
         raise InputError(msg)
-    event = _parse(path, text, "an event is one JSON value")
+    if not path.lower().endswith(MANY):
+        return [_event(path, text)]
+    return [
+        _event(path, line, number)
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
+
+
+def read_event(path: str) -> Any:
+    """Return the one JSON value in the file *path*; "-" is the standard input."""
+    events = read_events(path)
+    if len(events) != 1:
+        msg = f"{path}: {len(events)} events; one is wanted here"
+        raise InputError(msg)
+    return events[0]
+
+
+def _event(path: str, text: str, line: int | None = None) -> Any:
+    """Return the event in *text*, which is all of the file, or one *line* of it."""
+    event = _parse(path, text, "an event is one JSON value", line)
     size = len(json.dumps(event).encode())
     if size > MAX_EVENT_BYTES:
-        msg = f"{path}: {size:,} bytes; Lambda takes at most {MAX_EVENT_BYTES:,}"
+        where = path if line is None else f"{path}, line {line}"
+        msg = f"{where}: {size:,} bytes; Lambda takes at most {MAX_EVENT_BYTES:,}"
         raise InputError(msg)
     return event
 
@@ -187,18 +214,17 @@ def _read(path: str, what: str) -> str:
     raise InputError(msg)
 
 
-def _parse(path: str, text: str, shape: str) -> Any:
+def _parse(path: str, text: str, shape: str, line: int | None = None) -> Any:
     """Return what *text* says; no error holds any of it, nor does its chain."""
+    place = "" if line is None else f", line {line}"
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as exc:  # holds the whole text
-        place = f", line {exc.lineno}, column {exc.colno}"
+        place = f", line {line or exc.lineno}, column {exc.colno}"
         reason = f"not valid JSON ({exc.msg}); {shape}"
     except _Twice as exc:
-        place = ""
         reason = f"the key {exc.args[0]!r} stands twice in one object; keep one"
     except (ValueError, RecursionError) as exc:
-        place = ""
         why = exc.args[0] if isinstance(exc, _NotJson) else "nested too deeply"
         reason = f"not valid JSON ({why}); {shape}"
     msg = f"{path}{place}: {reason}"

@@ -12,14 +12,15 @@ or answered, the name of the secret stands in place of a value of the seed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -33,9 +34,14 @@ from .words import (
     count,
     error_lines,
     init_trouble,
+    log_lines,
     milliseconds,
+    missing,
+    numbered,
     registered,
     series_rows,
+    shortened,
+    status_rows,
     tally,
 )
 
@@ -49,6 +55,13 @@ Cell = str | Text
 
 MOST_LOGS = 60  # lines of output that are shown unasked
 MOST_SERIES = 40
+MOST_ERRORS = 5  # different ones
+MANY = 20  # invocations; more are shown by status
+PLAIN_ANSWER = 60  # characters of an answer in a row, where lines have no width
+SHORT_ANSWER = 20  # what every row has room for
+INDENT, GAP = 2, 2  # of what stands under a title; between columns
+LEAST_SOFT = 16  # the least width of a column that is broken between words
+PROGRESS_S = 3.0  # between two lines about steps of the same kind
 BOILERPLATE = "LAMBDA_WARNING: Unhandled exception."  # the runtime client's advice
 GOOD, BAD, FAINT, HEAD = "green", "bold red", "dim", "bold"
 
@@ -65,35 +78,65 @@ def _console(file: Any, *, plain: bool) -> Console:
 
 
 @contextlib.contextmanager
-def progress(console: Console) -> Iterator[Progress]:
-    """Show the step under way: a spinner on a terminal, else a line each."""
-    if not console.is_terminal:
-        yield lambda step: console.out(f"... {step}", highlight=False)
+def progress(
+    console: Console, now: Callable[[], float] = time.monotonic
+) -> Iterator[Progress]:
+    """
+    Show the step under way: a spinner on a terminal, else lines.
+
+    Of steps whose words begin alike, a line comes every `PROGRESS_S` seconds.
+    """
+    if console.is_terminal:
+        with console.status("starting") as status:
+            yield lambda step: status.update(escape(step))
         return
-    with console.status("starting") as status:
-        yield lambda step: status.update(escape(step))
+    last = ("", 0.0)
+
+    def line(step: str) -> None:
+        nonlocal last
+        kind, at = step.split(" ", 1)[0], now()
+        if kind != last[0] or at - last[1] >= PROGRESS_S:
+            last = kind, at
+            console.out(f"... {step}", highlight=False)
+
+    yield line
 
 
 class Report:
     """Prints a `Result`, section by section."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, title: str | None = None) -> None:
         self.console = console
         self.fancy = console.is_terminal
+        self._title_of_all = title
         self._leaks = Leaks(Seed())
 
-    def all(self, result: Result, verdict: Verdict, *, logs: bool = False) -> None:
+    def all(
+        self,
+        result: Result,
+        verdict: Verdict,
+        *,
+        logs: bool = False,
+        responses: bool = False,
+    ) -> None:
         """Print every section, and the verdict."""
-        self.sections(result, verdict, logs=logs)
+        self.sections(result, verdict, logs=logs, responses=responses)
         self.verdict(verdict)
 
-    def sections(self, result: Result, verdict: Verdict, *, logs: bool = False) -> None:
+    def sections(
+        self,
+        result: Result,
+        verdict: Verdict,
+        *,
+        logs: bool = False,
+        responses: bool = False,
+    ) -> None:
         """Print every section that has something to say, without the verdict."""
         self._leaks = Leaks(result.plan.seed)
         self.head(result)
         self.init(result)
         if result.invocations:
-            self.invocations(result.invocations)
+            self.invocations(result, responses=responses)
             self.cost(result)
         self.calls(result)
         if result.init.status == "success":
@@ -106,13 +149,17 @@ class Report:
     def head(self, result: Result) -> None:
         """Print what was run, and where."""
         plan = result.plan
-        self.console.print(Text(f"lambda-ext run {plan.handler}", HEAD), soft_wrap=True)
+        title = self._title_of_all or f"lambda-ext run {plan.handler}"
+        self.console.print(Text(title, HEAD), soft_wrap=True)
         where = "AWS itself" if plan.real_aws else "AWS on loopback"
         python = "Python " + platform.python_version()
         if plan.python != sys.executable:
             python = plan.python
+        what = f"function {plan.function_name}"
+        if self._title_of_all is not None:
+            what = f"python -m awslambdaric {plan.handler}, {what}"
         self._line(
-            f"function {plan.function_name}, {python}, {plan.memory_mb} MB,"
+            f"{what}, {python}, {plan.memory_mb} MB,"
             f" time-out {plan.timeout_s:g} s, {'freezes' if plan.freeze else 'no freeze'}"
             f" between invocations, {where}"
         )
@@ -128,33 +175,86 @@ class Report:
                 f"  extensions: {registered(result.extensions)}",
             )
         )
-        if init.status != "success":
+        if init.status not in ("success", "interrupted"):
             plan = result.plan
             for line in init_trouble(init, plan.handler, plan.task_root, plan.python):
                 self._line(line)
 
-    def invocations(self, invocations: Sequence[Invocation]) -> None:
-        """Print a row for each invocation, and the errors under them."""
+    def invocations(self, result: Result, *, responses: bool = False) -> None:
+        """Print each invocation, or each status if they are many, and the errors."""
         self._title("INVOKE")
-        self._table(
-            ("#", "request id", "status", ">duration", ""),
-            [
-                (
-                    str(number),
-                    invocation.request_id,
-                    _status(invocation.status),
-                    milliseconds(invocation.duration_s),
-                    "cold" if number == 1 or invocation.init is not None else "",
-                )
-                for number, invocation in enumerate(invocations, 1)
-            ],
+        invocations = result.invocations
+        if len(invocations) > MANY:
+            self._table(
+                ("status", ">number", ">cold", ">p50", ">p90", ">p99", ">max"),
+                [
+                    (_status(status), *cells)
+                    for status, *cells in status_rows(invocations)
+                ],
+            )
+        else:
+            self._rows(invocations)
+        for text, frames in self._errors(invocations):
+            self._line(Text(text, BAD))
+            for frame in frames:
+                self._line(frame)
+        if responses or len(invocations) == 1:
+            for number, invocation in enumerate(invocations, 1):
+                self._response(number, invocation, one=len(invocations) == 1)
+
+    def _rows(self, invocations: Sequence[Invocation]) -> None:
+        rows = [
+            (
+                str(number),
+                invocation.request_id[:8],
+                _status(invocation.status),
+                milliseconds(invocation.duration_s),
+                "cold" if number == 1 or invocation.init is not None else "",
+                self._answer(invocation),
+            )
+            for number, invocation in enumerate(invocations, 1)
+        ]
+        columns = ("#", "request id", "status", ">duration", "", "*returned")
+        taken = sum(
+            max(len(name.strip(">*")), *(len(str(row[index])) for row in rows)) + GAP
+            for index, name in enumerate(columns[:-1])
         )
+        room = PLAIN_ANSWER
+        if self.fancy:
+            room = max(LEAST_SOFT, self.console.width - taken - INDENT)
+        self._table(
+            columns, [(*row[:-1], shortened(str(row[-1]), room)) for row in rows]
+        )
+
+    def _answer(self, invocation: Invocation) -> str:
+        """Return what the handler returned, as text without values of the seed."""
+        if invocation.status != "success":
+            return ""
+        return self._leaks.redacted(invocation.payload.decode("utf-8", "replace"))
+
+    def _response(self, number: int, invocation: Invocation, *, one: bool) -> None:
+        """Print all that the handler returned; nothing if its row shows it."""
+        text = self._answer(invocation)
+        if not text or (one and len(text) <= SHORT_ANSWER and "\n" not in text):
+            return
+        with contextlib.suppress(ValueError):  # other text stays as it is
+            text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        self._line(f"{number} returned:")
+        for line in text.splitlines():
+            self._line("  " + line)
+
+    def _errors(
+        self, invocations: Sequence[Invocation]
+    ) -> Iterator[tuple[str, list[str]]]:
+        """Yield each different error once, with the numbers of its invocations."""
+        groups: dict[tuple[str, ...], list[int]] = {}
         for number, invocation in enumerate(invocations, 1):
             if invocation.status != "success":
-                first, *frames = error_lines(invocation)
-                self._line(Text(f"{number}: {first}", BAD))
-                for frame in frames:
-                    self._line(frame)
+                groups.setdefault(tuple(error_lines(invocation)), []).append(number)
+        for (first, *frames), numbers in list(groups.items())[:MOST_ERRORS]:
+            yield f"{numbered(numbers)}: {first}", frames
+        if len(groups) > MOST_ERRORS:
+            yield f"and {len(groups) - MOST_ERRORS} other errors", []
 
     def cost(self, result: Result) -> None:
         """Print what the cold start cost, in time and memory."""
@@ -175,24 +275,29 @@ class Report:
         if not result.calls:
             self._line("no call was made")
             return
-        groups: dict[tuple[str, str, str], list[AwsCall]] = {}
+        groups: dict[tuple[str, str], list[AwsCall]] = {}
         for call in result.calls:
-            key = (call.service, call.operation, client(call.agent))
-            groups.setdefault(key, []).append(call)
+            groups.setdefault((call.service, call.operation), []).append(call)
         self._table(
-            ("service", "operation", ">calls", "names", "errors", "by"),
+            ("service", "operation", ">calls", "*names"),
             [
                 (
                     service,
                     operation,
                     str(len(calls)),
                     tally(name for call in calls for name in call.names),
-                    Text(tally(code for call in calls for code in call.errors), BAD),
-                    by,
                 )
-                for (service, operation, by), calls in groups.items()
+                for (service, operation), calls in groups.items()
             ],
         )
+        for (_, operation), calls in groups.items():
+            errors = tally(code for call in calls for code in call.errors)
+            if errors:
+                self._line(Text(f"{operation}: {errors}", BAD))
+        for line in missing(result.calls, result.plan.seed):
+            self._line(line)
+        clients = dict.fromkeys(client(call.agent) for call in result.calls)
+        self._line(f"called by {', '.join(clients)}")
 
     def metrics(self, result: Result) -> None:
         """Print each series that CloudWatch would have, and each bad line."""
@@ -208,7 +313,7 @@ class Report:
         if result.totals:
             rows = list(series_rows(result.totals))
             self._table(
-                ("namespace", "name", "unit", "dimensions", ">points", ">sum"),
+                ("namespace", "name", "unit", "*dimensions", ">points", ">sum"),
                 rows[:MOST_SERIES],
             )
             if len(rows) > MOST_SERIES:
@@ -218,9 +323,16 @@ class Report:
                 self._line(Text(f"dropped by CloudWatch: {problem}", BAD))
 
     def logs(self, result: Result, *, everything: bool = True) -> None:
-        """Print what the function wrote, without the metrics."""
+        """Print what the function wrote, without metrics and blank lines."""
+        told = [
+            list(error_lines(each))[1:]
+            for each in result.invocations
+            if each.status != "success"
+        ]
         lines = [
-            line for line in result.lines if everything or BOILERPLATE not in line.text
+            (line.source, text)
+            for line, text in log_lines(result.lines, told)
+            if everything or BOILERPLATE not in text
         ]
         if not lines:
             return
@@ -229,10 +341,8 @@ class Report:
         if len(shown) < len(lines):
             left_out = len(lines) - len(shown)
             self._line(f"({left_out} lines before these; --logs shows all)")
-        for line in shown:
-            # The runtime client writes "\r" where a record has several lines.
-            for text in line.text.replace("\r", "\n").splitlines() or [""]:
-                self._line(Text(text, FAINT if line.source == "stdout" else ""))
+        for source, text in shown:
+            self._line(Text(text, FAINT if source == "stdout" else ""))
 
     def end(self, result: Result) -> None:
         """Print what happened between SIGTERM and the exit, each time."""
@@ -240,7 +350,9 @@ class Report:
         for shutdown in (*result.resets, result.shutdown):
             if shutdown.exit_status is not None:
                 self._line(_ended(shutdown))
-        if result.shutdown.exit_status is None:
+        if result.interrupted is not None:
+            self._line(f"{result.interrupted}: every process was killed")
+        elif result.shutdown.exit_status is None:
             self._line("there was no process left to end")
 
     def verdict(self, verdict: Verdict) -> None:
@@ -257,7 +369,7 @@ class Report:
         """Print claims, and for each whether it holds and by what evidence."""
         self._title(title)
         self._table(
-            ("", "claim", "evidence"),
+            ("", "claim", "*evidence"),
             [
                 (
                     Text("yes", GOOD) if check.holds else Text("NO", BAD),
@@ -306,7 +418,7 @@ class Report:
         else:
             content = self._redacted(content)
         if self.fancy:
-            self.console.print(Padding(content, (0, 0, 0, 2)), markup=False)
+            self.console.print(Padding(content, (0, 0, 0, INDENT)), markup=False)
         else:
             self.console.out("  " + str(content), highlight=False)
 
@@ -316,33 +428,72 @@ class Report:
         return text if plain == text.plain else Text(plain, text.style)
 
     def _table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-        """Print *rows*; a column whose name begins with ">" is flush right."""
-        rows = [
+        """
+        Print *rows* under *columns*.
+
+        ">" before a column's name puts it flush right.  On a terminal only the
+        column with "*" is broken, between words; where there is no room for
+        it, or for the others, each row is a list.
+        """
+        names = [name.lstrip(">*") for name in columns]
+        right = [name.startswith(">") for name in columns]
+        texts = [
             [
                 self._redacted(cell if isinstance(cell, Text) else Text(cell))
                 for cell in row
             ]
             for row in rows
         ]
-        names = [name.removeprefix(">") for name in columns]
-        right = [name.startswith(">") for name in columns]
-        if self.fancy:
-            table = Table(box=box.SIMPLE_HEAD, header_style=HEAD, pad_edge=False)
-            for name, flush in zip(names, right, strict=True):
-                justify: Literal["left", "right"] = "right" if flush else "left"
-                table.add_column(name, justify=justify, overflow="fold")
-            for row in rows:
-                table.add_row(*row)
-            self.console.print(Padding(table, (0, 0, 0, 2)))
+        widths = [
+            max([len(name), *(cell.cell_len for cell in cells)])
+            for name, cells in zip(names, zip(*texts, strict=True), strict=True)
+        ]
+        if not self.fancy:
+            for row in ([Text(name) for name in names], *texts):
+                cells = (
+                    cell.plain.rjust(width) if flush else cell.plain.ljust(width)
+                    for cell, width, flush in zip(row, widths, right, strict=True)
+                )
+                self._line("  ".join(cells).rstrip())
             return
-        texts = [names, *([str(cell) for cell in row] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-        for text in texts:
-            cells = (
-                cell.rjust(width) if flush else cell.ljust(width)
-                for cell, width, flush in zip(text, widths, right, strict=True)
-            )
-            self._line("  ".join(cells).rstrip())
+        soft = [name.startswith("*") for name in columns]
+        rigid = sum(w for w, is_soft in zip(widths, soft, strict=True) if not is_soft)
+        words = [
+            len(word)
+            for row in texts
+            for cell, is_soft in zip(row, soft, strict=True)
+            if is_soft
+            for word in cell.plain.split()
+        ]
+        least = max([LEAST_SOFT, *words])
+        gaps = GAP * (len(columns) - 1) + INDENT
+        fits = rigid + gaps <= self.console.width
+        apart = any(words) and fits and rigid + gaps + least > self.console.width
+        table = Table(
+            box=None, header_style=HEAD, pad_edge=False, padding=(0, GAP, 0, 0)
+        )
+        for name, flush, is_soft in zip(names, right, soft, strict=True):
+            if not (apart and is_soft):
+                justify: Literal["left", "right"] = "right" if flush else "left"
+                table.add_column(
+                    name, justify=justify, overflow="fold", no_wrap=fits and not is_soft
+                )
+        if not apart:
+            for row in texts:
+                table.add_row(*row)
+            self.console.print(Padding(table, (0, 0, 0, INDENT)))
+            return
+        # What is soft stands under its row, where there is a whole line for it.
+        for row in texts:
+            both = zip(row, soft, strict=True)
+            table.add_row(*(cell for cell, is_soft in both if not is_soft))
+        lines = self.console.render_lines(table, pad=False)
+        for number, line in enumerate(lines):
+            self._line(Text.assemble(*((part.text, part.style or "") for part in line)))
+            row = texts[number - 1] if number else []
+            for cell, is_soft in zip(row, soft, strict=False):
+                if is_soft and cell.plain:
+                    self.console.print(Padding(cell, (0, 0, 0, 2 * INDENT)))
 
 
 def _ended(shutdown: Shutdown) -> Text:

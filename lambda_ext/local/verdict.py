@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .words import count, milliseconds, shortened
+from .leaks import Leaks
+from .words import count, milliseconds, numbered, shortened
 
 if TYPE_CHECKING:
     from .outcomes import Invocation, Shutdown
@@ -65,13 +66,19 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
         reasons.append(f"interrupted by {result.interrupted}: this is not all")
     elif result.init.status != "success":
         reasons.append(f"INIT ended with {result.init.status}")
+    failed: dict[str, list[int]] = {}
+    allowed: list[int] = []
     for number, invocation in enumerate(result.invocations, 1):
-        if invocation.status == "success":
-            continue
         if allow_errors and _raised(invocation):
-            notes.append(f"invocation {number} raised, which is allowed")
-        else:
-            reasons.append(f"invocation {number} ended with {invocation.status}")
+            allowed.append(number)
+        elif invocation.status != "success":
+            failed.setdefault(invocation.status, []).append(number)
+    if allowed:
+        notes.append(f"{_invocations(allowed)} raised, which is allowed")
+    reasons.extend(
+        f"{_invocations(numbers)} ended with {status}"
+        for status, numbers in failed.items()
+    )
     reasons.extend(_deaths(result))
     bad = sum(bool(line.checked.problems) for line in result.emf)
     if bad:
@@ -79,15 +86,19 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
     reasons.extend(_losses(result))
     reasons.extend(_leaked(result))
     _judge_warnings(result, reasons, notes)
-    failed = sum(bool(call.errors) for call in result.calls)
-    if failed:
-        notes.append(f"{count(failed, 'call')} to AWS failed")
+    refused = sum(bool(call.errors) for call in result.calls)
+    if refused:
+        notes.append(f"{count(refused, 'call')} to AWS failed")
     if result.init.status == "success" and result.interrupted is None:
         _judge_registration(result, reasons, notes)
         for end in (*result.resets, result.shutdown):
             if end.reason == "spindown":
                 _judge_end(result, end, reasons, notes)
     return Verdict(tuple(reasons), tuple(notes))
+
+
+def _invocations(numbers: list[int]) -> str:
+    return f"invocation{'' if len(numbers) == 1 else 's'} {numbered(numbers)}"
 
 
 def _raised(invocation: Invocation) -> bool:
@@ -145,7 +156,10 @@ def _leaked(result: Result) -> Iterator[str]:
 
 def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> None:
     """Add a line for each thing that the library warned of."""
-    found = Counter(shortened(text.split("\n", 1)[0], 200) for text in result.warnings)
+    redacted = Leaks(result.plan.seed).redacted
+    found = Counter(
+        shortened(redacted(text).split("\n", 1)[0], 200) for text in result.warnings
+    )
     grave = [text for text in found if not text.startswith(DEALT_WITH)]
     for text in grave[:MOST_WARNINGS]:
         times = f" ({found[text]} times)" if found[text] > 1 else ""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .aws_server import AwsCall
     from .emf_check import Series, Total
-    from .outcomes import InitReport, Invocation, Registration
+    from .outcomes import InitReport, Invocation, Line, Registration
+    from .seeds import Seed
 
 LIGHT = "lambda_ext (light)"  # the library's own client, which is not boto3
+MOST_NUMBERS = 10  # of invocations, named one by one
+TRACEBACK = "Traceback (most recent call last):"
+NOT_FOUND = ("ResourceNotFoundException", "ParameterNotFound", "NotFound")
 MOST_ALIKE = 6  # series of one name, before they are shown as one row
 
 
@@ -32,10 +39,20 @@ def error_lines(invocation: Invocation) -> Iterator[str]:
         yield invocation.error_type or invocation.status
         return
     kind = error.get("errorType") or invocation.error_type
-    message = error.get("errorMessage") or ""
+    message = _PREFIX.sub("", str(error.get("errorMessage") or ""))
     yield f"{kind}: {message}" if kind else str(message)
     for frame in error.get("stackTrace") or ():
         yield from str(frame).rstrip().splitlines()
+
+
+# What the platform puts before its words, which is new in each invocation.
+_PREFIX = re.compile(r"^(\S+Z )?[0-9a-f]{8}-[0-9a-f-]{27} |^RequestId: \S+ (Error: )?")
+
+
+# Before a line of the runtime client's: level, time and request id.
+_LOGGED = re.compile(
+    r"^\[(\w+)\]\t\d{4}-\d\d-\d\dT([\d:.]+)Z\t([0-9a-f]{8})-[0-9a-f-]{27}\t"
+)
 
 
 def init_trouble(
@@ -75,6 +92,112 @@ def _import_advice(message: str, module: str, task_root: str, python: str) -> st
             " folder that holds it with --task-root"
         )
     return f"{module} was found, but not what it imports; install it for {python}"
+
+
+def numbered(numbers: Sequence[int]) -> str:
+    """Name some invocations by their numbers, the first of them if they are many."""
+    if len(numbers) <= MOST_NUMBERS:
+        return ", ".join(map(str, numbers))
+    return f"{numbers[0]} and {len(numbers) - 1} more"
+
+
+def status_rows(invocations: Sequence[Invocation]) -> Iterator[tuple[str, ...]]:
+    """Yield (status, number, cold, p50, p90, p99, max) of the durations."""
+    groups: dict[str, list[Invocation]] = {}
+    for invocation in invocations:
+        groups.setdefault(invocation.status, []).append(invocation)
+    for status, group in groups.items():
+        durations = sorted(invocation.duration_s for invocation in group)
+        cold = sum(i is invocations[0] or i.init is not None for i in group)
+        shown = [percentile(durations, part) for part in (0.5, 0.9, 0.99, 1.0)]
+        yield status, str(len(group)), str(cold), *map(milliseconds, shown)
+
+
+def percentile(durations: Sequence[float], part: float) -> float:
+    """Return the least of sorted *durations* that *part* of them do not exceed."""
+    return durations[max(0, math.ceil(part * len(durations)) - 1)]
+
+
+def missing(calls: Iterable[AwsCall], seed: Seed) -> Iterator[str]:
+    """Say how to give what AWS was asked for and does not hold."""
+    secrets: dict[str, None] = {}
+    parameters: dict[str, None] = {}
+    for call in calls:
+        wanted = {"secretsmanager": secrets, "ssm": parameters}.get(call.service)
+        if wanted is not None and any(code in NOT_FOUND for code in call.errors):
+            wanted.update(dict.fromkeys(map(_bare, call.names)))
+    lacking = {
+        "secrets": {name: "..." for name in secrets if name not in seed.secrets},
+        "parameters": {n: "..." for n in parameters if n not in seed.parameters},
+    }
+    form = {kind: names for kind, names in lacking.items() if names}
+    if form:
+        yield (
+            "not there: give it with --seed FILE.json, whose form is "
+            + json.dumps(form, ensure_ascii=False)
+        )
+
+
+def _bare(name: str) -> str:
+    """Return the name in an ARN, without the six characters AWS adds to secrets'."""
+    if not name.startswith("arn:"):
+        return name
+    kind, _, rest = name.split(":", 5)[-1].partition(":")
+    if kind == "secret":
+        return re.sub(r"-[A-Za-z0-9]{6}$", "", rest)
+    return "/" + kind.partition("/")[2]
+
+
+def log_lines(
+    lines: Iterable[Line], told: Iterable[Iterable[str]] = ()
+) -> Iterator[tuple[Line, str]]:
+    """
+    Yield what was written, line by line, without blank lines.
+
+    A traceback that has been shown, in *told* or before, is one line.  What the
+    runtime client puts before a line is shortened: no date, 8 characters of the
+    request id.
+    """
+    seen = set(map(_frames, told))
+    frames: list[tuple[Line, str]] = []
+    inside = False
+    # The runtime client writes "\r" where a record has several lines, and indents
+    # with spaces that do not break.
+    texts = (
+        (line, text.replace("\xa0", " "))
+        for line in lines
+        for text in line.text.replace("\r", "\n").splitlines()
+    )
+    for line, text in texts:
+        if inside and text[:1].isspace():
+            frames.append((line, text))
+            continue
+        if inside:
+            yield from _traceback(frames, seen)
+        inside = text.startswith(TRACEBACK)
+        frames = [(line, text)] if inside else []
+        if not inside and text.strip():
+            yield line, _LOGGED.sub(r"[\1] \2 \3 ", text)
+    if inside:
+        yield from _traceback(frames, seen)
+
+
+def _traceback(
+    frames: Sequence[tuple[Line, str]], seen: set[str]
+) -> Iterator[tuple[Line, str]]:
+    """Yield a traceback, or one line if it is known."""
+    key = _frames(text for _, text in frames[1:])
+    if key in seen and key:
+        yield frames[0][0], "(traceback as above)"
+        return
+    seen.add(key)
+    yield from ((line, text) for line, text in frames if text.strip())
+
+
+def _frames(lines: Iterable[str]) -> str:
+    """Return a traceback's lines as they compare; without marks under the code."""
+    stripped = (line.strip() for line in lines)
+    return "\n".join(line for line in stripped if line.strip("^~ "))
 
 
 def registered(extensions: Iterable[Registration]) -> str:

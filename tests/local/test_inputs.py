@@ -9,7 +9,7 @@ import pytest
 
 from lambda_ext.local import inputs
 from lambda_ext.local.aws_server import Parameter
-from lambda_ext.local.inputs import InputError, read_event, read_seed
+from lambda_ext.local.inputs import InputError, read_event, read_events, read_seed
 
 SECRET = "hunter2-do-not-print"
 
@@ -196,3 +196,56 @@ class TestSeed:
 
         assert "<Seed secrets=['db'] parameters=['/p']>" == repr(seed)
         assert SECRET not in repr(seed.parameters["/p"])
+
+
+class TestManyEvents:
+    """A file with one event in each line."""
+
+    @pytest.mark.parametrize("name", ["e.jsonl", "E.JSONL", "e.ndjson"])
+    def test_each_line_is_an_event(self, tmp_path, name):
+        """Lines are events, blank ones are none, and separators of text are text."""
+        path = tmp_path / name
+        path.write_text('{"a": 1}\n\n[]\r\n"x\u2028y"\nnull', encoding="utf-8")
+
+        assert [{"a": 1}, [], "x\u2028y", None] == read_events(str(path))
+
+    def test_other_file_holds_one(self, tmp_path):
+        """The name tells: in other files lines mean nothing."""
+        path = tmp_path / "e.json"
+        path.write_text('{"a":\n1}')
+
+        assert [{"a": 1}] == read_events(str(path))
+
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            ("{", ", line 3, column 2: not valid JSON"),
+            ('{"a": 1, "a": 2}', ", line 3: the key 'a' stands twice"),
+            ("NaN", ", line 3: not valid JSON (NaN is not a JSON number)"),
+        ],
+    )
+    def test_bad_line_is_named(self, tmp_path, line, says):
+        """A mistake is told with its line."""
+        path = tmp_path / "e.jsonl"
+        path.write_text("{}\n\n" + line)
+
+        with pytest.raises(InputError) as caught:
+            read_events(str(path))
+
+        assert str(caught.value).startswith(f"{path}{says}")
+
+    def test_too_large_a_line_is_named(self, tmp_path):
+        """Lambda's limit is that of each event."""
+        path = tmp_path / "e.jsonl"
+        path.write_text("{}\n" + '"' + "x" * 7_000_000 + '"')
+
+        with pytest.raises(InputError, match=r"e\.jsonl, line 2: 7,000,002 bytes"):
+            read_events(str(path))
+
+    def test_one_event_is_not_several(self, tmp_path):
+        """Where one event is wanted, several are refused."""
+        path = tmp_path / "e.jsonl"
+        path.write_text("{}\n{}")
+
+        with pytest.raises(InputError, match="2 events; one is wanted here"):
+            read_event(str(path))

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import platform
+import re
 
 import pytest
 from rich.console import Console
@@ -88,14 +89,14 @@ RESULT = Result(
 )
 
 
-def printed(do, *, terminal=False):
+def printed(do, *, terminal=False, width=120):
     """Return what do(report) prints."""
     out = io.StringIO()
     console = Console(
         file=out,
         force_terminal=terminal,
         color_system="standard" if terminal else None,
-        width=120,
+        width=width,
         _environ={},
     )
     do(Report(console))
@@ -118,8 +119,8 @@ INIT
   success  123.4 ms  extensions: lambda_ext (internal)
 
 INVOKE
-  #  request id  status   duration
-  1  id-1        success   20.0 ms  cold
+  #  request id  status   duration        returned
+  1  id-1        success   20.0 ms  cold  null
   2  id-2        error      1.0 ms
   2: ValueError: no [bold]items[/bold]
     File "app.py", line 9, in handler
@@ -127,8 +128,11 @@ INVOKE
   cold start 143.4 ms with INIT, peak memory 20 MB
 
 AWS
-  service         operation       calls  names         errors                     by
-  secretsmanager  GetSecretValue      3  db (2), none  ResourceNotFoundException  Boto3 1.34
+  service         operation       calls  names
+  secretsmanager  GetSecretValue      3  db (2), none
+  GetSecretValue: ResourceNotFoundException
+  not there: give it with --seed FILE.json, whose form is {{"secrets": {{"none": "..."}}}}
+  called by Boto3 1.34
 
 METRICS
   3 lines of EMF checked: 2 valid, 1 not
@@ -219,7 +223,11 @@ VERDICT
         """A failure without a JSON object shows what the platform calls it."""
         invocation = Invocation("id", "failure", b"\xff", 0.1, "Runtime.ExitError")
 
-        assert "1: Runtime.ExitError" in printed(lambda r: r.invocations([invocation]))
+        assert "1: Runtime.ExitError" in printed(
+            lambda r: r.invocations(
+                dataclasses.replace(RESULT, invocations=(invocation,))
+            )
+        )
 
     def test_checks_and_cold_starts_are_tables(self):
         """Claims stand with evidence, cold starts with what is beyond the first."""
@@ -252,8 +260,77 @@ VERDICT
         assert "and 2 more\n" in printed(lambda r: r.metrics(result))
 
 
+WIDE = dataclasses.replace(
+    RESULT,
+    invocations=(
+        Invocation("4b1c5a52-8d43-4f10", "success", json.dumps(
+            {"order": 1, "items": ["a"] * 50}).encode(), 0.02),
+        Invocation("9ff1c1d0-17f0-4a5c", "error", ERROR, 12.345),
+    ),
+    calls=tuple(
+        AwsCall(service, operation, names, 200, (), "Boto3/1.34", 0, 0)
+        for service, operation, names in (
+            ("secretsmanager", "BatchGetSecretValue",
+             tuple(f"prod/orders/database-{n}" for n in range(20))),
+            ("ssm", "GetParametersByPath", ("/prod/orders/settings",)),
+        )
+    ),
+    lines=(),
+    **received(
+        emf(1, channel="web", country="Germany", tenant="acme-corporation", tier="gold"),
+        emf(1, channel="web"),
+    ),
+)  # fmt: skip
+CHECKS = [
+    Check(
+        "a claim of some length about what came out exactly once " * 2, True, "3 of 3"
+    )
+]
+
+
 class TestTerminal:
     """The report on a terminal."""
+
+    @pytest.mark.parametrize("width", [60, 80, 120, 200])
+    def test_no_word_is_broken(self, width):
+        """Whatever the width, each line fits, and every word stands whole."""
+        text = printed(
+            lambda r: (
+                r.all(WIDE, judge(WIDE)),
+                r.checks("PROVEN", CHECKS),
+                r.cold_starts([("lambda_ext (light)", 0.04, 14.0), ("b", 1.0, 20.0)]),
+            ),
+            terminal=True,
+            width=width,
+        )
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        words = plain.split()
+
+        assert width >= max(map(len, plain.splitlines()))
+        assert {
+            *("secretsmanager", "BatchGetSecretValue", "ssm", "GetParametersByPath"),
+            *(f"prod/orders/database-{n}," for n in range(19)),
+            *("/prod/orders/settings", "tenant=acme-corporation,", "channel=web,"),
+            *("4b1c5a52", "9ff1c1d0", "success", "error", "12345.0", "exactly"),
+        } <= {*words, *(word + "," for word in words)}
+
+    def test_answer_fills_the_line_and_no_more(self):
+        """A row ends at the edge of the terminal, with what the answer begins with."""
+        rows = {
+            width: next(
+                line
+                for line in re.sub(
+                    r"\x1b\[[0-9;]*m",
+                    "",
+                    printed(lambda r: r.invocations(WIDE), terminal=True, width=width),
+                ).splitlines()
+                if "4b1c5a52" in line
+            ).rstrip()
+            for width in (80, 120)
+        }
+
+        assert all(row.endswith("...") for row in rows.values())
+        assert {80: 80, 120: 120} == {w: len(row) for w, row in rows.items()}
 
     def test_colour_and_rules(self):
         """A terminal gets colour, and text is never read as markup."""
@@ -288,6 +365,25 @@ class TestTerminal:
             step("[1] of 2")
 
         assert "... INIT\n... [1] of 2\n" == out.getvalue()
+
+    def test_progress_of_many_is_a_line_every_three_seconds(self):
+        """Steps that are alike are told now and then, others at once."""
+        out = io.StringIO()
+        clock = [0.0]
+        with progress(
+            Console(file=out, force_terminal=False), now=lambda: clock[0]
+        ) as step:
+            for number in range(1, 31):
+                step(f"invocation {number} of 30")
+                clock[0] += 0.25
+            step("SIGTERM")
+
+        assert [
+            "... invocation 1 of 30",
+            "... invocation 13 of 30",
+            "... invocation 25 of 30",
+            "... SIGTERM",
+        ] == out.getvalue().splitlines()
 
     def test_progress_is_a_spinner_on_a_terminal(self):
         """On a terminal the step stands next to a spinner, markup shown as it is."""

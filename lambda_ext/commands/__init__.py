@@ -1,0 +1,1 @@
+"""The commands of `lambda-ext`: each has a file, with its arguments and what it does."""
