@@ -226,9 +226,12 @@ class TestMissing:
         ]
         seed = Seed({"there": "x"}, {"/q": Parameter("y")})
 
+        form = (
+            '{"secrets": {"db": "...", "prod/key": "..."}, "parameters": {"/p": "..."}}'
+        )
+
         assert [
-            "not there: give it with --seed FILE.json, whose form is"
-            ' {"secrets": {"db": "...", "prod/key": "..."}, "parameters": {"/p": "..."}}'
+            f"not there: give it with --seed FILE.json, whose form is {form}"
         ] == list(missing(calls, seed))
 
     @pytest.mark.parametrize(
