@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from .injection import inject as inject
     from .invocation import handler as handler
     from .invocation import start as start
-    from .lifecycle.phases import on_init as on_init
-    from .lifecycle.phases import on_invoke as on_invoke
-    from .lifecycle.phases import on_response as on_response
-    from .lifecycle.shutdown import on_shutdown as on_shutdown
-    from .lifecycle.snapstart import after_restore as after_restore
-    from .lifecycle.snapstart import before_snapshot as before_snapshot
+    from .lifecycle.current import Invocation as Invocation
+    from .lifecycle.current import Outcome as Outcome
+    from .lifecycle.hooks import after_restore as after_restore
+    from .lifecycle.hooks import before_snapshot as before_snapshot
+    from .lifecycle.hooks import on_init as on_init
+    from .lifecycle.hooks import on_invoke as on_invoke
+    from .lifecycle.hooks import on_response as on_response
+    from .lifecycle.hooks import on_shutdown as on_shutdown
+    from .lifecycle.hooks import on_timeout as on_timeout
     from .metrics.recorder import Metrics as Metrics
     from .statistics import stats as stats
     from .values.batches import get_parameters as get_parameters
@@ -32,11 +35,13 @@ else:
     # Public name -> the module that defines it.  Nothing is imported until
     # the name is first used; tests/test_cold_start.py holds what that costs.
     _HOME = {
+        "Invocation": ".lifecycle.current",
         "Metrics": ".metrics.recorder",
+        "Outcome": ".lifecycle.current",
         "Parameter": ".values.handles",
         "Secret": ".values.handles",
-        "after_restore": ".lifecycle.snapstart",
-        "before_snapshot": ".lifecycle.snapstart",
+        "after_restore": ".lifecycle.hooks",
+        "before_snapshot": ".lifecycle.hooks",
         "configure": ".config",
         "get_parameter": ".values.getters",
         "get_parameters": ".values.batches",
@@ -45,10 +50,11 @@ else:
         "get_secrets": ".values.batches",
         "handler": ".invocation",
         "inject": ".injection",
-        "on_init": ".lifecycle.phases",
-        "on_invoke": ".lifecycle.phases",
-        "on_response": ".lifecycle.phases",
-        "on_shutdown": ".lifecycle.shutdown",
+        "on_init": ".lifecycle.hooks",
+        "on_invoke": ".lifecycle.hooks",
+        "on_response": ".lifecycle.hooks",
+        "on_shutdown": ".lifecycle.hooks",
+        "on_timeout": ".lifecycle.hooks",
         "refresh_on": ".values.rotation",
         "start": ".invocation",
         "stats": ".statistics",
@@ -74,7 +80,9 @@ else:
 
 
 __all__ = (
+    "Invocation",
     "Metrics",
+    "Outcome",
     "Parameter",
     "Secret",
     "after_restore",
@@ -93,6 +101,7 @@ __all__ = (
     "on_invoke",
     "on_response",
     "on_shutdown",
+    "on_timeout",
     "refresh_on",
     "start",
     "stats",

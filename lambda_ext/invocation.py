@@ -8,21 +8,19 @@ INIT loads the declared values, RESPONSE flushes the metrics; both are only
 listeners to this file, see `lifecycle.phases`.  Nothing of ours can change
 what your handler returns or raises.
 
-An ``async def`` handler runs to its end on one event loop, which is kept for
-the life of the execution environment: tasks that it leaves behind stand still
-until the next invocation, and connections made in one serve in the next.
+An ``async def`` handler runs to its end on the loop of `lifecycle.event_loop`.
 """
 
 from __future__ import annotations
 
-import atexit
 import functools
-import threading
 
 from . import config
 from .exceptions import ConfigurationError
 from .lifecycle import (
     clock,
+    current,
+    event_loop,
     extension,
     interruption,
     phases,
@@ -33,8 +31,7 @@ from .lifecycle import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any, ParamSpec, TypeVar, overload
 
     P = ParamSpec("P")
@@ -42,11 +39,7 @@ if TYPE_CHECKING:
 
 _lock = process.Lock()  # held while one thread starts
 _started = False
-_loop: asyncio.AbstractEventLoop | None = None
-_inherited: asyncio.AbstractEventLoop | None = None  # a parent's: never touched
 MAX_MS = 1e12  # no function runs for 30 years
-
-_nested = threading.local()  # an invocation inside an invocation is none
 
 
 def start() -> None:
@@ -60,7 +53,7 @@ def start() -> None:
     Elsewhere it only arranges for a last flush at interpreter exit.
 
     Registration is open during INIT only, that is while your module is being
-    imported.  Whatever AWS refuses is logged once and never raised; values
+    imported.  What AWS refuses is logged once and never raised; values
     that could not be loaded raise where they are first used.
 
     Raises:
@@ -138,18 +131,23 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
 
     @functools.wraps(function)
     def invoke(*args: P.args, **kwargs: P.kwargs) -> Any:
-        if getattr(_nested, "inside", False):
+        state = current.state
+        if state.inside:
             return _finished(function(*args, **kwargs))
-        _nested.inside = True
+        state.inside = True
         try:
             try:
                 _begin(args, kwargs)
                 return _finished(function(*args, **kwargs))
+            except BaseException as exc:
+                state.error = type(exc)
+                raise
             finally:
                 phases.call(phases.RESPONSE)
                 clock.end_invocation()
         finally:
-            _nested.inside = False
+            state.inside = False
+            state.context = None
 
     return invoke
 
@@ -168,7 +166,7 @@ def _refused(function: object) -> str:
 
 
 def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Tell the clockwork that an invocation begins; never raises."""
+    """Begin an invocation: clock, signals, then the phase INVOKE."""
     context = None
     remaining_s = None
     for candidate in (*reversed(args), *kwargs.values()):
@@ -178,8 +176,13 @@ def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             remaining_s = _seconds(ask)
             break
     clock.begin_invocation(remaining_s)
+    state = current.state
+    state.context = context
+    state.is_cold_start = not phases.calls[phases.INVOKE]
+    state.begun_at = clock.run_time()
+    state.error = None
     shutdown.rearm()
-    phases.call(phases.INVOKE, context)
+    phases.call(phases.INVOKE)
 
 
 def _seconds(ask: Callable[[], Any]) -> float | None:
@@ -198,58 +201,12 @@ def _seconds(ask: Callable[[], Any]) -> float | None:
 def _finished(result: Any) -> Any:
     """Return *result*, having run it to its end when it is a coroutine."""
     if hasattr(result, "__await__"):
-        return _event_loop(result).run_until_complete(result)
+        return event_loop.run(result)
     return result
-
-
-def _event_loop(coroutine: Awaitable[Any]) -> asyncio.AbstractEventLoop:
-    """Return the loop of this environment, made on first use."""
-    import asyncio  # 35 ms that only async handlers pay
-
-    global _loop
-    msg = ""
-    if asyncio._get_running_loop() is not None:
-        msg = (
-            "an async handler decorated with @lambda_ext.handler is called like a"
-            " plain function, and not from inside a running event loop: call it"
-            " from a thread (asyncio.to_thread), or test the undecorated function"
-            " (handler.__wrapped__)"
-        )
-    elif _loop is not None and _loop.is_running():
-        msg = (
-            "an async handler is running in another thread: there is one event loop"
-            " for all invocations, as in Lambda one comes after the other"
-        )
-    if msg:
-        getattr(coroutine, "close", lambda: None)()
-        raise ConfigurationError(msg)
-    if _loop is None or _loop.is_closed():
-        _loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(_loop)
-        atexit.register(_close_loop)
-    return _loop
-
-
-def _close_loop() -> None:
-    global _loop
-    loop, _loop = _loop, None
-    if loop is not None and not loop.is_closed() and not loop.is_running():
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-
-@process.at_fork
-def _forked() -> None:
-    """Leave the parent's event loop alone: its selector is shared with us."""
-    global _loop, _nested, _inherited
-    _inherited, _loop = _loop, None
-    _nested = threading.local()
 
 
 @process.at_reset
 def reset() -> None:
     """Forget that anything was started, as if this were just imported."""
     global _started
-    atexit.unregister(_close_loop)
-    _close_loop()
     _started = False

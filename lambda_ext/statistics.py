@@ -2,7 +2,7 @@
 `stats()`: what this library has done so far, as one typed object.
 
 Every number is a plain counter since the process began, or since `fork`; none
-of them holds a value of yours.  Reading them calls nobody and waits for nobody.
+of them holds a value of yours.  Reading them calls nothing and takes no lock that is held for long.
 """
 
 from __future__ import annotations
@@ -20,41 +20,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Registration:
-    """Whether Lambda knows this process as an extension, and why not."""
-
-    state: str  # "registered", "shared", "refused", "unreachable", "none", ...
-    reason: str  # in words; "" when registered
-    error_type: str  # AWS's, such as "Extension.RegistrationClosed"; else ""
-    duration_s: float  # what registering took
-
-
-@dataclass(frozen=True)
-class Shutdown:
-    """How SIGTERM is seen, and what became of the end."""
-
-    path: str  # "wakeup_fd", "chained" (somebody else's is served too) or "off"
-    reason: str  # why it is "off"; "" when it is not
-    begun: str | None  # "sigterm", "exit", or None while we live
-    abandoned: int  # listeners that used up their share of the budget
-
-
-@dataclass(frozen=True)
 class Phase:
-    """How often a phase began, and how many of its listeners raised."""
+    """How often a phase began, and what its listeners did."""
 
     calls: int
-    failures: int
+    failures: int  # listeners that raised
+    abandoned: int  # listeners that took longer than their share of the time
 
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """The clockwork."""
+    """Where this process stands in the life of its execution environment."""
 
     invocations: int
     generation: int  # changes whenever the process may have been frozen
-    registration: Registration
-    shutdown: Shutdown
+    registration: extension.Status  # whether Lambda knows us as an extension
+    shutdown: shutdown.Status  # how SIGTERM is seen, and what became of the end
     phases: Mapping[str, Phase]
 
 
@@ -88,30 +69,20 @@ def stats() -> Statistics:
     """
     Return what this library has done so far in this process.
 
-    Calls nobody and waits for nobody; the object does not change afterwards.
+    Makes no call to AWS and waits for none; the object does not change afterwards.
     It holds names and numbers, never a value, so it can be logged as it is.
     """
-    registered = extension.status()
-    end = shutdown.status()
     recorded = recorder.snapshot()
     return Statistics(
         lifecycle=Lifecycle(
             invocations=phases.calls[phases.INVOKE],
             generation=clock.generation,
-            registration=Registration(
-                state=registered.state,
-                reason=registered.reason,
-                error_type=registered.error_type,
-                duration_s=registered.duration_s,
-            ),
-            shutdown=Shutdown(
-                path=end.path,
-                reason=end.reason,
-                begun=end.begun,
-                abandoned=end.abandoned,
-            ),
+            registration=extension.status(),
+            shutdown=shutdown.status(),
             phases={
-                phase: Phase(phases.calls[phase], phases.failures[phase])
+                phase: Phase(
+                    phases.calls[phase], phases.failures[phase], phases.abandoned[phase]
+                )
                 for phase in phases.PHASES
             },
         ),

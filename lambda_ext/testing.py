@@ -44,6 +44,7 @@ __all__ = (
     "MemorySink",
     "simulate_restore",
     "simulate_sigterm",
+    "simulate_timeout",
 )
 
 
@@ -350,6 +351,15 @@ def simulate_sigterm(budget_s: float = _shutdown.BUDGET_S) -> None:
     is sent; a SIGTERM handler of yours is not called.
     """
     _shutdown.drain(budget_s)
+
+
+def simulate_timeout(remaining: float = 0.5) -> None:
+    """
+    Do what happens shortly before a time-out: call the `on_timeout` hooks.
+
+    Each runs on a thread of its own, all within *remaining* seconds.
+    """
+    _phases.call_within(remaining, _phases.TIMEOUT)
 
 
 def simulate_restore(clock: FakeClock | None = None, seconds: float = 0.0) -> None:

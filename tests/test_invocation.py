@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import math
+import signal
 import sys
 import threading
 from unittest.mock import MagicMock, Mock
@@ -15,7 +16,7 @@ import pytest
 import lambda_ext
 from lambda_ext import config
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.lifecycle import clock, extension, phases, shutdown
+from lambda_ext.lifecycle import clock, extension, phases, shutdown, signals
 from lambda_ext.testing import FakeSource
 
 
@@ -30,13 +31,13 @@ class Context:
         return self.remaining_ms
 
 
-@pytest.fixture(name="heard")
-def _heard():
+@pytest.fixture(name="called")
+def _called():
     """The phases that were called, in order."""
-    heard = []
+    called = []
     for phase in (phases.INIT, phases.INVOKE, phases.RESPONSE):
-        phases.listen(phase, lambda *args, phase=phase: heard.append(phase))
-    return heard
+        phases.listen(phase, lambda *args, phase=phase: called.append(phase))
+    return called
 
 
 class TestHandler:
@@ -51,15 +52,15 @@ class TestHandler:
 
         assert ({"a": 1}, None, "x") == handler({"a": 1}, None, extra="x")
 
-    def test_phases_surround_the_handler(self, heard):
-        """INVOKE is heard before the handler, RESPONSE after it."""
-        handler = lambda_ext.handler(lambda event, context: heard.append("handler"))
+    def test_phases_surround_the_handler(self, called):
+        """INVOKE is called before the handler, RESPONSE after it."""
+        handler = lambda_ext.handler(lambda event, context: called.append("handler"))
 
         handler({}, Context())
 
-        assert ["invoke", "handler", "response"] == heard
+        assert ["invoke", "handler", "response"] == called
 
-    def test_error_passes_unchanged(self, heard):
+    def test_error_passes_unchanged(self, called):
         """The handler's own exception comes out, the same object, after RESPONSE."""
         error = KeyError("mine")
 
@@ -72,7 +73,7 @@ class TestHandler:
 
         assert error is caught.value
         assert error.__context__ is sys.exc_info()[1]  # nothing of ours
-        assert ["invoke", "response"] == heard
+        assert ["invoke", "response"] == called
 
     @pytest.mark.logs
     @pytest.mark.parametrize("phase", [phases.INVOKE, phases.RESPONSE])
@@ -89,7 +90,7 @@ class TestHandler:
 
         assert phases.failures[phase] == 2
 
-    def test_system_exit_still_ends_the_invocation(self, heard):
+    def test_system_exit_still_ends_the_invocation(self, called):
         """A handler that exits is flushed, and exits."""
 
         @lambda_ext.handler
@@ -99,7 +100,7 @@ class TestHandler:
         with pytest.raises(SystemExit):
             handler({}, None)
 
-        assert ["invoke", "response"] == heard
+        assert ["invoke", "response"] == called
 
     def test_signature_is_kept(self):
         """Name, docstring and signature are those of the handler."""
@@ -148,13 +149,13 @@ class TestHandler:
         with pytest.raises(ConfigurationError, match=says):
             lambda_ext.handler(wrong)
 
-    def test_handler_inside_a_handler_is_one_invocation(self, heard):
+    def test_handler_inside_a_handler_is_one_invocation(self, called):
         """A decorated function that calls another one begins nothing new."""
         inner = lambda_ext.handler(lambda event, context: "inner")
         outer = lambda_ext.handler(lambda event, context: inner(event, context))
 
         assert outer({}, None) == "inner"
-        assert ["invoke", "response"] == heard
+        assert ["invoke", "response"] == called
         assert phases.calls[phases.INVOKE] == 1
 
     def test_deadline_lasts_as_long_as_the_invocation(self):
@@ -168,6 +169,38 @@ class TestHandler:
 
         assert 0 < seen[0] <= 3
         assert clock.remaining() is None
+
+    def test_deadline_lasts_until_the_response_is_over(self):
+        """What is flushed at the end has the invocation's time."""
+        seen = []
+        phases.listen(phases.RESPONSE, lambda: seen.append(clock.remaining()))
+        lambda_ext.handler(lambda event, context: None)({}, Context(3000))
+
+        assert 0 < seen[0] <= 3
+
+    def test_signal_handler_installed_in_one_is_adopted_by_the_next(self):
+        """Where nothing tells that the runtime client waits, in a custom runtime."""
+        before = signal.getsignal(signal.SIGTERM)
+        found = []
+
+        def on_sigterm(signum, frame): ...
+
+        @lambda_ext.handler
+        def handler(event):
+            found.append((signals.replaced(), signals.previous()))
+            if event:
+                signal.signal(signal.SIGTERM, on_sigterm)
+                found.append((signals.replaced(), signals.previous()))
+
+        try:
+            signals.install(lambda: None)
+            handler(True)
+            handler(False)
+        finally:
+            signals.reset()
+            signal.signal(signal.SIGTERM, before)
+
+        assert found[1:] == [(True, on_sigterm), (False, on_sigterm)]
 
     def test_deadline_is_found_in_a_method_and_by_keyword(self):
         """The context is found wherever it stands among the arguments."""
@@ -205,17 +238,17 @@ class TestHandler:
 class TestAsyncHandler:
     """An ``async def`` handler, called as Lambda calls it."""
 
-    def test_coroutine_runs_to_its_end(self, heard):
-        """The result comes back, and RESPONSE is heard after the coroutine."""
+    def test_coroutine_runs_to_its_end(self, called):
+        """The result comes back, and RESPONSE is called after the coroutine."""
 
         @lambda_ext.handler
         async def handler(event, context):
             await asyncio.sleep(0)
-            heard.append("done")
+            called.append("done")
             return event
 
         assert 5 == handler(5, None)
-        assert ["invoke", "done", "response"] == heard
+        assert ["invoke", "done", "response"] == called
 
     def test_loop_is_kept_between_invocations(self):
         """What an invocation made on the loop works in the next one."""
@@ -363,7 +396,7 @@ class TestStart:
         assert ["extension", "init"] == parts
 
     def test_start_inside_start_changes_nothing(self, parts, monkeypatch):
-        """A signal handler, or a fork, in the midst of it cannot dead-lock."""
+        """A signal handler, or a fork, in the middle of it cannot dead-lock."""
         monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
         get = config.get
 
@@ -391,8 +424,8 @@ class TestStart:
 
 def test_concurrent_invocations_are_all_counted_in():
     """Handlers called from several threads each have a beginning and an end."""
-    heard = []
-    phases.listen(phases.RESPONSE, lambda: heard.append(threading.get_ident()))
+    called = []
+    phases.listen(phases.RESPONSE, lambda: called.append(threading.get_ident()))
     handler = lambda_ext.handler(lambda event, context: event)
 
     threads = [threading.Thread(target=handler, args=(i, None)) for i in range(8)]
@@ -401,4 +434,4 @@ def test_concurrent_invocations_are_all_counted_in():
     for thread in threads:
         thread.join()
 
-    assert len(heard) == 8
+    assert len(called) == 8

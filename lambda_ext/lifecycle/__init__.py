@@ -1,1 +1,1 @@
-"""The clockwork: what time it is, which phase this is, who is to be called."""
+"""The life of an execution environment: its clock, its phases, its end."""

@@ -8,7 +8,7 @@ time steps back nothing happens; when it steps forward, entries only age early.
 
 Guarantees
     `now` never goes back.  The lead grows in steps of at least `STEP_S`, so
-    that the slewing of a clock does not disturb anybody.
+    that the slewing of a clock changes nothing.
 
 Who looks at the wall clock
     `begin_invocation`, once per invocation of a decorated handler; from then

@@ -10,13 +10,14 @@ Guarantees
     and a second at most: an Extensions API that refuses, hangs, is absent or
     answers nonsense costs one log line and the shutdown hook, nothing else.
     After a 200 the one ``/event/next`` is sent before `register` returns, for
-    Lambda waits for it before INIT ends.  It is answered never (we subscribe
-    to no event), is never repeated, and a daemon thread waits for it in C.
+    Lambda waits for it before INIT ends.  It never gets an
+    answer, because we subscribe to no event; it is never repeated, and a daemon
+    thread stays blocked in recv().
     ``/init/error`` and ``/exit/error`` are never called: with the process
     alive they hang the environment.
 
 The name
-    Names are unique in an environment.  Where ours is taken, somebody is
+    Names are unique in an environment.  Where ours is taken, another part of it is
     registered, which is what SIGTERM needs: the second import and all but one
     worker of a managed instance rest on the first.  Other processes that
     `multiprocessing` starts don't try: their parent has.  A file of our name in
@@ -53,8 +54,8 @@ class Status:
     """
     Where the registration stands; a snapshot.
 
-    *state* is "none" (not tried, see *reason*), "registered", "shared" (somebody of our
-    name is, which serves as well), "refused" (by Lambda), "unreachable",
+    *state* is "none" (not tried, see *reason*), "registered", "shared" (an extension of
+    our name is, which serves as well), "refused" (by Lambda), "unreachable",
     "ended" (``/event/next`` was answered, which it should never be) or
     "forked" (this is a child of the registered process).  *error_type* is
     AWS's, "" where it has none; *duration_s* what registering took, in
@@ -109,7 +110,7 @@ def register() -> None:
     try:
         _join(address)
     except ExtensionError as exc:
-        shared = _by_somebody(exc.error_type)
+        shared = _is_shared(exc.error_type)
         advice = shutdown.ADVICE if exc.error_type == TOO_LATE and not shared else ""
         _status = Status(
             "shared" if shared else "refused",
@@ -187,7 +188,7 @@ def _wait(connection: socket) -> None:
     global _status
     try:
         _check(runtime_api.receive(connection, deadline_at=None))
-        reason, error_type = "Lambda sent an event that nobody asked for", ""
+        reason, error_type = "Lambda sent an event that was not asked for", ""
     except ExtensionError as exc:
         reason, error_type = str(exc), exc.error_type
     except Exception as exc:
@@ -202,8 +203,8 @@ def _wait(connection: socket) -> None:
         _report(_status)
 
 
-def _by_somebody(error_type: str) -> bool:
-    """Say whether *error_type* means that somebody of our name is registered."""
+def _is_shared(error_type: str) -> bool:
+    """Say whether *error_type* means that an extension of our name is registered."""
     if error_type == TOO_LATE:
         return _one_of_many()  # closed by the first worker, who has registered
     return error_type == "Extension.InvalidExtensionState"

@@ -5,7 +5,7 @@ A signal handler of the user's (a guard against a time-out, say) may raise
 wherever it runs, also inside this library, and its exception must arrive where
 the user expects it.  Code of the user's that this library calls (a sink, a
 number's ``__float__``) may raise on its own, a BaseException too, which must
-not end the runtime.  So whatever catches exceptions of such code asks here.
+not end the runtime.  So code that catches exceptions of such code asks here.
 """
 
 from __future__ import annotations

@@ -2,36 +2,40 @@
 Who is called in which phase of an execution environment's life.
 
     INIT ─▶ INVOKE ─▶ RESPONSE ─▶ (freeze / thaw) ─▶ ... ─▶ SHUTDOWN
-    with SNAPSHOT and RESTORE (SnapStart) and FORK (in the child) on the side
+    with TIMEOUT, SNAPSHOT and RESTORE (SnapStart) and FORK (in the child) on the side
 
-The clockwork knows listeners, not metrics or caches: those register here.
-A listener that raises is logged and counted and stops nobody else.
+The lifecycle knows listeners, not metrics or caches: those register here.
+A listener that raises is logged and counted; the others are called all the same.
+
+Two ways to call a phase
+    Without a budget, in the caller's thread, one listener after the other.
+    With a budget, each on a thread of its own: one that hangs, raises or exits
+    costs its share of the time, and nothing else.
 
 Forks
     A child begins with counters at zero.
 
 Threads
     No lock: registering is one ``append``, so that a signal handler may do it
-    at any instruction (the first metric registers); a call works on a copy.
+    at any place (the first metric registers); a call works on a copy.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from .. import disclosure
-from ..exceptions import ConfigurationError
-from . import interruption, process
+from . import clock, interruption, process, real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any
 
     Listener = Callable[..., object]
-    F = TypeVar("F", bound=Callable[[], object])
-    G = TypeVar("G", bound=Callable[[Any], object])
+    Entry = tuple[int, Listener]
 
 INIT = "init"
 INVOKE = "invoke"
@@ -39,25 +43,31 @@ RESPONSE = "response"
 SHUTDOWN = "shutdown"
 SNAPSHOT = "snapshot"
 RESTORE = "restore"
+TIMEOUT = "timeout"
 FORK = "fork"
-PHASES = (INIT, INVOKE, RESPONSE, SHUTDOWN, SNAPSHOT, RESTORE, FORK)
+PHASES = (INIT, INVOKE, RESPONSE, SHUTDOWN, SNAPSHOT, RESTORE, TIMEOUT, FORK)
 
 ESSENTIAL = 0  # priority: what must happen in the first moments of a shutdown
 EARLY = 25  # priority: callbacks of the user that record what others flush
 USER = 50  # priority: callbacks of the user, unless they say otherwise
-NETWORK = 90  # priority: what waits for somebody else, hence comes last
+NETWORK = 90  # priority: what waits for a network, hence comes late
 PREVIOUS = 95  # priority: the SIGTERM handler that was there before ours
 LAST = 1 << 62  # priority: the last flush, after any callback, perhaps repeated
 
 CHILD = "multiprocessing started this process"  # why it does not join Lambda's life
 
-# Of a code object: a generator, a coroutine or an async generator; `inspect`.
-_ASYNC = 0x20 | 0x80 | 0x200
+ESSENTIAL_S = 0.15  # of a budget, for listeners of priority ESSENTIAL
+REPORT_S = 0.02  # for logging which listeners were abandoned
 
-_listeners: dict[str, list[tuple[int, Listener]]] = {phase: [] for phase in PHASES}
+_listeners: dict[str, list[Entry]] = {phase: [] for phase in PHASES}
+_local = threading.local()
+_silenced = 0  # how many listeners were taken away
+# The order of a phase, and of how many listeners, and after how many were silenced.
+_orders: dict[str, tuple[int, int, tuple[Entry, ...]]] = {}
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
 ended = dict.fromkeys(PHASES, 0)  # how often it ended
 failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
+abandoned = dict.fromkeys(PHASES, 0)  # how many took longer than their share of it
 
 
 def listen(phase: str, listener: Listener, *, priority: int = USER) -> None:
@@ -67,30 +77,40 @@ def listen(phase: str, listener: Listener, *, priority: int = USER) -> None:
 
 def silence(phase: str, listener: Listener) -> None:
     """Stop calling *listener* in *phase*; nothing happens if it was not."""
+    global _silenced
     entries = _listeners[phase]
     for entry in entries.copy():
         if entry[1] == listener:
             entries.remove(entry)
+            _silenced += 1
 
 
-def listeners(phase: str) -> tuple[tuple[int, Listener], ...]:
+def listeners(phase: str) -> tuple[Entry, ...]:
     """Return the (priority, listener) pairs of *phase*, in calling order."""
-    return tuple(sorted(_listeners[phase], key=_priority))
+    entries = _listeners[phase]
+    known = _orders.get(phase)
+    if known is not None and known[0] == len(entries) and known[1] == _silenced:
+        return known[2]
+    # Counted before they are sorted: what is registered meanwhile makes it stale.
+    counts = len(entries), _silenced
+    order = tuple(sorted(entries, key=_priority))
+    _orders[phase] = (*counts, order)
+    return order
 
 
-def _priority(entry: tuple[int, Listener]) -> int:
+def _priority(entry: Entry) -> int:
     return entry[0]
 
 
 def call(phase: str, *args: Any) -> None:
     """
-    Call each listener of *phase*; what one raises is logged.
+    Call each listener of *phase* in this thread; what one raises is logged.
 
     A BaseException, or what a signal handler of the user's has raised
     meanwhile, is raised again once every listener was called.
     """
     calls[phase] += 1
-    waiting: tuple[tuple[int, Listener], ...] | None = None
+    waiting: tuple[Entry, ...] | None = None
     raised: BaseException | None = None
     position = begun = -1
     try:
@@ -119,7 +139,125 @@ def call(phase: str, *args: Any) -> None:
         raise raised
 
 
-def _call(phase: str, listener: Listener, *args: Any) -> None:
+def call_within(
+    budget_s: float,
+    phase: str,
+    *,
+    more: tuple[Entry, ...] = (),
+    claimed: dict[int, object] | None = None,
+) -> None:
+    """
+    Call each listener of *phase* on a thread of its own, within *budget_s* seconds.
+
+    Those of priority ESSENTIAL share the first `ESSENTIAL_S` seconds, the rest
+    what is left.  A share is the time left, divided by those still to come: what
+    one does not use, the next ones have.  One that is not done by then is
+    abandoned, counted and logged; its thread goes on.
+
+    Args:
+        more: Further (priority, listener) pairs.
+        claimed: By id, the pairs that were called before, and are not called again.
+    """
+    calls[phase] += 1
+    begun_at = clock.run_time()
+    claimed = {} if claimed is None else claimed
+    seen: list[int] = []
+    hung: list[Listener] = []
+    while True:
+        # Looked up anew: the first metric may be recorded by a listener.
+        waiting = [
+            entry
+            for entry in sorted([*listeners(phase), *more], key=_priority)
+            if id(entry) not in claimed and id(entry) not in seen
+        ]
+        if not waiting:
+            break
+        spent_s = clock.run_time() - begun_at
+        end_s = budget_s
+        if waiting[0][0] <= ESSENTIAL and spent_s < ESSENTIAL_S:
+            end_s = min(ESSENTIAL_S, budget_s)
+            waiting = [entry for entry in waiting if entry[0] <= ESSENTIAL]
+        entry = waiting[0]
+        share_s = (end_s - spent_s) / len(waiting)
+        if not run_within(share_s, _claiming(entry, claimed), phase, entry[1]):
+            hung.append(entry[1])
+        seen.append(id(entry))
+    if hung:
+        run_within(REPORT_S, lambda: _report(phase, hung), phase)
+    abandoned[phase] += len(hung)
+    ended[phase] += 1
+
+
+def _claiming(entry: Entry, claimed: dict[int, object]) -> Callable[[], None]:
+    """Return what calls the listener of *entry*, unless another has claimed it."""
+
+    def call() -> None:
+        # Where a signal handler interrupts `call_within` and it is called again, two
+        # threads may be here for one listener: `setdefault` lets one of them go on.
+        token = object()
+        try:
+            mine = claimed.setdefault(id(entry), token) is token
+        except BaseException:  # a signal handler's, without threads
+            if claimed.get(id(entry)) is token:
+                del claimed[id(entry)]
+            raise
+        if mine:
+            entry[1]()
+
+    return call
+
+
+def run_within(
+    share_s: float,
+    function: Callable[[], object],
+    phase: str,
+    listener: Listener | None = None,
+) -> bool:
+    """
+    Run *function* on a thread of its own; say if it was done after *share_s* seconds.
+
+    What it raises is logged as a failure of *listener* in *phase*, SystemExit too.
+    Where no thread is to be had, it runs in the caller's, for as long as it takes.
+    """
+    done = real_threads.Event()
+    raised: list[BaseException] = []
+
+    def body() -> None:
+        _local.share_s = max(share_s, 0.0)
+        try:
+            function()
+        except BaseException as exc:
+            if interruption.by_signal_handler(exc):
+                raised.append(exc)
+            else:
+                failed(phase, listener or function)
+        finally:
+            done.set()
+
+    try:
+        real_threads.start(f"lambda_ext_{phase}", body)
+    except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
+        body()
+        if raised:
+            raise raised[0] from None
+    else:
+        done.wait(max(share_s, 0))
+    return done.is_set()
+
+
+def share_s() -> float:
+    """Return the seconds that `call_within` gave to the listener in this thread."""
+    found: float = getattr(_local, "share_s", 0.0)
+    return found
+
+
+def _report(phase: str, hung: list[Listener]) -> None:
+    for listener in hung:
+        disclosure.warn("listener_abandoned", phase=phase, listener=name_of(listener))
+
+
+def call_one(phase: str, listener: Listener, *args: Any) -> None:
+    """Call *listener* alone, which comes after the call of *phase*."""
     try:
         listener(*args)
     except Exception as exc:
@@ -136,6 +274,7 @@ def failed(phase: str, listener: Listener) -> None:
 
 def name_of(listener: Listener) -> str:
     """Return what to call *listener* in a log line."""
+    listener = getattr(listener, "wrapped", listener)  # of a hook with an argument
     module = getattr(listener, "__module__", "")
     name = getattr(listener, "__qualname__", type(listener).__qualname__)
     return f"{module}.{name}" if module else str(name)
@@ -146,11 +285,12 @@ def reset() -> None:
     """Forget every listener and counter, as if this were just imported."""
     for entries in _listeners.values():
         entries.clear()
+    _orders.clear()
     _zero()
 
 
 def _zero() -> None:
-    for counters in (calls, ended, failures):
+    for counters in (calls, ended, failures, abandoned):
         counters.update(dict.fromkeys(PHASES, 0))
 
 
@@ -186,68 +326,3 @@ def is_child_of_multiprocessing() -> bool:
     """Say whether another process of `multiprocessing` has joined Lambda's life."""
     # A worker of a managed instance is one, too, and joins by itself.
     return is_worker() and not os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY")
-
-
-def checked(listener: object, decorator: str) -> None:
-    """Refuse what could not be called, or not be awaited, when its time comes."""
-    if not callable(listener):
-        msg = f"@lambda_ext.{decorator} decorates a function, not {listener!r:.80}"
-        raise ConfigurationError(msg)
-    code = getattr(listener, "__code__", None)
-    if getattr(code, "co_flags", 0) & _ASYNC:
-        msg = (
-            f"@lambda_ext.{decorator} decorates a plain function: nobody awaits an"
-            " async def or iterates a generator; write def, without yield"
-        )
-        raise ConfigurationError(msg)
-
-
-def on_init(listener: F, /) -> F:
-    """
-    Call the decorated function, without arguments, when INIT has come.
-
-    That is once, when a handler is decorated or `lambda_ext.start()` is
-    called, and for a function that is decorated later: at once.  Only inside
-    Lambda.  What it raises is logged and stops nothing.
-
-    Raises:
-        ConfigurationError: what is decorated is no function, or an async one.
-    """
-    checked(listener, "on_init")
-    listen(INIT, listener)
-    if calls[INIT]:
-        _call(INIT, listener)
-    return listener
-
-
-def on_invoke(listener: G, /) -> G:
-    """
-    Call the decorated function when an invocation of a decorated handler begins.
-
-    It gets one argument, Lambda's context object (None where the handler has
-    none), and the handler waits for it.  What it raises is logged and stops
-    nothing.
-
-    Raises:
-        ConfigurationError: what is decorated is no function, or an async one.
-    """
-    checked(listener, "on_invoke")
-    listen(INVOKE, listener)
-    return listener
-
-
-def on_response(listener: F, /) -> F:
-    """
-    Call the decorated function, without arguments, when the handler is done.
-
-    That is after each invocation of a decorated handler, whether it returned
-    or raised, before Lambda has its answer, and before metrics are flushed:
-    what it records belongs to this invocation.  What it raises is logged and
-    changes nothing of the answer.
-
-    Raises:
-        ConfigurationError: what is decorated is no function, or an async one.
-    """
-    checked(listener, "on_response")
-    listen(RESPONSE, listener, priority=EARLY)
-    return listener

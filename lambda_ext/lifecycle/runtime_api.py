@@ -56,7 +56,7 @@ def call(
     Send one request and return its answer, all within *timeout_s* seconds.
 
     Raises:
-        OSError: there is nobody, or no answer in time (TimeoutError).
+        OSError: nothing listens there, or no answer in time (TimeoutError).
         ProtocolError: what came is not HTTP.
     """
     deadline_at = clock.run_time() + timeout_s

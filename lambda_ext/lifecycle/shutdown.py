@@ -26,7 +26,7 @@ Budget
     extensions and 500 ms with internal ones alone; code of AWS's that is
     public takes 30 % of 500.  Hence all in 300 ms, the essential in 150.
     A worker of a managed instance has 600 ms; the request in flight comes
-    first there, for nobody has asked to break it off.
+    first there: Lambda does not ask to break it off.
 
 Source: Lambda runtime environment, "Shutdown phase",
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html;
@@ -41,28 +41,15 @@ import os
 import sys
 
 from .. import config, disclosure
-from ..exceptions import ConfigurationError
-from . import (
-    clock,
-    interruption,
-    phases,
-    process,
-    real_threads,
-    runtime_client,
-    signals,
-)
+from . import clock, phases, process, real_threads, runtime_client, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar, overload
-
-    F = TypeVar("F", bound=Callable[[], object])
 
 BUDGET_S = 0.3  # from the signal to os._exit
-ESSENTIAL_S = 0.15  # of which for listeners of priority ESSENTIAL
 IN_FLIGHT_S = 0.25  # on managed instances, before that: the current request
-STREAMS_S = 0.02  # for flushing stdout and stderr, at the very end
+STREAMS_S = 0.02  # for each of: a look at the clock, stdout and stderr, late records
 POLL_S = 0.001
 ATTEMPTS = 10  # at exit, where signal handlers may raise at any moment
 SWITCH_S = 0.0001  # between threads that want to run, from SIGTERM on
@@ -79,7 +66,7 @@ class Status:
     """
     How SIGTERM is seen, and what became of the end; a snapshot.
 
-    *path* is "wakeup_fd", "chained" (the same, and somebody else's wakeup fd
+    *path* is "wakeup_fd", "chained" (the same, and another wakeup fd
     is served) or "off", with the *reason*; *begun* is None, "sigterm" or
     "exit"; *abandoned* counts listeners that used up their share.
     """
@@ -102,10 +89,9 @@ class Status:
 
 _winner: dict[str, tuple[str, object]] = {}  # "end" -> the path that does the work
 _done = real_threads.Event()
-abandoned = 0
 _of_user: list[Callable[[], object]] = []  # listeners of this process only
 _follows_exit = False
-_unheard: list[Callable[[], str]] = []  # what is lost where nothing has started
+_unstarted: list[Callable[[], str]] = []  # what is lost where nothing has started
 
 rearm = signals.rearm
 
@@ -117,7 +103,7 @@ def status() -> Status:
         child = config.in_lambda() and phases.is_child_of_multiprocessing()
         reason = phases.CHILD if child else config.why_not("signals")
     begun = _winner["end"][0] if _winner else None
-    return Status(path, reason, begun, abandoned)
+    return Status(path, reason, begun, phases.abandoned[phases.SHUTDOWN])
 
 
 def install() -> None:
@@ -125,56 +111,12 @@ def install() -> None:
     signals.install(_terminate)
 
 
-if TYPE_CHECKING:
-
-    @overload
-    def on_shutdown(listener: F, /) -> F: ...
-    @overload
-    def on_shutdown(*, priority: int = phases.USER) -> Callable[[F], F]: ...
-
-
-def on_shutdown(
-    listener: F | None = None, /, *, priority: int = phases.USER
-) -> F | Callable[[F], F]:
-    """
-    Call the decorated function, without arguments, when Lambda shuts us down.
-
-    It runs once: on SIGTERM, on a thread of this library and inside its
-    budget of 300 ms (a function time-out included), or at interpreter exit.
-    Low *priority* first (0 is the flush of metrics, 50 the default, 90 what
-    uses the network), then in order of registration.  The time left is shared
-    equally: one that takes longer than its share is left behind.  What it
-    raises is logged and stops nothing else.  A forked child, or
-    one that `multiprocessing` spawned, does not call it.
-
-    Lambda sends SIGTERM only to an environment with a registered extension:
-    decorate a handler with `lambda_ext.handler` or call `lambda_ext.start()`
-    at module scope.
-
-    Raises:
-        ConfigurationError: what is decorated is no function, or an async one;
-            *priority* is no int.
-
-    Source: Lambda runtime environment, "Shutdown phase",
-    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
-    """
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        msg = (
-            f"on_shutdown(priority=...) takes an int, such as 50, not {priority!r:.80}"
-        )
-        raise ConfigurationError(msg)
-
-    def decorate(function: F) -> F:
-        phases.checked(function, "on_shutdown")
-        if phases.is_importing_worker():
-            return function  # the parent's callback, imported once more
-        phases.listen(phases.SHUTDOWN, function, priority=priority)
-        _of_user.append(function)
-        follow_exit()
-        warn_unless_started(lambda: "on_shutdown callbacks")
-        return function
-
-    return decorate if listener is None else decorate(listener)
+def of_user(listener: Callable[[], object], priority: int) -> None:
+    """Call *listener* at the end of this process, and of no forked child."""
+    phases.listen(phases.SHUTDOWN, listener, priority=priority)
+    _of_user.append(listener)
+    follow_exit()
+    warn_unless_started(lambda: "on_shutdown callbacks")
 
 
 def follow_exit() -> None:
@@ -195,16 +137,16 @@ def warn_unless_started(lost: Callable[[], str]) -> None:
     *lost* is called when the runtime client begins to wait; "" means nothing.
     """
     if config.in_lambda() and not phases.is_child_of_multiprocessing():
-        _unheard.append(lost)
+        _unstarted.append(lost)
         runtime_client.before_wait(_warn_unless_started)
 
 
 def _warn_unless_started() -> None:
     started = phases.calls[phases.INIT]
-    found = [] if started else sorted({lost() for lost in _unheard} - {""})
+    found = [] if started else sorted({lost() for lost in _unstarted} - {""})
     if started or found:
         runtime_client.forget(_warn_unless_started)
-        _unheard.clear()
+        _unstarted.clear()
     if found:
         disclosure.warn("not_started", lost=f"{', '.join(found)}{ADVICE}")
 
@@ -217,7 +159,7 @@ def _terminate() -> None:
     code = 0
     try:
         if _begin("sigterm", object()):
-            _bounded(clock.sync, STREAMS_S)  # the process may have been frozen
+            _bounded(clock.sync)  # the process may have been frozen
             if os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
                 _until(_between_invocations, clock.run_time() + IN_FLIGHT_S)
                 deadline_at = clock.run_time() + BUDGET_S
@@ -276,13 +218,13 @@ def _finish(deadline_at: float) -> int:
     _until(_flushed, end_at)
     if signals.forward():
         _until(_between_invocations, end_at)
-    _bounded(_flush_streams, STREAMS_S)
+    _bounded(_flush_streams)
     _done.set()
     if replaced:
         _until(lambda: runtime_client.waiting is True, end_at)
     # What the user's handler has recorded meanwhile, in the main thread.
-    _bounded(_flush_late, STREAMS_S)
-    _bounded(_dump_traceback, STREAMS_S)
+    _bounded(_flush_late)
+    _bounded(_dump_traceback)
     return code[0] if code else 0
 
 
@@ -294,60 +236,16 @@ def drain(
     """
     Call the shutdown listeners in order, within *budget_s* seconds.
 
-    Those of priority ESSENTIAL share the first half, the rest what is left;
-    *previous* is one of them, after those that use the network.  What is in
-    *claimed*, by id, was called before, and is not called again.
+    *previous* is one of them, after those that use the network; for *claimed*
+    see `phases.call_within`.
     """
-    global abandoned
-    phases.calls[phases.SHUTDOWN] += 1
-    begun_at = clock.run_time()
-    extra = [] if previous is None else [(phases.PREVIOUS, previous)]
-    claimed = {} if claimed is None else claimed
-    seen: list[int] = []
-    hung: list[Any] = []
-    while True:
-        # Looked up anew: the first metric may be recorded by a listener.
-        known = sorted([*phases.listeners(phases.SHUTDOWN), *extra], key=_priority)
-        ahead = [
-            entry
-            for entry in known
-            if id(entry) not in claimed and id(entry) not in seen
-        ]
-        if not ahead:
-            break
-        spent_s = clock.run_time() - begun_at
-        end_s = budget_s
-        if ahead[0][0] <= phases.ESSENTIAL and spent_s < ESSENTIAL_S:
-            end_s = min(ESSENTIAL_S, budget_s)
-            ahead = [entry for entry in ahead if entry[0] <= phases.ESSENTIAL]
-        share_s = (end_s - spent_s) / len(ahead)
-        listener = ahead[0][1]
-        if not _bounded(_claiming(ahead[0], claimed), share_s, listener):
-            hung.append(listener)
-        seen.append(id(ahead[0]))
-    if hung:
-        abandoned += len(hung)
-        _bounded(lambda: _report(hung), STREAMS_S)
-    phases.ended[phases.SHUTDOWN] += 1
+    more = () if previous is None else ((phases.PREVIOUS, previous),)
+    phases.call_within(budget_s, phases.SHUTDOWN, more=more, claimed=claimed)
 
 
-def _claiming(entry: Any, claimed: dict[int, object]) -> Callable[[], None]:
-    """Return what calls the listener of *entry*, unless another has claimed it."""
-
-    def call() -> None:
-        # Where a signal handler interrupts `drain` and it begins again, two threads
-        # may be here for one listener: `setdefault` lets one of them go on.
-        token = object()
-        try:
-            mine = claimed.setdefault(id(entry), token) is token
-        except BaseException:  # a signal handler's, without threads
-            if claimed.get(id(entry)) is token:
-                del claimed[id(entry)]
-            raise
-        if mine:
-            entry[1]()
-
-    return call
+def _bounded(function: Callable[[], object]) -> None:
+    """Call *function*, and leave it behind if it takes longer than it should."""
+    phases.run_within(STREAMS_S, function, phases.SHUTDOWN)
 
 
 def _flush_late() -> None:
@@ -362,48 +260,6 @@ def _dump_traceback() -> None:
     faulthandler = sys.modules.get("faulthandler")
     if faulthandler is not None and faulthandler.unregister(signals.SIGTERM):
         faulthandler.dump_traceback(all_threads=True)
-
-
-def _priority(entry: tuple[int, object]) -> int:
-    return entry[0]
-
-
-def _bounded(
-    function: Callable[[], object], share_s: float, listener: Any = None
-) -> bool:
-    """Call *function* for *listener*; say if it was done within *share_s* seconds."""
-    ended = real_threads.Event()
-    raised: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            function()
-        except BaseException as exc:  # SystemExit too: only this module ends us
-            if interruption.by_signal_handler(exc):
-                raised.append(exc)
-            else:
-                phases.failed(phases.SHUTDOWN, listener or function)
-        finally:
-            ended.set()
-
-    try:
-        real_threads.start("lambda_ext_shutdown", body)
-    except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
-        body()
-        if raised:
-            raise raised[0] from None
-    else:
-        ended.wait(max(share_s, 0))
-    return ended.is_set()
-
-
-def _report(hung: list[Any]) -> None:
-    for listener in hung:
-        disclosure.warn(
-            "listener_abandoned",
-            phase=phases.SHUTDOWN,
-            listener=phases.name_of(listener),
-        )
 
 
 def _exit_code(exc: SystemExit) -> int:
@@ -424,7 +280,7 @@ def _between_invocations() -> bool:
 
 
 def _flushed() -> bool:
-    """Say whether no thread is in the midst of the flush after an invocation."""
+    """Say whether no thread is flushing after an invocation."""
     return phases.calls[phases.RESPONSE] <= phases.ended[phases.RESPONSE]
 
 
@@ -466,10 +322,9 @@ def _forget_users() -> None:
 
 
 def _renew() -> None:
-    global _winner, _done, abandoned
+    global _winner, _done
     _winner = {}
     _done = real_threads.Event()
-    abandoned = 0
 
 
 @process.at_reset
@@ -479,6 +334,6 @@ def reset() -> None:
     atexit.unregister(_at_exit)
     _follows_exit = False
     _of_user.clear()
-    _unheard.clear()
+    _unstarted.clear()
     signals.reset()
     _renew()

@@ -1,5 +1,5 @@
 """
-How SIGTERM is seen: always, on every Python, whatever the main thread does.
+How SIGTERM is seen: always, on every Python, busy, idle or frozen.
 
 A Python signal handler runs in the main thread, between two bytecodes.  While
 idle, Lambda's runtime client holds that thread in C (Python <= 3.11, and any
@@ -344,7 +344,7 @@ def reset() -> None:
             os.set_blocking(write_fd, True)  # the pipe may be full
             posix.write(write_fd, _STOP)
             posix.close(write_fd)
-        if _thread is not None:  # it may be in the midst of wake()
+        if _thread is not None:  # which may be in wake()
             _thread.join(_STOP_S)
     _wake = _pipe = None
     reason = ""

@@ -4,7 +4,7 @@ SnapStart: what happens around the snapshot that a process wakes up from.
     import of the handler ─▶ SNAPSHOT ─▶ [ snapshot ... restore ] ─▶ RESTORE
 
 One snapshot serves many execution environments, months later perhaps: what was
-drawn, signed, connected or fetched before it is everybody's, and stale.
+drawn, signed, connected or fetched before it is shared by all, and stale.
 
 Lambda's runtime client calls the hooks of `snapshot_restore_py`, which comes
 with it; elsewhere, and for every other way of initialisation, nothing here
@@ -22,50 +22,7 @@ import os
 
 from . import clock, phases, process
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
-    F = TypeVar("F", bound=Callable[[], object])
-
 _installed = False
-
-
-def before_snapshot(listener: F, /) -> F:
-    """
-    Call the decorated function, without arguments, before the snapshot.
-
-    For what must not be in it: close connections, forget what is secret.  Cached
-    values and connections of this library are let go of anyway.  Only under
-    SnapStart, before the runtime asks for its first invocation.  What it raises
-    is logged and stops nothing.
-
-    Raises:
-        ConfigurationError: what is decorated is no function, or an async one.
-    """
-    phases.checked(listener, "before_snapshot")
-    phases.listen(phases.SNAPSHOT, listener)
-    install()
-    return listener
-
-
-def after_restore(listener: F, /) -> F:
-    """
-    Call the decorated function, without arguments, after a restore.
-
-    For what must be unique or fresh: identifiers, random state, connections.
-    The house clock and this library's values know of the restore by then.
-    Lambda allows 10 seconds for all of it.  Only under SnapStart.  What it
-    raises is logged and stops nothing.
-
-    Raises:
-        ConfigurationError: what is decorated is no function, or an async one.
-    """
-    phases.checked(listener, "after_restore")
-    phases.listen(phases.RESTORE, listener)
-    install()
-    return listener
 
 
 def install() -> None:

@@ -1,4 +1,4 @@
-"""An Extensions API that refuses, hangs, lies or is not there: nobody notices."""
+"""An Extensions API that refuses, hangs, lies or is not there: the handler works."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_refusal_is_logged_once_and_kept_as_the_reason(api, caplog, error_type):
 
 @pytest.mark.logs
 def test_name_that_is_taken_is_as_good_as_ours(api, caplog):
-    """Somebody of our name is registered: Lambda will send SIGTERM."""
+    """An extension of our name is registered: Lambda will send SIGTERM."""
     api(refusal("Extension.InvalidExtensionState"))
     extension.register()
 
@@ -202,7 +202,7 @@ def test_external_extension_of_our_name_is_left_alone(api, monkeypatch, tmp_path
          "not_text", "not_an_object", "without_end"],
 )  # fmt: skip
 def test_nonsense_is_logged_once_and_survived(api, caplog, answer):
-    """Whatever comes, register() returns and says so in one line."""
+    """For any answer, register() returns and says so in one line."""
     api(answer)
     extension.register()
 

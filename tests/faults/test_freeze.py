@@ -140,7 +140,7 @@ class TestLoadUnderWay:
 
         assert "two" == get_secret("db")
 
-    def test_blocks_nobody_in_the_next_invocation(self, source, time):
+    def test_blocks_no_reader_in_the_next_invocation(self, source, time):
         """Who comes after a thaw asks for himself, and is not overtaken by it."""
         fetch = source.fetch
         inside, go_on = threading.Event(), threading.Event()
@@ -191,7 +191,7 @@ class TestRefreshUnderWay:
                 done.set()
 
         source.fetch = frozen
-        assert "one" == db.value  # wakes the worker, which nobody waits for
+        assert "one" == db.value  # wakes the worker, for which no reader waits
         asked.wait(30)
         (flight,) = store.loader._active
         thaw(time, 20)
@@ -211,7 +211,7 @@ class TestRefreshUnderWay:
         assert "two" == db.value
         assert 2 == len(source.calls)
 
-    def test_blocks_nobody_when_the_value_expires(self, source, time):
+    def test_blocks_no_reader_when_the_value_expires(self, source, time):
         """Past max_age a reader does not wait for a refresh from before."""
 
         def answers_late(wanted, deadline_s):

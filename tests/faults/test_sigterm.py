@@ -129,7 +129,7 @@ class TestMoment:
         assert [end.exit_status for end in emulator.shutdowns] == [0, 0]
 
     def test_after_a_crash_a_new_process_registers(self, environment):
-        """What a crashed process leaves behind disturbs nobody."""
+        """What a crashed process leaves behind does not disturb the next one."""
         emulator = environment(
             """
             @lambda_ext.handler
@@ -308,7 +308,7 @@ class TestUsersHandler:
         assert totals(texts(emulator)) == {"begun": 1}
 
     def test_installed_while_importing_runs_once(self, environment):
-        """The same before the first invocation, with nobody to re-arm."""
+        """The same before the first invocation, with nothing to re-arm."""
         emulator = environment(
             """
             @lambda_ext.handler
@@ -442,7 +442,7 @@ class TestListener:
         assert (end.killed, end.exit_status) == (False, 0)
         assert totals(lines[: lines.index("hung")]) == {"early": 1}
 
-    def test_main_thread_that_holds_stdout_delays_nobody(self, environment):
+    def test_main_thread_that_holds_stdout_delays_nothing(self, environment):
         """The buffer of stdout is flushed if it can be, else left."""
         emulator = environment(
             """
@@ -484,7 +484,7 @@ class TestSwitchedOff:
         assert end.exit_status == -signal.SIGTERM
 
     def test_without_extension_lambda_sends_no_sigterm(self, environment):
-        """Then it kills, which nobody can do anything about."""
+        """Then it kills, against which there is no remedy."""
         emulator = environment(
             """
             @lambda_ext.handler

@@ -186,7 +186,7 @@ class TestRemaining:
         assert clock.remaining() == 2.0
 
     def test_is_none_outside_an_invocation(self, fake):
-        """Nobody is waiting then."""
+        """No load is waiting then."""
         clock.begin_invocation(3.0)
         clock.end_invocation()
 
@@ -194,7 +194,7 @@ class TestRemaining:
 
 
 class TestThreads:
-    """Whoever asks, in the middle of whatever."""
+    """From any thread, in the middle of anything."""
 
     def test_asking_inside_a_sync_neither_blocks_nor_counts_twice(self):
         """A signal handler that asks for the time interrupts a sync."""

@@ -82,7 +82,7 @@ class TestOfSignalHandler:
          functools.partial(Guard().method)],
     )  # fmt: skip
     def test_is_known_by_the_handler_in_the_traceback(self, signalled, handler):
-        """Whatever kind of callable the handler is."""
+        """For each kind of callable that a handler may be."""
         with pytest.raises(TimeoutError) as caught:
             signalled(handler)
 
@@ -248,9 +248,9 @@ class TestInvocation:
     """A decorated handler."""
 
     def test_has_ended_and_the_next_one_is_complete(self):
-        """The clockwork does not take it for an invocation that goes on."""
+        """It is not taken for an invocation that goes on."""
         seen = []
-        phases.listen(phases.INVOKE, lambda _: None)
+        phases.listen(phases.INVOKE, lambda: None)
         phases.listen(phases.RESPONSE, lambda: None)
         handler = lambda_ext.handler(lambda event: seen.append(event))
 

@@ -8,7 +8,6 @@ import os
 import pytest
 
 import lambda_ext
-from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import phases
 
 
@@ -56,7 +55,7 @@ class TestIsolation:
     """One listener's failure is its own."""
 
     @pytest.mark.logs
-    def test_failure_is_logged_and_counted_and_stops_nobody(self, caplog):
+    def test_failure_is_logged_and_counted_and_stops_no_other(self, caplog):
         """The next one runs, and the log names who failed, with a traceback."""
         seen = []
 
@@ -77,7 +76,7 @@ class TestIsolation:
         assert "ValueError: no" in record.getMessage()
 
     def test_logging_filter_that_raises_is_no_matter(self):
-        """The others are called though nobody can be told of the failure."""
+        """The others are called though the failure cannot be logged."""
         seen = []
 
         def refuse(record):
@@ -121,113 +120,6 @@ class TestIsolation:
         )
 
         assert len(phases.listeners(phases.INVOKE)) == 1_600
-
-
-class TestDecorators:
-    """on_init, on_invoke, on_response, on_shutdown."""
-
-    def test_functions_are_handed_back(self):
-        """A decorated function stays what it is."""
-
-        def function(*args): ...
-
-        for decorator in (
-            lambda_ext.on_init,
-            lambda_ext.on_invoke,
-            lambda_ext.on_response,
-            lambda_ext.on_shutdown,
-            lambda_ext.on_shutdown(priority=3),
-            lambda_ext.before_snapshot,
-            lambda_ext.after_restore,
-        ):
-            assert decorator(function) is function
-
-    def test_init_that_is_over_is_made_up_for(self):
-        """on_init below the handler's decorator is called at once."""
-        seen = []
-        lambda_ext.on_init(lambda: seen.append("early"))
-        phases.call(phases.INIT)
-        lambda_ext.on_init(lambda: seen.append("late"))
-
-        assert seen == ["early", "late"]
-
-    def test_invocation_tells_the_context_and_the_end(self):
-        """on_invoke gets the context, on_response comes last, whatever happens."""
-        seen = []
-        lambda_ext.on_invoke(lambda context: seen.append(context))
-        lambda_ext.on_response(lambda: seen.append("response"))
-
-        class Context:
-            def get_remaining_time_in_millis(self):
-                return 3000
-
-        @lambda_ext.handler
-        def handler(event, context):
-            seen.append("handler")
-            raise KeyError(event)
-
-        context = Context()
-        with pytest.raises(KeyError):
-            handler("event", context)
-
-        assert seen == [context, "handler", "response"]
-
-    def test_response_comes_before_what_flushes(self):
-        """What on_response records belongs to the invocation."""
-        seen = []
-        phases.listen(phases.RESPONSE, lambda: seen.append("flush"))
-        lambda_ext.on_response(lambda: seen.append("user"))
-        phases.call(phases.RESPONSE)
-
-        assert seen == ["user", "flush"]
-
-
-async def awaited():
-    """Nobody awaits this."""
-
-
-def generated():
-    """Nobody iterates over this."""
-    yield
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "on_init",
-        "on_invoke",
-        "on_response",
-        "on_shutdown",
-        "before_snapshot",
-        "after_restore",
-    ],
-)
-class TestRefusal:
-    """What would do nothing, or fail when it is too late, is refused at once."""
-
-    @pytest.mark.parametrize("value", [5, "a function", object()])
-    def test_what_is_no_function_is_named(self, name, value):
-        """The error says which decorator, and what it was given."""
-        with pytest.raises(ConfigurationError) as caught:
-            getattr(lambda_ext, name)(value)
-
-        assert str(caught.value).startswith(
-            f"@lambda_ext.{name} decorates a function, not {value!r:.20}"
-        )
-        assert all(not phases.listeners(phase) for phase in phases.PHASES)
-
-    @pytest.mark.parametrize("function", [awaited, generated])
-    def test_what_nobody_awaits_or_iterates_is_refused(self, name, function):
-        """It would be called, and its body would never run."""
-        with pytest.raises(ConfigurationError, match="write def, without yield"):
-            getattr(lambda_ext, name)(function)
-
-
-@pytest.mark.parametrize("priority", ["x", 1.5, True, None])
-def test_priority_that_is_no_int_is_refused(priority):
-    """It would end the shutdown in the middle of sorting."""
-    with pytest.raises(ConfigurationError, match="takes an int"):
-        lambda_ext.on_shutdown(priority=priority)
 
 
 class TestFork:

@@ -67,7 +67,7 @@ class TestLock:
         assert free
 
     def test_that_is_gone_is_not_remembered(self):
-        """A lock does not outlive whoever made it."""
+        """A lock does not outlive the object that made it."""
         before = len(process._locks)
         lock = process.Lock()
 

@@ -1,4 +1,4 @@
-"""Threads and events that are the system's own, whatever replaced `threading`."""
+"""Threads and events of the operating system, also where `threading` was replaced."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TestEvent:
             assert (event.wait(0), event.wait(0.001)) == (False, False)
             assert event._waiters == []
 
-    def test_waiting_and_setting_at_once_hang_nobody(self):
+    def test_waiting_and_setting_at_once_hang_no_thread(self):
         """A waiter that comes while it is being set goes on, too."""
         for _ in range(200):
             event = real_threads.Event()

@@ -1,4 +1,4 @@
-"""The wire: requests as Lambda wants them, answers in whatever pieces."""
+"""The wire: requests as Lambda wants them, answers in pieces of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end: once, in order, within its budget, whoever misbehaves."""
+"""The end: once, in order, within its budget, also when a listener misbehaves."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TestDrain:
         assert len(caplog.records) == 1
 
     @pytest.mark.logs
-    def test_all_hanging_leaves_everybody_a_turn(self, held):
+    def test_all_hanging_leaves_each_a_turn(self, held):
         """What is left is divided by those who are still to come."""
         begun = []
 

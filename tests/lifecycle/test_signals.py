@@ -1,4 +1,4 @@
-"""SIGTERM is seen whatever the main thread does, and whoever else listens."""
+"""SIGTERM is seen in any state of the main thread, beside other users of signals."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestInstall:
         assert names[0] == "lambda_ext_sigterm"
         assert signals.path() == "wakeup_fd"
 
-    def test_other_signals_wake_nobody(self, woken):
+    def test_other_signals_wake_nothing(self, woken):
         """Every signal that Python handles writes its number; only 15 counts."""
         woken.install()
         before = signal.signal(signal.SIGUSR1, lambda *_: None)
@@ -184,7 +184,7 @@ class TestUsersHandler:
 
 
 class TestChain:
-    """A wakeup fd of somebody else's."""
+    """A wakeup fd of another library."""
 
     @pytest.fixture(name="other")
     def _other(self):
@@ -266,7 +266,7 @@ class TestChain:
     def test_number_that_is_another_files_by_now_is_never_written(
         self, woken, other, tmp_path
     ):
-        """A closed loop's descriptor may be anybody's."""
+        """The descriptor of a closed loop may be another file's."""
         number = other[0].fileno()
         signal.set_wakeup_fd(number, warn_on_full_buffer=False)
         woken.install()
@@ -373,7 +373,7 @@ class TestRuntimeClient:
         assert runtime_client.waiting is False
 
     def test_that_has_no_such_place_is_done_without(self, woken, client):
-        """Then nobody knows whether it is idle."""
+        """Then it is not known whether it is idle."""
         del client.wait_next_invocation
         woken.install()
 

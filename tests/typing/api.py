@@ -45,11 +45,13 @@ def close() -> None: ...
 def close_late() -> None: ...
 
 
-def wants(x: int) -> None: ...
+def wants(x: str) -> None: ...
 
 
 lambda_ext.on_init(wants)  # type: ignore[type-var]
+lambda_ext.on_invoke(wants)  # type: ignore[type-var]
 lambda_ext.on_response(wants)  # type: ignore[type-var]
+lambda_ext.on_timeout(wants)  # type: ignore[type-var]
 lambda_ext.on_shutdown(wants)  # type: ignore[type-var]
 lambda_ext.on_shutdown(priority=90)(wants)  # type: ignore[type-var]
 lambda_ext.on_shutdown(priority="x")  # type: ignore[call-overload]
@@ -63,14 +65,27 @@ def opened() -> int:
 
 
 @lambda_ext.on_invoke
-def begun(context: object) -> None: ...
+def begun(invocation: lambda_ext.Invocation) -> None: ...
 
 
-lambda_ext.on_invoke(close)  # type: ignore[type-var]
+lambda_ext.on_invoke(close)
 
 
 @lambda_ext.on_response
 def done() -> None: ...
+
+
+@lambda_ext.on_response(priority=60)
+def done_late(outcome: lambda_ext.Outcome) -> None:
+    assert_type(outcome.error, type[BaseException] | None)
+
+
+@lambda_ext.on_timeout
+async def hurry(remaining: float) -> None: ...
+
+
+@lambda_ext.on_shutdown
+def last(budget: float) -> None: ...
 
 
 @lambda_ext.before_snapshot
@@ -82,7 +97,7 @@ def after_restore() -> None: ...
 
 
 assert_type(opened(), int)
-lambda_ext.on_init(1)  # type: ignore[type-var]
+lambda_ext.on_init(1)  # type: ignore[call-overload]
 assert_type(close(), None)
 lambda_ext.start()
 lambda_ext.configure(max_age=60, disable=("signals", "extension"), strict=True)

@@ -1,0 +1,363 @@
+"""
+Hooks: functions of the user's that are called in a phase, as public decorators.
+
+    on_init ─▶ on_invoke ─▶ on_response ─▶ ... ─▶ on_shutdown
+    with on_timeout, before_snapshot and after_restore on the side
+
+A hook may take the argument that its decorator names, or none: one with a
+parameter that has no default gets it.  It may be an ``async def``, which is run
+on the event loop of the environment.  Hooks are called by priority, low first,
+then in order of registration.  One that raises is logged and counted, and stops
+neither the next one nor the handler.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from ..exceptions import ConfigurationError
+from . import current, deadline, event_loop, phases, shutdown, snapstart
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar, overload
+
+    from .current import Invocation, Outcome
+
+    Hook = TypeVar("Hook", bound=Callable[[], object])
+    OfInvocation = TypeVar(
+        "OfInvocation", bound=Callable[[], object] | Callable[[Invocation], object]
+    )
+    OfOutcome = TypeVar(
+        "OfOutcome", bound=Callable[[], object] | Callable[[Outcome], object]
+    )
+    OfSeconds = TypeVar(
+        "OfSeconds", bound=Callable[[], object] | Callable[[float], object]
+    )
+
+_GENERATOR = 0x20 | 0x200  # of a code object, asynchronous ones too; `inspect`
+_COROUTINE = 0x80
+_VARARGS = 0x04
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def on_init(hook: Hook, /) -> Hook: ...
+    @overload
+    def on_init(*, priority: int = phases.USER) -> Callable[[Hook], Hook]: ...
+
+
+def on_init(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+    """
+    Call the decorated function, without arguments, when INIT has come.
+
+    That is once, when a handler is decorated or `lambda_ext.start()` is called,
+    and for a function that is decorated later: at once.  Only inside Lambda.
+    INIT waits for it.  What is declared is loaded at priority 50, the default.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+    """
+
+    def add(listener: Callable[[], object]) -> None:
+        phases.listen(phases.INIT, listener, priority=priority)
+        if phases.calls[phases.INIT]:
+            phases.call_one(phases.INIT, listener)
+
+    return _decorated("on_init", hook, priority, None, add)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def on_invoke(hook: OfInvocation, /) -> OfInvocation: ...
+    @overload
+    def on_invoke(
+        *, priority: int = phases.USER
+    ) -> Callable[[OfInvocation], OfInvocation]: ...
+
+
+def on_invoke(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+    """
+    Call the decorated function when an invocation of a decorated handler begins.
+
+    It may take one argument, the `lambda_ext.Invocation`.  The handler waits
+    for it.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+    """
+
+    def add(listener: Callable[[], object]) -> None:
+        phases.listen(phases.INVOKE, listener, priority=priority)
+
+    return _decorated("on_invoke", hook, priority, current.Invocation, add)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def on_response(hook: OfOutcome, /) -> OfOutcome: ...
+    @overload
+    def on_response(
+        *, priority: int = phases.EARLY
+    ) -> Callable[[OfOutcome], OfOutcome]: ...
+
+
+def on_response(hook: Any = None, /, *, priority: int = phases.EARLY) -> Any:
+    """
+    Call the decorated function when the handler has returned or raised.
+
+    That is before Lambda has the answer, which waits for it and does not change.
+    It may take one argument, the `lambda_ext.Outcome`.  Metrics are flushed at
+    priority 50: what a hook of a lower one records (25 is the default) belongs
+    to this invocation.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+    """
+
+    def add(listener: Callable[[], object]) -> None:
+        phases.listen(phases.RESPONSE, listener, priority=priority)
+
+    return _decorated("on_response", hook, priority, current.Outcome, add)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def on_timeout(hook: OfSeconds, /) -> OfSeconds: ...
+    @overload
+    def on_timeout(
+        *, priority: int = phases.USER
+    ) -> Callable[[OfSeconds], OfSeconds]: ...
+
+
+def on_timeout(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+    """
+    Call the decorated function when an invocation is about to time out.
+
+    That is 0.5 seconds before Lambda ends it (half of a shorter time-out), on a
+    thread of this library, while the handler goes on.  It may take one argument,
+    the seconds that it has: what is left is shared equally among those still to
+    come, and one that takes longer is left behind.  Metrics need no hook: they
+    are flushed at SIGTERM, which Lambda sends after a time-out.
+
+    The first hook begins one thread.  Nothing happens in an invocation without
+    a deadline.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+    """
+
+    def add(listener: Callable[[], object]) -> None:
+        phases.listen(phases.TIMEOUT, listener, priority=priority)
+        deadline.watch()
+
+    return _decorated("on_timeout", hook, priority, phases.share_s, add, beside=True)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def on_shutdown(hook: OfSeconds, /) -> OfSeconds: ...
+    @overload
+    def on_shutdown(
+        *, priority: int = phases.USER
+    ) -> Callable[[OfSeconds], OfSeconds]: ...
+
+
+def on_shutdown(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+    """
+    Call the decorated function when Lambda shuts this environment down.
+
+    It runs once: on SIGTERM, on a thread of this library and inside its budget
+    of 300 ms (a function time-out included), or at interpreter exit.  It may
+    take one argument, the seconds that it has.
+
+    Low *priority* first (0 is the flush of metrics, 50 the default, 90 what uses
+    the network).  Those of priority 0 and below share the first 150 ms, the rest
+    what is left; one that takes longer than its share is left behind.  A forked
+    child, or one that `multiprocessing` spawned, does not call it.
+
+    Lambda sends SIGTERM only to an environment with a registered extension:
+    decorate a handler with `lambda_ext.handler` or call `lambda_ext.start()`
+    at module scope.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+
+    Source: Lambda runtime environment, "Shutdown phase",
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+    """
+
+    def add(listener: Callable[[], object]) -> None:
+        # A spawned child imports the parent's hook once more.
+        if not phases.is_importing_worker():
+            shutdown.of_user(listener, priority)
+
+    return _decorated("on_shutdown", hook, priority, phases.share_s, add, beside=True)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def before_snapshot(hook: Hook, /) -> Hook: ...
+    @overload
+    def before_snapshot(*, priority: int = phases.USER) -> Callable[[Hook], Hook]: ...
+
+
+def before_snapshot(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+    """
+    Call the decorated function, without arguments, before the snapshot.
+
+    For what must not be in it: close connections, forget what is secret.  Cached
+    values and connections of this library are let go of anyway.  Only under
+    SnapStart, before the runtime asks for its first invocation.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+    """
+
+    def add(listener: Callable[[], object]) -> None:
+        phases.listen(phases.SNAPSHOT, listener, priority=priority)
+        snapstart.install()
+
+    return _decorated("before_snapshot", hook, priority, None, add)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def after_restore(hook: Hook, /) -> Hook: ...
+    @overload
+    def after_restore(*, priority: int = phases.USER) -> Callable[[Hook], Hook]: ...
+
+
+def after_restore(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+    """
+    Call the decorated function, without arguments, after a restore.
+
+    For what must be unique or fresh: identifiers, random state, connections.
+    The house clock and this library's values know of the restore by then.
+    Lambda allows 10 seconds for all of it.  Only under SnapStart.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+    """
+
+    def add(listener: Callable[[], object]) -> None:
+        phases.listen(phases.RESTORE, listener, priority=priority)
+        snapstart.install()
+
+    return _decorated("after_restore", hook, priority, None, add)
+
+
+def _decorated(
+    name: str,
+    hook: Any,
+    priority: int,
+    argument: Callable[[], object] | None,
+    add: Callable[[Callable[[], object]], None],
+    *,
+    beside: bool = False,
+) -> Any:
+    """Register *hook*, or return what does so for the function below ``@name(...)``."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        msg = f"{name}(priority=...) takes an int, such as 50, not {priority!r:.80}"
+        raise ConfigurationError(msg)
+
+    def decorate(function: Any) -> Any:
+        _check(function, name)
+        listener = function
+        takes = argument is not None and _takes_argument(function)
+        if takes or getattr(_code(function), "co_flags", 0) & _COROUTINE:
+            run = event_loop.run_beside if beside else event_loop.run
+            listener = _Call(function, argument if takes else None, run)
+        add(listener)
+        return function
+
+    return decorate if hook is None else decorate(hook)
+
+
+class _Call:
+    """A hook with its argument, awaited if need be."""
+
+    __slots__ = ("argument", "run", "wrapped")
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        argument: Callable[[], object] | None,
+        run: Callable[[Any], object],
+    ) -> None:
+        self.wrapped = function  # what a log line names
+        self.argument = argument
+        self.run = run
+
+    def __call__(self) -> None:
+        argument = self.argument
+        result = self.wrapped() if argument is None else self.wrapped(argument())
+        if hasattr(result, "__await__"):
+            self.run(result)
+
+
+def _check(hook: object, name: str) -> None:
+    """Refuse what could not be called, or not to its end, when its time comes."""
+    if not callable(hook):
+        msg = f"@lambda_ext.{name} decorates a function, not {hook!r:.80}"
+        raise ConfigurationError(msg)
+    if getattr(_code(hook), "co_flags", 0) & _GENERATOR:
+        msg = (
+            f"@lambda_ext.{name} decorates a function that runs to its end: a"
+            " generator is not iterated; write def or async def, without yield"
+        )
+        raise ConfigurationError(msg)
+
+
+def _code(hook: Any) -> Any:
+    """Return the code that runs when *hook* is called; None for C code."""
+    while type(hook) is functools.partial:
+        hook = hook.func
+    function = getattr(hook, "__func__", hook)
+    if not hasattr(function, "__code__"):
+        function = getattr(type(hook), "__call__", None)  # noqa: B004  its code
+    return getattr(function, "__code__", None)
+
+
+def _takes_argument(hook: Any) -> bool:
+    """Say whether *hook* has a parameter that must be given, or ``*args``."""
+    if not hasattr(getattr(hook, "__func__", hook), "__code__"):
+        return _takes_argument_by_signature(hook)
+    function = getattr(hook, "__func__", hook)
+    code = function.__code__
+    bound = function is not hook
+    required = code.co_argcount - len(function.__defaults__ or ()) - bound
+    return required > 0 or bool(code.co_flags & _VARARGS)
+
+
+def _takes_argument_by_signature(hook: Any) -> bool:
+    import inspect  # 6 ms that only partials, builtins and callable objects cost
+
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):  # C code that does not say
+        return False
+    return any(
+        parameter.kind is parameter.VAR_POSITIONAL
+        or (
+            parameter.default is parameter.empty
+            and parameter.kind
+            in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        )
+        for parameter in parameters
+    )

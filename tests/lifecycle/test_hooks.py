@@ -1,0 +1,367 @@
+"""Functions of the user's, by phase: what they are given, and what they cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+
+import pytest
+
+import lambda_ext
+from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.lifecycle import clock, deadline, phases, shutdown
+from lambda_ext.testing import (
+    FakeClock,
+    simulate_restore,
+    simulate_sigterm,
+    simulate_timeout,
+)
+
+NAMES = (
+    "on_init", "on_invoke", "on_response", "on_timeout", "on_shutdown",
+    "before_snapshot", "after_restore",
+)  # fmt: skip
+WITH_ARGUMENT = ("on_invoke", "on_response", "on_timeout", "on_shutdown")
+
+
+class Context:
+    """What Lambda passes as the second argument."""
+
+    aws_request_id = "8476a536"
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:1:function:orders:live"
+    tenant_id = "blue"
+
+    def __init__(self, remaining_ms=3000):
+        self.remaining_ms = remaining_ms
+
+    def get_remaining_time_in_millis(self):
+        """Return the milliseconds left."""
+        return self.remaining_ms
+
+
+def everything():
+    """Go through all phases once."""
+    phases.call(phases.INIT)
+    handler = lambda_ext.handler(lambda event, context: None)
+    handler({}, Context())
+    simulate_timeout(10.0)
+    simulate_restore()
+    simulate_sigterm(10.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEach:
+    """What holds for every hook."""
+
+    def test_function_is_handed_back(self, name):
+        """A decorated function stays what it is, with priority and without."""
+
+        def function(): ...
+
+        assert getattr(lambda_ext, name)(function) is function
+        assert getattr(lambda_ext, name)(priority=3)(function) is function
+
+    def test_is_called_once_in_its_phase(self, name):
+        """And in no other."""
+        seen = []
+        getattr(lambda_ext, name)(lambda: seen.append(name))
+        everything()
+
+        assert seen == [name]
+
+    def test_order_is_by_priority_then_registration(self, name):
+        """Low first, whichever was registered first."""
+        seen = []
+        for label, priority in (("a", 50), ("b", 90), ("c", 1), ("d", 50)):
+            getattr(lambda_ext, name)(priority=priority)(
+                functools.partial(seen.append, label)
+            )
+        everything()
+
+        assert seen == ["c", "a", "d", "b"]
+
+    @pytest.mark.parametrize("takes", [False, True])
+    def test_async_one_is_run_to_its_end(self, name, takes):
+        """With its argument or without."""
+        seen = []
+
+        async def plain():
+            await asyncio.sleep(0)
+            seen.append(name)
+
+        async def with_argument(argument):
+            await asyncio.sleep(0)
+            seen.append(name)
+
+        class Object:
+            async def __call__(self):
+                await plain()
+
+        for hook in (Object(), functools.partial(plain)):
+            getattr(lambda_ext, name)(hook)
+        use_argument = takes and name in WITH_ARGUMENT
+        getattr(lambda_ext, name)(with_argument if use_argument else plain)
+        everything()
+
+        assert seen == [name] * 3
+
+    @pytest.mark.logs
+    def test_one_that_raises_is_logged_by_name_and_stops_nothing(self, name, caplog):
+        """Neither the next one nor the handler."""
+        seen = []
+
+        async def bad(*argument):
+            raise ValueError("no")
+
+        getattr(lambda_ext, name)(bad)
+        getattr(lambda_ext, name)(lambda: seen.append(name))
+        everything()
+
+        (message,) = caplog.messages
+        assert seen == [name]
+        assert "listener_failed" in message
+        assert "bad" in message
+        assert "ValueError: no" in message
+
+    @pytest.mark.parametrize("value", [5, "a function", object()])
+    def test_what_is_no_function_is_refused(self, name, value):
+        """The error says which decorator, and what it was given."""
+        with pytest.raises(ConfigurationError) as caught:
+            getattr(lambda_ext, name)(value)
+
+        assert str(caught.value).startswith(
+            f"@lambda_ext.{name} decorates a function, not {value!r:.20}"
+        )
+        assert all(not phases.listeners(phase) for phase in phases.PHASES)
+
+    def test_generators_are_refused(self, name):
+        """They would be called, and their bodies would never run."""
+
+        def generated():
+            yield
+
+        async def generated_asynchronously():
+            yield
+
+        for function in (generated, generated_asynchronously):
+            with pytest.raises(ConfigurationError, match="a generator is not iterated"):
+                getattr(lambda_ext, name)(function)
+
+    @pytest.mark.parametrize("priority", ["x", 1.5, True, None])
+    def test_priority_that_is_no_int_is_refused(self, name, priority):
+        """It would end a phase in the middle of sorting."""
+        with pytest.raises(ConfigurationError, match="takes an int"):
+            getattr(lambda_ext, name)(priority=priority)
+
+
+class TestArgument:
+    """Which functions get it."""
+
+    @pytest.mark.parametrize("name", WITH_ARGUMENT)
+    def test_goes_to_what_must_have_it(self, name):
+        """Functions, methods, objects, partials and builtins; not to defaults."""
+        seen = []
+
+        class Object:
+            def method(self, argument):
+                seen.append("method")
+
+            def plain(self):
+                seen.append("plain method")
+
+            def __call__(self, argument):
+                seen.append("object")
+
+        def default(argument="default"):
+            seen.append(argument)
+
+        def keyword(*, argument="keyword"):
+            seen.append(argument)
+
+        for hook in (
+            lambda argument: seen.append("function"),
+            lambda *arguments: seen.append(f"{len(arguments)} arguments"),
+            Object().method,
+            Object().plain,
+            Object(),
+            functools.partial(lambda first, argument: seen.append(first), "partial"),
+            functools.partial(seen.append, "full partial"),
+            default,
+            keyword,
+        ):
+            getattr(lambda_ext, name)(hook)
+        builtin = []
+        getattr(lambda_ext, name)(builtin.append)
+        everything()
+
+        assert seen == [
+            "function", "1 arguments", "method", "plain method", "object", "partial",
+            "full partial", "default", "keyword",
+        ]  # fmt: skip
+        assert len(builtin) == 1
+
+    def test_of_on_invoke_is_the_invocation(self, monkeypatch):
+        """Read from Lambda's context, the environment and the clock."""
+        monkeypatch.setenv(
+            "_X_AMZN_TRACE_ID", "Root=1-5759e988-bd86;Parent=5;Sampled=1"
+        )
+        seen = []
+        lambda_ext.on_invoke(seen.append)
+        handler = lambda_ext.handler(lambda event, context: None)
+        context = Context()
+        with FakeClock() as time:
+            handler({}, context)
+            handler({}, context)
+            wall = time.wall()
+
+        first, second = seen
+        assert isinstance(first, lambda_ext.Invocation)
+        assert (first.request_id, first.tenant_id) == ("8476a536", "blue")
+        assert first.function_arn == Context.invoked_function_arn
+        assert first.trace_id == "1-5759e988-bd86"
+        assert first.deadline == pytest.approx(wall + 3)
+        assert first.context is context
+        assert (first.is_cold_start, second.is_cold_start) == (True, False)
+        assert repr(first) == "<Invocation 8476a536>"
+
+    def test_of_on_invoke_is_empty_without_a_context(self):
+        """As in a unit test that passes None."""
+        seen = []
+        lambda_ext.on_invoke(seen.append)
+        lambda_ext.handler(lambda event, context: None)({}, None)
+        (found,) = seen
+
+        assert [found.context, found.request_id, found.function_arn, found.tenant_id,
+                found.trace_id, found.deadline, found.remaining] == [None] * 7  # fmt: skip
+
+    def test_of_on_response_is_the_outcome(self):
+        """How long it took, and what it raised."""
+        seen = []
+        lambda_ext.on_response(seen.append)
+
+        @lambda_ext.handler
+        def handler(event, context):
+            time.advance(0.25)
+            if event:
+                raise event
+
+        with FakeClock() as time:
+            handler(None, Context())
+            with pytest.raises(KeyError):
+                handler(KeyError(), Context())
+
+        assert [outcome.error for outcome in seen] == [None, KeyError]
+        assert [outcome.duration for outcome in seen] == [0.25, 0.25]
+        assert seen[0].remaining is None
+        assert seen[0].request_id == "8476a536"
+
+    def test_of_on_shutdown_is_its_share(self):
+        """Of the first half for what is essential, else of the rest."""
+        seen = {}
+        for number in range(20):
+            lambda_ext.on_shutdown(lambda budget, n=number: seen.update({n: budget}))
+        lambda_ext.on_shutdown(priority=0)(lambda budget: seen.update(flush=budget))
+        shutdown.drain(0.3)
+
+        # Without the essential half it would be a 21st part of the budget.
+        assert 0.1 < seen["flush"] <= 0.15
+        assert 0 < seen[0] <= 0.3 / 20
+        assert len(seen) == 21
+
+
+class TestInit:
+    """on_init"""
+
+    def test_that_is_over_is_made_up_for(self):
+        """A hook below the handler's decorator is called at once."""
+        seen = []
+        lambda_ext.on_init(lambda: seen.append("early"))
+        phases.call(phases.INIT)
+        lambda_ext.on_init(lambda: seen.append("late"))
+
+        assert seen == ["early", "late"]
+
+
+class TestResponse:
+    """on_response"""
+
+    def test_comes_before_what_flushes(self):
+        """What it records belongs to the invocation."""
+        seen = []
+        phases.listen(phases.RESPONSE, lambda: seen.append("flush"))
+        lambda_ext.on_response(lambda: seen.append("user"))
+        phases.call(phases.RESPONSE)
+
+        assert seen == ["user", "flush"]
+
+    def test_is_within_the_invocation(self):
+        """Its deadline still holds."""
+        seen = []
+        lambda_ext.on_response(lambda: seen.append(clock.remaining()))
+        lambda_ext.handler(lambda event, context: None)({}, Context())
+
+        assert 0 < seen[0] <= 3
+
+
+class TestTimeout:
+    """on_timeout"""
+
+    def test_is_called_while_the_handler_goes_on(self):
+        """Once, on another thread, with what is left; the handler's answer stays."""
+        seen = []
+        called = threading.Event()
+
+        @lambda_ext.on_timeout
+        def hurry(remaining):
+            seen.append((remaining, threading.current_thread().name))
+            called.set()
+
+        @lambda_ext.handler
+        def handler(event, context):
+            return called.wait(30)
+
+        assert handler({}, Context(50))
+        ((remaining, thread),) = seen
+        assert 0 <= remaining <= 0.05
+        assert thread == "lambda_ext_timeout"
+
+    def test_is_not_called_in_time(self):
+        """Nor without a deadline; one thread watches all invocations."""
+        seen = []
+        lambda_ext.on_timeout(lambda: seen.append(1))
+        handler = lambda_ext.handler(
+            lambda event, context: seen.extend(deadline_threads()[1:])
+        )
+        for context in (Context(60_000), None, Context(30_000), Context(90_000)):
+            handler({}, context)
+
+        assert seen == []
+        assert len(deadline_threads()) == 1
+
+    def test_sees_an_earlier_deadline_of_a_later_invocation(self):
+        """The thread that sleeps for a minute is woken."""
+        called = threading.Event()
+        lambda_ext.on_timeout(called.set)
+        handler = lambda_ext.handler(
+            lambda event, context: called.wait(30) if event else None
+        )
+        handler(None, Context(60_000))
+
+        assert handler("wait", Context(20))
+
+    def test_begins_no_thread_unasked(self):
+        """Without a hook there is nothing to watch for."""
+        lambda_ext.handler(lambda event, context: None)({}, Context())
+
+        assert deadline_threads() == []
+        assert deadline._thread is None
+
+
+def deadline_threads():
+    """Return the threads that watch deadlines."""
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == "lambda_ext_deadline"
+    ]
