@@ -45,6 +45,7 @@ ROWS = {
         "flags.agent",
         "metrics.delivery",
         "metrics.emf",
+        "metrics.otlp",
         "metrics.runtime",
         "lifecycle.extension",
     ),

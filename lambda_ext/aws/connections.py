@@ -121,9 +121,23 @@ def _close_all(idle: list[Connection]) -> None:
 class Connections:
     """The connections to one endpoint."""
 
-    __slots__ = ("_endpoint", "_idle")
+    __slots__ = ("_clear", "_endpoint", "_idle", "_stores")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        stores: Callable[[str], tuple[str, ...]] = tls.stores,
+        clear: bool = False,
+    ) -> None:
+        """
+        Connect to *endpoint* when there is something to send.
+
+        *stores* says whom to trust (see `tls.stores`); *clear* allows plain
+        HTTP to another machine.
+        """
+        self._clear = clear
+        self._stores = stores
         self._endpoint = endpoint
         self._idle: list[Connection] = []
 
@@ -190,7 +204,7 @@ class Connections:
         host, port = self._endpoint.host, self._endpoint.port
         if not self._endpoint.tls:
             addresses = _resolved(host, port, ends_at)
-            if not regions.is_address(host):
+            if not (self._clear or regions.is_address(host)):
                 # "localhost", which a name server may have sent elsewhere.
                 addresses = [
                     entry for entry in addresses if regions.is_loopback(entry[1][0])
@@ -198,7 +212,7 @@ class Connections:
                 if not addresses:
                     raise ConnectionRefusedError(0, "it is not this machine")
             return Connection(_connected(addresses, ends_at), None)
-        *first, last = stores = tls.stores(host)
+        *first, last = stores = self._stores(host)
         addresses = _resolved(host, port, ends_at, lambda: tls.context(stores[0]))
         for store in first:
             try:

@@ -1,0 +1,648 @@
+"""The OTLP sink at a receiver that behaves, and at one that does not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from wire import Wire, failing, late, reset, response, silent, stale, vanish, whole
+
+from lambda_ext.aws import credentials
+from lambda_ext.exceptions import AccessDeniedError, ConfigurationError
+from lambda_ext.lifecycle import clock, phases, process
+from lambda_ext.metrics import delivery, otlp
+from lambda_ext.metrics.otlp import OtlpSink
+from lambda_ext.testing import FakeClock
+
+FAILED = pytest.mark.logs  # a failure is logged once a reason
+
+
+class Point:
+    """A point as a flush hands it over."""
+
+    def __init__(self, name="orders", values=(1,), kind="count", dimensions=()):
+        self.kind = kind
+        self.name = name
+        self.values = [*values]
+        self.unit = "Count"
+        self.dimensions = dimensions
+        self.samples = len(self.values)
+
+
+class Batch:
+    """A batch as a flush hands it over."""
+
+    def __init__(self, *points, namespace="Shop", at=None):
+        self.namespace = namespace
+        self.at = clock.wall() if at is None else at
+        self.points = points or (Point(),)
+
+
+class Key:
+    """A secret whose value changes when it is read anew."""
+
+    def __init__(self, *values):
+        self.values = [*values]
+        self.reads = 0
+
+    @property
+    def value(self):
+        self.reads += 1
+        if isinstance(self.values[0], Exception):
+            raise self.values[0]
+        return self.values[0]
+
+    def invalidate(self):
+        if len(self.values) > 1:
+            del self.values[0]
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    process.reset()
+    monkeypatch.setattr(delivery, "jitter", lambda _: 0.0)
+
+
+@pytest.fixture(name="receiver")
+def _receiver():
+    with Wire(lambda request: response(200, b"")) as wire:
+        yield wire
+
+
+def sink_at(receiver, path="/v1/metrics", **options):
+    """Return a sink that sends to *receiver*."""
+    return OtlpSink(receiver.url + path, **options)
+
+
+def drained(sink, seconds=30.0):
+    """Drain *sink* and return what it says of itself."""
+    sink.drain(clock.monotonic() + seconds)
+    return sink.sent, sink.dropped, sink.pending
+
+
+def decoded(request):
+    """Return what a receiver reads out of *request*."""
+    body = request.body
+    if request.headers.get("content-encoding") == "gzip":
+        body = gzip.decompress(body)
+    return ExportMetricsServiceRequest.FromString(body)
+
+
+def points(request):
+    """Return (name, value) of each point of *request*."""
+    return [
+        (metric.name, point.as_int)
+        for resource in decoded(request).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.sum.data_points
+    ]
+
+
+class TestRequest:
+    """What is sent."""
+
+    def test_is_what_was_recorded(self, receiver):
+        """A receiver decodes the points, the namespace and the resource."""
+        sink = sink_at(receiver)
+        sink.accept(Batch(Point(values=(3,), dimensions=(("shop", "web"),))))
+
+        assert (1, {}, 0) == drained(sink)
+        (request,) = receiver.requests
+        (resource,) = decoded(request).resource_metrics
+        keys = {pair.key for pair in resource.resource.attributes}
+        assert ("POST", "/v1/metrics") == (request.method, request.target)
+        assert "application/x-protobuf" == request.headers["content-type"]
+        assert {"service.name", "faas.instance"} <= keys
+        assert "Shop" == resource.scope_metrics[0].scope.name
+        assert [("orders", 3)] == points(request)
+
+    def test_nothing_is_sent_before_a_drain(self, receiver):
+        """Accepting a batch opens no connection."""
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+
+        assert (0, 1) == (receiver.connections, sink.pending)
+
+    def test_intervals_follow_one_another(self, receiver):
+        """A delta begins where the one before it ended."""
+        sink = sink_at(receiver)
+        sink.accept(Batch(at=1000.0))
+        sink.accept(Batch(at=1010.0))
+        drained(sink)
+
+        first, second = (
+            decoded(request)
+            .resource_metrics[0]
+            .scope_metrics[0]
+            .metrics[0]
+            .sum.data_points[0]
+            for request in receiver.requests
+        )
+        assert first.start_time_unix_nano <= first.time_unix_nano
+        assert first.time_unix_nano == second.start_time_unix_nano
+        assert 1010 * 10**9 == second.time_unix_nano
+
+    def test_large_one_is_compressed(self, receiver):
+        """Beyond a kilobyte a request is gzip, unless that is turned off."""
+        many = [Point(f"m{number}") for number in range(100)]
+        for compression in ("gzip", "none"):
+            sink = sink_at(receiver, compression=compression)
+            sink.accept(Batch(*many))
+            drained(sink)
+
+        first, second = receiver.requests
+        assert "gzip" == first.headers["content-encoding"]
+        assert "content-encoding" not in second.headers
+        assert points(first) == points(second)
+
+    def test_many_points_are_divided(self, receiver):
+        """No request has more than 1,000 points, and none is lost."""
+        sink = sink_at(receiver)
+        sink.accept(Batch(*[Point(f"m{number}") for number in range(2500)]))
+
+        assert (2500, {}, 0) == drained(sink)
+        assert [1000, 1000, 500] == [len(points(each)) for each in receiver.requests]
+
+    def test_bytes_are_bounded(self, receiver):
+        """Points with long dimensions are divided by their size."""
+        dimensions = tuple((f"d{number}", "x" * 1000) for number in range(9))
+        sink = sink_at(receiver, compression="none")
+        sink.accept(Batch(*[Point(f"m{n}", dimensions=dimensions) for n in range(200)]))
+        drained(sink)
+
+        assert 200 == sum(len(points(each)) for each in receiver.requests)
+        assert max(len(each.body) for each in receiver.requests) <= 500_000
+
+    def test_estimate_covers_what_is_sent(self, receiver):
+        """The size by which a batch is queued is not below its encoding."""
+        sink = sink_at(receiver, compression="none")
+        batch = Batch(
+            *[Point(f"d{n}", [1.0, 2.0], "distribution") for n in range(100)],
+            *[Point(f"c{n}", dimensions=(("a", "b" * n),)) for n in range(100)],
+        )
+        sink.accept(batch)
+        queued = sink._delivery.bytes
+        drained(sink)
+
+        assert sum(len(each.body) for each in receiver.requests) <= queued + 1000
+
+    def test_json_on_request(self, receiver):
+        """protocol="http/json" sends the same in OTLP's JSON."""
+        sink = sink_at(receiver, protocol="http/json")
+        sink.accept(Batch())
+        drained(sink)
+
+        (request,) = receiver.requests
+        tree = json.loads(request.body)
+        metric = tree["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]
+        assert "application/json" == request.headers["content-type"]
+        assert "1" == metric["sum"]["dataPoints"][0]["asInt"]
+
+    def test_batch_that_comes_twice_is_sent_once(self, receiver):
+        """A batch offered again, after a signal handler raised, is known already."""
+        sink = sink_at(receiver)
+        batch = Batch()
+        sink.accept(batch)
+        sink.accept(batch)
+
+        assert (1, {}, 0) == drained(sink)
+
+    def test_connection_is_kept(self, receiver):
+        """Two drains need one connection."""
+        sink = sink_at(receiver)
+        for _ in range(2):
+            sink.accept(Batch())
+            drained(sink)
+
+        assert (2, 1) == (len(receiver.requests), receiver.connections)
+
+
+class TestReceiver:
+    """What a receiver answers, and what becomes of the batch."""
+
+    @pytest.mark.parametrize(
+        "answer", [response(200, b""), response(202, b""), response(204, b"")]
+    )
+    def test_success_is_any_2xx(self, receiver, answer):
+        """An empty body and 202 are successes, as New Relic and Datadog have them."""
+        receiver.answer = lambda request: answer
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+
+        assert (1, {}, 0) == drained(sink)
+
+    @FAILED
+    def test_partial_success_is_counted_and_not_repeated(self, receiver):
+        """Refused points are dropped, and the batch is not sent again."""
+        message = ExportMetricsServiceResponse()
+        message.partial_success.rejected_data_points = 2
+        message.partial_success.error_message = "bad"
+        receiver.answer = lambda request: response(
+            200, message.SerializeToString(), Content_Type="application/x-protobuf"
+        )
+        sink = sink_at(receiver)
+        sink.accept(Batch(Point("a"), Point("b"), Point("c")))
+
+        assert (1, {"refused": 2}, 0) == drained(sink)
+        assert (1, "bad") == (len(receiver.requests), sink.error)
+
+    @FAILED
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    def test_passing_status_is_tried_again(self, receiver, status):
+        """What the protocol calls retryable is sent again with its own times."""
+        receiver.faults += [failing(status), whole]
+        sink = sink_at(receiver)
+        sink.accept(Batch(at=1000.0))
+
+        assert (1, {}, 0) == drained(sink)
+        first, second = receiver.requests
+        assert first.body == second.body
+
+    @FAILED
+    def test_retry_after_is_obeyed(self, receiver, monkeypatch):
+        """No second attempt earlier than the receiver asks for."""
+        with FakeClock() as fake:
+            monkeypatch.setattr(delivery, "sleep", fake.advance)
+            receiver.faults += [failing(429, Retry_After="20")]
+            sink = sink_at(receiver)
+            sink.accept(Batch())
+
+            assert (0, {}, 1) == drained(sink, 10)
+            assert (0, {}, 1) == drained(sink, 10)
+            assert 1 == len(receiver.requests)
+
+            fake.advance(20)
+
+            assert (1, {}, 0) == drained(sink, 10)
+
+    @FAILED
+    @pytest.mark.parametrize("status", [400, 404, 413, 415, 500])
+    def test_other_status_drops_the_batch(self, receiver, status):
+        """What does not pass is counted by status, and sent once."""
+        receiver.faults += [failing(status)]
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+
+        assert (0, {f"HTTP {status}": 1}, 0) == drained(sink)
+        assert 1 == len(receiver.requests)
+
+    @FAILED
+    @pytest.mark.parametrize("fault", [reset, vanish])
+    def test_broken_connection_is_tried_again(self, receiver, fault):
+        """A connection that dies in the middle costs an attempt, not the batch."""
+        receiver.faults += [fault]
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+
+        assert (1, {}, 0) == drained(sink)
+
+    def test_kept_connection_that_died_costs_nothing(self, receiver):
+        """A connection that the receiver closed while idle is replaced silently."""
+        receiver.faults += [stale]
+        sink = sink_at(receiver)
+        for _ in range(2):
+            sink.accept(Batch())
+            drained(sink)
+
+        assert (2, {}, "") == (sink.sent, sink.dropped, sink.error)
+
+    @FAILED
+    def test_receiver_that_hangs_holds_nobody(self, receiver):
+        """The drain ends at its deadline, and the batch is kept."""
+        receiver.faults += [silent]
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+
+        assert (0, {}, 1) == drained(sink, 0.2)
+        assert (1, {}, 0) == drained(sink)
+
+    @FAILED
+    def test_timeout_bounds_one_request(self, receiver):
+        """A request ends after *timeout* although the drain may last longer."""
+        receiver.faults += [late(20)]
+        sink = sink_at(receiver, timeout=0.1)
+        sink.accept(Batch())
+
+        assert (1, {}, 0) == drained(sink)
+
+    @FAILED
+    def test_nothing_listens(self, receiver):
+        """A collector that is not there keeps the batch, bounded."""
+        sink = OtlpSink("http://127.0.0.1:1/v1/metrics")
+        sink.accept(Batch())
+
+        assert (0, {}, 1) == drained(sink)
+        assert sink.error
+
+
+class TestKey:
+    """Keys: read late, renewed once, shown never."""
+
+    def test_secret_is_read_when_it_is_sent(self, receiver):
+        """A handle is read at the first request, not when the sink is made."""
+        key = Key("k1")
+        sink = sink_at(receiver, headers={"API-Key": key})
+
+        assert 0 == key.reads
+
+        sink.accept(Batch())
+        drained(sink)
+
+        assert "k1" == receiver.requests[0].headers["api-key"]
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_rotated_key_is_read_anew(self, receiver, status):
+        """After a refusal the key is read again and the batch sent again, at once."""
+        receiver.answer = lambda request: response(
+            200 if request.headers["api-key"] == "k2" else status, b""
+        )
+        sink = sink_at(receiver, headers={"api-key": Key("k1", "k2")})
+        sink.accept(Batch())
+
+        assert (1, {}, 0) == drained(sink)
+        assert ["k1", "k2"] == [each.headers["api-key"] for each in receiver.requests]
+
+    @FAILED
+    def test_wrong_key_is_asked_for_twice_and_no_more(self, receiver):
+        """A key that stays wrong drops the batch after the second refusal."""
+        receiver.answer = lambda request: response(403, b"")
+        sink = sink_at(receiver, headers={"api-key": Key("k1")})
+        sink.accept(Batch())
+
+        assert (0, {"HTTP 403": 1}, 0) == drained(sink)
+        assert 2 == len(receiver.requests)
+
+    @FAILED
+    def test_key_that_cannot_be_read_keeps_the_batch(self, receiver):
+        """Without a key nothing is sent, and nothing is lost yet."""
+        denied = AccessDeniedError("no", key="k", source="secrets_manager")
+        sink = sink_at(receiver, headers={"api-key": Key(denied)})
+        sink.accept(Batch())
+
+        assert (0, {}, 1) == drained(sink)
+        assert [] == receiver.requests
+
+    @FAILED
+    @pytest.mark.parametrize("value", ["SECRET\r\nx: y", "SECRET\0", "SECRET\u0141"])
+    def test_key_that_is_no_header_is_not_sent_and_not_shown(
+        self, receiver, value, caplog
+    ):
+        """A value with a line break ends no request and stands in no message."""
+        with pytest.raises(ConfigurationError) as refused:
+            sink_at(receiver, headers={"api-key": value})
+        sink = sink_at(receiver, headers={"api-key": Key(value)})
+        sink.accept(Batch())
+        drained(sink)
+
+        shown = f"{refused.value} {sink.error} {sink!r} {caplog.text}"
+        assert [] == receiver.requests
+        assert "SECRET" not in shown
+
+    def test_address_may_be_a_secret(self, receiver):
+        """Sumo Logic's address is its key: it may be a handle, and gets the path."""
+        sink = otlp.sumo_logic(Key(receiver.url + "/receiver/SECRET"))
+        sink.accept(Batch())
+
+        assert (1, {}, 0) == drained(sink)
+        assert "/receiver/SECRET/v1/metrics" == receiver.requests[0].target
+        assert "SECRET" not in repr(sink)
+
+    def test_no_key_in_the_clear(self):
+        """Plain HTTP to another machine is for collectors without a key."""
+        url = "http://collector.internal:4318"
+
+        assert "collector" == otlp.collector(url).name
+        with pytest.raises(ConfigurationError, match="https"):
+            otlp.collector(url, headers={"api-key": "x"})
+        with pytest.raises(ConfigurationError, match="https"):
+            OtlpSink(url + "/v1/metrics")
+
+
+class TestSigned:
+    """CloudWatch's endpoint, signed by SigV4."""
+
+    @pytest.fixture(name="sink")
+    def _sink(self, receiver):
+        return sink_at(receiver, sign="monitoring")
+
+    def test_signature_is_botocores(self, receiver, sink):
+        """Botocore, given the request as it came, signs it the same way."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
+        sink.accept(Batch(*[Point(f"m{n}") for n in range(50)]))
+        drained(sink)
+
+        (request,) = receiver.requests
+        theirs = AWSRequest(
+            "POST",
+            receiver.url + request.target,
+            data=request.body,
+            headers={
+                "host": request.headers["host"],
+                "content-type": request.headers["content-type"],
+                "x-amz-date": request.headers["x-amz-date"],
+            },
+        )
+        signer = SigV4Auth(
+            Credentials("testing", "testing"), "monitoring", "eu-central-1"
+        )
+        theirs.context["timestamp"] = request.headers["x-amz-date"]
+        signature = signer.signature(
+            signer.string_to_sign(theirs, signer.canonical_request(theirs)), theirs
+        )
+        assert request.headers["authorization"].endswith(f"Signature={signature}")
+        assert "content-encoding" not in request.headers
+
+    @FAILED
+    def test_without_credentials_nothing_is_sent(self, receiver, sink, monkeypatch):
+        """A process that cannot sign keeps the batch and says why."""
+        monkeypatch.setattr(credentials, "provider", lambda: None)
+        sink.accept(Batch())
+
+        assert (0, {}, 1) == drained(sink)
+        assert ([], "no credentials to sign with") == (receiver.requests, sink.error)
+
+
+class TestDue:
+    """OtlpSink.is_due()"""
+
+    def test_age_points_or_bytes_make_it_due(self):
+        """Little is sent every 30 s, much at once, nothing never."""
+        with FakeClock() as fake:
+            sink = OtlpSink("https://x.example/v1/metrics")
+            before = sink.is_due()
+            sink.accept(Batch())
+            early = sink.is_due()
+            fake.advance(otlp.EVERY_S)
+            late_enough = sink.is_due()
+            many = OtlpSink("https://x.example/v1/metrics")
+            many.accept(Batch(*[Point(f"m{n}") for n in range(otlp.MAX_POINTS)]))
+
+        assert (False, False, True) == (before, early, late_enough)
+        assert many.is_due()
+
+    def test_every_0_is_each_invocation(self):
+        """With every=0 anything that waits is due."""
+        sink = OtlpSink("https://x.example/v1/metrics", every=0)
+        sink.accept(Batch())
+
+        assert sink.is_due()
+
+
+class TestLife:
+    """Snapshots, restores and forks."""
+
+    def test_restore_makes_another_instance(self, monkeypatch):
+        """Environments that are restored from one snapshot differ in faas.instance."""
+        monkeypatch.delenv("AWS_LAMBDA_LOG_STREAM_NAME", raising=False)
+        OtlpSink("https://x.example/v1/metrics")
+        before = otlp.instance()
+        phases.call(phases.RESTORE)
+
+        assert otlp.instance() not in ("", before)
+
+    def test_instance_is_the_log_stream(self, monkeypatch):
+        """Where Lambda names a log stream it is the instance."""
+        monkeypatch.setenv("AWS_LAMBDA_LOG_STREAM_NAME", "2026/[$LATEST]ab")
+
+        assert "2026/[$LATEST]ab" == otlp.instance()
+
+    def test_workers_of_one_stream_differ(self, monkeypatch):
+        """On Managed Instances the process is part of the instance."""
+        monkeypatch.setenv("AWS_LAMBDA_LOG_STREAM_NAME", "s")
+        monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances")
+
+        assert f"s/{os.getpid()}" == otlp.instance()
+
+    def test_child_sends_nothing_of_its_parents(self, receiver):
+        """What waits in a forked child is the parent's to send."""
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+        phases.call(phases.FORK)
+
+        assert (0, {}, 0) == drained(sink)
+        assert [] == receiver.requests
+
+
+class TestEnvironment:
+    """OpenTelemetry's variables."""
+
+    def test_endpoint_gets_the_path(self, receiver, monkeypatch):
+        """The general endpoint is extended, the one of metrics is taken as it is."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b")
+        sink = OtlpSink()
+        sink.accept(Batch())
+        drained(sink)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", receiver.url + "/x")
+        sink = OtlpSink()
+        sink.accept(Batch())
+        drained(sink)
+
+        assert [("/v1/metrics", "a b"), ("/x", "a b")] == [
+            (request.target, request.headers["api-key"])
+            for request in receiver.requests
+        ]
+
+    def test_headers_of_the_environment_go_to_its_endpoint_only(
+        self, receiver, monkeypatch
+    ):
+        """A key for one vendor is not sent to another."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=x")
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+        drained(sink)
+
+        assert "api-key" not in receiver.requests[0].headers
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url"),
+        ],
+    )
+    def test_what_cannot_be_used_is_an_error(self, monkeypatch, variable, value):
+        """A variable of the wrong value is named, or what would do is."""
+        monkeypatch.setenv(variable, value)
+
+        with pytest.raises(ConfigurationError) as refused:
+            OtlpSink()
+        assert variable in str(refused.value) or "https://" in str(refused.value)
+
+    def test_disabled_sdk_sends_nothing(self, receiver, monkeypatch):
+        """OTEL_SDK_DISABLED=true makes the sink take nothing."""
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+
+        assert (0, {}, 0) == drained(sink)
+
+
+class TestPresets:
+    """The addresses of vendors."""
+
+    @pytest.mark.parametrize(
+        ("make", "url", "headers"),
+        [
+            (
+                lambda: otlp.new_relic("k", region="eu"),
+                "https://otlp.eu01.nr-data.net/v1/metrics",
+                ["api-key"],
+            ),
+            (
+                lambda: otlp.splunk("k", realm="eu0"),
+                "https://ingest.eu0.observability.splunkcloud.com/v2/datapoint/otlp",
+                ["x-sf-token"],
+            ),
+            (
+                lambda: otlp.sumo_logic("https://x.example/receiver/abc"),
+                "https://x.example/receiver/abc/v1/metrics",
+                [],
+            ),
+            (
+                lambda: otlp.datadog("k", site="datadoghq.eu"),
+                "https://otlp.datadoghq.eu/v1/metrics",
+                ["dd-api-key"],
+            ),
+            (
+                lambda: otlp.cloudwatch("cn-north-1"),
+                "https://monitoring.cn-north-1.amazonaws.com.cn/v1/metrics",
+                [],
+            ),
+            (otlp.cloudwatch, "https://monitoring.eu-central-1.amazonaws.com/v1/metrics", []),
+            (otlp.collector, "http://localhost:4318/v1/metrics", []),
+        ],
+    )  # fmt: skip
+    def test_know_the_address(self, make, url, headers):
+        """Each preset has its vendor's URL and the name of its header."""
+        sink = make()
+
+        assert (url, headers) == (sink._url, [*sink._headers])
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: otlp.new_relic("k", region="mars"),
+            lambda: otlp.splunk("k", realm="eu0.evil.example/"),
+            lambda: otlp.datadog("k", site="x@evil"),
+            lambda: otlp.cloudwatch("eu west"),
+            lambda: otlp.splunk("k", realm=""),
+            lambda: OtlpSink(timeout=0),
+        ],
+    )
+    def test_refuse_what_makes_no_address(self, make):
+        """A realm, a site or a region is part of a host name, or an error."""
+        with pytest.raises(ConfigurationError):
+            make()
