@@ -55,6 +55,7 @@ def document(result: Result, verdict: Verdict) -> str:
         ],
         "metrics": {
             "lines": len(result.emf),
+            "dropped": result.dropped,
             "problems": [p for line in result.emf for p in line.checked.problems],
             "series": [
                 {

@@ -69,7 +69,13 @@ class MotoPlayer:
         try:
             return self._respond(request.method, request.path, headers, request.body)
         except Exception as exc:  # a request that moto cannot make sense of
-            failure = {"__type": "InternalFailure", "message": type(exc).__name__}
+            message = type(exc).__name__
+            if isinstance(exc, ModuleNotFoundError):
+                message = (
+                    f"moto needs the package {exc.name!r} to play this service:"
+                    ' pip install "moto[server]"'
+                )
+            failure = {"__type": "InternalFailure", "message": message}
             return Answer.json(500, failure)
 
     def _fill(self, seed: Seed) -> None:

@@ -30,8 +30,6 @@ import sys
 from typing import Any
 
 LIBRARY = "lambda_ext"
-LEVELS = {"warning": "WARNING", "warn": "WARNING", "error": "ERROR",
-          "exception": "ERROR", "critical": "CRITICAL"}  # fmt: skip
 MAX_TEXT = 2_000  # characters of a warning
 
 
@@ -76,36 +74,36 @@ def follow_warnings(teller: Teller) -> None:
     import logging  # not before the library needs it: a cold start is measured
 
     logger = logging.getLogger(LIBRARY)
-
-    def following(name: str) -> Any:
-        method = getattr(logger, name)
-
-        def log(message: object, *args: Any, **kwargs: Any) -> None:
-            told(LEVELS[name], message, args)
-            # One frame more, so that the record names the library's line.
-            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
-            method(message, *args, **kwargs)
-
-        return log
+    enabled, plain = logger.isEnabledFor, logger.log
 
     def log(level: int, message: object, *args: Any, **kwargs: Any) -> None:
         if level >= logging.WARNING:
-            told(logging.getLevelName(level), message, args)
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
-        plain(level, message, *args, **kwargs)
+            try:
+                text = str(message) % args if args else str(message)
+            except Exception:
+                text = str(message)
+            name = logging.getLevelName(level)
+            teller.tell("warning", level=name, text=text[:MAX_TEXT])
+        if enabled(level):
+            # One frame more, so that the record names the library's line.
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+            plain(level, message, *args, **kwargs)
 
-    def told(level: str, message: object, args: tuple[Any, ...]) -> None:
-        try:
-            text = str(message) % args if args else str(message)
-        except Exception:
-            text = str(message)
-        teller.tell("warning", level=level, text=text[:MAX_TEXT])
+    def at(level: int, **more: Any) -> Any:
+        def method(message: object, *args: Any, **kwargs: Any) -> None:
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+            log(level, message, *args, **{**more, **kwargs})
 
-    plain = logger.log
-    for name in LEVELS:
-        if hasattr(logger, name):
-            setattr(logger, name, following(name))
+        return method
+
+    # Where the library asks first whether a warning would be shown, it would.
+    setattr(
+        logger, "isEnabledFor", lambda level: level >= logging.WARNING or enabled(level)
+    )
     setattr(logger, "log", log)
+    for name in ("warning", "warn", "error", "critical"):
+        setattr(logger, name, at(getattr(logging, name.upper())))
+    setattr(logger, "exception", at(logging.ERROR, exc_info=True))
 
 
 def follow_end(teller: Teller) -> None:

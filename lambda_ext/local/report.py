@@ -32,6 +32,7 @@ from .seeds import Seed
 from .words import (
     client,
     count,
+    dropped_words,
     error_lines,
     init_trouble,
     log_lines,
@@ -302,6 +303,8 @@ class Report:
     def metrics(self, result: Result) -> None:
         """Print each series that CloudWatch would have, and each bad line."""
         self._title("METRICS")
+        for words in dropped_words(result.dropped):
+            self._line(Text(f"dropped by the library: {words}", BAD))
         if not result.emf:
             self._line("no metric was written")
             return

@@ -12,6 +12,7 @@ keeps them back) an observer in the process tells: `observer`.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import sys
@@ -125,6 +126,25 @@ class Result:
     def warnings(self) -> tuple[str, ...]:
         """What the library warned of, in order."""
         return tuple(seen.text for seen in self.seen if seen.kind == "warning")
+
+    @property
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """How many records of metrics the library dropped, by reason and name."""
+        found: dict[str, dict[str, int]] = {}
+        ends = [seen.what.get("metrics") for seen in self.seen if seen.kind == "end"]
+        counted = [_by_name(end) for end in ends if isinstance(end, dict)]
+        if not counted:  # the process was killed: what it logged until then
+            counted = [
+                _by_name({"dropped_by_name": _json_of(text)})
+                for text in self.warnings
+                if text.startswith("lambda_ext.metrics_dropped ")
+            ]
+        for reasons in counted:
+            for reason, names in reasons.items():
+                of_reason = found.setdefault(reason, {})
+                for name, number in names.items():
+                    of_reason[name] = of_reason.get(name, 0) + number
+        return found
 
     def uses(self, module: str = "lambda_ext") -> bool:
         """Return whether the function imported *module* of the library."""
@@ -311,6 +331,27 @@ class _Performance:
             interrupted=self.interrupted,
             journal=self.journal,
         )
+
+
+def _by_name(counted: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return what the library counted as dropped; "" where it knows no names."""
+    named = counted.get("dropped_by_name")
+    if isinstance(named, dict):
+        return {
+            str(reason): {str(name): int(number) for name, number in names.items()}
+            for reason, names in named.items()
+        }
+    plain = counted.get("dropped")
+    plain = plain if isinstance(plain, dict) else {}
+    return {str(reason): {"": int(number)} for reason, number in plain.items()}
+
+
+def _json_of(text: str) -> Any:
+    """Return the JSON object in a log line; an empty one if it was cut."""
+    try:
+        return json.loads(text[text.index("{") :])
+    except ValueError:
+        return {}
 
 
 def _leaks(

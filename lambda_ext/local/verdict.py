@@ -7,6 +7,7 @@ not end where it should, or when the process ended otherwise than Lambda wants.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections import Counter
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .leaks import Leaks
-from .words import count, milliseconds, numbered, shortened
+from .words import count, dropped_words, milliseconds, numbered, shortened
 
 if TYPE_CHECKING:
     from .outcomes import Invocation, Shutdown
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 MOST_WARNINGS = 8  # of the library's, that the verdict repeats
 NAME = "lambda_ext"  # with which the library registers as an extension
+SUMMARY = "lambda_ext.metrics_dropped"
+NOT_STARTED = "lambda_ext.not_started"
+MANY_VALUES = 100  # of a dimension, before the bill is mentioned
 # What the library logs and has dealt with: a value that it has serves on.
 DEALT_WITH = ("lambda_ext.refresh_",)
 STRAY = re.compile(
@@ -86,6 +90,7 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
     reasons.extend(_losses(result))
     reasons.extend(_leaked(result))
     _judge_warnings(result, reasons, notes)
+    notes.extend(_billed(result))
     refused = sum(bool(call.errors) for call in result.calls)
     if refused:
         notes.append(f"{count(refused, 'call')} to AWS failed")
@@ -130,20 +135,24 @@ def exit_words(status: int | None) -> str:
 
 def _losses(result: Result) -> Iterator[str]:
     """Yield what the library counted and what never came out."""
-    for end in (seen.what.get("metrics") for seen in result.seen if seen.kind == "end"):
-        if not isinstance(end, dict):
-            continue
-        written, dropped = end.get("documents"), end.get("dropped")
-        arrived = len(result.emf)
-        if isinstance(written, int) and not result.resets and arrived < written:
-            yield (
-                f"{count(written - arrived, 'line')} of metrics did not come out"
-                " on the process's standard output"
-            )
-        if isinstance(dropped, dict) and dropped:
-            total = sum(n for n in dropped.values() if isinstance(n, int))
-            why = ", ".join(f"{reason} ({n})" for reason, n in dropped.items())
-            yield f"{count(total, 'record')} of metrics dropped: {why}"
+    written = sum(
+        seen.what["metrics"].get("documents", 0)
+        for seen in result.seen
+        if seen.kind == "end" and isinstance(seen.what.get("metrics"), dict)
+    )
+    arrived = len(result.emf)
+    if not result.resets and arrived < written:
+        yield (
+            f"{count(written - arrived, 'line')} of metrics did not come out"
+            " on the process's standard output"
+        )
+    dropped = result.dropped
+    if dropped:
+        total = sum(number for names in dropped.values() for number in names.values())
+        yield (
+            f"{count(total, 'record')} of metrics dropped:"
+            f" {shortened('; '.join(dropped_words(dropped)), 300)}"
+        )
 
 
 def _leaked(result: Result) -> Iterator[str]:
@@ -160,6 +169,10 @@ def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> Non
     found = Counter(
         shortened(redacted(text).split("\n", 1)[0], 200) for text in result.warnings
     )
+    for text in list(found):
+        # The losses, and the registration, have reasons of their own.
+        if text.startswith((SUMMARY, NOT_STARTED)):
+            del found[text]
     grave = [text for text in found if not text.startswith(DEALT_WITH)]
     for text in grave[:MOST_WARNINGS]:
         times = f" ({found[text]} times)" if found[text] > 1 else ""
@@ -180,24 +193,47 @@ def _judge_registration(result: Result, reasons: list[str], notes: list[str]) ->
         return
     if not result.uses():
         return
-    loses = result.uses("lambda_ext.metrics.recorder")
     if any(text.startswith("lambda_ext.extension_") for text in result.warnings):
         return  # the warning says why, and is a reason already
-    disabled = result.plan.environment.get("LAMBDA_EXT_DISABLE") or ""
-    if "extension" in disabled:
+    lost = _unstarted(result)
+    if "extension" in _variable(result, "LAMBDA_EXT_DISABLE"):
         reasons.append(
             "LAMBDA_EXT_DISABLE: no extension is registered, so that Lambda sends no"
             " SIGTERM; what is recorded after the last flush is lost"
         )
-    elif loses:
+    elif lost:
         reasons.append(
-            "handler is not decorated with @lambda_ext.handler; its metrics are lost"
+            f"handler is not decorated with @lambda_ext.handler; its {lost} are lost"
         )
     else:
         notes.append(
             "handler is not decorated with @lambda_ext.handler: values are not loaded"
-            " during INIT, and shutdown callbacks do not run"
+            " during INIT, and SIGTERM is not seen"
         )
+
+
+def _unstarted(result: Result) -> str:
+    """Name what an undecorated handler loses; "" where it is nothing."""
+    for text in result.warnings:
+        if text.startswith(NOT_STARTED):
+            return text.partition("lost=")[2].partition(":")[0] or "metrics"
+    return "metrics" if result.uses("lambda_ext.metrics.recorder") else ""
+
+
+def _variable(result: Result, name: str) -> str:
+    """Return a variable of the function, which has this shell's too."""
+    return result.plan.environment.get(name, os.environ.get(name)) or ""
+
+
+def _billed(result: Result) -> Iterator[str]:
+    """Yield the dimensions that have so many values that the bill will tell."""
+    values: dict[str, set[str]] = {}
+    for series in result.totals:
+        for name, value in series.dimensions:
+            values.setdefault(name, set()).add(value)
+    for name, different in values.items():
+        if len(different) > MANY_VALUES:
+            yield f"{name!r} has {len(different):,} values; each is a billed metric"
 
 
 def _judge_end(

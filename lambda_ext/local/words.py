@@ -94,6 +94,16 @@ def _import_advice(message: str, module: str, task_root: str, python: str) -> st
     return f"{module} was found, but not what it imports; install it for {python}"
 
 
+def dropped_words(dropped: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Yield a reason, and the names that were dropped for it with their numbers."""
+    for reason, names in dropped.items():
+        shown = ", ".join(
+            f"{name!r} ({number:,})" if name else f"{number:,}"
+            for name, number in names.items()
+        )
+        yield f"{reason}: {shown}"
+
+
 def numbered(numbers: Sequence[int]) -> str:
     """Name some invocations by their numbers, the first of them if they are many."""
     if len(numbers) <= MOST_NUMBERS:

@@ -81,7 +81,7 @@ LOSING = {
     ),
     "refused metric": (
         handler("metrics.count('x', user=None)"),
-        "1 record of metrics dropped: dimension_value (1)",
+        "1 record of metrics dropped: dimension_value: ",
     ),
     "refused metric, logging off": (
         handler("logging.disable(logging.CRITICAL); metrics.count('a b\\n')"),
@@ -95,7 +95,10 @@ LOSING = {
         ),
         "warned: lambda_ext.metric_dropped",
     ),
-    "sink raises": (handler("m.count('b')", SINK), "dropped: sink (1)"),
+    "sink raises": (
+        handler("m.count('b')", SINK),
+        "1 record of metrics dropped: sink: 1",
+    ),
     "init callback raises": (
         handler("", "@lambda_ext.on_init\ndef load():\n    raise OSError('no')"),
         "warned: lambda_ext.listener_failed phase=init listener=app.load",
@@ -115,6 +118,18 @@ LOSING = {
     "stdout of the process leads elsewhere": (
         handler("os.dup2(os.open(os.devnull, os.O_WRONLY), 1)"),
         "1 line of metrics did not come out",
+    ),
+    "shutdown callback raises, logging off": (
+        handler(
+            "logging.disable(logging.CRITICAL)",
+            "@lambda_ext.on_shutdown\ndef save():\n    raise OSError('no')",
+        ),
+        "warned: lambda_ext.listener_failed phase=shutdown listener=app.save",
+    ),
+    "not decorated, with a callback": (
+        HEAD + "@lambda_ext.on_shutdown\ndef save():\n    pass\n"
+        "def handler(event, context):\n    pass\n",
+        "handler is not decorated with @lambda_ext.handler; its",
     ),
     "not decorated": (
         HEAD + "def handler(event, context):\n    metrics.count('a')\n",
@@ -283,6 +298,17 @@ def test_what_is_no_secret_is_good(tmp_path, name):
     _, verdict = judged(tmp_path, source, events=[{"echo": "much-more-secret"}])
 
     assert ((), ()) == (verdict.reasons, verdict.notes)
+
+
+def test_dimension_with_many_values_is_noted(tmp_path):
+    """More than a hundred values of a dimension are told: each is billed."""
+    source = handler("for n in range(101): metrics.count('b', user=f'u{n}')")
+    _, verdict = judged(tmp_path, source)
+
+    assert ((), ("'user' has 101 values; each is a billed metric",)) == (
+        verdict.reasons,
+        verdict.notes,
+    )
 
 
 def test_allowed_name_is_good(tmp_path):
