@@ -125,12 +125,13 @@ def follow_end(teller: Teller) -> None:
 
 def counted() -> dict[str, Any]:
     """Return the library's numbers, as far as it is loaded."""
-    recorder = sys.modules.get(LIBRARY + ".metrics.recorder")
+    recorder: Any = sys.modules.get(LIBRARY + ".metrics.recorder")
     try:
-        metrics = recorder.snapshot()  # type: ignore[union-attr]
-        return {"metrics": json.loads(json.dumps(metrics, default=str))}
-    except Exception:
+        metrics = json.loads(json.dumps(recorder.snapshot(), default=str))
+        metrics["waiting"] = len(recorder._buffer.records)
+    except Exception:  # not loaded, or of another version
         return {}
+    return {"metrics": metrics}
 
 
 def main() -> None:

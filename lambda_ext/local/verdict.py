@@ -31,7 +31,7 @@ MANY_VALUES = 100  # of a dimension, before the bill is mentioned
 DEALT_WITH = ("lambda_ext.refresh_",)
 STRAY = re.compile(
     r"Traceback \(most recent call last\)|^Exception ignored in"
-    r"|exception was never retrieved|was never awaited"
+    r"|exception was never retrieved|was never awaited|destroyed but it is pending"
 )
 
 
@@ -91,6 +91,10 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
     reasons.extend(_leaked(result))
     _judge_warnings(result, reasons, notes)
     notes.extend(_billed(result))
+    if result.uses("lambda_ext.testing"):
+        notes.append(
+            "the function imports lambda_ext.testing, whose doubles stand in for AWS"
+        )
     refused = sum(bool(call.errors) for call in result.calls)
     if refused:
         notes.append(f"{count(refused, 'call')} to AWS failed")
@@ -135,11 +139,20 @@ def exit_words(status: int | None) -> str:
 
 def _losses(result: Result) -> Iterator[str]:
     """Yield what the library counted and what never came out."""
-    written = sum(
-        seen.what["metrics"].get("documents", 0)
-        for seen in result.seen
-        if seen.kind == "end" and isinstance(seen.what.get("metrics"), dict)
-    )
+    ends = [seen.what.get("metrics") for seen in result.seen if seen.kind == "end"]
+
+    def total_of(counter: str) -> int:
+        numbers = (end.get(counter) for end in ends if isinstance(end, dict))
+        return sum(number for number in numbers if isinstance(number, int))
+
+    written, waiting = total_of("documents"), total_of("waiting")
+    if waiting:
+        yield (
+            f"{count(waiting, 'record')} of metrics never flushed: the process ended"
+            " by os._exit before, or recorded to the end"
+        )
+    if result.uses("lambda_ext.testing") and total_of("recorded") and not result.emf:
+        yield "a double of lambda_ext.testing has taken the metrics"
     arrived = len(result.emf)
     if not result.resets and arrived < written:
         yield (

@@ -126,6 +126,22 @@ LOSING = {
         ),
         "warned: lambda_ext.listener_failed phase=shutdown listener=app.save",
     ),
+    "callback ends the process": (
+        handler(
+            "",
+            "@lambda_ext.on_shutdown\ndef save():\n"
+            "    metrics.count('saved')\n    os._exit(0)",
+        ),
+        "1 record of metrics never flushed",
+    ),
+    "double of a test left in": (
+        handler(
+            "", "from lambda_ext.testing import MemorySink\nMemorySink().__enter__()"
+        ),
+        "a double of lambda_ext.testing has taken the metrics",
+    ),
+    "descriptor of stdout closed": (handler("os.close(1)"), "metrics d"),
+    "stdout closed": (handler("sys.stdout.close()"), "metrics d"),
     "not decorated, with a callback": (
         HEAD + "@lambda_ext.on_shutdown\ndef save():\n    pass\n"
         "def handler(event, context):\n    pass\n",
@@ -343,14 +359,17 @@ def test_values_alone_need_no_decorator(tmp_path):
     assert "values are not loaded during INIT" in verdict.notes[0]
 
 
-def test_traceback_of_a_thread_is_noted(tmp_path):
+@pytest.mark.parametrize(
+    "body",
+    [
+        "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()",
+        "async def f(): pass\nf()",
+        "class D:\n    def __del__(self): 1 / 0\nD()",
+    ],
+)
+def test_traceback_of_a_thread_is_noted(tmp_path, body):
     """An exception that nobody sees is a note."""
-    source = handler(
-        """
-        thread = threading.Thread(target=lambda: 1 / 0)
-        thread.start(); thread.join()
-        """
-    )
+    source = handler(body)
     _, verdict = judged(tmp_path, source)
 
     assert ((), True) == (verdict.reasons, "traceback" in verdict.notes[0])
