@@ -66,7 +66,11 @@ INIT_TYPES = (
     "snap-start",
     "lambda-managed-instances",
 )
-OBSERVER_PROGRAM = os.path.join(os.path.dirname(__file__), "observer.py")
+# Imports `observer` as a module, which Python has compiled, and leaves no trace.
+OBSERVE = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import observer as o;"
+    " del sys.path[0], sys.modules['observer']; o.main()"
+)
 _DERIVED = "derived from the Python version"
 
 
@@ -233,7 +237,8 @@ class Emulator:
         if observed and command is not None:
             raise ValueError("observed: only for the real runtime client")
         if observed:
-            command = (python, OBSERVER_PROGRAM, TOLD, handler)
+            folder = os.path.dirname(os.path.abspath(__file__))
+            command = (python, "-c", OBSERVE, folder, TOLD, handler)
         if execution_env == _DERIVED:
             execution_env = variables.execution_env_of(python)
 

@@ -1,13 +1,13 @@
 """
 Runs the runtime client, and tells the emulator what stays hidden outside.
 
-    python observer.py FD app.handler
+    observer.main(), with sys.argv = [..., FD, "app.handler"]
 
 In the function's process, in place of ``python -m awslambdaric app.handler``.
 It writes one JSON object a line to the descriptor FD:
 
 ``{"saw": "import", "name": ...}``
-    A module of lambda_ext was imported.
+    One of the modules `TOLD` was imported.
 
 ``{"saw": "warning", "level": ..., "text": ...}``
     The library logged it, at WARNING or above; also where the function's own
@@ -17,7 +17,7 @@ It writes one JSON object a line to the descriptor FD:
     The process ends by itself; what the library counted until then.
 
 It imports nothing of the library, and nothing that the runtime client does
-not import: the cold start stays what it was.
+not import: it adds some 3 ms to a cold start, whatever the function.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ import json
 import os
 import runpy
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the runtime client does not import typing
+    from typing import Any
 
 LIBRARY = "lambda_ext"
+# The modules whose import is told: each line that is told costs the cold start.
+TOLD = frozenset((LIBRARY, LIBRARY + ".metrics.recorder", LIBRARY + ".testing"))
 MAX_TEXT = 2_000  # characters of a warning
 
 
@@ -58,13 +63,11 @@ class Imports:
 
     def __init__(self, teller: Teller) -> None:
         self._teller = teller
-        self._first = True
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Tell a module's name; leave it to the finders that follow."""
-        if name == LIBRARY or name.startswith(LIBRARY + "."):
-            if self._first:
-                self._first = False
+        if name in TOLD:
+            if name == LIBRARY:
                 follow_warnings(self._teller)
             self._teller.tell("import", name=name)
 
@@ -139,10 +142,6 @@ def main() -> None:
     teller = Teller(int(sys.argv[1]))
     sys.meta_path.insert(0, Imports(teller))
     follow_end(teller)
-    sys.path[0] = os.getcwd()  # as with -m; here it was this file's folder
+    sys.path[0] = os.getcwd()  # as with -m
     sys.argv[:] = ["awslambdaric", *sys.argv[2:]]
     runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()
