@@ -135,6 +135,8 @@ def scope_of(service: str, client: Any) -> tuple[object, ...]:
     # The static kind has no identity but the key; the others renew themselves.
     static = type(credentials).__name__ == "Credentials"
     identity = credentials.access_key if static else credentials
+    if identity is None:  # of a stand-in: two of them may be of two accounts
+        identity = client
     meta = client.meta
     return (service, meta.region_name, meta.endpoint_url, identity)
 

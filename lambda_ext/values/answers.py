@@ -35,10 +35,8 @@ SECRETS = "secretsmanager"
 PARAMETERS = "ssm"
 
 
-def secret(document: object, key: Key) -> Answer | SourceError:
+def secret(document: Entry, key: Key) -> Answer | SourceError:
     """Return what GetSecretValue answered to *key*, or what is wrong with it."""
-    if not isinstance(document, dict):
-        return _unreadable("it is not a JSON object", SECRETS, key)
     text, blob = document.get("SecretString"), document.get("SecretBinary")
     raw: str | bytes
     if isinstance(text, str):

@@ -112,6 +112,33 @@ def test_two_parameters_with_one_arn_stay_two(way):
     assert expected == {name: get_parameter(name) for name in expected}
 
 
+def test_name_and_arn_of_one_parameter_agree(way):
+    """What one of them loaded is what the other one finds."""
+    names = ["/p/01", way.arn("/p/01")]
+    assert dict.fromkeys(names, "v1") == get_parameters(names)
+
+    way.parameters["/p/01"].append("new")
+    assert "new" == get_parameter(names[1], force_fetch=True)
+    calls = len(way.calls)
+    assert ["new"] * 2 == [get_parameter(name) for name in names]
+    assert calls == len(way.calls)
+
+
+def test_batch_without_one_of_its_members_is_complete(way, source, monkeypatch):
+    """Neither array has to be there."""
+    values = [_one(Name=name, Value="of " + name) for name in ("/p/01", "/p/02")]
+    wanted = named(source, "/p/01", "/p/02")
+    monkeypatch.setattr(way, "GetParameters", lambda **_: {"Parameters": values})
+    assert ["of /p/01", "of /p/02"] == [
+        fetch(source, wanted)[key].value for key in wanted
+    ]
+
+    invalid = {"InvalidParameters": ["/p/01", "/p/02"]}
+    monkeypatch.setattr(way, "GetParameters", lambda **_: invalid)
+    assert [NotFoundError] * 2 == [type(fetch(source, wanted)[key]) for key in wanted]
+    assert "GetParameter" not in way.operations
+
+
 def test_answer_of_another_version_is_not_taken(way, source, monkeypatch):
     """Only what says that it is the version is the version."""
     answer = {"Name": "/p/01", "ARN": way.arn("/p/01"), "Value": "x", "Version": 7}

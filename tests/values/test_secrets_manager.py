@@ -358,6 +358,38 @@ def test_batch_of_a_wrong_shape_passes(way, monkeypatch, answer):
         assert raised.value.transient
 
 
+def test_batch_without_one_of_its_members_is_complete(way, source, monkeypatch):
+    """Neither array has to be there."""
+    values = [{"Name": name, "SecretString": "of " + name} for name in ("s01", "s02")]
+    error = {"SecretId": "s01", "ErrorCode": "AccessDeniedException"}
+    other = {"SecretId": "s02", "ErrorCode": "ResourceNotFoundException"}
+    wanted = named(source, "s01", "s02")
+    monkeypatch.setattr(
+        way, "BatchGetSecretValue", lambda **_: {"SecretValues": values}
+    )
+    assert ["of s01", "of s02"] == [fetch(source, wanted)[key].value for key in wanted]
+
+    monkeypatch.setattr(
+        way, "BatchGetSecretValue", lambda **_: {"Errors": [error, other]}
+    )
+    assert [AccessDeniedError, NotFoundError] == [
+        type(fetch(source, wanted)[key]) for key in wanted
+    ]
+    assert "GetSecretValue" not in way.operations
+
+
+def test_two_stand_ins_are_two_accounts():
+    """Clients that say nothing of whose they are share no value."""
+
+    class Other(Client):
+        def get_secret_value(self, SecretId):
+            return {"SecretString": "another " + SecretId}
+
+    handles = [Secret("a", client=Client()), Secret("a", client=Other())]
+
+    assert ["value of a", "another a"] == [handle.value for handle in handles]
+
+
 def test_arn_of_something_else_joins_nothing(way, monkeypatch):
     """Stand-ins for AWS answer with one ARN whatever they are asked for."""
     answer = {"ARN": way.arn("any"), "Name": "any"}
