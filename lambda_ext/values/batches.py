@@ -89,7 +89,10 @@ def get_secrets(
     Return the secrets *names* as a dictionary, in as few calls as possible.
 
     What is in memory and fresh comes from there; of the rest, 20 in a call and
-    the calls at the same time.  See `get_secret` for everything else.
+    the calls at the same time.  A name and an ARN that may mean one secret go
+    in two calls, and what AWS's answer leaves open is asked for by itself, so
+    that each name has the value that `get_secret` returns.  See there for
+    everything else.
 
     Raises:
         SourceError: of the first name, in their order, that could not be had.
@@ -168,7 +171,8 @@ def get_parameters(
     """
     Return the parameters *names* as a dictionary, in as few calls as possible.
 
-    As `get_secrets`, with 10 in a call; see `get_parameter` for the rest.
+    As `get_secrets`, with 10 in a call, and two versions or labels of one
+    parameter in two; see `get_parameter` for the rest.
 
     Source: GetParameters,
     https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
@@ -241,7 +245,8 @@ def get_parameters_by_path(
     Return all parameters below *path*, by their full names.
 
     One call for each ten of them, at the first time and when they are older
-    than *max_age*.  Afterwards `get_parameter` finds each in memory, too.
+    than *max_age*, one after the other, since each page names the next.
+    Afterwards `get_parameter` finds each in memory, too.
     *recursive* means all levels, as in AWS's API, where Powertools' default
     is True.  *transform* applies to each value.
 

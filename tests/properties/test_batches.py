@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest import mock
 
 from aws_model import Parameters, Secrets
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_ext.exceptions import LambdaExtError
@@ -81,7 +81,6 @@ parameter_forms = st.lists(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(secret_forms, st.sets(NUMBERS), st.sets(NUMBERS), st.booleans())
 def test_secrets(asked, denied, deleted, may_batch):
     """Names, ARNs, partial ARNs, versions, duplicates, errors: one answer each."""
@@ -115,7 +114,6 @@ def test_secrets(asked, denied, deleted, may_batch):
     assert batches <= current // 20 + 3
 
 
-@settings(deadline=None)
 @given(parameter_forms, st.sets(NUMBERS), st.booleans(), st.booleans())
 def test_parameters(asked, denied, may_batch, selectors):
     """Names, ARNs, versions, labels, duplicates, decryption, errors."""
@@ -140,7 +138,6 @@ def test_parameters(asked, denied, may_batch, selectors):
     assert one_by_one == together == again
 
 
-@settings(deadline=None)
 @given(secret_forms, parameter_forms)
 def test_functions_for_many_agree_with_those_for_one(secrets, parameters):
     """get_secrets and get_parameters share entries with get_secret and _parameter."""
@@ -244,7 +241,6 @@ def value_or_none(outcome):
     return None if isinstance(outcome, LambdaExtError) else outcome.value
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_no_secret_is_given_to_another_name(data):
     """Names beside ARNs of other accounts, ARNs that end like names, omissions."""
@@ -264,7 +260,6 @@ def test_no_secret_is_given_to_another_name(data):
     assert expected == [value_or_none(at_once[key]) for key in wanted]
 
 
-@settings(deadline=None)
 @given(st.data(), st.booleans())
 def test_no_parameter_is_given_to_another_name(data, selectors):
     """Names beside ARNs of other accounts, versions, labels, "x" beside "/x"."""
@@ -282,7 +277,6 @@ def test_no_parameter_is_given_to_another_name(data, selectors):
     assert expected == [value_or_none(at_once[key]) for key in wanted]
 
 
-@settings(deadline=None)
 @given(st.data(), st.booleans())
 def test_no_name_finds_the_value_of_another_in_memory(data, batched):
     """After any reads, together or one by one, each name has its own value."""
