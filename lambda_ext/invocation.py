@@ -25,6 +25,7 @@ from .lifecycle import (
     interruption,
     phases,
     process,
+    runtime_client,
     shutdown,
     snapstart,
 )
@@ -131,13 +132,13 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
 
     @functools.wraps(function)
     def invoke(*args: P.args, **kwargs: P.kwargs) -> Any:
-        state = current.state
+        state = current.state()
         if state.inside:
             return _finished(function(*args, **kwargs))
         state.inside = True
         try:
             try:
-                _begin(args, kwargs)
+                _begin(state, args, kwargs)
                 return _finished(function(*args, **kwargs))
             except BaseException as exc:
                 state.error = type(exc)
@@ -165,7 +166,7 @@ def _refused(function: object) -> str:
     return f"@lambda_ext.handler decorates a function, not {type(function).__name__}"
 
 
-def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Begin an invocation: clock, signals, then the phase INVOKE."""
     context = None
     remaining_s = None
@@ -175,13 +176,12 @@ def _begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             context = candidate
             remaining_s = _seconds(ask)
             break
-    clock.begin_invocation(remaining_s)
-    state = current.state
+    state.begun_at = clock.begin_invocation(remaining_s)
     state.context = context
     state.is_cold_start = not phases.calls[phases.INVOKE]
-    state.begun_at = clock.run_time()
     state.error = None
-    shutdown.rearm()
+    if runtime_client.waiting is None:  # else it was done before the wait
+        shutdown.rearm()
     phases.call(phases.INVOKE)
 
 

@@ -113,15 +113,21 @@ def _tell() -> None:
     _untold = False
 
 
-def begin_invocation(remaining_s: float | None = None) -> None:
-    """Begin an invocation that may last *remaining_s* more seconds."""
-    global monotonic, generation, _deadline_at
-    if not sync():
-        with _lock:
-            generation += 1
+def begin_invocation(remaining_s: float | None = None) -> float:
+    """Begin an invocation of up to *remaining_s* seconds; return run time."""
+    global _lead, monotonic, generation, _deadline_at, _untold
     with _lock:
+        run = _run_time()
+        found = _wall_time() - run
+        if found - _lead >= STEP_S:
+            _untold = True
+            _lead = found
+        generation += 1
         monotonic = _run_time
-        _deadline_at = None if remaining_s is None else _run_time() + remaining_s
+        _deadline_at = None if remaining_s is None else run + remaining_s
+    if _untold:
+        _tell()
+    return run
 
 
 def end_invocation() -> None:

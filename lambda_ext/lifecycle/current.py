@@ -1,7 +1,7 @@
 """
 The invocation under way in this thread, and the objects that describe it to hooks.
 
-`lambda_ext.handler` keeps `state` up to date; the two classes are made only for
+`lambda_ext.handler` keeps the `State` up to date; the two classes are made only for
 a hook that takes an argument.
 """
 
@@ -17,17 +17,29 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class State(threading.local):
-    """What is known of this thread's invocation; the class is for the defaults."""
+class State:
+    """What is known of one thread's invocation."""
 
-    inside = False  # an invocation inside an invocation is none
-    context: Any = None
-    is_cold_start = False
-    begun_at = 0.0  # run time
-    error: type[BaseException] | None = None
+    __slots__ = ("begun_at", "context", "error", "inside", "is_cold_start")
+
+    def __init__(self) -> None:
+        self.inside = False  # an invocation inside an invocation is none
+        self.context: Any = None
+        self.is_cold_start = False
+        self.begun_at = 0.0  # run time
+        self.error: type[BaseException] | None = None
 
 
-state = State()
+_local = threading.local()
+
+
+def state() -> State:
+    """Return the state of this thread."""
+    try:
+        found: State = _local.state
+    except AttributeError:
+        found = _local.state = State()
+    return found
 
 
 class Invocation:
@@ -47,8 +59,9 @@ class Invocation:
     __slots__ = ("context", "deadline", "is_cold_start", "trace_id")
 
     def __init__(self) -> None:
-        self.context = state.context
-        self.is_cold_start = state.is_cold_start
+        now = state()
+        self.context = now.context
+        self.is_cold_start = now.is_cold_start
         self.trace_id = _trace_id()
         remaining_s = clock.remaining()
         self.deadline = None if remaining_s is None else clock.wall() + remaining_s
@@ -97,8 +110,9 @@ class Outcome(Invocation):
 
     def __init__(self) -> None:
         super().__init__()
-        self.duration = clock.run_time() - state.begun_at
-        self.error = state.error
+        now = state()
+        self.duration = clock.run_time() - now.begun_at
+        self.error = now.error
 
 
 def _trace_id() -> str | None:
@@ -112,8 +126,8 @@ def _trace_id() -> str | None:
 @process.at_fork
 def _forked() -> None:
     """Be inside no invocation: the one under way is the parent's."""
-    global state
-    state = State()
+    global _local
+    _local = threading.local()
 
 
 process.at_reset(_forked)

@@ -110,6 +110,9 @@ def call(phase: str, *args: Any) -> None:
     meanwhile, is raised again once every listener was called.
     """
     calls[phase] += 1
+    if not _listeners[phase]:
+        ended[phase] += 1
+        return
     waiting: tuple[Entry, ...] | None = None
     raised: BaseException | None = None
     position = begun = -1

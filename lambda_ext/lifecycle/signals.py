@@ -21,7 +21,8 @@ Guarantees
 
 Sharing
     There is one wakeup fd and one handler per process.  `rearm` takes them
-    back before each wait for an invocation and at the start of each: a wakeup
+    back before each wait for an invocation, or where that is not known, at the
+    start of each: a wakeup
     fd that it finds there (asyncio's) is *chained*, all bytes are passed on
     to it; a SIGTERM handler that it finds there becomes the *previous* one,
     which `shutdown` calls after the flush.  Between being replaced and the
