@@ -18,6 +18,7 @@ import os
 
 from . import disclosure
 from .exceptions import ConfigurationError
+from .lifecycle import process
 from .parsers import count, label, namespace, parts, seconds, source, switch, way
 
 TYPE_CHECKING = False
@@ -259,6 +260,7 @@ def get(name: str, *fallbacks: Fallback) -> Any:
         return value
 
 
+@process.at_reset
 def reset() -> None:
     """Forget what was configured and read from the environment."""
     global _looked

@@ -15,12 +15,10 @@ PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
 
 
 STATEFUL = (  # every module with process-wide state has a reset()
-    "config",
     "values.store",
     "values.rotation",
     "values.derived",
     "metrics.recorder",
-    "aws.transport",
 )
 
 

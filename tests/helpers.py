@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -71,3 +72,35 @@ def interrupted(run, operation):
         arrived = True
         run.__exit__(None, None, None)
     assert run.happened == (arrived or run.raised)
+
+
+def in_child(check, *locks):
+    """Say whether check() is true in a forked child, while a thread holds *locks*."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        for lock in locks:
+            lock.acquire()
+        held.set()
+        done.wait(60)
+        for lock in locks:
+            lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(60)
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forks in a process with threads.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                code = 0 if check() else 2
+            finally:
+                os._exit(code)
+        return os.waitpid(pid, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join(60)

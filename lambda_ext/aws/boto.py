@@ -19,10 +19,10 @@ Threads
 from __future__ import annotations
 
 import os
-import threading
 
 from ..disclosure import forget_variables, printable
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
+from ..lifecycle import process, real_threads
 from . import errors, regions, retries
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ class Boto(retries.Retrying):
         self._session = session
         self._reason = reason
         self._in_the_clear = in_the_clear  # the user has said so
-        self._lock = threading.Lock()
+        self._lock = process.Lock()
         self._scope: tuple[object, ...] | None = None
 
     def __repr__(self) -> str:
@@ -123,7 +123,6 @@ class Boto(retries.Retrying):
 
     def forked(self) -> None:
         """Let go, in a forked child, of what belongs to the parent."""
-        self._lock = threading.Lock()
         if not self._given:
             self._client = None
 
@@ -259,9 +258,8 @@ def _within(
         except BaseException as exc:
             failures.append(exc)
 
-    thread = threading.Thread(target=body, name="lambda_ext-boto3", daemon=True)
     try:
-        thread.start()
+        thread = real_threads.start("lambda_ext_boto3", body)
     except RuntimeError:  # there can be none any more: the interpreter is ending
         return ask()
     thread.join(left_s)

@@ -20,9 +20,7 @@ Threads
 
 from __future__ import annotations
 
-import threading
-
-from ..lifecycle import clock
+from ..lifecycle import clock, real_threads
 from . import http1, regions, retries, tls
 from .native import modules
 
@@ -269,14 +267,14 @@ def _resolved(
             failures.append(exc)
 
     # The resolver takes no time-out, and its own may be 30 s.
-    thread = threading.Thread(target=body, name="lambda_ext-resolver", daemon=True)
+    thread = None
     try:
-        thread.start()
+        thread = real_threads.start("lambda_ext_resolver", body)
     except RuntimeError:  # there can be none any more: the interpreter is ending
         body()
     if meanwhile is not None:
         meanwhile()
-    if thread.is_alive():
+    if thread is not None and thread.is_alive():
         thread.join(left(ends_at, retries.READ_S))
     if failures:
         raise failures[0]

@@ -23,10 +23,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 
 from ..exceptions import ConfigurationError
-from ..lifecycle import clock
+from ..lifecycle import clock, process
 from . import connections, http1, regions, retries, signing
 from .signing import Keys
 
@@ -91,7 +90,7 @@ class Container:
         self._endpoint = regions.parse(address)
         self._query = mark + query
         self._connections = connections.Connections(self._endpoint)
-        self._lock = threading.Lock()
+        self._lock = process.Lock()
         self._keys: Keys | None = None
         self._again_at = 0.0
 
@@ -111,16 +110,21 @@ class Container:
             return keys
         holds = keys is not None and now < (keys.expires_at or 0.0)
         patience_s = 0.0 if holds else max(ends_at - clock.monotonic(), 0.0)
-        if not self._lock.acquire(timeout=patience_s):
-            if keys is not None and holds:
-                return keys
-            raise UnavailableError("another thread still waits for them")
+        acquired: list[bool] = []
         try:
+            # Stored by the C call that acquires: a signal handler's exception cannot
+            # come in between and leave the lock taken.
+            acquired.extend(map(self._lock.acquire, (True,), (patience_s,)))
+            if not acquired[0]:
+                if keys is not None and holds:
+                    return keys
+                raise UnavailableError("another thread still waits for them")
             if self._keys is not keys and self._keys is not None:
                 return self._keys  # another thread was faster
             return self._fetched(keys if holds else None, ends_at)
         finally:
-            self._lock.release()
+            if acquired and acquired[0]:
+                self._lock.release()
 
     def renewed(self, refused: Keys, ends_at: float) -> bool:
         """Say whether there are other keys than those *refused*."""
@@ -134,8 +138,7 @@ class Container:
         self._connections.close()
 
     def forked(self) -> None:
-        """Renew the lock and drop the connections, in a forked child."""
-        self._lock = threading.Lock()
+        """Drop the connections, in a forked child."""
         self._connections.close()
 
     def _fetched(self, old: Keys | None, ends_at: float) -> Keys:
@@ -204,6 +207,7 @@ def container(url: str) -> Container:
     return _containers.setdefault(url, Container(url))
 
 
+@process.at_reset
 def reset() -> None:
     """Forget the providers, as if this were just imported."""
     for known in _containers.values():

@@ -75,7 +75,7 @@ def obstacle(service: str) -> str:
 
 
 def reset() -> None:
-    """Forget keys, contexts and the clock's skew, as if this were just imported."""
+    """Forget keys, contexts and the clock's skew, of which each module keeps its own."""
     credentials.reset()
     signing.reset()
     tls.reset()
@@ -133,7 +133,6 @@ class Light(retries.Retrying):
         """Let go, in a forked child, of what belongs to the parent."""
         self._connections.close()
         self._provider.forked()
-        tls.forked()
 
     def attempt(
         self, operation: str, parameters: Mapping[str, Any], left_s: float

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import sys
 
+from ..lifecycle import process
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -119,6 +121,7 @@ def use(chosen: Modules | None) -> None:
     _modules = chosen
 
 
+@process.at_reset
 def reset() -> None:
     """Choose again at the next call, as if this were just imported."""
     use(None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from ..lifecycle import clock
+from ..lifecycle import clock, process
 from .native import hmac_sha256, sha256_hex
 
 TYPE_CHECKING = False
@@ -150,6 +150,7 @@ def keep_skew(found_s: float) -> None:
     skew_s = found_s
 
 
+@process.at_reset
 def reset() -> None:
     """Trust the clock again, as if this were just imported."""
     global skew_s

@@ -18,10 +18,10 @@ Threads
 from __future__ import annotations
 
 import os
-import threading
 
 from ..disclosure import printable
 from ..exceptions import ConfigurationError
+from ..lifecycle import process
 from .native import modules
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ AMAZON = "\0amazon"  # the five roots
 SYSTEM = "\0system"  # the whole store of the machine
 ROOTS = os.path.join(os.path.dirname(__file__), "roots.pem")
 
-_lock = threading.Lock()
+_lock = process.Lock()
 _contexts: dict[str, Any] = {}
 _by_system: set[str] = set()  # hosts that only SYSTEM verified, the last time
 
@@ -65,12 +65,7 @@ def context(store: str) -> Any:
     return found
 
 
-def forked() -> None:
-    """Replace the lock, which another thread may have held at the fork."""
-    global _lock
-    _lock = threading.Lock()
-
-
+@process.at_reset
 def reset() -> None:
     """Forget contexts and hosts, as if this were just imported."""
     with _lock:

@@ -20,13 +20,12 @@ Threads
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 
 from .. import config
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
-from ..lifecycle import phases
+from ..lifecycle import phases, process
 from . import errors
 
 TYPE_CHECKING = False
@@ -73,7 +72,7 @@ if TYPE_CHECKING:
             ...
 
 
-_lock = threading.Lock()
+_lock = process.Lock()
 _ways: dict[tuple[str, str], Transport] = {}
 # By the id of a session, which its transport keeps alive.
 _of_sessions: weakref.WeakValueDictionary[tuple[str, int, bool], Any] = (
@@ -141,6 +140,7 @@ def status() -> dict[str, tuple[str, str]]:
         return dict(_status)
 
 
+@process.at_reset
 def reset() -> None:
     """Forget every way, as if this were just imported."""
     global _listening
@@ -151,9 +151,6 @@ def reset() -> None:
         _of_sessions.clear()
         _all.clear()
         _listening = False
-    light = sys.modules.get(__package__ + ".light")
-    if light is not None:
-        light.reset()
 
 
 def _chosen(service: str, wanted: str) -> tuple[Transport, str]:
@@ -202,7 +199,6 @@ def _registered(way: Transport) -> Transport:
         _listening = True
         phases.listen(phases.SNAPSHOT, _close, priority=phases.NETWORK)
         phases.listen(phases.RESTORE, _close, priority=phases.ESSENTIAL)
-        phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
     return way
 
 
@@ -211,8 +207,7 @@ def _close() -> None:
         way.close()
 
 
+@process.at_fork
 def _forked() -> None:
-    global _lock
-    _lock = threading.Lock()
     for way in list(_all):
         way.forked()
