@@ -7,7 +7,8 @@ import threading
 import time
 
 import pytest
-from helpers import run_threads
+from helpers import interrupted, run_threads
+from interruptions import interruptions
 from wire import Wire, authority, dripping, failing, instead, refusing, response, silent
 
 from lambda_ext import exceptions
@@ -462,3 +463,18 @@ def test_token_goes_only_where_aws_documents(url, documented):
 def test_authority_of_tests_is_not_the_machines():
     """The certificates of these tests are trusted by nobody by default."""
     assert b"BEGIN CERTIFICATE" in authority().pem
+
+
+def test_interrupted_fetch_leaves_the_lock_to_others(monkeypatch):
+    """A signal handler that raises at any place does not make others wait for ever."""
+    provider = credentials.Container("http://169.254.170.23/v1/credentials")
+    keys = credentials.Keys("AKID", "hunter2", "token")
+    monkeypatch.setattr(credentials.Container, "_fetched", lambda *_: keys)
+    count = 0
+    for run in interruptions((credentials,)):
+        interrupted(run, lambda: provider.keys(clock.monotonic() + 60))
+        assert not provider._lock._is_owned()
+        provider._keys = None
+        count += 1
+
+    assert count > 3
