@@ -12,7 +12,7 @@ db = Secret("prod/orders/db", transform="json")
 
 @lambda_ext.handler
 def handler(event, context):
-    """Store one order; count it, whatever becomes of it."""
+    """Store one order; count it also when it is refused."""
     metrics.count("orders", channel=event["channel"])
     if not event["items"]:
         raise ValueError(f"order {event['id']} has no items")
@@ -23,7 +23,7 @@ def handler(event, context):
 
 
 def check_stock():
-    """Go through the stock once the response is on its way; nobody waits."""
+    """Go through the stock after the response, in the background."""
     gate = os.environ.get("ORDERS_GATE", "")  # the demo opens it: see there
     while gate and not os.path.exists(gate):
         time.sleep(0.005)

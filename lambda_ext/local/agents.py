@@ -1,5 +1,5 @@
 """
-Extensions: who registered, for which events, and in which state each is.
+Extensions: which are registered, for which events, and in which state each is.
 
     Started -register-> Registered -next-> Ready -an event-> Running -next-> Ready
     Registered -init/error-> InitError      Registered, Ready, Running -exit/error-> ExitError
@@ -106,7 +106,7 @@ class Agents:
         )
 
     def tell(self, event: str, payload: dict[str, Any]) -> None:
-        """Hand *event* to those who take it and wait for one."""
+        """Hand *event* to the extensions that take it and wait for one."""
         for agent in self:
             if event in agent.events and agent.state == "Ready":
                 agent.state = "Running"

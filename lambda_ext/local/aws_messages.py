@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from .server import Answer, Request
 
 NAME_KEYS = ("SecretId", "SecretIdList", "Name", "Names", "Path")
-WITH_NAMES = ("secretsmanager", "ssm")  # the services whose names are told
+WITH_NAMES = ("secretsmanager", "ssm", "appconfig")  # services whose names are told
+PROFILE = ("Application", "Environment", "ConfigurationProfile")  # what it is named by
+# Operations without X-Amz-Target, by signing name, method and path.
+BY_PATH = {
+    ("appconfig", "POST /configurationsessions"): "StartConfigurationSession",
+    ("appconfig", "GET /configuration"): "GetLatestConfiguration",
+}
 
 
 def service(request: Request) -> str:
@@ -34,7 +40,8 @@ def operation(request: Request) -> str:
         action = parse_qs(request.body.decode("utf-8", "replace")).get("Action")
         if action:
             return action[0]
-    return f"{request.method} {request.path.partition('?')[0]}"
+    path = f"{request.method} {request.path.partition('?')[0]}"
+    return BY_PATH.get((service(request), path), path)
 
 
 def names(request: Request) -> tuple[str, ...]:
@@ -47,6 +54,9 @@ def names(request: Request) -> tuple[str, ...]:
         return ()
     if not isinstance(asked, dict):
         return ()
+    if service(request) == "appconfig":
+        parts = [asked.get(f"{part}Identifier") for part in PROFILE]
+        return ("/".join(map(str, parts)),) if all(parts) else ()
     return tuple(_flat(asked.get(key) for key in NAME_KEYS))
 
 

@@ -1,5 +1,5 @@
 """
-AWS on loopback: a small HTTP server that notes who asked, and players behind it.
+AWS on loopback: a small HTTP server that notes each call, and players behind it.
 
     request ─▶ `AwsServer` (notes the call) ─▶ the player of its service ─▶ answer
 

@@ -341,7 +341,7 @@ class Emulator:
         return pending
 
     def freeze(self) -> None:
-        """Stop every process, whatever it is doing; what they wrote is known."""
+        """Stop every process, busy or not; then all that they wrote is noted."""
         self._present().freeze()
 
     def thaw(self) -> None:

@@ -77,7 +77,7 @@ def _credentials(environment: Environment, request: Request) -> Answer:
 
 
 def _unsupported(api: str) -> dict[str, Endpoint]:
-    """Say what AWS's own emulator says to those who ask for telemetry."""
+    """Answer a request for telemetry as AWS's own emulator does."""
     refusal = Refused(202, api + ".NotSupported", api + " API is not supported")
     return {"PUT": lambda env, req: refusal.answer()}
 

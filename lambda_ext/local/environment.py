@@ -10,7 +10,7 @@ Guarantees
     An environment that was torn down never comes back: a reset is a new one.
 
 Threads
-    ``changed`` guards all state of the environment and wakes all who wait.
+    ``changed`` guards all state of the environment and wakes all threads that wait.
     Only the emulator's invocation thread and `teardown` start phases.
 """
 
@@ -49,7 +49,7 @@ PAUSE_AFTER_THAW = 0.02  # seconds until SIGTERM: the runtime is awake by then
 
 
 class Interrupted(Exception):
-    """A phase cannot go on: failure, timeout or ending (somebody shuts down)."""
+    """A phase cannot go on: failure, timeout or ending (it is being shut down)."""
 
     def __init__(self, status: str) -> None:
         super().__init__(status)
@@ -243,7 +243,7 @@ class Environment:
     # The end.
 
     def end(self) -> None:
-        """Make whoever waits for a phase give up."""
+        """Make the threads that wait for a phase give up."""
         with self.changed:
             self._ending = True
             self.changed.notify_all()
@@ -395,8 +395,8 @@ class Environment:
         if self.fatal is None:
             kind = "Runtime.ExitError" if agent is None else "Extension.Crash"
             self.fatal = self.agents.first_error or kind
-            who = "Runtime" if agent is None else f"Extension {agent.name}"
-            self.cause = f"{who} {process.epitaph}"
+            source = "Runtime" if agent is None else f"Extension {agent.name}"
+            self.cause = f"{source} {process.epitaph}"
 
     def _await(self, condition: Callable[[], Any], deadline: float) -> None:
         with self.changed:

@@ -1,9 +1,9 @@
 """
 What a person hands to `lambda-ext run`: event files and a seed file.
 
-Both are JSON that somebody typed, so that each mistake gets a message of its
-own, with the file, the line or the key, and what to change.  No message ever
-quotes a value: a seed file holds secrets.
+Both are JSON typed by hand, so that each mistake gets a message of its own, with
+the file, the line or the key, and what to change.  No message ever quotes a
+value: a seed file holds secrets.
 """
 
 from __future__ import annotations

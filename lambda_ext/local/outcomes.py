@@ -40,8 +40,8 @@ class Budgets:
         instances_share_s: The runtime's share on Lambda Managed Instances.
 
         share:
-            A fraction of the whole that is the runtime's share whatever is
-            registered, as in the code that Lambda runs (0.3).  None means the
+            A fraction of the whole that is the runtime's share, with any kind of
+            extension, as in the code that Lambda runs (0.3).  None means the
             documented shares above.
 
     Source: "Shutdown phase",

@@ -6,11 +6,11 @@ itself; the number of its descriptor stands in the command for `TOLD`.
 
 Threads
     Each pipe has a reader and each process a watcher.  A reader takes bytes
-    off its pipe only under ``changed``, so that whoever holds it and sees an
-    empty pipe knows that everything written so far has been noted.
+    off its pipe only under ``changed``, so that for a thread that
+    holds it an empty pipe means that everything written so far is noted.
 
     The watcher leaves the dead process unreaped until `close()`: as long as
-    its id is taken, a signal to its group cannot reach somebody else.
+    its id is taken, a signal to its group cannot reach another process.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Process:
 
     @property
     def over(self) -> bool:
-        """Has it ended, and everybody else who could write to its pipes?"""
+        """Has it ended, and every process that could write to its pipes?"""
         return self.exit_status is not None and not self._open
 
     @property
@@ -152,8 +152,8 @@ class Process:
         """Kill what is left of the group, note its last lines, and reap it."""
         self.signal(signal.SIGKILL)
         self._threads[-1].join()
-        # The readers go on until their pipes are empty, and no longer: somebody
-        # may have left the group and hold one open.
+        # The readers go on until their pipes are empty, and no longer: a
+        # process that has left the group may hold one open.
         os.write(self._stopped, b"x")
         for thread in self._threads:
             thread.join()

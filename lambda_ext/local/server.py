@@ -143,7 +143,7 @@ class _HTTPServer(ThreadingHTTPServer):
             target=self.process_request_thread,
             args=(request, client_address),
             name="emulator-connection",
-            daemon=True,  # an emulator that nobody closed must not hang the exit
+            daemon=True,  # an emulator that was not closed must not hang the exit
         )
         with self._lock:
             self._open[request] = thread

@@ -1,5 +1,5 @@
 """
-The runtime's side of the Runtime API: who works on which invocation.
+The runtime's side of the Runtime API: which worker has which invocation.
 
     Started -next-> Ready -an invocation-> Running -response-> sent -next-> Ready
     Started -init/error-> InitError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import email.message
 import http.client
 import os
@@ -379,6 +380,29 @@ class TestReading:
         assert ("unknown", "POST /path") == (
             aws_messages.service(form),
             aws_messages.operation(form),
+        )
+
+    def test_operations_of_appconfig_are_named(self):
+        """AppConfig's data plane is told by operation, and the profile by its parts."""
+        body = (
+            b'{"ApplicationIdentifier": "shop", "EnvironmentIdentifier": "prod",'
+            b' "ConfigurationProfileIdentifier": "flags"}'
+        )
+        start = request(body, Authorization=SIGNED.format("appconfig"))
+        start = dataclasses.replace(start, path="/configurationsessions")
+        latest = dataclasses.replace(
+            request(b"", Authorization=SIGNED.format("appconfig")),
+            method="GET",
+            path="/configuration?configuration_token=abc",
+        )
+
+        assert ("StartConfigurationSession", ("shop/prod/flags",)) == (
+            aws_messages.operation(start),
+            aws_messages.names(start),
+        )
+        assert ("GetLatestConfiguration", ()) == (
+            aws_messages.operation(latest),
+            aws_messages.names(latest),
         )
 
     def test_unsigned_service_is_read_off_the_target(self):
