@@ -10,6 +10,7 @@ malformed file, a missing package), 128 + N interrupted by signal N.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -44,5 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, status = str(exc), UNUSABLE
     except KeyboardInterrupt:
         message, status = "interrupted", INTERRUPTED + 2
-    print(f"lambda-ext {arguments.name}: {message}", file=sys.stderr)  # noqa: T201  a command talks
+    with contextlib.suppress(OSError):  # the terminal is gone
+        print(f"lambda-ext {arguments.name}: {message}", file=sys.stderr)  # noqa: T201  a command talks
     return status

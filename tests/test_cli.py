@@ -516,6 +516,42 @@ class TestSignals:
 class TestOutput:
     """What else the command prints."""
 
+    @pytest.mark.parametrize("more", [[], ["--json"]])
+    def test_reader_that_leaves_is_no_failure(self, app, more):
+        """Piped into what reads nothing, the command ends as the run did, in silence."""
+        command = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lambda_ext", "run", "app.handler"),
+                *("--env", "STAGE=x", *more),
+            ],
+            cwd=app,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        command.stdout.close()
+        errors = command.stderr.read()
+        command.stderr.close()
+
+        assert 0 == command.wait(60)
+        assert errors.splitlines() == [
+            line for line in errors.splitlines() if line.startswith("... ")
+        ]
+
+    def test_traceback_of_a_good_run_is_shown(self, capsys, app):
+        """What a note speaks of stands in LOGS, although the run was good."""
+        (app / "thread.py").write_text(
+            "import threading\n"
+            "def handler(event, context):\n"
+            "    t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()\n"
+        )
+        status, out = ran(capsys, app, "thread.handler")
+
+        assert 0 == status
+        assert "note: there is a traceback in LOGS" in out
+        assert "  ZeroDivisionError: division by zero\n" in out
+
     def test_json_is_one_document(self, capsys, app):
         """--json prints one document with verdict, answers and every event."""
         (app / "events.jsonl").write_text('{"n": 1}\n{"n": 2}\n{"fail": true}')

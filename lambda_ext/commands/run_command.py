@@ -266,6 +266,8 @@ def command(arguments: argparse.Namespace) -> int:
                 result, verdict, logs=arguments.logs, responses=arguments.responses
             )
             sys.stdout.flush()
+    except BrokenPipeError:  # its reader has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as exc:
         msg = f"the report cannot be written: {exc.strerror}"
         raise UsageError(msg) from exc

@@ -3,11 +3,12 @@ Does a value of the seed stand in what the function wrote or answered?
 
 A value is found as it is, and as programs write it by accident: as JSON or
 `repr` escape it, quoted for a URL, in base64 (also within something longer)
-or in hexadecimal, one line of several, or the longer half of it.
+or in hexadecimal, one line of several, or one half of what looks like a key.
 
-What counts as secret: secrets as a whole, text and numbers inside JSON ones
-except under names such as "username" and "host", and SecureString parameters.
-A value that the event holds too is the caller's, and not told.
+What counts as secret: secrets as a whole, text inside JSON ones except under
+names such as "username" and "host", numbers under names such as "pin", and
+SecureString parameters.  A value that the event holds too is the caller's; one
+that says only that it is one ("password", "changeme") tells nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ PUBLIC = frozenset(
 )
 
 
+# Members whose numbers are secret; others count and measure.
+NUMBERS = re.compile(r"pin|code|pass|token|secret|key|otp|cvc|cvv", re.IGNORECASE)
+PLACEHOLDERS = frozenset(
+    ("changeme", "dummy", "example", "fake", "local", "none", "null", "password",
+     "placeholder", "sample", "secret", "test", "token", "true", "false", "value")
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Leak:
     """A value of the seed in a place where it should not be."""
@@ -58,6 +67,8 @@ class Leaks:
         given = json.dumps(list(events), ensure_ascii=False, default=str)
         self._known: list[tuple[str, str, re.Pattern[str]]] = []
         for what, name, value in _values(seed):
+            if isinstance(value, str) and value.strip().lower() in PLACEHOLDERS:
+                continue
             patterns = [
                 pattern
                 for pattern in map(_pattern, sorted(_forms(value), key=len))
@@ -111,7 +122,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(member, f"{path}[{number}]")
     elif isinstance(value, str):
         yield path, value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif type(value) in (int, float) and NUMBERS.search(path):
         yield path, json.dumps(value)
 
 
@@ -134,7 +145,11 @@ def _forms(value: str | bytes) -> set[str]:
             }
         half = len(value) // 2
         if half >= HALF and len(lines) == 1:
-            forms |= {value[:half], value[-half:]}
+            forms |= {
+                part
+                for part in (value[:half], value[-half:])
+                if re.search(r"\d", part) and re.search(r"[A-Za-z]", part)
+            }
     for text in tuple(forms):
         forms |= {
             json.dumps(text)[1:-1],

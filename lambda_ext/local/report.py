@@ -72,10 +72,18 @@ def consoles(*, plain: bool = False) -> tuple[Console, Console]:
     return _console(sys.stdout, plain=plain), _console(sys.stderr, plain=plain)
 
 
+class _Console(Console):
+    """Lets the command decide what a reader means that has gone away."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what `rich` would make an exit of the interpreter."""
+        raise BrokenPipeError
+
+
 def _console(file: Any, *, plain: bool) -> Console:
     if plain or os.environ.get("NO_COLOR") or not file.isatty():
-        return Console(file=file, color_system=None, force_terminal=False)
-    return Console(file=file, highlight=False, emoji=False)
+        return _Console(file=file, color_system=None, force_terminal=False)
+    return _Console(file=file, highlight=False, emoji=False)
 
 
 @contextlib.contextmanager
@@ -142,7 +150,8 @@ class Report:
         self.calls(result)
         if result.init.status == "success":
             self.metrics(result)
-        if logs or not verdict.good or result.warnings:
+        told = any("LOGS" in note for note in verdict.notes)
+        if logs or told or not verdict.good or result.warnings:
             self.logs(result, everything=logs)
         if result.init.status == "success":
             self.end(result)

@@ -22,13 +22,23 @@ MIIEowIBAAKCAQEA7w
 """
 SEED = Seed(
     secrets={
-        "prod/db": json.dumps({"username": "kim", "password": PASSWORD, "pin": 48213}),
+        "prod/db": json.dumps(
+            {
+                "username": "kim",
+                "password": PASSWORD,
+                "pin": 48213,
+                "retries": 30000,
+                "other": "changeme",
+                "words": "my-secret-password-please",
+            }
+        ),
         "prod/key": PEM,
         "prod/token": "tok-" + "1234567890abcdef" * 2,
         "prod/bytes": b"\x00\x01raw-key-bytes\xff",
     },
     parameters={
         "/plain": Parameter("not so secret"),
+        "/placeholder": Parameter("password", "SecureString"),
         "/encrypted": Parameter("much-more-secret", "SecureString"),
     },
 )
@@ -253,7 +263,7 @@ SHOWING = {
         "secret 'prod/key'",
         "a log line",
     ),
-    "the longer half": (
+    "half of a key": (
         "print('token is', get_secret('prod/token')[:20] + '...')",
         "secret 'prod/token'",
         "a log line",
@@ -303,6 +313,9 @@ HARMLESS = {
     "plain parameter": "print(Parameter('/plain').value)",
     "what the event holds too": "print(event['echo'])",
     "a number like it": "print(1482139, 'a48213')",
+    "a number that counts": "print(db.value['retries'])",
+    "a placeholder": "print(db.value['other'], Parameter('/placeholder').value)",
+    "half of some words": "print('reset-password-please')",
     "nothing": "",
 }
 
