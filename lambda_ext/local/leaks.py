@@ -17,7 +17,7 @@ import base64
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
@@ -88,8 +88,13 @@ class Leaks:
     def redacted(self, text: str) -> str:
         """Return *text* with the name of the secret in place of each value."""
         for what, _, pattern in self._known:
-            text = pattern.sub(f"[{what}]", text)
+            text = pattern.sub(_replacement(f"[{what}]"), text)
         return text
+
+
+def _replacement(text: str) -> Callable[[object], str]:
+    """Return what replaces a match with *text*, backslashes and all."""
+    return lambda match: text
 
 
 def _values(seed: Seed) -> Iterator[tuple[str, str, str | bytes]]:

@@ -14,7 +14,15 @@ from lambda_ext.local import journal
 from lambda_ext.local import run as run_module
 from lambda_ext.local.aws_server import AwsCall, Parameter, Seed
 from lambda_ext.local.emf_check import Totals, check
-from lambda_ext.local.outcomes import InitReport, Invocation, Line, Shutdown
+from lambda_ext.local.leaks import Leak
+from lambda_ext.local.outcomes import (
+    InitReport,
+    Invocation,
+    Line,
+    Registration,
+    Seen,
+    Shutdown,
+)
 from lambda_ext.local.run import EmfLine, Plan, Result, run
 from lambda_ext.local.steps import (
     Break,
@@ -55,6 +63,21 @@ def ended(**changes):
     return with_(shutdown=dataclasses.replace(GOOD.shutdown, **changes))
 
 
+def warned(text):
+    """Return what the observer tells of a warning."""
+    return Seen("warning", 0.1, {"text": text})
+
+
+def imported(name):
+    """Return what the observer tells of an import."""
+    return Seen("import", 0.1, {"name": name})
+
+
+def ended_with(**metrics):
+    """Return what the observer tells at the end."""
+    return Seen("end", 0.2, {"metrics": metrics})
+
+
 class TestJudge:
     """What makes a run good."""
 
@@ -93,6 +116,138 @@ class TestJudge:
     def test_fault_is_the_reason(self, result, reason):
         """Each fault spoils the verdict, and is its only reason."""
         assert (reason,) == judge(result).reasons
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            (
+                {"resets": (Shutdown("failure", 0, 0, -11, False, False, 0.0),)},
+                (
+                    "the process ended after it had answered, by signal 11 (Segmentation"
+                    " fault); what it held in memory is lost"
+                ),
+            ),
+            (
+                {
+                    "seen": (warned("lambda_ext.listener_failed phase=x\nTraceback"),)
+                    * 2
+                },
+                "warned: lambda_ext.listener_failed phase=x (2 times)",
+            ),
+            (
+                {"seen": (ended_with(documents=2),)},
+                "2 lines of metrics did not come out on the process's standard output",
+            ),
+            (
+                {"seen": (ended_with(waiting=1),)},
+                (
+                    "1 record of metrics never flushed: the process ended by os._exit"
+                    " before, or recorded to the end"
+                ),
+            ),
+            (
+                {"seen": (ended_with(dropped_by_name={"value": {"n": 2, "": 1}}),)},
+                "3 records of metrics dropped: value: 'n' (2), 1",
+            ),
+            (
+                {"seen": (ended_with(dropped={"sink": 1200}),)},
+                "1200 records of metrics dropped: sink: 1,200",
+            ),
+            (
+                {
+                    "seen": (
+                        warned(
+                            'lambda_ext.metrics_dropped number=2 {"value": {"n": 2}}'
+                        ),
+                        warned(
+                            'lambda_ext.metrics_dropped number=1 {"value": {"n": 1}}'
+                        ),
+                        warned("lambda_ext.metrics_dropped number=9 {cut off"),
+                    )
+                },
+                "3 records of metrics dropped: value: 'n' (3)",
+            ),
+            (
+                {"leaks": (Leak("secret 'db'", "db", "a log line"),) * 3},
+                "the value of secret 'db' stands in a log line, 3 times",
+            ),
+            ({"interrupted": "SIGHUP"}, "interrupted by SIGHUP: this is not all"),
+        ],
+    )
+    def test_loss_is_the_reason(self, changes, reason):
+        """Each loss spoils the verdict, and is its only reason."""
+        assert (reason,) == judge(with_(**changes)).reasons
+
+    @pytest.mark.parametrize(
+        ("seen", "reason"),
+        [
+            (
+                [imported("lambda_ext.metrics.recorder")],
+                "handler is not decorated with @lambda_ext.handler; its metrics are lost",
+            ),
+            (
+                [
+                    warned(
+                        "lambda_ext.not_started lost=shutdown callbacks: decorate ..."
+                    )
+                ],
+                (
+                    "handler is not decorated with @lambda_ext.handler; its shutdown"
+                    " callbacks are lost"
+                ),
+            ),
+            (
+                [warned("lambda_ext.extension_refused name=lambda_ext")],
+                "warned: lambda_ext.extension_refused name=lambda_ext",
+            ),
+        ],
+    )
+    def test_missing_registration_is_the_reason(self, seen, reason):
+        """The library without its extension loses what comes after the last flush."""
+        result = with_(seen=(imported("lambda_ext"), *seen))
+
+        assert (reason,) == judge(result).reasons
+
+    def test_registered_library_is_good(self):
+        """Registered under its name, the library loses nothing."""
+        extension = Registration("lambda_ext", (), True, "Ready")
+        seen = (imported("lambda_ext"), imported("lambda_ext.metrics.recorder"))
+
+        assert judge(with_(seen=seen, extensions=(extension,))).good
+
+    def test_refresh_that_failed_is_a_note(self):
+        """A value that serves on while AWS fails is no loss."""
+        verdict = judge(with_(seen=(warned("lambda_ext.refresh_failed key=x"),)))
+
+        assert ((), ("1 warning of refreshes that failed, see LOGS",)) == (
+            verdict.reasons,
+            verdict.notes,
+        )
+
+    def test_many_warnings_are_cut(self):
+        """Eight different warnings are repeated, the others counted."""
+        seen = tuple(warned(f"lambda_ext.odd_{n}") for n in range(11))
+        reasons = judge(with_(seen=seen)).reasons
+
+        assert 9 == len(reasons)
+        assert "and 3 warnings more" == reasons[-1]
+
+    def test_value_of_the_seed_is_not_repeated(self):
+        """A warning that holds a value is told without it, cut or not."""
+        plan = Plan("app.handler", seed=Seed({"db": "hunter2-" * 5}))
+        text = "lambda_ext.odd " + "x" * 170 + " " + "hunter2-" * 5
+        (reason,) = judge(with_(plan=plan, seen=(warned(text),))).reasons
+
+        assert "hunter2" not in reason
+
+    @pytest.mark.parametrize(
+        "error_type", ["Function.ResponseSizeTooLarge", "Runtime.X"]
+    )
+    def test_error_of_the_platform_is_not_allowed(self, error_type):
+        """What Lambda refuses was not raised by the handler."""
+        invocation = Invocation("id", "error", b"{}", 0.1, error_type)
+
+        assert not judge(with_(invocations=(invocation,)), allow_errors=True).good
 
     def test_handler_error_counts_unless_allowed(self):
         """A handler that raised spoils the verdict, or is noted if allowed."""
