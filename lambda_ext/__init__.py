@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from . import testing as testing
     from . import typing as typing
     from .config import configure as configure
+    from .flags.configuration import Configuration as Configuration
+    from .flags.flags import Flags as Flags
     from .injection import inject as inject
     from .invocation import handler as handler
     from .invocation import start as start
@@ -35,6 +37,8 @@ else:
     # Public name -> the module that defines it.  Nothing is imported until
     # the name is first used; tests/test_cold_start.py holds what that costs.
     _HOME = {
+        "Configuration": ".flags.configuration",
+        "Flags": ".flags.flags",
         "Invocation": ".lifecycle.current",
         "Metrics": ".metrics.recorder",
         "Outcome": ".lifecycle.current",
@@ -80,6 +84,8 @@ else:
 
 
 __all__ = (
+    "Configuration",
+    "Flags",
     "Invocation",
     "Metrics",
     "Outcome",

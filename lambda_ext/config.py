@@ -19,7 +19,22 @@ import os
 from . import disclosure
 from .exceptions import ConfigurationError
 from .lifecycle import process
-from .parsers import count, label, namespace, parts, seconds, source, switch, way
+from .parsers import (
+    count,
+    flags_source,
+    interval,
+    label,
+    namespace,
+    parts,
+    port,
+    profile,
+    profiles,
+    region,
+    seconds,
+    source,
+    switch,
+    way,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,15 +47,22 @@ if TYPE_CHECKING:
     class Options(TypedDict, total=False):
         """What `configure()` takes; the same names as in `OPTIONS`."""
 
+        agent_port: int
+        appconfig_region: str | None
         cache: bool
         cache_size: int
         decrypt: bool
         disable: str | Iterable[str]
+        flags: str | None
+        flags_prefetch: str | Iterable[str]
+        flags_source: str
         load_timeout: float | timedelta | None
         local_file_in_lambda: bool
         max_age: float | timedelta | None
         max_stale: float | timedelta | None
         namespace: str | None
+        poll_interval: float | timedelta | str | None
+        poll_timeout: float | timedelta | None
         service: str | None
         source: str
         strict: bool
@@ -146,6 +168,58 @@ OPTIONS = {
             "whether source='file:PATH' is allowed inside Lambda",
         ),
         Option(
+            "flags",
+            None,
+            profile,
+            "the configuration that Flags() without arguments reads:"
+            " 'application/environment/profile', names or ids",
+        ),
+        Option(
+            "flags_source",
+            "aws",
+            flags_source,
+            "where configurations and flags come from: 'aws' (AppConfig's data"
+            " plane), 'agent' (AppConfig's own agent or extension on localhost), or"
+            " 'file:PATH' (a document or a folder of them, for development)",
+        ),
+        Option(
+            "flags_prefetch",
+            (),
+            profiles,
+            "configurations that INIT loads, too, separated by commas",
+            (Fallback("AWS_APPCONFIG_EXTENSION_PREFETCH_LIST"),),
+        ),
+        Option(
+            "poll_interval",
+            45.0,
+            interval,
+            "seconds from 1 to 86400 between two polls of a configuration, or '45s',"
+            " '5m', '1h'; AppConfig may ask for more; None polls once",
+            (Fallback("AWS_APPCONFIG_EXTENSION_POLL_INTERVAL_SECONDS"),),
+        ),
+        Option(
+            "poll_timeout",
+            3.0,
+            seconds,
+            "seconds that a poll of a configuration may take; None or 0 leaves it to"
+            " the way to AWS and to the invocation's own limit",
+            (Fallback("AWS_APPCONFIG_EXTENSION_POLL_TIMEOUT_MILLIS", scale=0.001),),
+        ),
+        Option(
+            "appconfig_region",
+            None,
+            region,
+            "the region of AppConfig, where it is not the function's own",
+            (Fallback("AWS_APPCONFIG_EXTENSION_SERVICE_REGION"),),
+        ),
+        Option(
+            "agent_port",
+            2772,
+            port,
+            "the port of AppConfig's agent or extension on localhost",
+            (Fallback("AWS_APPCONFIG_EXTENSION_HTTP_PORT"),),
+        ),
+        Option(
             "namespace",
             None,
             namespace,
@@ -220,6 +294,17 @@ def configure(**options: Unpack[Options]) -> None:
         source: Where values come from: "aws", "aws_extension" (AWS's layer on
             localhost) or "file:PATH" (for development).
         local_file_in_lambda: Allow "file:PATH" inside Lambda.
+        flags: The configuration that `Flags()` reads:
+            "application/environment/profile".
+        flags_source: Where configurations come from: "aws", "agent"
+            (AppConfig's own, on localhost) or "file:PATH" (for development).
+        flags_prefetch: Configurations that INIT loads, too.
+        poll_interval: Seconds, from 1 to 86,400, between two polls of a
+            configuration (default 45), also "5m" or "1h"; None polls once.
+        poll_timeout: Seconds that a poll may take (default 3); None or 0
+            leaves it to the way to AWS and to the invocation's own limit.
+        appconfig_region: The region of AppConfig, if it is not the function's.
+        agent_port: The port of AppConfig's agent (default 2772).
         namespace: CloudWatch namespace of the default metrics.
         service: Value of the dimension ``service``.
         strict: Raise `MetricError` for a bad metric instead of counting it.

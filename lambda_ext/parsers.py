@@ -124,6 +124,79 @@ def count(value: Any, *, high: int = 1_000_000) -> int:
     return number
 
 
+def interval(value: Any) -> float | None:
+    """Return *value* as seconds between polls: 45, "45s", "5m" or "1h"; None never."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+        if unit is not None:
+            number = seconds(text[:-1])
+            value = math.nan if number is None else number * unit
+    return seconds(value, low=1.0, high=86_400.0)
+
+
+def port(value: Any) -> int:
+    """Return *value* as the number of a port, from 1 to 65535."""
+    number = count(value, high=65_535)
+    if not number:
+        msg = "expected a port from 1 to 65535"
+        raise ConfigurationError(msg)
+    return number
+
+
+def profile(value: Any) -> str | None:
+    """Return *value*: an application, an environment and a profile, by slashes."""
+    name = text(value)
+    if name is not None and [bool(part) for part in name.split("/")] != [True] * 3:
+        msg = "expected 'application/environment/profile'"
+        raise ConfigurationError(msg)
+    return name
+
+
+def profiles(value: Any) -> tuple[str, ...]:
+    """
+    Return *value* as configurations, "application/environment/profile" each.
+
+    Also as AppConfig's extension takes them: "App:Env:Profile" and
+    "/applications/App/environments/Env/configurations/Profile".
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    found = []
+    try:
+        for each in names:
+            name = each.strip()
+            words = name.split("/")
+            if words[1::2] == ["applications", "environments", "configurations"]:
+                name = "/".join(words[2::2])
+            elif name and "/" not in name:
+                name = name.replace(":", "/")
+            if name:
+                found.append(profile(name) or "")
+    except (AttributeError, TypeError):
+        msg = "expected a list of 'application/environment/profile'"
+        raise ConfigurationError(msg) from None
+    return tuple(found)
+
+
+def region(value: Any) -> str | None:
+    """Return *value* as the name of a region of AWS."""
+    name = text(value)
+    if name is not None and not re.fullmatch(r"[a-z]{2,}(-[a-z0-9]+){1,5}", name):
+        msg = "expected a region such as 'eu-central-1'"
+        raise ConfigurationError(msg)
+    return name
+
+
+def flags_source(value: Any) -> str:
+    """Return *value*: "aws", "agent" or "file:PATH"."""
+    if value in ("aws", "agent"):
+        return str(value)
+    if isinstance(value, str) and value.startswith("file:") and value != "file:":
+        return value
+    msg = "expected 'aws', 'agent' or 'file:PATH'"
+    raise ConfigurationError(msg)
+
+
 def source(value: Any) -> str:
     """Return *value*: "aws", "aws_extension" or "file:PATH"."""
     if value in ("aws", "aws_extension"):

@@ -7,6 +7,7 @@ of them holds a value of yours.  Reading them calls nothing and takes no lock th
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from .aws import transport
@@ -48,6 +49,19 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Flags:
+    """Polls of AppConfig, and flags for which a default was served, by name."""
+
+    polls: int  # calls of GetLatestConfiguration
+    sessions: int  # calls of StartConfigurationSession
+    unchanged: int  # polls that AppConfig answered without a document
+    too_early: int  # polls that AppConfig did not want yet
+    renewed: int  # sessions whose token was refused, and that began anew
+    broken: int  # documents that could not be read and replaced no good one
+    defaults: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Way:
     """How a service of AWS is reached, and why that way."""
 
@@ -62,6 +76,7 @@ class Statistics:
     lifecycle: Lifecycle
     values: counters.Snapshot
     metrics: Metrics
+    flags: Flags
     transport: Mapping[str, Way]
 
 
@@ -88,8 +103,21 @@ def stats() -> Statistics:
         ),
         values=store.snapshot(),
         metrics=Metrics(recorded["recorded"], recorded["dropped"]),
+        flags=_flags(),
         transport={
             service: Way(name, reason)
             for service, (name, reason) in transport.status().items()
         },
+    )
+
+
+def _flags() -> Flags:
+    # What was never imported has done nothing.
+    session = sys.modules.get(f"{__package__}.flags.session")
+    flags = sys.modules.get(f"{__package__}.flags.flags")
+    counted = None if session is None else session.counters
+    names = ("polls", "sessions", "unchanged", "too_early", "renewed", "broken")
+    return Flags(
+        **{name: getattr(counted, name, 0) for name in names},
+        defaults={} if flags is None else dict(flags.defaulted),
     )

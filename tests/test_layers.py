@@ -18,7 +18,13 @@ PACKAGE = "lambda_ext"
 ROWS = {
     6: ("", "__main__", "cli", "commands.*", "contracts", "pytest_plugin"),
     5: ("testing", "openfeature"),
-    4: ("invocation", "injection", "statistics"),
+    4: (
+        "flags.configuration",
+        "flags.flags",
+        "injection",
+        "invocation",
+        "statistics",
+    ),
     3: (
         "values",
         "values.batches",
@@ -29,7 +35,6 @@ ROWS = {
         "values.rotation",
         "values.settings",
         "values.store",
-        "flags.flags",
         "dropin.*",
         "telemetry.*",
         "metrics",
@@ -43,6 +48,7 @@ ROWS = {
         "values.local_file",
         "flags.session",
         "flags.agent",
+        "flags.folder",
         "metrics.delivery",
         "metrics.emf",
         "metrics.otlp",

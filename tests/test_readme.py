@@ -66,7 +66,7 @@ def test_options_table_is_the_code():
 
 def shown(default):
     """Return a default as the table prints it."""
-    if isinstance(default, frozenset):
+    if isinstance(default, (frozenset, tuple)):
         return "none of them"
     if isinstance(default, bool):
         return str(default).lower()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 
+from .. import config as options
 from ..disclosure import forget_variables, printable
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
 from ..lifecycle import process, real_threads
@@ -206,6 +207,8 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
     )
     maker = boto3 if session is None else session
     region = getattr(maker, "region_name", None) or os.environ.get("AWS_DEFAULT_REGION")
+    if service == "appconfigdata":
+        region = options.get("appconfig_region") or region
     if not region:  # which boto3 itself does not read; else the profile decides
         region = os.environ.get("AWS_REGION")
     try:

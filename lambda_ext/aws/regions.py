@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 
+from .. import config
 from ..disclosure import printable
 from ..exceptions import ConfigurationError
 from . import errors
@@ -69,6 +70,8 @@ class Endpoint:
 def region(service: str) -> str:
     """Return the region from the environment: boto3's variable, then Lambda's."""
     variable, name = named_region()
+    if service == "appconfigdata" and config.get("appconfig_region"):
+        return str(config.get("appconfig_region"))
     if not name:
         raise errors.no_region(service)
     if not _is_label(name):  # it becomes part of a host name

@@ -130,9 +130,13 @@ class Evaluation:
 
 
 class Flag:
-    """One flag, parsed: tests with their results, and the default."""
+    """One flag, parsed: tests with their results, and the default.
 
-    __slots__ = ("ask", "default", "tests")
+    *is_fixed*: the document holds one of its variants, without rules, and
+    there is nobody to ask.  *is_local*: no agent and no error is in the way.
+    """
+
+    __slots__ = ("ask", "default", "is_fixed", "is_local", "tests")
 
     def __init__(
         self,
@@ -143,6 +147,8 @@ class Flag:
         self.default = default
         self.tests = tests
         self.ask = ask  # AppConfig's agent, for what depends on the context
+        self.is_fixed = default.variant is not None and not tests and ask is None
+        self.is_local = ask is None and default.error is None
 
     def evaluate(self, context: Context | None) -> Evaluation:
         """Return the result for *context*; None means the default."""

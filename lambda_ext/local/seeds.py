@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Seed:
-    """What AWS holds when the function starts; the repr shows names only."""
+    """
+    What AWS holds when the function starts; the repr shows names only.
+
+    *configurations* and *flags* are by "application/environment/profile": the
+    first are served as they are, the second are flag documents of a feature
+    flag profile, which is served without its rules.
+    """
 
     secrets: Mapping[str, str | bytes] = field(default_factory=dict)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    configurations: Mapping[str, str | bytes] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"<Seed secrets={list(self.secrets)} parameters={list(self.parameters)}>"
+        names = f"secrets={list(self.secrets)} parameters={list(self.parameters)}"
+        for kind in ("configurations", "flags"):
+            held = getattr(self, kind)
+            names += f" {kind}={list(held)}" if held else ""
+        return f"<Seed {names}>"
 
 
 @dataclass(frozen=True)

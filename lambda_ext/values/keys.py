@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 SECRET = "GetSecretValue"
 PARAMETER = "GetParameter"
 PATH = "GetParametersByPath"
+CONFIGURATION = "GetLatestConfiguration"
 
+MAX_IDENTIFIER = 128  # of an application, an environment and a profile
 MAX_NAME = 2048  # of a SecretId, and of a Name or Path of Parameter Store
 
 
@@ -114,6 +116,24 @@ def path(
         raise ConfigurationError(msg)
     name = name.rstrip("/") or "/"
     return Key((scope, PATH, name, None, None, bool(decrypt), bool(recursive)))
+
+
+def configuration(
+    scope: Hashable, application: str, environment: str, profile: str
+) -> Key:
+    """Return the key of a configuration of AppConfig, by names or ids."""
+    parts = []
+    for what, part in (
+        ("application", application),
+        ("environment", environment),
+        ("profile", profile),
+    ):
+        text = _text(f"the {what} of a configuration", part, 1, MAX_IDENTIFIER)
+        if "/" in text:
+            msg = f"the {what} {text!r} has a slash in it: pass its id"
+            raise ConfigurationError(msg)
+        parts.append(text)
+    return Key((scope, CONFIGURATION, "/".join(parts), None, None, True, False))
 
 
 def split(name: str) -> tuple[str, str | None]:
@@ -210,6 +230,8 @@ def concerns(key: Key, name: str) -> bool:
     *name* is a name or any form of an ARN, without a version.  When in doubt
     the answer is yes: a needless load does less harm than an old value.
     """
+    if key.operation == CONFIGURATION:
+        return key.name == name
     mine, theirs = _plain(key.name), _plain(name)
     if key.operation == SECRET:
         return bool(mine & theirs)

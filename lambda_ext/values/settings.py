@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from ..typing import Source
 
-TTL = {  # what AWS's own extension calls max_age
+TTL: dict[
+    str, tuple[config.Fallback, ...]
+] = {  # what AWS's own extension calls max_age
     keys.SECRET: (config.Fallback("SECRETS_MANAGER_TTL", high=300.0),),
     keys.PARAMETER: (config.Fallback("SSM_PARAMETER_STORE_TTL", high=300.0),),
 }
 TTL[keys.PATH] = TTL[keys.PARAMETER]
+TTL[keys.CONFIGURATION] = ()  # it has a poll interval instead
 TIMEOUT = {
     keys.SECRET: (config.Fallback("SECRETS_MANAGER_TIMEOUT_MILLIS", scale=0.001),),
     keys.PARAMETER: (
@@ -36,6 +39,7 @@ SOURCE = ("name", "scope", "plan", "fetch")  # the parts of one
 AWS = {  # the service, and what its client must be able to do
     keys.SECRET: ("secretsmanager", "get_secret_value"),
     keys.PARAMETER: ("ssm", "get_parameter"),
+    keys.CONFIGURATION: ("appconfigdata", "get_latest_configuration"),
 }
 
 
@@ -139,12 +143,18 @@ def _has(source: Any, part: str) -> bool:
 
 def timeout_of(operation: str) -> float | None:
     """Return the seconds that a load may take; None if only Lambda's count."""
+    if operation == keys.CONFIGURATION:
+        return config.get("poll_timeout") or None
     return config.get("load_timeout", *TIMEOUT[operation]) or None
 
 
 def make_source(kind: str, chosen: str, **given: Any) -> Source:
-    """Return the source *chosen* for secrets or for parameters."""
+    """Return the source *chosen* for secrets, parameters or configurations."""
     # Avoids whatever the other sources need.
+    if kind == keys.CONFIGURATION:
+        from ..flags.session import make_source as make_flags_source
+
+        return make_flags_source(chosen, **given)
     if chosen == "aws":
         if kind == keys.SECRET:
             from .secrets_manager import SecretsManager

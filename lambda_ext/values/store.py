@@ -55,6 +55,7 @@ parameters: dict[Any, View] = {}
 _lock = threading.RLock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
+_overrides: dict[str, Source] = {}  # by operation, likewise; they come first
 _attached = False
 
 
@@ -99,23 +100,34 @@ loader = Loader(cache, _is_transient, _updated)
 
 def source_of(operation: str) -> Source:
     """Return the source that *operation* asks, made when first needed."""
-    if _override is not None:
-        return _override
-    kind = keys.SECRET if operation == keys.SECRET else keys.PARAMETER
+    override = _overrides.get(operation) or _override
+    if override is not None:
+        return override
+    kind = keys.PARAMETER if operation == keys.PATH else operation
     source = _sources.get(kind)
     if source is None:
         attach()
-        source = settings.make_source(kind, config.get("source"))
+        option = "flags_source" if kind == keys.CONFIGURATION else "source"
+        source = settings.make_source(kind, config.get(option))
         with _lock:
             source = _sources.setdefault(kind, source)
     return source
 
 
-def use(source: Source | None) -> None:
-    """Ask *source* for everything from now on; None: what the option says."""
+def use(source: Source | None, operation: str | None = None) -> None:
+    """
+    Ask *source* for everything from now on; None: what the option says.
+
+    With *operation* only for that, and before what is asked for everything.
+    """
     global _override
     attach()
-    _override = source
+    if operation is None:
+        _override = source
+    elif source is None:
+        _overrides.pop(operation, None)
+    else:
+        _overrides[operation] = source
     _snapshot()
 
 
@@ -388,5 +400,6 @@ def reset() -> None:
         _attached = False
     register.reset()
     _override = None
+    _overrides.clear()
     cache = Cache(_size, _pinned, (secrets, parameters))
     loader = Loader(cache, _is_transient, _updated)

@@ -1,0 +1,371 @@
+"""
+`Flags`: AppConfig's feature flags, evaluated in this process.
+
+A read of a flag that no context changes is one look-up and one clock; one with
+rules runs functions that were made of them once.  The document behind them is
+polled as every `Configuration` is.
+
+Reasons, in OpenFeature's words
+    STATIC            a flag without variants
+    DISABLED          likewise, and it is off
+    TARGETING_MATCH   a rule was true
+    SPLIT             likewise, and it divides traffic
+    DEFAULT           no rule was true, or there was no context
+    STALE             any of these, from a document older than it should be
+    UNKNOWN           AppConfig's agent chose, and does not say why
+    ERROR             there is no result; `Evaluation.error` says why
+
+Where rules come from
+    AppConfig's data plane hands out a feature flag profile without its rules:
+    of a flag with variants only the default one (reason DEFAULT).  Rules come
+    with a freeform profile that holds the flag document, with AppConfig's
+    agent (``flags_source="agent"``), or with a local file.
+
+Errors
+    Without a default given, what cannot be evaluated raises: an unknown flag,
+    a malformed one, a context that the agent cannot be sent, a document that
+    cannot be had.  With a default it is the default, counted, and logged once
+    for each flag.
+
+Threads
+    Any number may evaluate.  A listener runs in the thread that evaluates.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from .. import config
+from ..exceptions import ConfigurationError, FlagError, LambdaExtError
+from ..lifecycle import clock, process
+from ..values import keys
+from ..values.flights import again
+from ..values.settings import DEFAULT
+from ..values.transforms import withheld
+from . import rules
+from .configuration import Polled
+from .document import ERROR, STALE, Document, Evaluation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from ..typing import Source
+    from ..values.cache import View
+    from ..values.freshness import Want
+    from ..values.handle import Age
+    from .rules import Context, Dialect
+
+    Listener = Callable[[Evaluation, Context | None], object]
+    L = TypeVar("L", bound=Listener)
+
+MAX_NAMES = 1000  # of flags that are counted by name; the rest is one
+OTHERS = "(other flags)"
+UNNAMED = "(LAMBDA_EXT_FLAGS)"
+
+_log = logging.getLogger("lambda_ext")
+
+
+class _Raise:
+    """The absence of a default."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<raise>"
+
+
+RAISE: Any = _Raise()
+
+# How often a default was served, by flag.
+defaulted: dict[str, int] = {}
+_lock = process.Lock()
+process.at_reset(defaulted.clear)
+
+
+class Flags(Polled[object]):
+    """
+    The feature flags of one configuration of AppConfig; declaring loads nothing.
+
+    What is declared when `handler` decorates, or at `start()`, is loaded then,
+    beside secrets and parameters; what is declared later, when a flag is first
+    asked for.  From then on no evaluation waits, see `Configuration`.
+
+    Args:
+        application, environment, profile: Names or ids.  Without them the
+            option ``flags`` (``LAMBDA_EXT_FLAGS``) says all three.
+        poll_interval: Seconds, from 1 to 86,400, or a timedelta, between two
+            polls; AppConfig may ask for more, and then gets it.  None polls
+            once.  Default: `configure()`, 45.
+        max_stale: Seconds past one and a half intervals for which a document
+            serves, without a wait, while no poll succeeds; 0 = none, None =
+            without limit.  Default: `configure()`, 3,600.
+        dialect: What rules mean where AWS does not say, see
+            `lambda_ext.flags.rules`.
+        source: Another source than AppConfig; see `lambda_ext.typing.Source`.
+        client: A boto3 client of "appconfigdata", to ask through.
+        session: A boto3 session, to make the client from.
+
+    Raises:
+        ConfigurationError: an argument cannot be used.
+    """
+
+    __slots__ = ("_dialect", "_listeners_of_all", "_told_of_rules")
+
+    def __init__(
+        self,
+        application: str | None = None,
+        environment: str | None = None,
+        profile: str | None = None,
+        *,
+        poll_interval: Age | str = DEFAULT,
+        max_stale: Age = DEFAULT,
+        dialect: Dialect = rules.DEFAULT,
+        source: Source | None = None,
+        client: Any = None,
+        session: Any = None,
+    ) -> None:
+        given = [part is not None for part in (application, environment, profile)]
+        if any(given) and not all(given):
+            msg = "Flags(application, environment, profile): pass all three, or none"
+            raise ConfigurationError(msg)
+        if not isinstance(dialect, rules.Dialect):
+            msg = f"dialect= takes a lambda_ext.flags.rules.Dialect, not {type(dialect).__name__}"  # type: ignore[unreachable]  # not everybody checks types
+            raise ConfigurationError(msg)
+        self._dialect = dialect
+        self._listeners_of_all: tuple[Listener, ...] = ()
+        self._told_of_rules = False
+        super().__init__(
+            UNNAMED if application is None else application,
+            UNNAMED if environment is None else environment,
+            UNNAMED if profile is None else profile,
+            transform=self._parsed,
+            poll_interval=poll_interval,
+            max_stale=max_stale,
+            source=source,
+            client=client,
+            session=session,
+        )
+
+    def enabled(
+        self, name: str, context: Context | None = None, default: bool = RAISE
+    ) -> bool:
+        """
+        Return whether the flag *name* is on for *context*.
+
+        Waits for AppConfig only if there is no document yet, or none that may
+        serve.
+
+        Args:
+            name: The flag's key.
+            context: What rules ask for, by name; None means the default variant.
+            default: Returned instead of raising.
+
+        Raises:
+            UnknownFlagError: there is no such flag; the message has the nearest.
+            InvalidDocumentError: the flag, or the document, is malformed.
+            SourceError: there is no document.
+            ConfigurationError: *context* is not a mapping.
+        """
+        view = self._view
+        if clock.monotonic() < view.until and not self._listeners_of_all:
+            document = view.value
+            enabled = document.plain.get(name)
+            if enabled is not None:
+                return enabled  # type: ignore[no-any-return]
+            flag = document.parsed.get(name)
+            if flag is not None and flag.is_local and context.__class__ is dict:
+                for test, evaluation in flag.tests:
+                    if test(context):
+                        return evaluation.enabled  # type: ignore[no-any-return]
+                return flag.default.enabled  # type: ignore[no-any-return]
+        if default is RAISE:
+            evaluation = self.evaluate(name, context)
+            if evaluation.error is not None:
+                raise again(evaluation.error)
+            return evaluation.enabled
+        evaluation = self._or_default(name, context, enabled=bool(default))
+        return default if evaluation.error is not None else evaluation.enabled
+
+    def evaluate(self, name: str, context: Context | None = None) -> Evaluation:
+        """
+        Return what the flag *name* is for *context*: state, variant and reason.
+
+        A flag that is malformed, or that the agent could not be asked for, has
+        the reason ERROR, is not enabled, and says why in ``error``.  Waits and
+        raises as `enabled` does, but for that.
+        """
+        evaluation = self._evaluated(name, context)
+        if self._listeners_of_all:
+            self._tell(evaluation, context)
+        return evaluation
+
+    def attribute(
+        self,
+        name: str,
+        key: str,
+        context: Context | None = None,
+        default: Any = RAISE,
+    ) -> Any:
+        """
+        Return the attribute *key* of the flag *name* for *context*, copied.
+
+        *default*, or None without one, if the flag is off or has no such
+        attribute.  What is wrong with the flag raises as in `enabled`, unless
+        a default is given.
+        """
+        if default is RAISE:
+            evaluation = self.evaluate(name, context)
+            if evaluation.error is not None:
+                raise again(evaluation.error)
+            return evaluation.attribute(key)
+        return self._or_default(name, context).attribute(key, default)
+
+    def all(self, context: Context | None = None) -> dict[str, Evaluation]:
+        """Return what each flag is for *context*; raises as `evaluate` does."""
+        return {name: self.evaluate(name, context) for name in self.names()}
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all flags; waits and raises as `evaluate` does."""
+        document, _ = self._document()
+        return tuple(document)
+
+    def on_evaluation(self, listener: L) -> L:
+        """
+        Call *listener* with each `Evaluation` and its context; also a decorator.
+
+        For logs of exposures.  It runs in the thread that evaluates, before
+        the result is returned; what it raises is logged.  Without listeners
+        nothing is spent on this.
+        """
+        if not callable(listener):
+            msg = f"on_evaluation of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not everybody checks types
+            raise ConfigurationError(msg)
+        self._listeners_of_all = (*self._listeners_of_all, listener)
+        return listener
+
+    def resolve(self) -> Flags:
+        """Return this object, with a document: what `inject` passes on."""
+        self._document()
+        return self
+
+    async def aget(self) -> Flags:
+        """Return this object, with a document, without blocking the event loop."""
+        await super().aget()
+        return self
+
+    # How it is done ------------------------------------------------------------
+
+    def _parsed(self, raw: Any) -> Document:
+        """Return the document that *raw* is; its version is set when it is read."""
+        evaluate = getattr(self._want and self._want.source, "evaluate", None)
+        if evaluate is None:
+            return Document(raw, dialect=self._dialect)
+        name = self._key.name
+
+        def ask(flag: str, context: Context) -> Evaluation:
+            evaluation: Evaluation = evaluate(name, flag, context)
+            return evaluation
+
+        return Document(raw, dialect=self._dialect, ask=ask)
+
+    def _bind(self) -> Want:
+        if self.name.startswith(UNNAMED):
+            name = config.get("flags")
+            if name is None:
+                msg = (
+                    "Flags() without arguments reads the configuration that"
+                    " LAMBDA_EXT_FLAGS names: set it to"
+                    " 'application/environment/profile'"
+                )
+                raise ConfigurationError(msg)
+            self._key = keys.configuration(None, *name.split("/"))
+        return super()._bind()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._memo = None  # another source may have other rules
+
+    def _document(self) -> tuple[Document, bool]:
+        """Return the document, and whether it is older than it should be."""
+        view: View = self._view
+        if not clock.monotonic() < view.until:
+            view = self._read()
+        entry, want = view.entry, self._want
+        document: Document = view.value
+        assert entry is not None
+        document.version = entry.answer.version
+        is_old = (
+            want is not None
+            and bool(want.max_age)
+            and clock.now() - entry.born_at >= (want.max_age or 0)
+        )
+        return document, is_old
+
+    def _evaluated(self, name: str, context: Context | None) -> Evaluation:
+        if context is not None and not isinstance(context, Mapping):
+            msg = f"a context is a mapping, not {type(context).__name__}"  # type: ignore[unreachable]  # not everybody checks types
+            raise ConfigurationError(msg)
+        document, is_old = self._document()
+        flag = document.flag(name)
+        if flag.is_fixed and context is not None and not self._told_of_rules:
+            self._told_of_rules = True
+            _log.warning(
+                "lambda_ext.flags_without_rules configuration=%s flag=%s: AppConfig"
+                " gives its default variant only; for rules use a freeform profile"
+                " that holds the flag document, or flags_source='agent'",
+                self._key.label, name,
+            )  # fmt: skip
+        try:
+            evaluation = flag.evaluate(context)
+        except Exception as exc:  # of a mapping of the user's
+            kind = type(exc).__name__
+            error = FlagError(f"the context of {name!r} raised {kind}", flag=name)
+            error.__cause__ = withheld(exc)
+            evaluation = Evaluation(
+                name, enabled=False, reason=ERROR, version=document.version, error=error
+            )
+        if is_old and evaluation.error is None:
+            return evaluation.because(STALE)
+        return evaluation
+
+    def _or_default(
+        self, name: str, context: Context | None, *, enabled: bool = False
+    ) -> Evaluation:
+        """Return the evaluation; one with the reason ERROR for what raises."""
+        try:
+            evaluation = self._evaluated(name, context)
+        except LambdaExtError as exc:
+            evaluation = Evaluation(str(name), enabled=enabled, reason=ERROR, error=exc)
+        if evaluation.error is not None:
+            _count_default(self._key.label, evaluation)
+        if self._listeners_of_all:
+            self._tell(evaluation, context)
+        return evaluation
+
+    def _tell(self, evaluation: Evaluation, context: Context | None) -> None:
+        for listener in self._listeners_of_all:
+            try:
+                listener(evaluation, context)
+            except Exception:
+                _log.warning(
+                    "lambda_ext.on_evaluation_failed configuration=%s",
+                    self._key.label, exc_info=True,
+                )  # fmt: skip
+
+
+def _count_default(label: str, evaluation: Evaluation) -> None:
+    """Count that a default was served, and log it once for each flag."""
+    name = evaluation.flag
+    with _lock:
+        if name not in defaulted and len(defaulted) >= MAX_NAMES:
+            name = OTHERS
+        is_first = name not in defaulted
+        defaulted[name] = defaulted.get(name, 0) + 1
+    if is_first:
+        _log.warning(
+            "lambda_ext.flag_default configuration=%s flag=%s error=%s: %s",
+            label, name, type(evaluation.error).__name__, evaluation.error,
+        )  # fmt: skip
