@@ -111,6 +111,7 @@ HOMES = {  # third-party library -> the places that may import it
     "botocore": ("aws.boto", "dropin."),
     "wrapt": ("dropin.",),
     "cachetools": ("values.", "flags.", "dropin."),
+    "openfeature": ("openfeature",),
     "re2": ("flags.patterns",),
     "rich": ("local.", "cli"),
     "moto": ("local.",),

@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from .rules import Context, Dialect, Test
 
 # OpenFeature's words, https://openfeature.dev/specification/types#resolution-reason
-STATIC = "STATIC"  # the flag has no variants
+STATIC = "STATIC"  # the flag has no variants, or just one
 DEFAULT = "DEFAULT"  # the default variant
 TARGETING_MATCH = "TARGETING_MATCH"  # a rule was true
 SPLIT = "SPLIT"  # likewise, one with a split in it
-DISABLED = "DISABLED"  # the flag has no variants and is disabled
+DISABLED = "DISABLED"  # likewise, and it is disabled
 STALE = "STALE"  # any of these, from a document that is older than was asked for
 UNKNOWN = "UNKNOWN"  # AppConfig's agent chose, and does not say why
 ERROR = "ERROR"  # there is no result; `Evaluation.error` says why
@@ -227,6 +227,15 @@ class Document:
         """Return what the flag *name* is for *context*; raises as `flag` does."""
         return self.flag(name).evaluate(context)
 
+    def changed_since(self, other: Document) -> list[str]:
+        """Return the names of flags that are new, gone or written otherwise."""
+        mine, theirs = self._values, other._values
+        return [
+            name
+            for name in {**theirs, **mine}
+            if name not in mine or name not in theirs or mine[name] != theirs[name]
+        ]
+
     def _parse(self, name: str) -> Flag:
         place = f"the flag {name!r}"
         try:
@@ -349,6 +358,8 @@ def _variants(name: str, variants: Any, version: str, dialect: Dialect) -> Flag:
             msg = "NonEmpty: only the last variant has no rule"
             raise InvalidDocumentError(msg, location=f"{place}.rule")
         reason = DEFAULT
+        if len(variants) == 1:  # nothing was chosen
+            reason = STATIC if enabled else DISABLED
         if rule is not None:
             reason = SPLIT if rules.has_split(rule) else TARGETING_MATCH
         evaluation = Evaluation(

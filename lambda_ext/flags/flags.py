@@ -6,7 +6,7 @@ rules runs functions that were made of them once.  The document behind them is
 polled as every `Configuration` is.
 
 Reasons, in OpenFeature's words
-    STATIC            a flag without variants
+    STATIC            a flag without variants, or with just one
     DISABLED          likewise, and it is off
     TARGETING_MATCH   a rule was true
     SPLIT             likewise, and it divides traffic
@@ -197,10 +197,18 @@ class Flags(Polled[object]):
         the reason ERROR, is not enabled, and says why in ``error``.  Waits and
         raises as `enabled` does, but for that.
         """
-        evaluation = self._evaluated(name, context)
+        view = self._view
+        if clock.monotonic() < view.until and not self._listeners_of_all:
+            flag = view.value.parsed.get(name)
+            if flag is not None and flag.is_local and context.__class__ is dict:
+                for test, evaluation in flag.tests:
+                    if test(context):
+                        return evaluation  # type: ignore[no-any-return]
+                return flag.default  # type: ignore[no-any-return]
+        found = self._evaluated(name, context)
         if self._listeners_of_all:
-            self._tell(evaluation, context)
-        return evaluation
+            self._tell(found, context)
+        return found
 
     def attribute(
         self,
@@ -255,6 +263,13 @@ class Flags(Polled[object]):
         """Return this object, with a document, without blocking the event loop."""
         await super().aget()
         return self
+
+    def may_wait(self) -> bool:
+        """Say whether the next evaluation may wait, for AppConfig or its agent."""
+        view = self._view
+        if not clock.monotonic() < view.until:
+            return True
+        return getattr(self._want and self._want.source, "evaluate", None) is not None
 
     # How it is done ------------------------------------------------------------
 

@@ -124,7 +124,8 @@ class TestDocumentedExample:
         ({"enabled": "true"}, (True, None, {}, "STATIC")),
         ({"enabled": "FALSE"}, (False, None, {}, "DISABLED")),
         ({"_variants": [{"name": "a", "enabled": True, "rule": ""}]},
-         (True, "a", {}, "DEFAULT")),
+         (True, "a", {}, "STATIC")),
+        ({"_variants": [{"name": "a", "enabled": False}]}, (False, "a", {}, "DISABLED")),
         (
             {"_variants": [{"name": "off", "enabled": False, "rule": "(and true true)",
                             "attributeValues": {"n": 1}},
