@@ -19,6 +19,7 @@ Doubles for the tests of those who use this library, and for its own.
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 
 from .exceptions import NotFoundError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "FakeClock",
+    "FakeFlags",
     "FakeSource",
     "MemorySink",
     "simulate_restore",
@@ -292,6 +294,102 @@ class _Version:
         if key.stage is not None:
             return key.stage in self.stages
         return key.version is not None or "AWSCURRENT" in self.stages
+
+
+class FakeFlags:
+    """
+    Feature flags, and configurations, that a test sets; seen by the next read.
+
+        with FakeFlags({"new-checkout": True, "limits": {"enabled": True, "n": 5}}):
+            handler({}, None)
+
+    As a context manager it answers for AppConfig to every `Flags` and
+    `Configuration` in this process, and to nothing else; they nest, leaving
+    one puts back the one before.  For one of them, pass it as ``source=``.
+
+    Args:
+        flags: By name: True or False, a value as in the flag document
+            (``{"enabled": True, ...}`` with attributes), or one with
+            ``_variants`` and their rules.
+        configurations: Texts, or what becomes JSON, by
+            "application/environment/profile"; everything else that is asked
+            for is the document of *flags*.
+    """
+
+    name = "fake_flags"
+    polled = False  # asked by each read
+    _numbers = itertools.count(1)
+
+    def __init__(
+        self,
+        flags: Mapping[str, Any] | None = None,
+        *,
+        configurations: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.scope = (self.name, next(self._numbers))
+        self._flags = dict(flags or {})
+        self._configurations = dict(configurations or {})
+        self._version = 1
+        self._error: LambdaExtError | None = None
+        self._former: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"<FakeFlags with {len(self._flags)} flag(s)>"
+
+    def set(self, name: str, value: Any) -> None:
+        """Give the flag *name* another value, or its first."""
+        self._flags = {**self._flags, name: value}
+        self._version += 1
+
+    def remove(self, name: str) -> None:
+        """Let there be no flag *name*."""
+        self._flags = {each: v for each, v in self._flags.items() if each != name}
+        self._version += 1
+
+    def configure(self, name: str, value: Any) -> None:
+        """Make *value* what the configuration "app/env/profile" is."""
+        self._configurations = {**self._configurations, name: value}
+        self._version += 1
+
+    def fail(self, error: LambdaExtError) -> None:
+        """Raise *error* for every read, until `recover`."""
+        self._error = error
+
+    def recover(self) -> None:
+        """Answer properly again."""
+        self._error = None
+
+    def __enter__(self) -> FakeFlags:
+        self._former.append(_store.use_for(_keys.CONFIGURATION, self))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        _store.use_for(_keys.CONFIGURATION, self._former.pop())
+
+    # What the library asks ---------------------------------------------------
+
+    def plan(self, wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
+        """Answer all in one go."""
+        return [wanted] if wanted else []
+
+    def fetch(
+        self, wanted: Sequence[Any], deadline_s: float | None
+    ) -> Mapping[Any, Any]:
+        """Answer each of *wanted*."""
+        if self._error is not None:
+            raise self._error
+        return {key: self._answer(key.name) for key in wanted}
+
+    def _answer(self, name: str) -> _Answer:
+        if name in self._configurations:
+            value = self._configurations[name]
+        else:
+            value = {
+                flag: {"enabled": value} if isinstance(value, bool) else value
+                for flag, value in self._flags.items()
+            }
+        body = value if isinstance(value, (str, bytes)) else json.dumps(value)
+        return _Answer(body, str(self._version))
 
 
 class MemorySink:

@@ -55,7 +55,7 @@ parameters: dict[Any, View] = {}
 _lock = threading.RLock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
-_overrides: dict[str, Source] = {}  # by operation, likewise; they come first
+_overrides: dict[str, Source] = {}  # by operation, set by `use_for`; come first
 _attached = False
 
 
@@ -114,21 +114,26 @@ def source_of(operation: str) -> Source:
     return source
 
 
-def use(source: Source | None, operation: str | None = None) -> None:
-    """
-    Ask *source* for everything from now on; None: what the option says.
-
-    With *operation* only for that, and before what is asked for everything.
-    """
+def use(source: Source | None) -> None:
+    """Ask *source* for everything from now on; None: what the option says."""
     global _override
     attach()
-    if operation is None:
-        _override = source
-    elif source is None:
-        _overrides.pop(operation, None)
-    else:
+    _override = source
+    _snapshot()
+
+
+def use_for(operation: str, source: Source | None) -> Source | None:
+    """
+    Ask *source* for *operation* from now on, whatever is asked for the rest.
+
+    Return what was asked before.
+    """
+    attach()
+    former = _overrides.pop(operation, None)
+    if source is not None:
         _overrides[operation] = source
     _snapshot()
+    return former
 
 
 def source_through(operation: str, client: Any, session: Any) -> Source:

@@ -1,0 +1,91 @@
+"""`FakeFlags`: flags that a test sets."""
+
+from __future__ import annotations
+
+import pytest
+
+import lambda_ext
+from lambda_ext import Configuration, Flags, Secret
+from lambda_ext.exceptions import SourceError, UnknownFlagError
+from lambda_ext.testing import FakeFlags, FakeSource
+
+
+def test_answers_for_all_flags():
+    """Whatever the names of the configuration, the flags are the test's."""
+    rules = {"_variants": [
+        {"name": "seven", "enabled": True, "rule": "(eq $n 7)"},
+        {"name": "rest", "enabled": False},
+    ]}  # fmt: skip
+    flags, others = Flags("a", "b", "c"), Flags("x", "y", "z")
+    with FakeFlags({"on": True, "off": False, "n": {"enabled": True, "limit": 5},
+                    "rules": rules}):  # fmt: skip
+        assert [True, False] == [flags.enabled("on"), others.enabled("off")]
+        assert 5 == flags.attribute("n", "limit")
+        assert "seven" == flags.evaluate("rules", {"n": 7}).variant
+        with pytest.raises(UnknownFlagError):
+            flags.enabled("none")
+
+
+def test_change_is_seen_by_the_next_read():
+    """Nobody waits for a poll in a test."""
+    flags = Flags("a", "b", "c")
+    heard = []
+    with FakeFlags({"on": False}) as fake:
+        flags.on_change(lambda handle: heard.append(handle.version))
+        seen = [flags.enabled("on")]
+        fake.set("on", True)
+        seen.append(flags.enabled("on"))
+        fake.remove("on")
+        seen.append(
+            flags.enabled("on", default=None) if "on" in flags.names() else None
+        )
+
+    assert [False, True, None] == seen
+    assert ["2", "3"] == heard
+
+
+def test_doubles_nest():
+    """Leaving one puts back the one before; secrets have their own double."""
+    flags, secret = Flags("a", "b", "c"), Secret("db")
+    with FakeSource({"db": "x"}), FakeFlags({"on": True}):
+        with FakeFlags({"on": False}):
+            assert not flags.enabled("on")
+            assert "x" == secret.value
+        assert flags.enabled("on")
+        assert "x" == secret.value
+
+
+def test_double_of_one_handle():
+    """As source= it answers for one handle only."""
+    one = Flags("a", "b", "c", source=FakeFlags({"on": True}))
+    with FakeFlags({"on": False}):
+        assert one.enabled("on")
+        assert not Flags("a", "b", "c").enabled("on")
+
+
+def test_configurations():
+    """A configuration is text as it is, and anything else as JSON."""
+    with FakeFlags(configurations={"a/b/c": "5", "a/b/d": {"n": [1]}}) as fake:
+        assert 5 == Configuration("a", "b", "c", transform=int).value
+        assert {"n": [1]} == Configuration("a", "b", "d", transform="json").value
+        fake.configure("a/b/c", "6")
+        assert 6 == Configuration("a", "b", "c", transform=int).value
+
+
+@pytest.mark.logs
+def test_failure():
+    """A test can see what its code does without flags."""
+    flags = Flags("a", "b", "c")
+    with FakeFlags({"on": True}) as fake:
+        fake.fail(SourceError("no", transient=True))
+        with pytest.raises(SourceError):
+            flags.enabled("on")
+        assert not flags.enabled("on", default=False)
+        fake.recover()
+        assert flags.enabled("on")
+    assert 1 == lambda_ext.stats().flags.defaults["on"]
+
+
+def test_repr_holds_no_value():
+    """Only the number of flags is shown."""
+    assert "<FakeFlags with 1 flag(s)>" == repr(FakeFlags({"on": {"k": "secret"}}))
