@@ -3,9 +3,9 @@ AWS on loopback: a small HTTP server that notes each call, and players behind it
 
     request ─▶ `AwsServer` (notes the call) ─▶ the player of its service ─▶ answer
 
-A `Player` plays one or several services of AWS; `MotoPlayer` plays every
-service that has no player of its own, Secrets Manager and Parameter Store
-among them.  Every call is recorded with its operation, the *names* that it
+A `Player` plays one or several services of AWS: `AppConfigPlayer` AppConfig's
+data plane, and `MotoPlayer` every service that has no player of its own, Secrets
+Manager and Parameter Store among them.  Every call is recorded with its operation, the *names* that it
 asked for, the client that sent it and how it ended; values are never recorded.
 
 Signatures are not checked.  Nothing is ever forwarded to AWS.
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from . import aws_messages
+from .appconfig import AppConfigPlayer
 from .journal import AWS_CALL, Journal
 from .moto_player import MotoPlayer
 from .seeds import Parameter, Seed, SeedError
@@ -116,7 +117,8 @@ class AwsServer:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self.moto = MotoPlayer(region)
-        self._players: tuple[Player, ...] = (*players, self.moto)
+        self.appconfig = AppConfigPlayer()
+        self._players: tuple[Player, ...] = (*players, self.appconfig, self.moto)
         self._seed = seed or Seed()
         self._started: list[Player] = []
         self._http: Server | None = None
@@ -176,6 +178,17 @@ class AwsServer:
     def put_parameter(self, name: str, parameter: Parameter) -> None:
         """Create the parameter, or overwrite it; not recorded as a call."""
         self.moto.put_parameter(name, parameter)
+
+    def deploy(self, name: str, value: Any, *, flags: bool = False) -> None:
+        """
+        Make *value* what the configuration "app/env/profile" is from now on.
+
+        With *flags* it is a flag document, served without its rules.
+        """
+        if flags:
+            self.appconfig.deploy_flags(name, value)
+        else:
+            self.appconfig.deploy(name, value)
 
     def fail(self, fault: Fault) -> None:
         """Let calls fail from now on, as *fault* says; the first that fits counts."""

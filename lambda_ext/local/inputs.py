@@ -21,6 +21,7 @@ from .seeds import Parameter, Seed
 
 MAX_EVENT_BYTES = 6 * 1024 * 1024  # Lambda's limit for a synchronous invocation
 MANY = (".jsonl", ".ndjson")  # names of files with one event in each line
+KINDS = ("secrets", "parameters", "flags", "configurations")  # of a seed
 PARAMETER_TYPES = ("String", "StringList", "SecureString")
 # What AWS takes as a name; "!" stands in those that AWS itself gives.
 SECRET_NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
@@ -74,17 +75,21 @@ def _event(path: str, text: str, line: int | None = None) -> Any:
 
 def read_seed(path: str) -> Seed:
     """
-    Return the secrets and parameters in the file *path*.
+    Return the secrets, parameters, flags and configurations in the file *path*.
 
     ::
 
         {"secrets": {"prod/db": {"user": "me"}, "token": "text",
                      "key": {"binary": "base64"}},
          "parameters": {"/page-size": "20",
-                        "/password": {"value": "...", "type": "SecureString"}}}
+                        "/password": {"value": "...", "type": "SecureString"}},
+         "flags": {"app/env/profile": {"new-checkout": {"enabled": true}}},
+         "configurations": {"app/env/profile": {"any": "JSON"}, "a/b/c": "text"}}
 
     A secret that is an object is stored as JSON text, except for the form
-    with the one member "binary".
+    with the one member "binary".  What is under "flags" is a feature flag
+    profile, served without the rules of its variants; under "configurations"
+    anything else, served as it is.
     """
     text = _read(path, "seed")
     seed = _parse(path, text, 'a seed is {"secrets": {...}, "parameters": {...}}')
@@ -93,9 +98,9 @@ def read_seed(path: str) -> Seed:
         msg = f'{path}: {_kind(seed)}; write {{"secrets": {{...}}, "parameters": {{...}}}}'
         raise InputError(msg)
     for key, members in seed.items():
-        if key not in ("secrets", "parameters"):
-            near = difflib.get_close_matches(key, ("secrets", "parameters"), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "use secrets, parameters"
+        if key not in KINDS:
+            near = difflib.get_close_matches(key, KINDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(KINDS)}"
             msg = f"{where(key)} is not known here; {hint}"
             raise InputError(msg)
         if not isinstance(members, dict):
@@ -109,6 +114,16 @@ def read_seed(path: str) -> Seed:
         parameters={
             name: _parameter(where, name, value)
             for name, value in seed.get("parameters", {}).items()
+        },
+        configurations={
+            _profile(where, name): value
+            if isinstance(value, str)
+            else json.dumps(value)
+            for name, value in seed.get("configurations", {}).items()
+        },
+        flags={
+            _profile(where, name): _document(where, name, value)
+            for name, value in seed.get("flags", {}).items()
         },
     )
 
@@ -130,6 +145,27 @@ class _Where:
             return f"{self.path}: the key {key!r}"
         line = self._text.count("\n", 0, found[0]) + 1
         return f"{self.path}, line {line}: the key {key!r}"
+
+
+def _profile(where: _Where, name: str) -> str:
+    """Return *name* if it names an application, an environment and a profile."""
+    if [bool(part.strip()) for part in name.split("/")] != [True] * 3:
+        msg = f"{where(name)}: write 'application/environment/profile'"
+        raise InputError(msg)
+    return name
+
+
+def _document(where: _Where, name: str, value: Any) -> Any:
+    """Return *value* if it looks like a flag document."""
+    values = value.get("values", value) if isinstance(value, dict) else None
+    if not isinstance(values, dict):
+        msg = f"{where(name)} is {_kind(value)}; write an object of flags"
+        raise InputError(msg)
+    for flag, each in values.items():
+        if not isinstance(each, dict):
+            msg = f'{where(flag)} is {_kind(each)}; a flag is {{"enabled": true}}'
+            raise InputError(msg)
+    return value
 
 
 def _secret(where: _Where, name: str, value: Any) -> str | bytes:

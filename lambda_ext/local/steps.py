@@ -164,6 +164,23 @@ class Rotate:
 
 
 @dataclass(frozen=True)
+class Deploy:
+    """Give a configuration, "app/env/profile", another version; see `AwsServer`."""
+
+    name: str
+    value: Any = field(repr=False)
+    flags: bool = False
+
+    def title(self) -> str:
+        """Say what is done."""
+        return f"deploying {self.name!r}"
+
+    def perform(self, stage: Stage) -> None:
+        """Deploy it to everybody at once."""
+        stage.need_aws(self).deploy(self.name, self.value, flags=self.flags)
+
+
+@dataclass(frozen=True)
 class Throttle:
     """Answer the next calls to AWS with ThrottlingException, see `Fault`."""
 

@@ -120,12 +120,28 @@ class TestSeed:
             "/typed": Parameter("v", "SecureString"),
         } == dict(seed.parameters)
 
+    def test_flags_and_configurations_are_read(self, file):
+        """Flag documents stay as they are, configurations become text."""
+        flags = {"a/b/c": {"on": {"enabled": True}}}
+        configurations = {"a/b/d": {"n": 1}, "a/b/e": "text"}
+        seed = read_seed(
+            file(json.dumps({"flags": flags, "configurations": configurations}))
+        )
+
+        assert flags == seed.flags
+        assert {"a/b/d": '{"n": 1}', "a/b/e": "text"} == seed.configurations
+        assert "configurations=['a/b/d', 'a/b/e'] flags=['a/b/c']" in repr(seed)
+
     @pytest.mark.parametrize(
         ("seed", "says"),
         [
             ([], "an array; write"),
             ({"secret": {}}, "'secret' is not known here; did you mean 'secrets'?"),
-            ({"zzz": {}}, "'zzz' is not known here; use secrets, parameters"),
+            ({"zzz": {}}, "'zzz' is not known here; use secrets, parameters, flags"),
+            ({"flags": {"a/b": {}}}, "'a/b': write 'application/environment/profile'"),
+            ({"configurations": {"a//c": 1}}, "'a//c': write 'application/"),
+            ({"flags": {"a/b/c": []}}, "'a/b/c' is an array; write an object of flags"),
+            ({"flags": {"a/b/c": {"on": True}}}, "'on' is a boolean; a flag is {"),
             ({"secrets": SECRET}, "'secrets' is a string; write an object"),
             ({"secrets": {"db": 7}}, "'db' is a number; write a string"),
             ({"secrets": {"db": [SECRET]}}, "'db' is an array; write a string"),
