@@ -8,12 +8,14 @@ and the error, if it stays.  Counted, and well again with the next good answer.
 from __future__ import annotations
 
 import email.utils
+import functools
 import threading
 import time
 
 import boto3
 import pytest
 import wire as faults
+from aws_model import Parameters, Secrets
 from wire import Wire
 
 import lambda_ext
@@ -209,6 +211,69 @@ def test_name_server_that_fails_is_a_fault_that_passes(aws, time, way, monkeypat
         with pytest.raises(exceptions.SourceError) as caught:
             lambda_ext.get_secret("db")
 
+    assert caught.value.transient
+
+
+ABROAD = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:s0-BBBBBB"
+SHARED = "arn:aws:ssm:eu-central-1:999999999999:parameter/p/0"
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_batch_gives_no_value_to_another_name(aws, backwards):
+    """Names beside ARNs of other accounts, past the size of a call, in any order."""
+    order = functools.partial(sorted, reverse=backwards)
+    secrets = Secrets({f"s{number}": f"v{number}" for number in range(41)})
+    secrets.foreign = {ABROAD: "abroad"}
+    secrets.order = order
+    parameters = Parameters({f"/p/{number}": f"w{number}" for number in range(21)})
+    parameters.foreign = {SHARED: "shared"}
+    parameters.order = order
+    aws.answer = lambda request: (
+        parameters if "Parameter" in request.operation else secrets
+    ).call(request.operation, request.parameters)
+
+    own = {f"s{number}": f"v{number}" for number in range(41)}
+    expected = {ABROAD: "abroad", **own, secrets.arn("s0"): "v0"}
+    assert expected == lambda_ext.get_secrets([*expected])
+    assert expected == {name: lambda_ext.get_secret(name) for name in expected}
+
+    own = {f"/p/{number}": f"w{number}" for number in range(21)}
+    expected = {SHARED: "shared", **own, parameters.arn("/p/0"): "w0"}
+    assert expected == lambda_ext.get_parameters([*expected])
+    assert expected == {name: lambda_ext.get_parameter(name) for name in expected}
+
+
+def test_server_without_batches_is_asked_once(aws):
+    """501 is no failure that would pass, whatever its code; it is remembered."""
+    secrets = Secrets({name: name for name in ("a", "b", "c", "d")})
+    aws.answer = lambda request: secrets.call(request.operation, request.parameters)
+    aws.faults.append(faults.refusing("InternalFailure", "not supported", 501))
+
+    assert {"a": "a", "b": "b"} == lambda_ext.get_secrets(["a", "b"])
+    assert {"c": "c", "d": "d"} == lambda_ext.get_secrets(["c", "d"])
+    operations = [request.operation for request in aws.requests]
+    assert ["BatchGetSecretValue", *["GetSecretValue"] * 4] == operations
+
+
+@pytest.mark.logs
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"SecretString": 5},
+        {"SecretString": {"a": "b"}},
+        {"SecretBinary": 5},
+        {"SecretString": "x", "VersionId": [1]},
+    ],
+)
+def test_json_of_a_wrong_shape_passes(aws, time, answer):
+    """The old value serves, and nothing of it is handed out."""
+    assert "one" == lambda_ext.get_secret("db")
+    aws.answer = lambda request: answer
+    time.advance(301)
+
+    assert "one" == lambda_ext.get_secret("db")
+    with pytest.raises(exceptions.SourceError) as caught:
+        lambda_ext.get_secret("other")
     assert caught.value.transient
 
 

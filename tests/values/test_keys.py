@@ -154,6 +154,7 @@ class TestPacked:
         [
             ("a", "b", True),
             ("a", "A", True),
+            ("a", "/a", True),
             ("a", PLACE + "a-AbCdEf", False),
             ("a", PLACE + "a", False),
             ("a", ABROAD + "a-AbCdEf", False),
@@ -280,6 +281,42 @@ class TestConcerns:
         """A prefix is not a name, and six characters of it no suffix of AWS's."""
         assert not keys.concerns(keys.secret("s", "prod/db-backup"), "prod/db")
         assert not keys.concerns(keys.secret("s", "prod/db-abcdef"), "prod/db")
+
+
+@pytest.mark.parametrize(
+    ("asked", "former", "version", "expected"),
+    [
+        ("/a", "2", "1", True),
+        ("/a", "1", "2", False),
+        ("/a", "2", "2", False),
+        ("/a", "10", "9", True),
+        ("/a:1", "2", "1", True),
+        ("/a:label", "2", "1", False),
+        ("/a", "", "1", False),
+        ("/a", "2", "", False),
+        ("/a", "b", "a", False),
+    ],
+)
+def test_goes_back(asked, former, version, expected):
+    """Numbers of a parameter have an order; labels and secrets have none."""
+    key = keys.parameter("s", asked)
+
+    assert expected == keys.goes_back(key, former, version)
+    assert not keys.goes_back(keys.secret("s", "a"), former, version)
+
+
+def test_names_that_read_like_parts_of_arns_are_names():
+    """A secret may be called "parameter/x", and a parameter "/secret"."""
+    for name in ("parameter/x", "secret-AbCdEf"):
+        assert keys.concerns(keys.secret("s", name), name)
+        for other in ("x", "/x", "secret"):
+            assert not keys.concerns(keys.secret("s", name), other)
+    wanted = [keys.secret("s", name) for name in ("parameter/x", "x", "/x")]
+    assert [wanted] == keys.packed(wanted, 20)
+    unknown = "arn:aws:other:eu-central-1:123456789012:secrets/x-AbCdEf"
+    assert keys.concerns(keys.secret("s", unknown), unknown)
+    assert not keys.concerns(keys.secret("s", unknown), "x")
+    assert not keys.concerns(keys.secret("s", unknown), "x-AbCdEf")
 
 
 @pytest.mark.parametrize(
