@@ -53,15 +53,16 @@ class Connection:
         self.idle_at = 0.0
         self.used = False
 
-    def exchange(
-        self, request: bytes, ends_at: float, first_by: float
-    ) -> http1.Response:
+    def exchange(self, request: bytes, ends_at: float) -> http1.Response:
         """
         Send *request* and return its response, before *ends_at*.
 
-        The first byte of the response must have come before *first_by*.
+        On a used connection the first byte must come within half of that time.
         """
         touched = False
+        first_by = ends_at
+        if self.used:
+            first_by -= left(ends_at, retries.BUDGET_S) / 2
 
         def receive(count: int) -> bytes:
             nonlocal touched
@@ -146,15 +147,13 @@ class Connections:
         *request* is called when there is a connection to send on; it is
         called again when that connection turns out to be dead.
         """
-        half_s = left(ends_at, 2 * retries.READ_S) / 2
         connection = self._kept()
         if connection is not None:
-            first_by = clock.monotonic() + half_s
             try:
-                return self._exchange(connection, request, ends_at, first_by)
+                return self._exchange(connection, request, ends_at)
             except (Stale, TimeoutError):
                 self.close()  # its neighbours are likely to be as dead
-        return self._exchange(self._opened(ends_at), request, ends_at, ends_at)
+        return self._exchange(self._opened(ends_at), request, ends_at)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed by its user."""
@@ -166,15 +165,11 @@ class Connections:
         close_all(self._idle)
 
     def _exchange(
-        self,
-        connection: Connection,
-        request: Callable[[], bytes],
-        ends_at: float,
-        first_by: float,
+        self, connection: Connection, request: Callable[[], bytes], ends_at: float
     ) -> http1.Response:
         idle = self._idle  # replaced by close(): then this one goes as well
         try:
-            response = connection.exchange(request(), ends_at, first_by)
+            response = connection.exchange(request(), ends_at)
         except BaseException:
             connection.close()
             raise

@@ -548,7 +548,7 @@ class TestConnections:
         class Answered:
             closed = False
 
-            def exchange(self, request, ends_at, first_by):
+            def exchange(self, request, ends_at):
                 return types.SimpleNamespace(reusable=True)
 
             def close(self):
@@ -561,7 +561,7 @@ class TestConnections:
         connection = Answered()
         monkeypatch.setattr(connections.clock, "now", now)
 
-        held._exchange(connection, lambda: b"", 0.0, 0.0)
+        held._exchange(connection, lambda: b"", 0.0)
 
         assert connection.closed
         assert [] == held._idle

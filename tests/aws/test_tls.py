@@ -140,6 +140,54 @@ class TestStores:
             assert "x" == ask(wire, monkeypatch)
             assert 3 == wire.connections
 
+    def test_roots_are_tried_again_where_the_machines_store_was_needed(
+        self, ours, monkeypatch, tmp_path
+    ):
+        """A host that once needed the machine's store may need the roots later."""
+        first, second = Authority("First"), Authority("Second")
+        both = tmp_path / "both.pem"
+        both.write_bytes(second.pem)
+        monkeypatch.setenv("SSL_CERT_FILE", first.path)
+        monkeypatch.setattr(tls, "ROOTS", str(both))
+        for certified in (first, second, first):
+            with Wire(answer, tls=certified.server("127.0.0.1")) as wire:
+                assert "x" == ask(wire, monkeypatch)
+
+    @pytest.mark.parametrize("name", ["system", "amazon"])
+    def test_bundle_may_have_any_name(self, name, kind, monkeypatch, tmp_path):
+        """A file that is called like one of our own stores is that file."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / name).write_bytes(authority().pem)
+        monkeypatch.setenv("AWS_CA_BUNDLE", name)
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert "x" == ask(wire, monkeypatch)
+
+    def test_bundle_may_be_in_the_home_directory(self, kind, monkeypatch, tmp_path):
+        """A tilde means what it means to boto3."""
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "ca.pem").write_bytes(authority().pem)
+        monkeypatch.setenv("AWS_CA_BUNDLE", "~/ca.pem")
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert "x" == ask(wire, monkeypatch)
+
+    def test_host_name_may_end_with_a_dot(self, ours, monkeypatch):
+        """The dot is for the name server; certificates have none."""
+        with Wire(answer, tls=authority().server("h.test")) as wire:
+            there = native.modules().getaddrinfo
+
+            def found(host, *more):
+                assert b"h.test." == host
+                return there(b"127.0.0.1", *more)
+
+            monkeypatch.setattr(native.modules(), "getaddrinfo", found)
+            monkeypatch.setattr(
+                Wire, "url", property(lambda wire: f"https://h.test.:{wire.port}")
+            )
+            assert "x" == ask(wire, monkeypatch)
+            assert [f"h.test.:{wire.port}"] == [
+                request.headers["host"] for request in wire.requests
+            ]
+
     def test_lost_roots_are_no_failure(self, ours, monkeypatch):
         """A packaging that leaves out the roots costs the second try only."""
         monkeypatch.setattr(tls, "ROOTS", "/nowhere/roots.pem")

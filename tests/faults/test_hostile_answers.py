@@ -210,37 +210,46 @@ def test_silent_kept_connections_cost_one_time_out(way, wire):
     assert 4 == wire.connections
 
 
-@pytest.mark.parametrize("left_s", [1.0, 60.0])
-def test_used_connection_gets_half_of_the_time_at_most(left_s, monkeypatch):
+@pytest.mark.parametrize(("used", "wait_s"), [(False, [3.0]), (True, [1.0])])
+def test_used_connection_gets_half_of_the_time(used, wait_s):
     """So that a new one can be tried by the same call."""
-    asked = []
+    waits = []
 
-    class Kept:
-        idle_at = 0.0
+    class Silent:
+        def send(self, data):
+            return len(data)
 
-        def is_quiet(self):
-            return True
+        def settimeout(self, seconds):
+            waits.append(seconds)
 
-        def exchange(self, request, ends_at, first_by):
-            asked.append((ends_at, first_by))
+        def recv(self, count):
             raise TimeoutError
 
-        def close(self):
-            pass
-
+    connection = connections.Connection(Silent(), None)
+    connection.used = used
     clock.install(StillClock())
-    pool = connections.Connections(connections.regions.parse("http://127.0.0.1:9"))
-    monkeypatch.setattr(Kept, "idle_at", clock.now())
-    pool._idle += [Kept(), Kept()]
-    monkeypatch.setattr(pool.__class__, "_opened", lambda self, ends_at: Kept())
-
     with pytest.raises(TimeoutError):
-        pool.exchange(lambda: b"", 1000.0 + left_s)
+        connection.exchange(b"x", 1000.0 + (2.0 if used else 8.0))
     clock.install(None)
 
-    most_s = min(left_s / 2, retries.READ_S)
-    assert [1000.0 + most_s, 1000.0 + left_s] == [first_by for _, first_by in asked]
-    assert [] == pool._idle
+    assert wait_s * 2 == waits
+
+
+def test_connections_are_closed_at_the_end_of_the_interpreter(monkeypatch):
+    """When the module's names are gone, those that are kept are still closed."""
+    closed = []
+
+    class Kept:
+        def close(self):
+            closed.append(self)
+
+    pool = connections.Connections(connections.regions.parse("http://127.0.0.1:9"))
+    pool._idle += [Kept(), Kept()]
+    with monkeypatch.context() as patched:
+        patched.setattr(connections, "_close_all", None)
+        del pool
+
+    assert 2 == len(closed)
 
 
 class StillClock:
