@@ -23,8 +23,8 @@ import os
 from .. import config as options
 from ..disclosure import forget_variables, printable
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
-from ..lifecycle import process, real_threads
-from . import errors, regions, retries
+from ..lifecycle import process
+from . import errors, regions, retries, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -248,31 +248,17 @@ def _within(
     left_s: float, ask: Callable[[], dict[str, Any]], *, service: str, key: str
 ) -> dict[str, Any]:
     """Return what *ask* returns on a thread of its own, in *left_s* seconds."""
-    # Avoids its cost for whoever never comes here.
+    # Only needed here: calls of the light client have no thread.
     import contextvars
 
-    answers: list[dict[str, Any]] = []
-    failures: list[BaseException] = []
     context = contextvars.copy_context()  # traces follow the request
-
-    def body() -> None:
-        try:
-            answers.append(context.run(ask))
-        except BaseException as exc:
-            failures.append(exc)
-
     try:
-        thread = real_threads.start("lambda_ext_boto3", body)
-    except RuntimeError:  # there can be none any more: the interpreter is ending
-        return ask()
-    thread.join(left_s)
-    if answers:
-        return answers[0]
-    if failures:
-        raise failures[0]
-    raise errors.too_late(
-        f"AWS did not answer within {left_s:.3g} s", service=service, key=key
-    )
+        return waiting.within(left_s, lambda: context.run(ask), "lambda_ext_boto3")
+    except LambdaExtError:  # a SourceTimeoutError is a TimeoutError
+        raise
+    except TimeoutError as exc:
+        reason = str(exc) or f"AWS did not answer within {left_s:.3g} s"
+    raise errors.too_late(reason, service=service, key=key)
 
 
 def _translation(exc: Exception, service: str, key: str, region: str) -> LambdaExtError:

@@ -20,8 +20,8 @@ Threads
 
 from __future__ import annotations
 
-from ..lifecycle import clock, real_threads
-from . import http1, regions, retries, tls
+from ..lifecycle import clock
+from . import http1, regions, retries, tls, waiting
 from .native import modules
 
 TYPE_CHECKING = False
@@ -252,30 +252,14 @@ def _resolved(
         # Numeric, so that no name server is asked, which might take its time.
         found = getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM, 0, AI_NUMERICHOST)
         return [(entry[0], entry[4]) for entry in found]
-    answers: list[Any] = []
-    failures: list[OSError] = []
-
-    def body() -> None:
-        try:
-            answers.extend(getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM))
-        except OSError as exc:
-            failures.append(exc)
-
     # The resolver takes no time-out, and its own may be 30 s.
-    thread = None
-    try:
-        thread = real_threads.start("lambda_ext_resolver", body)
-    except RuntimeError:  # there can be none any more: the interpreter is ending
-        body()
-    if meanwhile is not None:
-        meanwhile()
-    if thread is not None and thread.is_alive():
-        thread.join(left(ends_at, retries.READ_S))
-    if failures:
-        raise failures[0]
-    if not answers:
-        raise TimeoutError
-    return [(entry[0], entry[4]) for entry in answers]
+    found = waiting.within(
+        left(ends_at, retries.READ_S),
+        lambda: getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM),
+        "lambda_ext_resolver",
+        meanwhile,
+    )
+    return [(entry[0], entry[4]) for entry in found]
 
 
 def _connected(addresses: list[tuple[int, Any]], ends_at: float) -> Any:

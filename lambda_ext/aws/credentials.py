@@ -7,8 +7,9 @@ so that a restored environment does not carry the keys of its snapshot.
 Guarantees
     Keys are asked for again before they expire, and after a restore, a thaw
     past their expiry, or a refusal.  While new ones cannot be had, those that
-    still hold are used, and the endpoint gets no more than half of the time.  The endpoint is on this machine or on a link-local
-    address that AWS documents; the token is sent nowhere else.
+    still hold are used, and the endpoint gets no more than half of the time.
+    The endpoint is on this machine or on a link-local address that AWS
+    documents; the token is sent nowhere else.
 
 Threads
     ``_lock`` is held while new keys are fetched; the other threads use the
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 HOSTS = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")  # ECS, EKS
 EARLY_S = 300.0  # before the expiry that new keys are asked for
 AGAIN_S = 30.0  # between two times that they are asked for early
+LONGEST = 65536  # characters of a key or a token; AWS sets no limit
 # Compiled only where there is such an endpoint.
 EXPIRY = r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|[+-]00:?00)"
 
@@ -70,14 +72,10 @@ class Environment:
 
     def renewed(self, refused: Keys, ends_at: float) -> bool:
         """Say whether there are other keys than those *refused*."""
-        keys = self.keys(ends_at)
-        return (keys.access, keys.token) != (refused.access, refused.token)
+        return not self.keys(ends_at).same(refused)
 
     def drop(self) -> None:
         """Do nothing: nothing is kept."""
-
-    def forked(self) -> None:
-        """Do nothing: nothing is shared."""
 
 
 class Container:
@@ -130,7 +128,7 @@ class Container:
         """Say whether there are other keys than those *refused*."""
         if self._keys is refused:
             self._keys = None
-        return self.keys(ends_at).access != refused.access
+        return not self.keys(ends_at).same(refused)
 
     def drop(self) -> None:
         """Forget the keys, for whoever restores a snapshot has others."""
@@ -215,6 +213,12 @@ def reset() -> None:
     _containers.clear()
 
 
+@process.at_fork
+def _forked() -> None:
+    for known in _containers.values():
+        known.forked()
+
+
 def _why(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
 
@@ -233,13 +237,13 @@ def _token() -> str:
     if path:
         try:
             with open(path, "rb") as file:  # an error of decoding would hold it
-                token = file.read().strip().decode("latin-1")
+                token = file.read(LONGEST + 1).strip().decode("latin-1")
         except (OSError, ValueError) as exc:
             msg = f"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {path!r} cannot be read"
             raise ConfigurationError(msg) from exc
     else:
         return _variable("AWS_CONTAINER_AUTHORIZATION_TOKEN")
-    if not (token.isascii() and token.isprintable()):
+    if not (token.isascii() and token.isprintable() and len(token) <= LONGEST):
         msg = f"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {path!r} holds no token"
         raise ConfigurationError(msg)
     return token
@@ -264,7 +268,7 @@ def _read(response: http1.Response) -> Keys:
 
 
 def _word(value: str) -> str:
-    if not (value.isascii() and value.isprintable() and value):
+    if not (value.isascii() and value.isprintable() and 0 < len(value) <= LONGEST):
         raise ValueError
     return value
 

@@ -49,6 +49,7 @@ HEADERS = {  # of GetLatestConfiguration -> field
     "content-type": "ContentType",
     "version-label": "VersionLabel",
 }
+_TRACE = b"-=;:+&[]{}\"',"  # not encoded in the id of a trace
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")
 _VARIANTS = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
 
@@ -132,7 +133,6 @@ class Light(retries.Retrying):
     def forked(self) -> None:
         """Let go, in a forked child, of what belongs to the parent."""
         self._connections.close()
-        self._provider.forked()
 
     def attempt(
         self, operation: str, parameters: Mapping[str, Any], left_s: float
@@ -181,17 +181,18 @@ class Light(retries.Retrying):
                     signing.keep_skew(skew_s)
                 return _answer(operation, response)
             error = _error(self.service, key, response, self._region)
-            if again and error.code in errors.EXPIRED:
-                again = False
-                if self._provider.renewed(keys, ends_at):
-                    continue
-            if again and error.code in errors.SKEWED:
-                again = False
+            if not again:
+                raise error
+            again = False
+            if error.code in errors.SKEWED:
                 told_s = signing.told_skew(response.headers.get("date", ""))
                 if abs(told_s - skew_s) >= signing.TOLERATED_S:
                     skewed, skew_s = True, told_s
                     continue
-            raise error
+            # A signature that is refused at the right time means wrong keys, too.
+            refused = error.code in errors.EXPIRED or error.code in errors.SKEWED
+            if not (refused and self._provider.renewed(keys, ends_at)):
+                raise error
 
     def _request(
         self,
@@ -226,9 +227,9 @@ class Light(retries.Retrying):
         headers["accept-encoding"] = "identity"
         headers["content-length"] = str(len(body))
         headers["user-agent"] = "lambda-ext"
-        trace = os.environ.get("_X_AMZN_TRACE_ID", "")
-        if trace.isascii() and trace.isprintable() and trace:
-            headers["x-amzn-trace-id"] = trace  # as boto3 does inside Lambda
+        trace = os.environ.get("_X_AMZN_TRACE_ID")
+        if trace and os.environ.get("AWS_LAMBDA_FUNCTION_NAME"):  # as boto3 does
+            headers["x-amzn-trace-id"] = signing.quote(trace, _TRACE)
         target = f"{path}?{query}" if query else path
         lines = [f"{method} {target} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]

@@ -9,15 +9,17 @@ What each saves, beyond the Lambda runtime client (CPython 3.11, one machine):
 
 They are what the public modules are made of.  Where one of them is missing,
 or a context for TLS does not check what the public one checks, the public
-module is used instead.  Tests hold both kinds to the same behaviour on every
-Python.  `public()` chooses the public modules by hand.
+module is used instead.  So it is while `socket.socket` is replaced, as by
+pytest-socket, which means all connections; not by gevent and eventlet, since
+the library's threads are real ones there, too.  Tests hold both kinds to the
+same behaviour on every Python.  `use` chooses by hand.
 """
 
 from __future__ import annotations
 
 import sys
 
-from ..lifecycle import process
+from ..lifecycle import process, real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,12 +109,22 @@ _modules: Modules | None = None
 def modules() -> Modules:
     """Return the modules in use, chosen at the first call."""
     global _modules
+    if _are_sockets_forbidden():
+        return public()
     if _modules is None:
         try:
             _modules = private()
         except Exception:  # whatever another Python has changed
             _modules = public()
     return _modules
+
+
+def _are_sockets_forbidden() -> bool:
+    """Say whether `socket.socket` was replaced, and not together with threads."""
+    module = sys.modules.get("socket")
+    if module is None or module.socket.__module__ == "socket":
+        return False
+    return not real_threads.patched()
 
 
 def use(chosen: Modules | None) -> None:

@@ -56,6 +56,14 @@ class Keys:
     def __repr__(self) -> str:
         return f"<keys {self.access}>"
 
+    def same(self, other: Keys) -> bool:
+        """Say whether both sign alike, whenever they expire."""
+        return (self.access, self.secret, self.token) == (
+            other.access,
+            other.secret,
+            other.token,
+        )
+
 
 def quote(text: str, safe: bytes = b"") -> str:
     """Return *text* percent-encoded as AWS wants it: UTF-8, capitals."""

@@ -34,7 +34,7 @@ SYSTEM = "\0system"  # the whole store of the machine
 ROOTS = os.path.join(os.path.dirname(__file__), "roots.pem")
 
 _lock = process.Lock()
-_contexts: dict[str, Any] = {}
+_contexts: dict[tuple[str, str], Any] = {}  # by kind of modules, and store
 _by_system: set[str] = set()  # hosts that only SYSTEM verified, the last time
 
 
@@ -56,12 +56,13 @@ def verified(host: str, store: str) -> None:
 
 def context(store: str) -> Any:
     """Return the context that trusts *store*: one of ours, or a file's path."""
-    found = _contexts.get(store)
+    which = (modules().kind, store)
+    found = _contexts.get(which)
     if found is None:
         with _lock:
-            found = _contexts.get(store)
+            found = _contexts.get(which)
             if found is None:
-                found = _contexts[store] = _new_context(store)
+                found = _contexts[which] = _new_context(store)
     return found
 
 

@@ -203,11 +203,16 @@ def _registered(way: Transport) -> Transport:
 
 
 def _close() -> None:
-    for way in list(_all):
+    for way in _known():
         way.close()
 
 
 @process.at_fork
 def _forked() -> None:
-    for way in list(_all):
+    for way in _known():
         way.forked()
+
+
+def _known() -> list[Any]:
+    with _lock:  # else one that is made meanwhile ends the iteration
+        return list(_all)

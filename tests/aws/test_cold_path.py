@@ -21,7 +21,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 LIGHT = {
     f"lambda_ext.aws.{name}"
     for name in ("connections", "credentials", "errors", "http1", "light", "native",
-                 "regions", "retries", "signing", "tls", "transport")
+                 "regions", "retries", "signing", "tls", "transport", "waiting")
 }  # fmt: skip
 
 

@@ -274,14 +274,50 @@ class TestContainer:
 
         assert ["token1", "token1", "token2"] == [token for _, token in signers(server)]
 
-    def test_forked_child_is_not_blocked(self, way, vault):
-        """A lock that was held at the fork does not hold up the child."""
-        ask(way)
-        way._provider._lock.acquire()
-        way.forked()
-        way._provider.drop()
+    def test_forked_child_is_not_blocked(self, way, server, vault):
+        """A fetch that was under way at the fork does not hold up the child."""
+        entered, leave = threading.Event(), threading.Event()
+
+        def slow(peer, data):
+            entered.set()
+            leave.wait(30)
+            peer.send(data())
+
+        vault.wire.faults.append(slow)
+        fetching = threading.Thread(target=ask, args=(way,))
+        fetching.start()
+        assert entered.wait(30)
+        child = os.fork()
+        if child == 0:
+            try:
+                ask(way)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        leave.set()
+        fetching.join(30)
+
+        assert 2 == len(vault.wire.requests)
+
+    @pytest.mark.parametrize("code", ["InvalidSignatureException",
+                                      "SignatureDoesNotMatch"])  # fmt: skip
+    def test_keys_that_sign_wrongly_are_fetched_anew(self, code, way, server, vault):
+        """Well-formed keys that AWS does not take spoil no later call."""
+        server.faults.append(refusing(code))
 
         assert "value of db" == ask(way)["SecretString"]
+        assert ["token1", "token2"] == [token for _, token in signers(server)]
+
+    @pytest.mark.parametrize("member", ["AccessKeyId", "SecretAccessKey", "Token"])
+    def test_endless_key_is_refused(self, member, way, vault):
+        """What no header could carry is no key."""
+        answer = {"AccessKeyId": "a", "SecretAccessKey": "b", "Token": "c"}
+        blob = response(200, {**answer, member: "x" * 70_000})
+        vault.wire.faults += [instead(blob)] * 3
+
+        with pytest.raises(exceptions.SourceError, match="credentials"):
+            ask(way)
 
     def test_scope_survives_new_keys(self, way):
         """Keys rotate, the role stays: so does the scope of what is cached."""
@@ -300,6 +336,7 @@ class TestContainer:
          response(200, {"AccessKeyId": "a\r\nX: y", "SecretAccessKey": "hunter2"}),
          response(200, {"AccessKeyId": 1, "SecretAccessKey": "hunter2"}),
          response(200, b"[" * 100_000), response(404, b"hunter2"), response(500, b""), b"garbage hunter2"],
+        ids=lambda blob: f"{len(blob)}-bytes",
     )  # fmt: skip
     def test_answer_without_keys_is_told_and_not_quoted(self, way, vault, blob):
         """Whatever the endpoint says instead, the error passes and tells no key."""

@@ -203,6 +203,7 @@ class TestNextToBoto3:
             response(200, b"\xffs3cr3t"),
             response(200, {"SecretBinary": "s3cr3t\u00e9"}),
         ],
+        ids=lambda blob: f"{len(blob)}-bytes",
     )
     def test_answer_that_is_none_is_never_quoted(self, server, blob):
         """What cannot be read as an answer is in no message and in no chain."""
@@ -279,14 +280,27 @@ class TestSignature:
         assert {"host", "x-amz-date"} <= set(headers)
 
     def test_trace_of_lambda_is_sent_along(self, secrets, server, monkeypatch):
-        """As boto3 does inside Lambda; and nothing that would split a header."""
-        monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5e1b4151")
-        get(secrets)
-        monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1\r\nX: y")
-        get(secrets)
+        """As boto3 does, inside Lambda only; and nothing splits a header."""
+        client = boto3.session.Session().client("secretsmanager")
+        for inside in (False, True):
+            if inside:
+                monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
+            for trace in (
+                "Root=1-5e1b4151;Parent=53995c3f42cd8ad8;Sampled=1",
+                "Root=1\r\nX: y",
+                "Sampled=0 \u2013 ~_'\"<%",
+            ):
+                monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
+                server.requests.clear()
+                get(secrets)
+                client.get_secret_value(SecretId="db")
 
-        sent = [request.headers.get("x-amzn-trace-id") for request in server.requests]
-        assert ["Root=1-5e1b4151", None] == sent
+                ours, theirs = (
+                    request.headers.get("x-amzn-trace-id")
+                    for request in server.requests
+                )
+                assert theirs == ours
+                assert inside is (ours is not None)
 
     def test_clock_skew_is_corrected_once(self, secrets, server, pauses):
         """Fifteen minutes off cost one request more, and only the first time."""

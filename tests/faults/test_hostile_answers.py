@@ -559,3 +559,21 @@ def test_value_can_be_read_when_no_thread_can_be_started(how, wire, monkeypatch)
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
     assert VALUE == lambda_ext.get_secret("db")
+
+
+def test_replaced_sockets_are_used(wire, monkeypatch):
+    """Where a test forbids sockets, as pytest-socket does, nothing is sent."""
+    import socket
+
+    class Forbidden(socket.socket):
+        def __init__(self, *args, **kwargs):
+            raise RuntimeError("sockets are forbidden")
+
+    lambda_ext.get_secret("db")
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", Forbidden)
+        with pytest.raises(exceptions.SourceError) as caught:
+            transport.transport("ssm").call("GetParameter", {"Name": "/p"})
+
+    assert "RuntimeError at " in str(caught.value)
+    assert 1 == len(wire.requests)

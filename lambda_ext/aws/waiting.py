@@ -1,0 +1,92 @@
+"""
+Calls that take no time-out, given one: each runs on a thread of its own.
+
+The resolver of names and the clients of boto3 wait as long as they like.  A
+thread whose time is up is left behind, ends when its call does, and is not
+heard any more; there are `MOST` of these at a time, and beyond that no new
+call is made, so that a network that is gone for hours costs no memory.
+
+Threads
+    ``_left`` is replaced at once and never changed; a race loses sight of a
+    thread, which is then not counted.
+"""
+
+from __future__ import annotations
+
+from ..lifecycle import process, real_threads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from ..lifecycle.real_threads import Thread
+
+    T = TypeVar("T")
+
+MOST = 64  # threads left behind; at 8 s a call, that many wait for 8 minutes
+
+_left: tuple[Thread, ...] = ()
+
+
+def within(
+    left_s: float,
+    function: Callable[[], T],
+    name: str,
+    meanwhile: Callable[[], object] | None = None,
+) -> T:
+    """
+    Return what *function* returns, or raise what it raises, in *left_s* seconds.
+
+    The thread is called *name*; *meanwhile* is called on the caller's.  At the
+    end of the interpreter, where Python 3.12 starts no thread any more, the
+    caller's thread makes the call, and waits for as long as it takes.
+
+    Raises:
+        TimeoutError: it was not done in time, or too many still wait.
+    """
+    global _left
+    if _left:
+        _left = tuple(thread for thread in _left if thread.is_alive())
+        if len(_left) >= MOST:
+            msg = f"{MOST} earlier calls still wait"
+            raise TimeoutError(msg)
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(function())
+        except BaseException as exc:
+            failures.append(exc)
+
+    try:
+        thread = real_threads.start(name, body)
+    except RuntimeError:  # there can be none any more
+        body()
+    else:
+        try:
+            if meanwhile is not None:
+                meanwhile()
+            thread.join(max(left_s, 0.0))
+        finally:
+            if not (results or failures):
+                _left = (*_left, thread)
+    if failures:
+        raise failures[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
+
+
+@process.at_fork
+@process.at_reset
+def forget() -> None:
+    """Count from zero: a forked child has none of these threads."""
+    global _left
+    _left = ()
+
+
+def left_behind() -> tuple[Thread, ...]:
+    """Return the threads that were left behind and still wait."""
+    return tuple(thread for thread in _left if thread.is_alive())

@@ -1,0 +1,69 @@
+"""Calls that wait as long as they like are given a time-out."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lambda_ext.aws import waiting
+
+
+def test_result_is_returned():
+    """What the function returns comes back, from a thread of its own."""
+    found = waiting.within(30.0, threading.get_ident, "lambda_ext-test")
+
+    assert threading.get_ident() != found
+    assert () == waiting.left_behind()
+
+
+def test_exception_is_raised():
+    """What the function raises is raised by the caller."""
+    with pytest.raises(ZeroDivisionError):
+        waiting.within(30.0, lambda: 1 / 0, "lambda_ext-test")
+
+
+def test_something_else_is_done_meanwhile():
+    """The caller's thread works while the other waits."""
+    done = threading.Event()
+
+    assert waiting.within(30.0, lambda: done.wait(30), "lambda_ext-test", done.set)
+
+
+def test_threads_left_behind_are_bounded(monkeypatch):
+    """A call that never ends costs one thread; too many, and none is begun."""
+    monkeypatch.setattr(waiting, "MOST", 3)
+    begun = []
+    leave = threading.Event()
+
+    def hang():
+        begun.append(1)
+        leave.wait(30)
+
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            waiting.within(0.0, hang, "lambda_ext-test")
+    left = waiting.left_behind()
+    assert 3 == len(left)
+    leave.set()
+    for thread in left:
+        thread.join(30)
+
+    assert 3 == len(begun)
+    assert 5 == waiting.within(30.0, lambda: 5, "lambda_ext-test")
+
+
+def test_call_whose_caller_was_interrupted_is_counted():
+    """A signal handler that raises leaves a thread behind, too."""
+    leave = threading.Event()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        waiting.within(30.0, lambda: leave.wait(30), "lambda_ext-test", interrupt)
+    (thread,) = waiting.left_behind()
+    leave.set()
+    thread.join(30)
+
+    assert () == waiting.left_behind()
