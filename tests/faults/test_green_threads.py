@@ -93,3 +93,45 @@ def test_environment_with_green_threads_lives_and_ends(library, moment, environm
         "served": 2,
         "goodbye": 1,
     }
+
+
+REFRESH = """
+import sys, time
+{before}
+import lambda_ext
+from lambda_ext import Secret, stats
+from lambda_ext.testing import FakeClock, FakeSource
+{after}
+
+clock = FakeClock().__enter__()
+source = FakeSource({{"db": "old"}}).__enter__()
+db = Secret("db", max_age=100)
+
+@lambda_ext.handler
+def handler(event, context):
+    first = db.value
+    source.rotate("db", "new")
+    clock.advance(95)
+    second = db.value  # past 90 %: a refresh begins, and this hit waits for nothing
+    for _ in range(3000):
+        if stats().values.refreshes:
+            break
+        time.sleep(0.01)
+    clock.advance(10)
+    return [first, second, db.value]
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("library", PATCHES)
+def test_refresh_in_the_background_needs_no_greenlet(library, moment, environment):
+    """The worker is a real thread: a hit that is due wakes it and goes on."""
+    pytest.importorskip(library, exc_type=ImportError)
+    patch = {"before": "", "after": "", moment: PATCHES[library]}
+    emulator = environment(REFRESH.format(**patch))
+    answer = emulator.invoke({})
+    end = emulator.shutdown()
+
+    assert answer.value == ["old", "old", "new"]
+    assert (end.killed, end.exit_status) == (False, 0)
