@@ -109,17 +109,16 @@ def call(phase: str, *args: Any) -> None:
     A BaseException, or what a signal handler of the user's has raised
     meanwhile, is raised again once every listener was called.
     """
-    calls[phase] += 1
-    if not _listeners[phase]:
-        ended[phase] += 1
-        return
     waiting: tuple[Entry, ...] | None = None
     raised: BaseException | None = None
     position = begun = -1
+    calls[phase] += 1
+    # CPython 3.10 runs signal handlers at a jump forwards, too: none is before `try`.
     try:
-        while waiting is None or position < len(waiting):
+        while True:
             try:
-                waiting = waiting or listeners(phase)
+                if waiting is None:
+                    waiting = listeners(phase)
                 while True:
                     position += 1
                     if position >= len(waiting):
@@ -136,6 +135,8 @@ def call(phase: str, *args: Any) -> None:
                 # A signal handler may also raise between two listeners: the one
                 # that was not begun is called next.
                 position = begun
+            else:
+                break
     finally:
         ended[phase] += 1
     if raised is not None:
