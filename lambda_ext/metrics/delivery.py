@@ -29,12 +29,11 @@ https://opentelemetry.io/docs/specs/otlp/#failures
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 
 from ..aws.retries import jitter
-from ..lifecycle import clock
+from ..lifecycle import clock, real_threads
 from ..lifecycle.process import Lock
 
 TYPE_CHECKING = False
@@ -110,7 +109,7 @@ class Delivery:
         # Who sends.  Claimed and released by one C call each: a lock would stay
         # locked where a signal handler raises between taking it and using it.
         self._sender: dict[int, object] = {}
-        self._idle = threading.Event()
+        self._idle = real_threads.Event()
         self._idle.set()
         self._bytes = 0
         self._failures = 0  # attempts in a row that failed for a passing reason
@@ -168,7 +167,7 @@ class Delivery:
         self._queue = deque()
         self._bytes = 0
         self._sender = {}
-        self._idle = threading.Event()
+        self._idle = real_threads.Event()
         self._idle.set()
 
     def _send_all(self, ends_at: float) -> bool:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import weakref
 import zlib
 from json import dumps
 
@@ -525,6 +526,9 @@ def instance() -> str:
     return _instance
 
 
+_sinks: weakref.WeakSet[OtlpSink] = weakref.WeakSet()
+
+
 @process.at_fork
 @process.at_reset
 def _another_instance() -> None:
@@ -532,11 +536,17 @@ def _another_instance() -> None:
     _instance = ""
 
 
+@process.at_fork
+def _forked() -> None:
+    for sink in list(_sinks):
+        sink.forked()
+
+
 def _follow_life(sink: OtlpSink) -> None:
     phases.listen(phases.SNAPSHOT, sink.close, priority=phases.NETWORK)
     phases.listen(phases.RESTORE, sink.restored, priority=phases.ESSENTIAL)
     phases.listen(phases.RESTORE, _another_instance, priority=phases.ESSENTIAL)
-    phases.listen(phases.FORK, sink.forked, priority=phases.ESSENTIAL)
+    _sinks.add(sink)
 
 
 def _began_ns() -> int:
