@@ -42,8 +42,10 @@ def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | 
 
 def switch(value: Any) -> bool:
     """Return *value* as a bool: true/false, 1/0, yes/no, on/off, y/n, t/f."""
-    if isinstance(value, (str, int)):
-        word = str(value).strip().lower()
+    if isinstance(value, (int, float)) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str):
+        word = value.strip().lower()
         if word in ("1", "true", "yes", "on", "y", "t"):
             return True
         if word in ("0", "false", "no", "off", "n", "f"):

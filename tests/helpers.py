@@ -36,6 +36,14 @@ def run_threads(count, function, timeout=60.0):
     return results
 
 
+def loads_under_way():
+    """Return the loads that readers may wait for."""
+    from lambda_ext.values import store
+
+    slots = [*store.cache.slots.values()]
+    return [slot.load for slot in slots if slot.load is not None]
+
+
 def eventually(condition, timeout=30.0):
     """Wait until condition() is true; only for processes that are not ours."""
     end = time.monotonic() + timeout

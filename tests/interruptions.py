@@ -92,13 +92,15 @@ class Interruption:
     """
     One run of the code under test, as a context; swallows `Interrupted`.
 
-    happened: whether the signal was sent; raised: whether its exception
-    arrived here.
+    sent: whether the signal was sent; happened: whether its handler ran in the
+    code under test; raised: whether its exception arrived here.
     """
 
-    def __init__(self, modules, place):
+    def __init__(self, modules, place, action=None):
+        self.action = action
         self.modules = modules
         self.place = place
+        self.sent = False
         self.happened = False
         self.raised = False
         self._stack = contextlib.ExitStack()
@@ -108,7 +110,7 @@ class Interruption:
 
     def __enter__(self):
         self._stack.enter_context(
-            _signals(self.modules, lambda place: place == self.place, self._interrupt)
+            _signals(self.modules, self._is_mine, self._interrupt)
         )
         return self
 
@@ -117,14 +119,23 @@ class Interruption:
         self.raised = isinstance(exception, Interrupted)
         return self.raised
 
+    def _is_mine(self, place):
+        if place == self.place:
+            self.sent = True
+        return place == self.place
+
     def _interrupt(self):
         self.happened = True
-        raise Interrupted
+        if self.action is None:
+            raise Interrupted
+        self.action()
 
 
-def interruptions(modules):
+def interruptions(modules, action=None):
     """
     Yield an `Interruption` for each place where a handler may run in *modules*.
+
+    The handler calls *action*, or else raises `Interrupted`.
 
     Ends when a run is over before its place was reached.  To be used in the
     main thread, the only one in which signal handlers run:
@@ -136,9 +147,9 @@ def interruptions(modules):
     """
     place = 0
     while True:
-        interruption = Interruption(modules, place)
+        interruption = Interruption(modules, place, action)
         yield interruption
-        if not interruption.happened:
+        if not interruption.sent:
             return
         place += 1
 
@@ -172,8 +183,10 @@ def _signals(modules, wanted, function):
         pause()  # else the handler would run in the function that watches
         return True
 
-    def handle(*_):
+    def handle(_, frame):
         nonlocal handling
+        if frame is not None and frame.f_code.co_filename == __file__:
+            return  # after the last place there was no check any more
         handling = True
         try:
             function()

@@ -43,7 +43,7 @@ STEP_S = 0.05  # a smaller growth of the lead is slewing, not a freeze
 _lock = process.Lock()
 _run_time: Callable[[], float] = time.monotonic
 _wall_time: Callable[[], float] = time.time
-_lead = time.time() - time.monotonic()
+lead = time.time() - time.monotonic()  # of house time over run time; only grows
 _watchers: tuple[Callable[[], None], ...] = ()
 _deadline_at: float | None = None
 _untold = False  # the lead has grown, and not every watcher was called
@@ -53,7 +53,7 @@ generation = 0
 
 def now() -> float:
     """Return house time in seconds; about the epoch, never going back."""
-    return monotonic() + _lead
+    return monotonic() + lead
 
 
 def run_time() -> float:
@@ -66,21 +66,16 @@ def wall() -> float:
     return _wall_time()
 
 
-def lead() -> float:
-    """Return by how many seconds house time is ahead of `monotonic`."""
-    return _lead
-
-
 def _watchful() -> float:
     """Return run time in seconds, having looked for a freeze first."""
     run = _run_time()
-    if _wall_time() - run > _lead + STEP_S:
+    if _wall_time() - run > lead + STEP_S:
         sync()
     return run
 
 
-# What a cache hit reads: seconds of run time, comparable only to itself.
-# `sync` tells the watchers when what it is compared with has moved.
+# Seconds of run time, comparable only to itself.  A cache hit adds `lead`, which
+# is read after it: in programs without a decorated handler this call may raise it.
 monotonic: Callable[[], float] = _watchful
 
 
@@ -91,14 +86,14 @@ def sync() -> float:
     0.0 is by far the most usual answer.  Otherwise the generation changes and
     the watchers are called before this returns.
     """
-    global _lead, generation, _untold
+    global lead, generation, _untold
     with _lock:
-        before = _lead
+        before = lead
         found = _wall_time() - _run_time()
         grew_s = found - before if found - before >= STEP_S else 0.0
         if grew_s:
             _untold = True
-            _lead = found
+            lead = found
             generation += 1
     if _untold:
         _tell()
@@ -162,11 +157,11 @@ def watch(watcher: Callable[[], None]) -> None:
 
 def install(clock: Clock | None) -> None:
     """Take the time from *clock*; None goes back to the machine's clocks."""
-    global _run_time, _wall_time, _lead, monotonic, generation, _deadline_at
+    global _run_time, _wall_time, lead, monotonic, generation, _deadline_at
     with _lock:
         _run_time = time.monotonic if clock is None else clock.monotonic
         _wall_time = time.time if clock is None else clock.wall
-        _lead = _wall_time() - _run_time()
+        lead = _wall_time() - _run_time()
         monotonic = _watchful
         generation += 1
         _deadline_at = None

@@ -259,7 +259,7 @@ def get_parameters_by_path(
     except (KeyError, TypeError):
         view = store.DEAD
     result: dict[str, Any]
-    if clock.monotonic() < view.until and not force_fetch:
+    if clock.monotonic() + clock.lead < view.until and not force_fetch:
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         result = view.give()
         return result

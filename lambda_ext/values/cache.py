@@ -19,14 +19,19 @@ Guarantees
     current number of a parameter by no lower one that was loaded meanwhile.
 
 Time
-    `born_at` is house time; `View.until` is raw monotonic time, so that a hit
-    needs no offset.  `forget_views` is called when the two have moved apart.
+    All instants are house time.  A hit compares ``monotonic() + lead``, so that
+    it survives a freeze that was shorter than what was left to it.
 
 Threads
-    ``lock`` guards every write.  It is re-entrant: a watcher of the clock or
-    a finalizer may run in the middle of our own work.  No clock, source,
-    transform or callback is called while it is held.  When all views are to be
-    forgotten at once (at each thaw, say), that costs nothing for each slot.
+    Every write happens in a function called by `Cache.change`, one at a time.
+    No source, transform or callback is called there.
+
+Signals
+    A signal handler or a finalizer that reads may run in the middle of a
+    change, in the thread that makes it: its own changes are refused (`change`
+    returns None), and it gets what it reads without it being kept.  What it
+    invalidates is dropped when the change under way has ended.  If a signal
+    handler raises, the change is left half made; the next one repairs that.
 
 Source of SIEVE: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024.
 """
@@ -34,18 +39,20 @@ Source of SIEVE: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024.
 from __future__ import annotations
 
 import math
-import threading
 
+from ..lifecycle.process import Lock
 from .keys import goes_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, MutableMapping
-    from typing import Any
+    from typing import Any, TypeVar
 
     from ..exceptions import LambdaExtError
     from .keys import Key
     from .transforms import Decoded
+
+    R = TypeVar("R")
 
 NEVER = -math.inf
 MAX_VIEWS = 32  # of one slot: each inline lambda given as `transform` is one
@@ -106,7 +113,7 @@ class Entry:
 
 
 class View:
-    """A value as it is handed out, valid while ``clock.monotonic() < until``."""
+    """A value as it is handed out, valid while house time is below ``until``."""
 
     __slots__ = ("copy", "entry", "seat", "slot", "until", "value")
 
@@ -137,17 +144,20 @@ class Slot:
 
     __slots__ = (
         "entry",
-        "epoch",
         "failures",
+        "floor",
         "group",
         "hits",
         "key",
+        "load",
         "mark",
         "missing",
         "next",
+        "previous",
         "refresh_from",
         "retry_at",
         "source",
+        "unheard",
         "views",
         "wanted",
     )
@@ -160,9 +170,13 @@ class Slot:
         self.hits = 0  # reads by get_*; handles count nothing
         self.mark = 0  # what `hits` was when the hand last came by
         self.next: Slot = self
+        self.previous: Slot = self
         self.views: list[View] = []
-        self.epoch = 0  # of the cache's, in which the views were shown
+        self.load: Any = None  # the load that readers may wait for, see `calls`
+        self.floor = 0  # sequence number of loads below which none is kept
         self.missing: tuple[LambdaExtError, float] | None = None  # and asked when
+        # Of a load before the first read, and when; told to the first reader.
+        self.unheard: tuple[LambdaExtError, float] | None = None
         self.failures = 0  # passing ones in a row
         self.retry_at = NEVER  # house time before which a stale value is served
         self.refresh_from = math.inf  # house time; never if nobody has read it
@@ -173,13 +187,15 @@ class Slot:
 
     def hide(self) -> None:
         """Make every view of it worthless; the next read comes to us."""
-        views, self.views = self.views, []
-        for view in views:
+        views = self.views
+        while views:
+            view = views[-1]  # it stays until it is worthless: see Signals
             view.until = NEVER
             if view.seat is not None:
                 front, seat = view.seat
                 if front.get(seat) is view:
                     del front[seat]
+            views.pop()
 
 
 class Cache:
@@ -187,25 +203,24 @@ class Cache:
     Slots by key, at most *size* of them; 0 remembers nothing.
 
     *size* and *pinned* (the keys that live handles read) are asked when a new
-    key comes.  *fronts* are where views are shown.
+    key comes.
     """
 
     def __init__(
         self,
         size: Callable[[], int] = lambda: 1000,
         pinned: Callable[[], Container[Key]] = frozenset,
-        fronts: tuple[dict[Any, View], ...] = (),
     ) -> None:
         self.size = size
         self.pinned = pinned
-        self._fronts = fronts
-        self._epoch = 0
-        self._loose: dict[Any, View] = {}  # the front of those in handles
-        self.lock = threading.RLock()
+        self.lock = Lock()
+        self._changing = False
+        self._torn = False  # a change was left half made
+        self._later: list[Callable[[], object]] = []  # changes that were refused
         self.slots: dict[Key, Slot] = {}
         self._groups: dict[Key, dict[Key, Slot]] = {}
-        self._newest: Slot | None = None  # its `next` is the oldest
-        self._before: Slot | None = None  # the hand points to its `next`
+        self._newest: Slot | None = None  # of a ring; its `next` is the oldest
+        self._hand: Slot | None = None  # which is looked at next, to make room
         self._former_hits = 0  # of slots that are gone
         self.evictions = 0
 
@@ -217,81 +232,130 @@ class Cache:
         """Reads by get_* that were answered from memory."""
         return self._former_hits + sum(slot.hits for slot in [*self.slots.values()])
 
+    def change(self, function: Callable[..., R], *args: Any) -> R | None:
+        """
+        Return function(*args), called while no other thread reads or writes.
+
+        None, and it is not called, if this thread is in the middle of a change.
+        """
+        with self.lock:
+            if self._changing:
+                return None
+            try:
+                self._changing = True
+                if self._torn:
+                    self._repair()
+                    self._torn = False
+                result = function(*args)
+                while self._later:
+                    self._later[-1]()
+                    self._later.pop()
+                return result
+            except BaseException:
+                self._torn = True
+                raise
+            finally:
+                self._changing = False
+
+    def change_later(self, function: Callable[[], object]) -> None:
+        """Call *function* at the end of the change that this thread is making."""
+        self._later.append(function)
+
     def slot(self, key: Key, source: Any) -> Slot:
-        """Return the slot of *key*, made if need be; the lock is held."""
+        """
+        Return the slot of *key*, made if need be, in a change.
+
+        It counts towards the bound when `trim` is called.
+        """
         slot = self.slots.get(key)
         if slot is None:
             slot = Slot(key, source)
-            size = self.size()
-            if size:
-                while len(self.slots) >= size and self._evict():
-                    pass
-                self._insert(slot)
+            if self.size():
+                self.slots[key] = slot
+                self._groups.setdefault(slot.group, {})[key] = slot
+                self._link(slot)
         return slot
+
+    def trim(self, spared: Slot) -> None:
+        """Let go of as many slots as there are too many, but *spared*; in a change."""
+        size = self.size()
+        while len(self.slots) > size and self._evict(spared):
+            pass
 
     def put(self, key: Key, source: Any, entry: Entry) -> list[Slot]:
         """
-        Remember *entry* for *key* and all that share its ARN.
+        Remember *entry* for *key* and all that share its ARN, in a change.
 
-        Return the slots that took it.  The lock is held.
+        Return the slots that took it.
         """
         slot = self.slot(key, source)
         arn = entry.answer.arn
         self._regroup(slot, key.at(arn) if arn else key)
         taken = []
         for each in self._members(slot):
+            if entry.order < each.floor:
+                continue
             former = each.entry
             if former is not None:
-                if former.order > entry.order or (
-                    former.landed > entry.order  # they overlapped
-                    and goes_back(key, former.answer.version, entry.answer.version)
+                if former.landed > entry.order and goes_back(  # they overlapped
+                    key, former.answer.version, entry.answer.version
                 ):
                     continue
                 if former.answer.same(entry.answer):
                     entry.decoded = former.decoded
             self._drop(each)
             each.entry = entry
+            each.floor = entry.order
             taken.append(each)
+        self.trim(slot)
         return taken
 
     def kill(self, key: Key, order: float = math.inf) -> None:
         """Drop what is known of *key*'s group, unless it is newer than *order*."""
+        self.change(self.drop_group, key, order)
+
+    def drop_group(self, key: Key, order: float) -> None:
+        """Do as `kill`, in a change."""
         slot = self.slots.get(key)
         if slot is not None:
             for each in self._members(slot):
                 if each.entry is None or each.entry.order <= order:
                     self._drop(each)
+                    if order != math.inf:
+                        each.floor = max(each.floor, int(order))
 
-    def invalidate(self, concerned: Callable[[Key], bool]) -> int:
-        """Drop every entry whose key is *concerned*, and return how many."""
+    def invalidate(self, concerned: Callable[[Key], bool], floor: int) -> int:
+        """
+        Drop every entry whose key is *concerned*, in a change; return how many.
+
+        No load whose sequence number is below *floor* brings any of it back.
+        """
         dropped = 0
         for slot in [*self.slots.values()]:
             if concerned(slot.key):
                 for each in self._members(slot):
+                    each.floor = floor
+                    each.load = None
                     dropped += each.entry is not None
                     self._drop(each)
         return dropped
 
     def clear(self) -> None:
-        """Drop everything but the counters."""
-        for slot in self.slots.values():
-            self._former_hits += slot.hits
-            slot.entry = None
-            slot.hide()
-        self.forget_views()
-        self.slots.clear()
-        self._groups.clear()
-        self._newest = self._before = None
+        """Drop everything but the counters, in a change."""
+        for slot in [*self.slots.values()]:
+            slot.load = None
+            self.remove(slot)
 
     def forget_views(self) -> None:
-        """Make every read come to us once: the clocks or the options changed."""
-        with self.lock:
-            self._epoch += 1
-            for front in self._fronts:
-                front.clear()
-            for view in self._loose.values():
-                view.until = NEVER
-            self._loose.clear()
+        """Make every read come to us once: the options changed."""
+
+        def forget() -> bool:
+            for slot in [*self.slots.values()]:
+                slot.hide()
+            return True
+
+        if self.change(forget) is None:
+            self.change_later(forget)
 
     def show(
         self,
@@ -301,28 +365,20 @@ class Cache:
         seat: Any = None,
     ) -> None:
         """
-        Let hits find *view* until then; in *front*, or else in a handle.
+        Let hits find *view* until then, in *front* or else in a handle; in a change.
 
         Nothing happens when the entry behind it is no longer the slot's.
-        The lock is held.
         """
         slot = view.slot
         assert slot is not None
         if slot.entry is not view.entry or self.slots.get(slot.key) is not slot:
             return
-        if slot.epoch != self._epoch:
-            slot.epoch = self._epoch
-            slot.views.clear()  # nobody can find them any more
-        elif len(slot.views) >= MAX_VIEWS:
-            kept = slot.views[1:]
-            slot.views = slot.views[:1]
+        if len(slot.views) >= MAX_VIEWS:
             slot.hide()
-            slot.views = kept
-        if front is None:
-            front, seat = self._loose, view
-        view.seat = (front, seat)
-        front[seat] = view
         slot.views.append(view)
+        if front is not None:
+            view.seat = (front, seat)
+            front[seat] = view
         view.until = until
 
     def order(self) -> Iterator[Slot]:
@@ -334,17 +390,39 @@ class Cache:
             yield slot
 
     def forked(self) -> None:
-        """Replace the lock, which another thread may have held at the fork."""
-        self.lock = threading.RLock()
+        """Let go, in a forked child, of what another thread was changing."""
+        self._changing = False
+        self._torn = True
+        self._later.clear()
+
+    def remove(self, slot: Slot) -> None:
+        """Forget *slot*, in a change."""
+        if self.slots.get(slot.key) is slot:
+            self._former_hits += slot.hits
+            slot.hide()
+            del self.slots[slot.key]
+            self._unlink(slot)
+            self._ungroup(slot)
+            slot.entry = None
+
+    def _repair(self) -> None:
+        """Derive from `slots` all that a change may have left half made."""
+        self._newest = self._hand = None
+        self._groups.clear()
+        for slot in [*self.slots.values()]:
+            slot.hide()
+            self._link(slot)
+            self._groups.setdefault(slot.group, {})[slot.key] = slot
 
     def _drop(self, slot: Slot) -> None:
+        slot.hide()  # first: what hits find must not outlive the entry
         slot.entry = None
         slot.missing = None
+        slot.unheard = None
         slot.failures = 0
         slot.retry_at = NEVER
         slot.refresh_from = math.inf
         slot.wanted = False
-        slot.hide()
 
     def _members(self, slot: Slot) -> list[Slot]:
         return [*self._groups.get(slot.group, {slot.key: slot}).values()]
@@ -363,42 +441,47 @@ class Cache:
             if not members:
                 del self._groups[slot.group]
 
-    def _insert(self, slot: Slot) -> None:
+    def _link(self, slot: Slot) -> None:
+        """Make *slot* the newest of the ring."""
         newest = self._newest
         if newest is None:
-            self._before = slot
+            slot.next = slot.previous = self._hand = slot
         else:
-            slot.next = newest.next
+            slot.previous, slot.next = newest, newest.next
+            newest.next.previous = slot
             newest.next = slot
-            if self._before is newest:  # the hand stays on the oldest
-                self._before = slot
         self._newest = slot
-        self.slots[slot.key] = slot
 
-    def _evict(self) -> bool:
-        """Let go of one slot; False when every one is pinned, or there is none."""
-        before = self._before
-        if before is None:
-            return False
+    def _unlink(self, slot: Slot) -> None:
+        if slot.next is slot:
+            self._newest = self._hand = None
+            return
+        if self._hand is slot:
+            self._hand = slot.next
+        if self._newest is slot:
+            self._newest = slot.previous
+        slot.previous.next = slot.next
+        slot.next.previous = slot.previous
+
+    def _evict(self, spared: Slot) -> bool:
+        """Let go of one slot but *spared*; False when there is none to go."""
         pinned = self.pinned()
+        hand = self._hand
         for _ in range(2 * len(self.slots)):
-            hand = before.next
-            if hand.hits == hand.mark and hand.key not in pinned:
-                break
+            assert hand is not None
+            if (
+                hand.hits == hand.mark
+                and hand.load is None
+                and hand is not spared
+                and hand.key not in pinned
+            ):
+                self._hand = hand
+                self.remove(hand)
+                if self._hand is spared:  # the hand goes from the oldest to the newest
+                    self._hand = spared.next
+                self.evictions += 1
+                return True
             hand.mark = hand.hits
-            before = self._before = hand
-        else:
-            return False
-        if hand is before:
-            self._newest = self._before = None
-        else:
-            before.next = hand.next
-            if hand is self._newest:
-                self._newest = before
-        del self.slots[hand.key]
-        self._ungroup(hand)
-        self._former_hits += hand.hits
-        self.evictions += 1
-        hand.entry = None
-        hand.hide()
-        return True
+            hand = hand.next
+        self._hand = hand
+        return False

@@ -36,8 +36,8 @@ class Snapshot:
     def __init__(self, cache: Cache, loader: Loader) -> None:
         self.hits = cache.hits
         self.misses = loader.misses
-        self.loads = loader.calls.loads
-        self.refreshes = loader.calls.refreshes
+        self.loads = loader.loads
+        self.refreshes = loader.refreshes
         self.stale_served = loader.stale_served
         self.errors: dict[str, int] = dict(loader.errors)
         self.entries = len(cache)

@@ -9,6 +9,10 @@ Threads
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C half of `signal` (0.7 ms)
+import _thread
+import contextlib
+import functools
 import os
 import threading
 from collections import deque
@@ -20,9 +24,11 @@ from ..lifecycle import clock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
-    from .cache import Answer
     from .keys import Key
+
+    Answer = Any  # of `cache`, which is above this
 
 WORKERS = 4  # calls at a time, of one caller
 RESERVE_S = 0.1  # of the invocation, for doing something about a failure
@@ -94,6 +100,54 @@ def random() -> float:
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
+def ends_at(timeout_s: float | None) -> float | None:
+    """Return the run time until which a caller may wait; None without limit."""
+    left_s = left(timeout_s)
+    return None if left_s is None else clock.run_time() + left_s
+
+
+def remaining(ends_at: float | None) -> float | None:
+    """Return the seconds until *ends_at*, a run time; None without limit."""
+    return None if ends_at is None else ends_at - clock.run_time()
+
+
+def may_be_interrupted() -> bool:
+    """
+    Say whether a signal handler of the user's may raise in this thread.
+
+    That is in the main thread only, where a handler written in Python is
+    installed that is neither ours nor asyncio's.  Python's own for Ctrl-C
+    does not count: KeyboardInterrupt passes through libraries as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    for number in range(1, _signal.NSIG):
+        try:
+            handler = _signal.getsignal(number)
+        except ValueError:  # the C library keeps this number for itself
+            continue
+        if callable(handler) and handler is not _signal.default_int_handler:
+            module = getattr(handler, "__module__", None) or ""
+            if module.partition(".")[0] not in ("lambda_ext", "asyncio"):
+                return True
+    return False
+
+
+def spawn(body: Callable[[], object], started: list[int]) -> bool:
+    """
+    Run *body* on a thread that ends with the process; add its ident to *started*.
+
+    False if there can be no thread any more.  Starting and noting it is one
+    call into C: a signal handler that raises leaves both done, or neither.
+    `threading.Thread` waits for an Event, and may hang after such a handler.
+    """
+    try:
+        started.extend(map(_thread.start_new_thread, (body,), ((),)))
+    except RuntimeError:
+        return False
+    return True
+
+
 def start(name: str, body: Callable[[], object]) -> threading.Thread | None:
     """Run *body* on a daemon thread; None if there can be none any more."""
     thread = threading.Thread(target=body, name=name, daemon=True)
@@ -105,40 +159,38 @@ def start(name: str, body: Callable[[], object]) -> threading.Thread | None:
 
 
 class Worker:
-    """A daemon thread that runs *body* whenever woken, begun by the first."""
+    """A thread that runs *body* whenever woken, begun by the first wake."""
 
-    __slots__ = ("_body", "_name", "_woken")
+    __slots__ = ("_body", "_gate", "_started")
 
-    def __init__(self, name: str, body: Callable[[], object]) -> None:
-        self._name = name
+    def __init__(self, body: Callable[[], object]) -> None:
         self._body = body
-        self._woken: threading.Event | None = None  # of the thread that lives
+        self.forked()
 
     def wake(self) -> None:
         """Have the body run soon; nobody waits.  Callers exclude each other."""
-        woken = self._woken
-        if woken is None:
-            woken = threading.Event()
-            if start(self._name, lambda: self._run(woken)) is None:
-                return  # no threads any more: the interpreter is ending
-            self._woken = woken
-        woken.set()
+        if self._started:
+            with contextlib.suppress(RuntimeError):  # it has been woken already
+                self._gate.release()
+        else:  # the gate is open: it runs the body at once
+            spawn(functools.partial(self._run, self._gate), self._started)
 
     def close(self) -> None:
         """Let the thread end."""
-        woken, self._woken = self._woken, None
-        if woken is not None:
-            woken.set()
+        gate = self._gate
+        self.forked()
+        with contextlib.suppress(RuntimeError):
+            gate.release()
 
     def forked(self) -> None:
         """Forget the thread, which a forked child does not have."""
-        self._woken = None
+        self._gate = _thread.allocate_lock()  # at which the thread parks
+        self._started: list[int] = []
 
-    def _run(self, woken: threading.Event) -> None:
+    def _run(self, gate: _thread.LockType) -> None:
         while True:
-            woken.wait()
-            woken.clear()
-            if self._woken is not woken:
+            gate.acquire()
+            if self._gate is not gate:
                 return
             try:
                 self._body()

@@ -132,7 +132,7 @@ def get_secret(
         view = _secrets[name, transform, version_id, version_stage, field, max_age]
     except (KeyError, TypeError):
         view = DEAD
-    if clock.monotonic() < view.until and not force_fetch:
+    if clock.monotonic() + clock.lead < view.until and not force_fetch:
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         copy = view.copy
         return view.value if copy is None else copy()
@@ -221,7 +221,7 @@ def get_parameter(
         view = _parameters[name, transform, decrypt, field, max_age]
     except (KeyError, TypeError):
         view = DEAD
-    if clock.monotonic() < view.until and not force_fetch:
+    if clock.monotonic() + clock.lead < view.until and not force_fetch:
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         copy = view.copy
         return view.value if copy is None else copy()
@@ -250,5 +250,7 @@ def missed(
     try:
         hash(seat)
     except TypeError:  # a callable that cannot be hashed
+        seat = None
+    if max_age in (0, 1):  # equal to False and True, which are refused each time
         seat = None
     return store.read(want, transform, field, front, seat, force=force)

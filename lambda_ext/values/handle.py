@@ -17,9 +17,10 @@ from .. import disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
+from ..lifecycle.interruption import by_signal_handler
 from . import settings, store, transforms
-from .flights import again, broken
-from .freshness import NOT_FOUND_S, Want
+from .failures import broken
+from .freshness import Want
 from .settings import DEFAULT
 from .store import DEAD
 
@@ -59,7 +60,6 @@ class Handle(Generic[T_co]):
         "__weakref__",
         "_aws",
         "_field",
-        "_kept",
         "_key",
         "_listeners",
         "_max_age",
@@ -107,7 +107,6 @@ class Handle(Generic[T_co]):
         self._want: Want | None = None
         self._view: View = DEAD
         self._memo: tuple[Answer, Decoded] | None = None
-        self._kept: tuple[LambdaExtError, float] | None = None  # of INIT, and when
         self._listeners: tuple[Callable[..., object], ...] = ()
         self._told: object = None  # which version the listeners know
         store.declare(self)
@@ -144,7 +143,7 @@ class Handle(Generic[T_co]):
         restore.  Raises what `get_secret` raises.
         """
         view = self._view
-        if clock.monotonic() < view.until:
+        if clock.monotonic() + clock.lead < view.until:
             copy = view.copy
             return view.value if copy is None else copy()  # type: ignore[no-any-return]
         return self._read().give()  # type: ignore[no-any-return]
@@ -166,7 +165,7 @@ class Handle(Generic[T_co]):
         executor, and only this coroutine waits for it.
         """
         view = self._view
-        if clock.monotonic() < view.until:
+        if clock.monotonic() + clock.lead < view.until:
             copy = view.copy
             return view.value if copy is None else copy()  # type: ignore[no-any-return]
         # Loaded by whoever runs a loop; nobody else pays its 35 ms.
@@ -222,7 +221,7 @@ class Handle(Generic[T_co]):
     def _entry(self) -> Entry:
         """Return the entry behind `value`, loaded if need be."""
         view = self._view
-        if not clock.monotonic() < view.until:
+        if not clock.monotonic() + clock.lead < view.until:
             view = self._read()
         assert view.entry is not None
         return view.entry
@@ -244,17 +243,11 @@ class Handle(Generic[T_co]):
     def _read(self) -> View:
         """Return a view of a value that is not older than was asked for."""
         want = self._want or self._bind()
-        others = () if store.loader.holds(want) else store.take_pending()
-        if others:
-            store.load_together({self: None, **dict.fromkeys(others)}, None)
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            error, at = kept
-            fresh = clock.now() - at < NOT_FOUND_S
-            if fresh and (others or not getattr(error, "transient", False)):
-                raise again(error)
+        along = () if store.loader.holds(want) else store.take_pending()
         ((entry, _),) = store.loader.get(
-            (want,), timeout_s=settings.timeout_of(want.key.operation)
+            (want,),
+            along=store.wants_of(along),
+            ends_at=store.ends_at(want.key.operation),
         )
         if isinstance(entry, Exception):
             raise entry
@@ -295,6 +288,8 @@ class Handle(Generic[T_co]):
         except LambdaExtError:
             raise
         except Exception as exc:
+            if by_signal_handler(exc):
+                raise
             error = broken(source, exc, (self._key,))
         if error is not None:  # outside of `except`: else the chain would hold it
             raise error
@@ -307,10 +302,6 @@ class Handle(Generic[T_co]):
         self._want = want
         return want
 
-    def _keep(self, error: LambdaExtError, at: float) -> None:
-        """Keep what went wrong in INIT for whoever reads first."""
-        self._kept = (error, at)
-
     def _forget(self) -> None:
         """Ask anew what the options say."""
         self._want = None
@@ -320,7 +311,6 @@ class Handle(Generic[T_co]):
         """Let go of every value."""
         self._forget()
         self._memo = None
-        self._kept = None
 
     def _loaded(self, entry: Entry) -> None:
         """Tell the listeners if *entry* is another version than the last."""
@@ -337,6 +327,8 @@ class Handle(Generic[T_co]):
             try:
                 listener(self)
             except Exception as exc:  # whose message may quote the value
+                if by_signal_handler(exc):
+                    raise
                 disclosure.warn(
                     "on_change_failed",
                     key=self._key.label,

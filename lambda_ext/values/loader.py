@@ -15,16 +15,19 @@ Guarantees
     blocks nobody who comes later and overwrites nothing newer.  Age counts
     from when the request was sent.  An error after a possible freeze means
     one more try.
+    A read that finds its value expired has loaded, in the same calls, what
+    else was read since it was loaded, or is declared, and is due or expired.
+    A caller waits only for the calls that carry what it asked for.
     What does not pass (denied, deleted, KMS refused) kills the entry at once,
     also in the background.  "Not found" is remembered for seconds, no other
     error is; back-off is kept only while a stale value can be served.
     No lock is held while a source, a transform or a callback runs.
 
 Threads
-    Everything here is guarded by the cache's lock.  A load runs on the thread
-    of the first caller; what needs more than one call is spread over a few
-    threads, which end with it.  One daemon thread refreshes; it is begun by
-    the first hit that is due and then parks.
+    Every write is a `Cache.change`.  A load runs on the thread of the first
+    caller, see `calls`; on another one where a signal handler of the user's
+    may raise, so that its exception reaches the caller as it is.  One daemon
+    thread refreshes; it is begun by the first hit that is due and then parks.
 
 Time
     A caller waits no longer than the invocation lasts, less a reserve.
@@ -32,25 +35,31 @@ Time
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import math
 
 from ..exceptions import LambdaExtError, NotFoundError
 from ..lifecycle import clock
+from ..lifecycle.interruption import by_signal_handler
 from . import fanout, freshness
 from .cache import Answer, Entry
-from .dispatcher import Dispatcher
-from .flights import Flight, again, named, tell, too_late, unanswered
+from .calls import Batch, Load, by_scope
+from .failures import again, broken, named, tell, too_late, unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import TypeVar
 
     from ..typing import Source
     from .cache import Cache, Slot
-    from .flights import Outcome
+    from .calls import Call, Outcome
     from .freshness import Want
     from .keys import Key
+
+    R = TypeVar("R")
+    Found = dict[int, tuple[Outcome, str]]
 
 FRESH, LOADED, STALE = "fresh", "loaded", "stale"
 
@@ -63,15 +72,16 @@ class Loader:
         cache: Cache,
         is_transient: Callable[[BaseException], bool],
         on_update: Callable[[list[Slot]], None] = lambda slots: None,
+        declared: Callable[[], Iterable[Want]] = lambda: (),
     ) -> None:
         self.cache = cache
         self.is_transient = is_transient
         self.on_update = on_update
-        self._flights: dict[Key, Flight] = {}  # which callers may board
-        self._active: set[Flight] = set()  # and those that nobody may any more
+        self.declared = declared
         self._orders = itertools.count(1)
-        self.worker = fanout.Worker("lambda_ext-refresh", self.refresh_due)
-        self.calls = Dispatcher(self)
+        self.worker = fanout.Worker(self.refresh_due)
+        self.loads = 0  # calls of a source for which a caller waits
+        self.refreshes = 0  # calls of a source for which none does
         self.misses = 0  # reads that waited for a load
         self.stale_served = 0  # reads that got a value older than they wished
         self.errors: dict[str, int] = {}  # by class, of calls and of their parts
@@ -80,50 +90,63 @@ class Loader:
         self,
         wants: Sequence[Want],
         *,
+        along: Sequence[Want] = (),
         newer_than: float = 0,
-        timeout_s: float | None = None,
-        ahead: bool = False,
+        ends_at: float | None = None,
     ) -> list[tuple[Outcome, str]]:
         """
         Return an entry, or the error why there is none, for each of *wants*.
 
         Beside it stands how it was had: FRESH, LOADED or STALE.  With
         *newer_than* only loads begun after that one will do, whatever is
-        remembered; infinity means a load of one's own.  A load may take
-        *timeout_s*.  What is loaded *ahead* counts as read when it is read.
+        remembered; infinity means a load of one's own.  The caller waits until
+        the run time *ends_at*, and for none of what is loaded *along*.
         """
         now = clock.now()
-        generation = clock.generation
-        found: dict[int, tuple[Outcome, str]] = {}
-        boarded: list[tuple[int, Flight]] = []
-        led: dict[Key, Flight] = {}
-        with self.cache.lock:
-            for at, want in enumerate(wants):
-                slot = self.cache.slots.get(want.key)
-                if slot is not None:
-                    remembered = self._remembered(slot, want, now, newer_than)
-                    if remembered is not None:
-                        found[at] = remembered
-                        continue
-                flight = led.get(want.key) or self._flights.get(want.key)
-                floor = math.inf if want.max_age == 0 else newer_than
-                if want.key not in led and (
-                    flight is None
-                    or flight.order <= floor
-                    or not flight.takes(generation)
+        found: Found = {}
+        joined: list[tuple[int, Load]] = []
+        batch = Batch(ends_at)
+        try:
+            with batch.held:
+                if self.cache.change(
+                    self._enter, wants, along, newer_than, now, batch, found, joined
                 ):
-                    flight = led[want.key] = self._begin(want.source, want.key)
-                assert flight is not None
-                boarded.append((at, flight))
-            self.misses += len(boarded)
-        if led:
-            self.calls.fly([*led.values()], timeout_s)
-        for at, flight in boarded:
-            own = led.get(flight.key) is flight
-            found[at] = self._landed(flight, wants[at], newer_than, timeout_s, own=own)
-        if not ahead:
-            self._heed(wants, found, now)
+                    if batch.loads:
+                        self._dispatch(batch)
+                else:  # in the middle of a change that this thread is making
+                    self._enter_alone(wants, newer_than, now, batch, found, joined)
+                    self._plan(batch)
+                    self._work(batch, any_call=True)
+        except BaseException:
+            self._abandon(batch.loads, _thread.get_ident())
+            raise
+        for at, load in joined:
+            found[at] = self._outcome(load, wants[at], newer_than, batch)
+        self.cache.change(self._note_read, wants, found, now)
         return [found[at] for at in range(len(wants))]
+
+    def load_early(
+        self, wants: Iterable[Want], timeout_s: float, patience_s: float
+    ) -> list[Key]:
+        """
+        Load *wants* before anyone reads them; return the keys that were late.
+
+        A load may take *timeout_s* seconds, of which the caller waits for
+        *patience_s* at most.  An error is told to the first reader.
+        """
+        batch = Batch(fanout.ends_at(timeout_s))
+        waits_until = fanout.ends_at(patience_s)
+        try:
+            with batch.held:
+                self.cache.change(self._enter_early, wants, batch)
+                if batch.loads:
+                    self._dispatch(batch, own=False)
+        except BaseException:
+            self._abandon(batch.loads, _thread.get_ident())
+            raise
+        for load in batch.loads:
+            load.wait(fanout.remaining(waits_until))
+        return [load.key for load in batch.loads if not load.is_over()]
 
     def holds(self, want: Want) -> bool:
         """Say whether *want* would be served from memory."""
@@ -144,42 +167,163 @@ class Loader:
         """
         Return the house time until which hits need not come back to us.
 
-        The lock is held.
+        In a change.
         """
-        refreshing = slot.wanted or self._is_under_way(slot.key)
+        refreshing = slot.wanted or self._is_under_way(slot)
         return freshness.good_until(slot, entry, want, now, refreshing=refreshing)
 
     def invalidate(self, concerned: Callable[[Key], bool]) -> int:
         """Drop what is *concerned*; no load under way brings it back."""
-        with self.cache.lock:
-            for flight in self._active:
-                if concerned(flight.key):
-                    flight.void = True
-                    if self._flights.get(flight.key) is flight:
-                        del self._flights[flight.key]
-            return self.cache.invalidate(concerned)
+
+        def drop() -> int:
+            return self.cache.invalidate(concerned, next(self._orders))
+
+        dropped = self.cache.change(drop)
+        if dropped is None:
+            self.cache.change_later(drop)
+        return dropped or 0
 
     def clear(self) -> None:
         """Drop everything; no load under way brings any of it back."""
-        with self.cache.lock:
-            for flight in self._active:
-                flight.void = True
-            self._flights.clear()
+
+        def drop() -> bool:
             self.cache.clear()
+            return True
+
+        if self.cache.change(drop) is None:
+            self.cache.change_later(drop)
 
     def forked(self) -> None:
         """Begin anew in a forked child, which has none of our threads."""
         self.cache.forked()
-        self._flights = {}
-        self._active = set()
         self.worker.forked()
-        self.cache.clear()
+        self.clear()
 
     def close(self) -> None:
         """Let the worker end."""
         self.worker.close()
 
-    # What is remembered ------------------------------------------------------
+    # What is remembered, and what must be loaded --------------------------------
+
+    def _enter(
+        self,
+        wants: Sequence[Want],
+        along: Sequence[Want],
+        newer_than: float,
+        now: float,
+        batch: Batch,
+        found: Found,
+        joined: list[tuple[int, Load]],
+    ) -> bool:
+        """Find each of *wants* in memory, or a load of it, or begin one."""
+        generation = clock.generation
+        led: dict[Key, Load] = {}
+        expired = False
+        for at, want in enumerate(wants):
+            slot = self.cache.slots.get(want.key)
+            if slot is not None:
+                remembered = self._remembered(slot, want, now, newer_than)
+                if remembered is not None:
+                    found[at] = remembered
+                    continue
+            load = led.get(want.key)
+            if load is None:
+                load = None if slot is None else slot.load
+                floor = math.inf if want.max_age == 0 else newer_than
+                if load is None or load.order <= floor or not load.takes(generation):
+                    had = slot is not None and slot.entry is not None
+                    expired |= had and not newer_than and want.max_age != 0
+                    load = led[want.key] = self._begin(want.source, want.key, batch)
+            joined.append((at, load))
+        self.misses += len(joined)
+        for want in along:
+            self._begin_early(want, batch, background=True)
+        if expired:
+            self._take_along(batch, now)
+        return True
+
+    def _enter_alone(
+        self,
+        wants: Sequence[Want],
+        newer_than: float,
+        now: float,
+        batch: Batch,
+        found: Found,
+        joined: list[tuple[int, Load]],
+    ) -> None:
+        """Do as `_enter` without writing; what is loaded is not kept."""
+        for at, want in enumerate(wants):
+            slot = self.cache.slots.get(want.key)
+            entry = None if slot is None else slot.entry
+            if entry is not None and (
+                entry.order > newer_than
+                if newer_than
+                else want.accepts(now - entry.born_at)
+            ):
+                found[at] = entry, FRESH
+                continue
+            load = Load(want.source, want.key, next(self._orders), batch)
+            batch.alone = True
+            batch.loads.append(load)
+            joined.append((at, load))
+
+    def _enter_early(self, wants: Iterable[Want], batch: Batch) -> bool:
+        for want in wants:
+            self._begin_early(want, batch, background=False)
+        return True
+
+    def _begin_early(self, want: Want, batch: Batch, *, background: bool) -> None:
+        slot = self.cache.slots.get(want.key)
+        if slot is not None and (
+            slot.entry is not None
+            or slot.missing is not None
+            or self._is_under_way(slot)
+        ):
+            return
+        self._begin(want.source, want.key, batch, background=background, early=True)
+
+    def _begin(
+        self,
+        source: Source,
+        key: Key,
+        batch: Batch,
+        *,
+        background: bool = False,
+        early: bool = False,
+    ) -> Load:
+        order = next(self._orders)
+        load = Load(source, key, order, batch, background=background, early=early)
+        slot = load.slot = self.cache.slot(key, source)
+        batch.loads.append(load)  # first: who leaves early lets go of these
+        slot.load = load
+        return load
+
+    def _take_along(self, batch: Batch, now: float) -> None:
+        """Begin to load what is due, since AWS is being asked anyway."""
+        for slot in self._due(now):
+            slot.wanted = False
+            self._begin(slot.source, slot.key, batch, background=True)
+        for want in self.declared():
+            if not want.max_age:
+                continue
+            declared = self.cache.slots.get(want.key)
+            if (
+                declared is not None
+                and declared.entry is not None
+                and freshness.due_from(declared.entry, want.max_age) <= now
+                and declared.retry_at <= now
+                and not self._is_under_way(declared)
+            ):
+                self._begin(want.source, want.key, batch, background=True)
+
+    def _due(self, now: float) -> list[Slot]:
+        """Return what was read since it was loaded, and is due or expired."""
+        return [
+            slot
+            for slot in [*self.cache.slots.values()]
+            if (slot.wanted or (slot.refresh_from <= now and slot.retry_at <= now))
+            and not self._is_under_way(slot)
+        ]
 
     def _remembered(
         self, slot: Slot, want: Want, now: float, newer_than: float
@@ -190,10 +334,12 @@ class Loader:
                 return entry, FRESH
             return None
         if entry is None:
-            if slot.missing is not None:
-                error, asked_at = slot.missing
-                if want.remembers(now - asked_at):
-                    return again(error), FRESH
+            for remembered in (slot.missing, slot.unheard):
+                if remembered is not None:
+                    error, asked_at = remembered
+                    slot.unheard = None
+                    if want.remembers(now - asked_at):
+                        return again(error), FRESH
             return None
         age = now - entry.born_at
         if want.accepts(age):
@@ -203,161 +349,311 @@ class Loader:
             return entry, STALE
         return None
 
-    def _heed(
-        self,
-        wants: Sequence[Want],
-        found: Mapping[int, tuple[Outcome, str]],
-        now: float,
-    ) -> None:
+    def _note_read(self, wants: Sequence[Want], found: Found, now: float) -> None:
         """Note what was read, and have refreshed what is due."""
-        with self.cache.lock:
-            for at, want in enumerate(wants):
-                entry = found[at][0]
-                slot = self.cache.slots.get(want.key)
-                if not want.max_age or slot is None or slot.entry is not entry:
-                    continue
-                since = freshness.due_from(entry, want.max_age)
-                slot.refresh_from = min(slot.refresh_from, since)
-                if (
-                    now >= freshness.due_at(entry, want.max_age)
-                    and now >= slot.retry_at
-                    and not slot.wanted
-                    and not self._is_under_way(slot.key)
-                ):
-                    slot.wanted = True
-                    self.worker.wake()
+        for at, want in enumerate(wants):
+            entry = found[at][0]
+            slot = self.cache.slots.get(want.key)
+            if not want.max_age or slot is None or slot.entry is not entry:
+                continue
+            assert isinstance(entry, Entry)
+            since = freshness.due_from(entry, want.max_age)
+            slot.refresh_from = min(slot.refresh_from, since)
+            if (
+                now >= freshness.due_at(entry, want.max_age)
+                and now >= slot.retry_at
+                and not slot.wanted
+                and not self._is_under_way(slot)
+            ):
+                slot.wanted = True
+                self.worker.wake()
 
-    # Loads -------------------------------------------------------------------
+    def _is_under_way(self, slot: Slot) -> bool:
+        """Say whether it is being loaded, and not since before a freeze."""
+        load = slot.load
+        return load is not None and load.generation == clock.generation
 
-    def _begin(self, source: Source, key: Key, *, background: bool = False) -> Flight:
-        flight = Flight(source, key, next(self._orders), background=background)
-        self._flights[key] = flight
-        self._active.add(flight)
-        return flight
+    # Calls -----------------------------------------------------------------------
 
-    def settle(
+    def _dispatch(self, batch: Batch, *, own: bool = True) -> None:
+        """Have the calls made that *batch* needs; on this thread if *own*."""
+        if own and fanout.may_be_interrupted():
+            # There its exception would meet the `except` of a source, or of boto3.
+
+            def lead() -> None:
+                self._plan(batch)
+                self._help(batch)
+
+            if batch.start(lead, 1):
+                return
+        self._plan(batch)
+        alive = batch.start(lambda: self._help(batch), batch.calls() - own)
+        if own or not alive:
+            self._work(batch, any_call=False)
+
+    def _plan(self, batch: Batch) -> None:
+        """Divide the loads of *batch* into calls, as their sources wish."""
+        for loads in by_scope(batch.loads):
+            source = loads[0].source
+            by_key = {load.key: load for load in loads}
+            try:
+                parts = [
+                    [by_key.pop(key) for key in part] for part in source.plan([*by_key])
+                ]
+            except Exception as exc:
+                if by_signal_handler(exc):
+                    raise
+                error = broken(source, exc, [load.key for load in loads])
+                self._settle(loads, dict.fromkeys((e.key for e in loads), error), 0.0)
+                continue
+            for part in parts:
+                batch.add(source, part)
+            if by_key:
+                self._settle([*by_key.values()], {}, 0.0)
+
+    def _help(self, batch: Batch) -> None:
+        """Make the calls that are queued, on a thread of its own."""
+        batch.start(lambda: self._help(batch), batch.calls() - 1)
+        self._work(batch, any_call=True)
+
+    def _work(self, batch: Batch, *, any_call: bool) -> None:
+        """Make the calls that are queued, those that are wanted or *any_call*."""
+        while True:
+            call = batch.claim(any_call=any_call)
+            if call is None:
+                break
+            self._make(call, batch)
+        if batch.others and not batch.start(lambda: self._help(batch), batch.calls()):
+            left = [load for call in batch.others for load in call.loads]
+            self._abandon(left, _thread.get_ident())
+
+    def _make(self, call: Call, batch: Batch) -> None:
+        """Make *call*, once more if a freeze spoilt it, and settle its loads."""
+        loads = call.loads
+        try:
+            for load in loads:
+                load.thread = _thread.get_ident()
+            keys = [load.key for load in loads]
+            generation = clock.generation
+            sent_at = clock.now()
+            outcomes = self._ask(call, keys, batch.ends_at)
+            failed = [key for key in keys if not isinstance(outcomes.get(key), Answer)]
+            if failed and (clock.sync() or clock.generation != generation):
+                if failed == keys:
+                    sent_at = clock.now()
+                outcomes.update(self._ask(call, failed, batch.ends_at))
+            answered = [load for load in loads if load.key in outcomes]
+            if len(loads) == 1:
+                answered = loads
+            if answered:
+                self._settle(answered, outcomes, sent_at)
+            for load in loads:
+                if load not in answered:
+                    batch.add(call.source, [load])
+            if len(answered) < len(loads):
+                batch.start(lambda: self._help(batch), batch.calls() - 1)
+        except BaseException:
+            self._abandon(loads, _thread.get_ident())
+            raise
+
+    def _ask(
+        self, call: Call, keys: list[Key], ends_at: float | None
+    ) -> dict[Key, Answer | LambdaExtError]:
+        source = call.source
+        left_s = fanout.remaining(ends_at) if call.wanted else None
+        if left_s is not None and left_s <= 0:
+            return {key: too_late(key, source) for key in keys}
+        if call.wanted:
+            self.loads += 1
+        else:
+            self.refreshes += 1
+        try:
+            return dict(source.fetch(keys, left_s))
+        except LambdaExtError as exc:
+            return dict.fromkeys(keys, exc)
+        except Exception as exc:
+            if by_signal_handler(exc):
+                raise
+            return dict.fromkeys(keys, broken(source, exc, keys))
+
+    # Outcomes --------------------------------------------------------------------
+
+    def _settle(
         self,
-        flights: list[Flight],
+        loads: list[Load],
         outcomes: Mapping[Key, Answer | LambdaExtError],
         sent_at: float,
     ) -> None:
-        """Keep what was answered, and tell those who wait."""
+        """Keep what was answered, and let those go on who wait for it."""
         now = clock.now()
-        landed = next(self._orders)
         jitter = fanout.random()
         taken: list[Slot] = []
-        asked = {flight.key for flight in flights}
-        errors: dict[int, LambdaExtError] = {}
-        events: list[tuple[str, Flight, LambdaExtError]] = []
-        with self.cache.lock:
-            for flight in flights:
-                result = outcomes.get(flight.key)
+        events: list[tuple[str, Load, LambdaExtError]] = []
+
+        def keep() -> bool:
+            landed = next(self._orders)
+            asked = {load.key for load in loads}
+            valid = all(self._is_valid(load) for load in loads)
+            errors: dict[int, LambdaExtError] = {}
+            for load in loads:
+                result = outcomes.get(load.key)
                 if isinstance(result, Answer):
-                    entry = Entry(result, sent_at, flight.order, jitter)
+                    entry = Entry(result, sent_at, load.order, jitter)
                     entry.landed = landed
-                    flight.outcome = entry
-                    if not flight.void:
-                        taken += self.cache.put(flight.key, flight.source, entry)
-                        # Whoever waits shall not get less than is remembered.
-                        slot = self.cache.slots.get(flight.key)
-                        flight.outcome = (slot and slot.entry) or entry
+                    outcome: Outcome = entry
+                    kept = self._is_valid(load)
+                    if kept:
+                        taken.extend(self.cache.put(load.key, load.source, entry))
+                    slot = self.cache.slots.get(load.key)
+                    newest = None if slot is None else slot.entry
+                    if newest is not None and (kept or newest.order >= load.order):
+                        outcome = newest  # a reader gets no less than is remembered
                 else:
                     if not isinstance(result, LambdaExtError):
-                        result = unanswered(flight)
-                    flight.outcome = named(result, flight.key.label)
+                        result = unanswered(load.key, load.source)
+                    outcome = named(result, load.key.label)
                     if id(result) not in errors:
                         errors[id(result)] = result
                         name = type(result).__name__
                         self.errors[name] = self.errors.get(name, 0) + 1
-                    if not flight.void:
-                        event = self._failed(flight, result, now)
-                        if event and flight.background:
-                            events.append((event, flight, result))
-                self._end(flight)
-            void = any(flight.void for flight in flights)
+                    if self._is_valid(load):
+                        event = self._failed(load, outcome, now)
+                        if event and (load.background or load.early):
+                            events.append((event, load, result))
+                self._end(load)
+                load.outcome = outcome
             for key, answer in outcomes.items():  # what came along unasked
-                if key not in asked and not void and isinstance(answer, Answer):
-                    order = flights[0].order
-                    entry = Entry(answer, sent_at, order, jitter)
+                if valid and key not in asked and isinstance(answer, Answer):
+                    entry = Entry(answer, sent_at, loads[0].order, jitter)
                     entry.landed = landed
-                    taken += self.cache.put(key, flights[0].source, entry)
-        for flight in flights:
-            flight.done.set()
-        for event, flight, error in events:
-            tell(event, flight.key, flight.source, error)
-        if taken:
-            self.on_update(taken)
+                    taken.extend(self.cache.put(key, loads[0].source, entry))
+            return True
 
-    def _failed(self, flight: Flight, error: LambdaExtError, now: float) -> str:
-        """
-        Draw the consequences of *error*, and return what to call them in the log.
+        if self.cache.change(keep) is None:
+            for load in loads:  # begun in the middle of a change: kept by nobody
+                result = outcomes.get(load.key)
+                if isinstance(result, Answer):
+                    load.outcome = Entry(result, sent_at, load.order, jitter)
+                else:
+                    error = result or unanswered(load.key, load.source)
+                    load.outcome = named(error, load.key.label)
+        for load in loads:
+            load.wake()
+        for event, load, error in events:
+            tell(event, load.key, load.source, error)
+        try:
+            if taken:
+                self.on_update(taken)
+        finally:
+            for load in loads:
+                load.finished = True
+                load.wake()
 
-        The lock is held.
-        """
-        slot = self.cache.slots.get(flight.key)
-        entry = None if slot is None else slot.entry
-        if entry is not None and entry.order > flight.order:
+    def _is_valid(self, load: Load) -> bool:
+        """Say whether what *load* brings may be kept: nothing was dropped since."""
+        slot = load.slot
+        return (
+            slot is not None
+            and load.order >= slot.floor
+            and (self.cache.slots.get(load.key) is slot or not self.cache.size())
+        )
+
+    def _failed(self, load: Load, error: LambdaExtError, now: float) -> str:
+        """Draw the consequences of *error*; return what to call them in the log."""
+        slot = load.slot
+        assert slot is not None
+        entry = slot.entry
+        if entry is not None and entry.order > load.order:
             return ""  # what it failed to replace is newer than itself
+        not_loaded = "not_loaded" if load.early else ""
         if self.is_transient(error):
-            if slot is None or entry is None:
-                return ""  # nothing to serve: the next caller tries at once
+            if entry is None:
+                return not_loaded  # nothing to serve: the next caller tries at once
             slot.failures += 1
             slot.retry_at = now + freshness.pause(slot.failures, fanout.random())
             slot.wanted = False
             slot.hide()
             return "refresh_failed"
-        self.cache.kill(flight.key, flight.order)
+        self.cache.drop_group(load.key, load.order)
         if isinstance(error, NotFoundError):
-            slot = self.cache.slot(flight.key, flight.source)
             slot.missing = (again(error, chained=False), now)
-        return "entry_killed"
+            self.cache.trim(slot)
+        elif load.early:
+            slot.unheard = (error, now)
+        return not_loaded or "entry_killed"
 
-    def _is_under_way(self, key: Key) -> bool:
-        """Say whether *key* is being loaded, and not since before a freeze."""
-        flight = self._flights.get(key)
-        return flight is not None and flight.generation == clock.generation
+    def _end(self, load: Load) -> None:
+        """Let no more readers wait for *load*, in a change."""
+        slot = load.slot
+        if slot is not None and slot.load is load:
+            slot.load = None
+            if slot.entry is None and slot.missing is None and slot.unheard is None:
+                self.cache.remove(slot)
 
-    def _end(self, flight: Flight) -> None:
-        self._active.discard(flight)
-        if self._flights.get(flight.key) is flight:
-            del self._flights[flight.key]
+    def _abandon(self, loads: list[Load], thread: int) -> None:
+        """Let readers ask for themselves: *thread* does not see to *loads* any more."""
 
-    def abandon(self, flights: list[Flight]) -> None:
-        """Let those who wait ask for themselves: the leader was interrupted."""
-        with self.cache.lock:
-            for flight in flights:
-                if not flight.done.is_set():
-                    flight.abandoned = True
-                    self._end(flight)
-        for flight in flights:
-            flight.done.set()
+        def end() -> bool:
+            for load in loads:
+                if load.outcome is None and load.thread == thread:
+                    load.abandoned = load.finished = True
+                    self._end(load)
+            return True
 
-    def _landed(
-        self,
-        flight: Flight,
-        want: Want,
-        newer_than: float,
-        timeout_s: float | None,
-        *,
-        own: bool,
+        if self.cache.change(end) is None:
+            for load in loads:
+                load.abandoned = load.finished = True
+        for load in loads:
+            if load.is_over():
+                load.wake()
+
+    def _outcome(
+        self, load: Load, want: Want, newer_than: float, batch: Batch
     ) -> tuple[Outcome, str]:
-        """Wait for *flight* and return what it brings to *want*."""
-        left_s = fanout.left(timeout_s)
-        flight.done.wait(None if left_s is None else max(left_s, 0.0))
-        if flight.abandoned:
-            return self.get([want], newer_than=newer_than, timeout_s=timeout_s)[0]
-        outcome = flight.outcome
+        """Wait for *load* and return what it brings to *want*."""
+        ends_at = batch.ends_at
+        if load.batch is not batch and not load.is_over():
+            self._take_over(load, ends_at)
+        load.wait(fanout.remaining(ends_at), listeners=load.batch is batch)
+        outcome = load.outcome
+        if outcome is None and (load.abandoned or not load.batch.is_alive()):
+            if load.batch is batch and batch.error is not None:
+                raise batch.error
+            self._abandon([load], load.thread)
+            return self.get([want], newer_than=newer_than, ends_at=ends_at)[0]
         if outcome is None:
-            outcome = too_late(want.key, want.source.name)
+            outcome = too_late(want.key, want.source)
         if isinstance(outcome, Entry):
             return outcome, LOADED
         if not newer_than and self.is_transient(outcome):
-            stale = self._stale(flight, want, outcome)
+            stale = self._stale(load, want, outcome)
             if stale is not None:
                 return stale, STALE
-        return (outcome if own else again(outcome)), LOADED
+        return (outcome if load.batch is batch else again(outcome)), LOADED
 
-    def _stale(self, flight: Flight, want: Want, error: LambdaExtError) -> Entry | None:
+    def _take_over(self, load: Load, ends_at: float | None) -> None:
+        """Make the call of *load* if it is queued: its thread is busy with others."""
+        batch = Batch(ends_at)
+        try:
+            with batch.held:
+                call = load.batch.claim_for(load)
+                if call is None:
+                    return
+                for each in call.loads:
+                    each.thread = _thread.get_ident()
+                    each.batch = batch
+                batch.loads = call.loads
+                batch.wanted.append(call)
+                if not (
+                    fanout.may_be_interrupted()
+                    and batch.start(lambda: self._help(batch), 1)
+                ):
+                    self._work(batch, any_call=False)
+        except BaseException:
+            self._abandon(batch.loads, _thread.get_ident())
+            raise
+
+    def _stale(self, load: Load, want: Want, error: LambdaExtError) -> Entry | None:
         """Return the old entry if it may serve, after *error*, counted."""
         now = clock.now()
         with self.cache.lock:
@@ -366,24 +662,29 @@ class Loader:
             if entry is None or not want.tolerates(now - entry.born_at):
                 return None
             self.stale_served += 1
-            told, flight.told = flight.told, True
-        if not told:
+            notified, load.notified = load.notified, True
+        if not notified:
             tell("stale_served", want.key, want.source, error)
         return entry
 
-    # Refreshes ---------------------------------------------------------------
+    # Refreshes -------------------------------------------------------------------
 
     def refresh_due(self) -> None:
         """Refresh, in one batch, whatever has been read and is due soon."""
+        batch = Batch()
         now = clock.now()
-        with self.cache.lock:
-            due = []
-            for slot in self.cache.slots.values():
-                if not slot.wanted and not (
-                    slot.refresh_from <= now and slot.retry_at <= now
-                ):
-                    continue
+
+        def begin() -> bool:
+            for slot in self._due(now):
                 slot.wanted = False
-                if not self._is_under_way(slot.key):
-                    due.append(self._begin(slot.source, slot.key, background=True))
-        self.calls.fly(due, None)
+                self._begin(slot.source, slot.key, batch, background=True)
+            return True
+
+        try:
+            with batch.held:
+                self.cache.change(begin)
+                self._plan(batch)
+                self._help(batch)
+        except BaseException:
+            self._abandon(batch.loads, _thread.get_ident())
+            raise

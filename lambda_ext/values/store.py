@@ -6,7 +6,6 @@ when first needed; and the listeners that tie them to the life of the
 execution environment:
 
     INIT       what is declared is loaded, in one batch (not before a snapshot)
-    thaw       hits look at the clock anew
     SNAPSHOT   no value and no reference to one is left
     RESTORE    everything is dead; what is declared is loaded
     FORK       the child begins with nothing
@@ -27,7 +26,7 @@ from .. import config, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases
-from . import keys, register, settings
+from . import fanout, keys, register, settings
 from .cache import Cache, Entry, Slot, View
 from .counters import Snapshot
 from .loader import FRESH, Loader
@@ -43,7 +42,8 @@ if TYPE_CHECKING:
     from .keys import Key
     from .transforms import Transform
 
-INIT_S = 8.0  # of the 10 s that INIT may take, for what is declared
+INIT_S = 8.0  # of the 10 s that INIT may take, for a load of what is declared
+PATIENCE_S = 2.0  # for which INIT waits for such a load
 MAX_DECODED = 32  # per entry: each inline lambda given as `transform` is one
 
 
@@ -87,12 +87,17 @@ def _size() -> int:
 
 def _pinned() -> set[Key]:
     """Return what is not to be evicted: the keys that live handles read."""
+    return {want.key for want in _declared()}
+
+
+def _declared() -> list[Want]:
+    """Return what live handles want, as far as they have been read or loaded."""
     wants = [handle._want for handle in register.live()]
-    return {want.key for want in wants if want is not None}
+    return [want for want in wants if want is not None]
 
 
-cache = Cache(_size, _pinned, (secrets, parameters))
-loader = Loader(cache, _is_transient, _updated)
+cache = Cache(_size, _pinned)
+loader = Loader(cache, _is_transient, _updated, _declared)
 
 
 # Sources ---------------------------------------------------------------------
@@ -163,7 +168,7 @@ def read(
     ((entry, how),) = loader.get(
         (want,),
         newer_than=math.inf if force else 0,
-        timeout_s=settings.timeout_of(want.key.operation),
+        ends_at=ends_at(want.key.operation),
     )
     if not isinstance(entry, Entry):
         raise entry
@@ -190,7 +195,7 @@ def read_many(
     found = loader.get(
         wants,
         newer_than=math.inf if force else 0,
-        timeout_s=settings.timeout_of(wants[0].key.operation),
+        ends_at=ends_at(wants[0].key.operation),
     )
     for want, (entry, how) in zip(wants, found, strict=True):
         if not isinstance(entry, Entry):
@@ -215,22 +220,30 @@ def show(
     """
     view = View(decoded.value, decoded.copy, None, entry)
     now = clock.now()
-    with cache.lock:
+
+    def publish() -> None:
         slot = cache.slots.get(want.key)
         if slot is not None:
             view.slot = slot
             until = loader.good_until(slot, entry, want, now)
             if until > now:
-                cache.show(view, until - clock.lead(), front, seat)
+                cache.show(view, until, front, seat)
+
+    cache.change(publish)
     return view
 
 
 def renew(want: Want, order: int) -> None:
     """Load what *want* asks for, unless it is newer than load *order*."""
-    timeout_s = settings.timeout_of(want.key.operation)
-    ((outcome, _),) = loader.get((want,), newer_than=order, timeout_s=timeout_s)
+    ends = ends_at(want.key.operation)
+    ((outcome, _),) = loader.get((want,), newer_than=order, ends_at=ends)
     if not isinstance(outcome, Entry):
         raise outcome
+
+
+def ends_at(operation: str) -> float | None:
+    """Return the run time until which a caller waits for a load that begins now."""
+    return fanout.ends_at(settings.timeout_of(operation))
 
 
 def _count_hit(key: Key) -> None:
@@ -281,31 +294,31 @@ def take_pending() -> list[Any]:
     return [] if before_snapshot() else register.take_pending()
 
 
-def load_together(handles: Iterable[Any], timeout_s: float | None) -> None:
+def wants_of(handles: Iterable[Any]) -> list[Want]:
     """
-    Load *handles* in as few calls as possible; what fails is kept by each.
+    Return what *handles* want, of those that may be loaded before they are read.
 
-    Those that ask AWS at each read, or cannot be asked yet, are left out.
+    Not of those that ask AWS at each read, or cannot be asked yet: the first
+    read of each raises what is wrong with it.
     """
-    loading = []
+    wants = []
     for handle in handles:
         try:
             want = handle._bind()
             if want.max_age != 0 and getattr(want.source, "at_init", True):
-                loading.append((handle, want))
-        except LambdaExtError as exc:
-            handle._keep(exc, clock.now())
-        except Exception as exc:  # of a source; its own first read raises it
+                wants.append(want)
+        except Exception as exc:
             disclosure.inform(
                 "not_loaded", key=handle._key.label, error=type(exc).__name__
             )
-    found = loader.get([want for _, want in loading], timeout_s=timeout_s, ahead=True)
-    for (handle, want), (outcome, _) in zip(loading, found, strict=True):
-        if isinstance(outcome, LambdaExtError):
-            handle._keep(outcome, clock.now())
-            disclosure.inform(
-                "not_loaded", key=want.key.label, error=type(outcome).__name__
-            )
+    return wants
+
+
+def load_early(handles: Iterable[Any]) -> None:
+    """Load *handles* in as few calls as possible; waits `PATIENCE_S` at most."""
+    late = loader.load_early(wants_of(handles), INIT_S, PATIENCE_S)
+    for key in late:
+        disclosure.inform("not_loaded", key=key.label, error="late")
 
 
 def invalidate(name: str, operation: str, scope: Any = None) -> int:
@@ -341,13 +354,12 @@ def attach() -> None:
     phases.listen(phases.SNAPSHOT, _snapshot, priority=phases.NETWORK)
     phases.listen(phases.RESTORE, _restore, priority=phases.NETWORK)
     phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
-    clock.watch(cache.forget_views)
     config.watch(_configured)
     _configured()
 
 
 def _init() -> None:
-    load_together(take_pending(), INIT_S)
+    load_early(take_pending())
 
 
 def before_snapshot() -> bool:
@@ -367,7 +379,7 @@ def _snapshot() -> None:
 def _restore() -> None:
     _snapshot()
     take_pending()
-    load_together(register.live(), INIT_S)
+    load_early(register.live())
 
 
 def _forked() -> None:
@@ -406,5 +418,5 @@ def reset() -> None:
     register.reset()
     _override = None
     _overrides.clear()
-    cache = Cache(_size, _pinned, (secrets, parameters))
-    loader = Loader(cache, _is_transient, _updated)
+    cache = Cache(_size, _pinned)
+    loader = Loader(cache, _is_transient, _updated, _declared)

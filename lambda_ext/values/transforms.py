@@ -19,6 +19,7 @@ import json
 import threading
 
 from ..exceptions import ConfigurationError, DecodeError, LambdaExtError
+from ..lifecycle.interruption import by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def _parsed(raw: Any, key: str) -> Any:
     except UnicodeDecodeError:
         reason = "it is binary, and not UTF-8"
     except (RecursionError, ValueError) as exc:
+        if by_signal_handler(exc):
+            raise
         reason = type(exc).__name__
     if document is _NOT_MADE:  # outside of `except`: else the chain would hold it
         cause = WithheldError(reason)
@@ -216,6 +219,8 @@ def _applied(transform: Callable[[Any], Any], raw: Any, key: str) -> Any:
     except LambdaExtError:
         raise  # of another value that the transform asked for: holds none
     except Exception as exc:
+        if by_signal_handler(exc):
+            raise
         kind = type(exc).__name__
         cause = withheld(exc)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from helpers import loads_under_way
 
 from lambda_ext.exceptions import AccessDeniedError, SourceError, ThrottledError
 from lambda_ext.lifecycle import clock
@@ -193,9 +194,9 @@ class TestRefreshUnderWay:
         source.fetch = frozen
         assert "one" == db.value  # wakes the worker, for which no reader waits
         asked.wait(30)
-        (flight,) = store.loader._active
+        (load,) = loads_under_way()
         thaw(time, 20)
-        return db, flight, thawed
+        return db, load, thawed
 
     def test_goes_on_after_the_thaw(self, source, time):
         """A dead connection is replaced, and the value comes, unnoticed."""
@@ -203,10 +204,11 @@ class TestRefreshUnderWay:
         def breaks(wanted, deadline_s):
             raise BROKEN
 
-        db, flight, thawed = self.freeze_the_worker(source, time, breaks)
+        db, load, thawed = self.freeze_the_worker(source, time, breaks)
         assert "one" == db.value
         thawed.set()
-        assert flight.done.wait(30)
+        load.wait(30)
+        assert load.is_over()
 
         assert "two" == db.value
         assert 2 == len(source.calls)
@@ -217,12 +219,13 @@ class TestRefreshUnderWay:
         def answers_late(wanted, deadline_s):
             return {}
 
-        db, flight, thawed = self.freeze_the_worker(source, time, answers_late)
+        db, load, thawed = self.freeze_the_worker(source, time, answers_late)
         thaw(time, 600)
 
         assert "two" == db.value
         thawed.set()
-        assert flight.done.wait(30)
+        load.wait(30)
+        assert load.is_over()
         assert "two" == db.value
 
     def test_is_begun_anew_by_the_next_due_hit(self, source, time):
@@ -231,13 +234,14 @@ class TestRefreshUnderWay:
         def answers_late(wanted, deadline_s):
             return {}
 
-        db, flight, thawed = self.freeze_the_worker(source, time, answers_late)
+        db, load, thawed = self.freeze_the_worker(source, time, answers_late)
         assert "one" == db.value  # not expired yet, but due
         store.loader.refresh_due()
         assert "two" == db.value
 
         thawed.set()
-        assert flight.done.wait(30)
+        load.wait(30)
+        assert load.is_over()
         assert "two" == db.value
         assert 3 == len(source.calls)  # the late one has tried once more
 
@@ -248,12 +252,13 @@ class TestRefreshUnderWay:
             source.fail(AccessDeniedError("expired"), times=1)
             raise AccessDeniedError("expired")
 
-        db, flight, thawed = self.freeze_the_worker(source, time, denied)
+        db, load, thawed = self.freeze_the_worker(source, time, denied)
         thaw(time, 600)
         assert "two" == db.value
 
         thawed.set()
-        assert flight.done.wait(30)
+        load.wait(30)
+        assert load.is_over()
         calls = len(source.calls)
         assert "two" == db.value
         assert calls == len(source.calls)

@@ -70,11 +70,11 @@ class TestNow:
 
     def test_slewing_is_no_step(self, fake):
         """Less than STEP_S moves neither the lead nor the generation."""
-        before = clock.lead(), clock.generation
+        before = clock.lead, clock.generation
         fake.step(clock.STEP_S / 2)
         clock.monotonic()
 
-        assert (clock.lead(), clock.generation) == before
+        assert (clock.lead, clock.generation) == before
 
     def test_slow_slewing_counts_when_it_has_added_up(self, fake):
         """Many small steps do not go unnoticed for ever."""
@@ -155,7 +155,7 @@ class TestWatch:
     def test_calls_when_the_lead_grew(self, fake):
         """Watchers hear of a freeze, not of an ordinary invocation."""
         seen = []
-        clock.watch(lambda: seen.append(clock.lead()))
+        clock.watch(lambda: seen.append(clock.lead))
         clock.begin_invocation()
         quiet = list(seen)
         fake.freeze(60)

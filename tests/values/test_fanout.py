@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
+import sys
 import threading
 
 import pytest
+from helpers import eventually
 
 from lambda_ext.exceptions import NotFoundError
 from lambda_ext.lifecycle import clock
@@ -19,10 +22,11 @@ from lambda_ext.values.getters import get_secret
 def threadless(monkeypatch):
     """The interpreter is ending, or has reached its limit: no threads any more."""
 
-    def start(self):
+    def start(*arguments):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(_thread, "start_new_thread", start)
 
 
 def answer(key):
@@ -135,22 +139,22 @@ class TestWorker:
         """It begins with the first wake and ends when it is closed."""
         ran = threading.Semaphore(0)
         spins = []
+        idents = set()
 
         def body():
-            spins.append(worker._woken.is_set())  # it would not park then
+            idents.add(threading.get_ident())
+            spins.append(not worker._gate.locked())  # it would not park then
             ran.release()
 
-        worker = fanout.Worker("lambda_ext-once", body)
-        assert "lambda_ext-once" not in names()
+        worker = fanout.Worker(body)
+        assert [] == worker._started
         for _ in range(3):
             worker.wake()
             assert ran.acquire(timeout=30)
-        (thread,) = [t for t in threading.enumerate() if t.name == "lambda_ext-once"]
-        assert thread.daemon
+        (ident,) = idents
 
         worker.close()
-        thread.join(30)
-        assert not thread.is_alive()
+        eventually(lambda: ident not in sys._current_frames())
         assert [False] * 3 == spins
 
     @pytest.mark.logs
@@ -164,7 +168,7 @@ class TestWorker:
             if fails:
                 raise fails.pop()
 
-        worker = fanout.Worker("lambda_ext-test", body)
+        worker = fanout.Worker(body)
         for _ in range(2):
             worker.wake()
             assert ran.acquire(timeout=30)
@@ -187,24 +191,19 @@ class TestWorker:
             for _ in range(10):
                 get_secret("db")
 
-            assert "lambda_ext-refresh" not in names()
+            assert [] == store.loader.worker._started
 
     def test_is_begun_anew_after_a_fork(self):
         """A child has no thread of its parent's, and makes its own."""
         ran = threading.Semaphore(0)
-        worker = fanout.Worker("lambda_ext-test", ran.release)
+        worker = fanout.Worker(ran.release)
         worker.wake()
         assert ran.acquire(timeout=30)
         worker.forked()
-        assert worker._woken is None
+        assert [] == worker._started
         worker.wake()
         assert ran.acquire(timeout=30)
         worker.close()
-
-
-def names():
-    """Return the names of all threads."""
-    return [thread.name for thread in threading.enumerate()]
 
 
 def test_time_that_is_left_is_the_least_of_all():

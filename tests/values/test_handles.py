@@ -12,7 +12,7 @@ import weakref
 from types import SimpleNamespace
 
 import pytest
-from helpers import run_threads
+from helpers import loads_under_way, run_threads
 
 from lambda_ext import config
 from lambda_ext.exceptions import (
@@ -465,7 +465,7 @@ class TestFork:
             if child == 0:
                 try:
                     clean = store.snapshot().entries == 0
-                    clean &= not store.loader._active and not store.loader._flights
+                    clean &= not loads_under_way()
                     source.__init__({"db": "{}"})  # its lock was held, too
                     fresh = db.value == "{}" and len(source.calls) == 1
                     os._exit(0 if clean and fresh else 1)

@@ -1,0 +1,252 @@
+"""
+Which loads share a call of their source, and which thread makes it.
+
+    Batch ─▶ Call ─▶ Load        what one reader, INIT or the worker began
+
+A source divides what is wanted into calls (`Source.plan`).  Calls that carry
+what the reader waits for come first; its own thread makes one of them.  The
+rest goes to a few helper threads, which end with their work.
+
+Guarantees
+    A reader waits for no call but those that carry its own keys.  If such a
+    call is still queued behind others, the reader makes it itself.
+    A load has a thread that will settle it, or its readers notice that it has
+    none (`Batch.is_alive`) and ask for themselves: also after a signal handler
+    has raised in the thread that led it, at any place.
+
+Threads
+    Queues are deques, whose methods are atomic.  `Batch.held` is locked, by
+    ``with``, while the thread that began the batch is responsible for it.
+    The loader's lock guards everything about a load but its `waiters`.
+"""
+
+from __future__ import annotations
+
+import _thread
+from collections import deque
+
+from ..lifecycle import clock
+from . import fanout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..exceptions import LambdaExtError
+    from ..typing import Source
+    from .cache import Entry, Slot
+    from .keys import Key
+
+    Outcome = Entry | LambdaExtError
+
+WAKE_S = 0.5  # at most, until a reader notices that no thread leads its load
+
+
+class Load:
+    """One load of one key, under way."""
+
+    __slots__ = (
+        "abandoned",
+        "background",
+        "batch",
+        "call",
+        "early",
+        "finished",
+        "generation",
+        "key",
+        "notified",
+        "order",
+        "outcome",
+        "slot",
+        "source",
+        "thread",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        source: Source,
+        key: Key,
+        order: int,
+        batch: Batch,
+        *,
+        background: bool = False,
+        early: bool = False,
+    ) -> None:
+        self.source = source
+        self.key = key
+        self.order = order  # sequence number; nothing begun before it replaces it
+        self.batch = batch  # whose threads see to it
+        self.background = background  # no reader waits for it
+        self.early = early  # of what is declared, before its first read
+        self.generation = clock.generation
+        self.thread = _thread.get_ident()  # that makes its call, or will
+        self.call: Call | None = None
+        self.slot: Slot | None = None  # None: what it brings is not kept
+        self.outcome: Outcome | None = None
+        self.abandoned = False  # its thread was interrupted: ask again
+        self.finished = False  # and listeners have been told
+        self.notified = False  # that a stale value is served instead is logged
+        self.waiters: list[_thread.LockType] = []
+
+    def __repr__(self) -> str:
+        return f"<Load {self.order} of {self.key.label!r}>"
+
+    def is_over(self) -> bool:
+        """Say whether there is nothing to wait for any more."""
+        return self.outcome is not None or self.abandoned
+
+    def takes(self, generation: int) -> bool:
+        """
+        Say whether a reader may wait for it.
+
+        Not after a possible freeze, and not the thread that makes its call: a
+        signal handler that interrupts a load, or a source that asks for what
+        it is loading, would wait for itself.
+        """
+        return self.generation == generation and self.thread != _thread.get_ident()
+
+    def wait(self, left_s: float | None, *, listeners: bool = False) -> None:
+        """
+        Wait until it is over, and *listeners* told, for *left_s* seconds at most.
+
+        Returns at once when it has no thread any more.
+        """
+        while not (self.finished if listeners else self.is_over()) and (
+            left_s is None or left_s > 0
+        ):
+            # One lock for each reader, and no Event: a signal handler that
+            # raises inside of an Event leaves it locked.
+            waiter = _thread.allocate_lock()
+            waiter.acquire()
+            self.waiters.append(waiter)
+            if (
+                self.finished
+                or (self.is_over() and not listeners)
+                or not self.batch.is_alive()
+            ):
+                return
+            step_s = WAKE_S if left_s is None else min(left_s, WAKE_S)
+            if not waiter.acquire(timeout=step_s) and left_s is not None:
+                left_s -= step_s
+
+    def wake(self) -> None:
+        """Let the readers go on that wait for it."""
+        try:
+            while True:
+                self.waiters.pop().release()
+        except IndexError:  # two threads may do this at once
+            return
+
+
+class Call:
+    """Loads that one call of their source answers."""
+
+    __slots__ = ("loads", "source", "wanted")
+
+    def __init__(self, source: Source, loads: list[Load]) -> None:
+        self.source = source
+        self.loads = loads
+        self.wanted = not all(load.background for load in loads)
+        for load in loads:
+            load.call = self
+
+    def __repr__(self) -> str:
+        return f"<Call for {len(self.loads)} key(s)>"
+
+
+class Batch:
+    """The loads that were begun together, and the threads that see to them."""
+
+    __slots__ = (
+        "alone",
+        "ended",
+        "ends_at",
+        "error",
+        "held",
+        "loads",
+        "others",
+        "started",
+        "wanted",
+    )
+
+    def __init__(self, ends_at: float | None = None) -> None:
+        self.ends_at = ends_at  # run time until which a wanted call may last
+        self.held = _thread.allocate_lock()
+        self.loads: list[Load] = []
+        self.wanted: deque[Call] = deque()  # calls that a reader waits for
+        self.others: deque[Call] = deque()
+        self.alone = False  # without helper threads
+        self.started: list[int] = []  # helper threads
+        self.ended: list[int] = []
+        self.error: BaseException | None = None  # that ended a helper thread
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self.loads)} load(s)>"
+
+    def is_alive(self) -> bool:
+        """Say whether a thread will see to what is not settled yet."""
+        return self.held.locked() or len(self.ended) < len(self.started)
+
+    def calls(self) -> int:
+        """Return how many calls are queued."""
+        return len(self.wanted) + len(self.others)
+
+    def add(self, source: Source, loads: list[Load]) -> None:
+        """Queue one call for *loads*."""
+        call = Call(source, loads)
+        (self.wanted if call.wanted else self.others).append(call)
+
+    def claim(self, *, any_call: bool) -> Call | None:
+        """Take the next call from the queue, one that is wanted or *any_call*."""
+        for queue in (self.wanted, self.others) if any_call else (self.wanted,):
+            try:
+                return queue.popleft()
+            except IndexError:
+                continue
+        return None
+
+    def claim_for(self, load: Load) -> Call | None:
+        """Take the call that carries *load*, unless a thread has taken it."""
+        for queue in (self.wanted, self.others):
+            call = load.call
+            try:
+                if call is not None:
+                    queue.remove(call)
+                    return call
+            except ValueError:
+                continue
+        return None
+
+    def start(self, work: Callable[[], object], most: int) -> bool:
+        """
+        Have up to *most* more helper threads *work*; say whether any is alive.
+
+        `WORKERS` at most are alive.
+        """
+
+        def body() -> None:
+            try:
+                work()
+            except BaseException as exc:
+                self.error = exc  # for the reader that began the batch
+            finally:
+                self.ended.append(_thread.get_ident())
+
+        room = fanout.WORKERS - (len(self.started) - len(self.ended))
+        for _ in range(0 if self.alone else min(most, room)):
+            if not fanout.spawn(body, self.started):
+                break
+        return len(self.ended) < len(self.started)
+
+
+def by_scope(loads: Iterable[Load]) -> Iterable[list[Load]]:
+    """Divide *loads* by where they ask, in each what is wanted first."""
+    groups: dict[object, list[Load]] = {}
+    for load in sorted(loads, key=_is_background):
+        groups.setdefault(load.key.scope, []).append(load)
+    return groups.values()
+
+
+def _is_background(load: Load) -> bool:
+    return load.background

@@ -1,0 +1,625 @@
+"""Which values are loaded together, who waits for whom, what an interruption leaves."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import threading
+
+import pytest
+from helpers import eventually, loads_under_way
+from interruptions import interruptions, where_handlers_run
+
+from lambda_ext import config
+from lambda_ext.exceptions import ConfigurationError, SourceError
+from lambda_ext.lifecycle import clock, phases
+from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.values import (
+    cache,
+    calls,
+    failures,
+    fanout,
+    freshness,
+    getters,
+    loader,
+    store,
+)
+from lambda_ext.values.batches import get_parameters_by_path, get_secrets
+from lambda_ext.values.cache import Answer
+from lambda_ext.values.getters import get_parameter, get_secret
+from lambda_ext.values.handles import Parameter, Secret
+
+ROOM = [cache, calls, failures, fanout, freshness, getters, loader, store, threading]
+
+
+@pytest.fixture
+def time():
+    """A clock that stands still."""
+    with FakeClock() as fake:
+        yield fake
+
+
+def in_thread(read, timeout=30.0):
+    """Return what read() returns in another thread."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(read()), daemon=True)
+    thread.start()
+    thread.join(timeout)
+    assert not thread.is_alive(), "another thread hangs"
+    return results[0]
+
+
+def thaw(time, seconds):
+    """Freeze for *seconds*, and begin the next invocation."""
+    time.freeze(seconds)
+    clock.begin_invocation()
+
+
+class Two:
+    """Twenty secrets and twenty parameters, each kind with a source of its own."""
+
+    def __init__(self):
+        names = [f"n{number:02}" for number in range(20)]
+        self.secrets = FakeSource(dict.fromkeys(names, "s"), batch=20)
+        self.parameters = FakeSource(dict.fromkeys(names, "p"), batch=10)
+        self.handles = [Secret(name, source=self.secrets) for name in names]
+        self.handles += [Parameter(name, source=self.parameters) for name in names]
+        phases.call(phases.INIT)
+        self.secrets.calls.clear()
+        self.parameters.calls.clear()
+
+    def values(self):
+        return "".join(handle.value for handle in self.handles)
+
+    def counts(self):
+        return len(self.secrets.calls), len(self.parameters.calls)
+
+
+class TestAlong:
+    """An expired read has loaded, with its own value, what else will be needed."""
+
+    def test_hour_of_idleness_costs_three_calls(self, time):
+        """20 secrets and 20 parameters are read again after 1 + 2 calls."""
+        two = Two()
+        assert "s" * 20 + "p" * 20 == two.values()
+        thaw(time, 3600)
+
+        assert "s" * 20 + "p" * 20 == two.values()
+        assert (1, 2) == two.counts()
+
+    def test_what_is_declared_comes_along_unread(self, time):
+        """INIT loaded it, nobody has read it yet, and it has expired."""
+        two = Two()
+        thaw(time, 3600)
+
+        assert "s" * 20 + "p" * 20 == two.values()
+        assert (1, 2) == two.counts()
+
+    def test_what_get_secret_has_read_comes_along(self, time):
+        """Without any handle, too."""
+        names = [f"n{number}" for number in range(20)]
+        with FakeSource(dict.fromkeys(names, "v")) as source:
+            for name in names:
+                get_secret(name)
+            source.calls.clear()
+            thaw(time, 3600)
+            for name in names:
+                assert "v" == get_secret(name)
+
+        assert 1 == len(source.calls)
+
+    def test_what_is_due_comes_along(self, time):
+        """It would have been refreshed a moment later."""
+        with FakeSource({"old": "v", "young": "v", "new": "v"}) as source:
+            get_secret("old")
+            time.advance(80)
+            get_secret("young")
+            time.advance(200)
+            get_secret("new")
+            time.advance(20)
+            get_secret("old")
+            eventually(lambda: not loads_under_way())
+
+        assert [("old", "young")] == source.calls[3:]
+
+    def test_what_was_never_read_stays(self, time):
+        """Parameters that a path brought, and nobody asked for, are left alone."""
+        values = {"/a/x": "1", "/a/y": "2", "db": "v"}
+        with FakeSource(values) as source:
+            get_parameters_by_path("/a", max_age=None)
+            get_secret("db")
+            source.calls.clear()
+            thaw(time, 3600)
+            get_secret("db")
+            eventually(lambda: not loads_under_way())
+
+        assert [("db",)] == source.calls
+
+    def test_calls_are_made_at_the_same_time(self, time):
+        """No call waits for the answer to another one."""
+        two = Two()
+        two.values()
+        two.secrets.hold()
+        two.parameters.hold()
+        thaw(time, 3600)
+        reader = threading.Thread(target=lambda: two.handles[0].value)
+        reader.start()
+        two.secrets.wait_for_calls(1)
+        two.parameters.wait_for_calls(2)
+        two.secrets.release()
+        two.parameters.release()
+        reader.join()
+
+        assert (1, 2) == two.counts()
+
+    def test_reader_waits_for_its_own_call_only(self, time):
+        """A secret that has arrived is read while Parameter Store is silent."""
+        two = Two()
+        two.values()
+        two.parameters.hold()
+        thaw(time, 3600)
+
+        assert "s" * 20 == in_thread(
+            lambda: "".join(handle.value for handle in two.handles[:20])
+        )
+        two.parameters.release()
+        assert "p" == two.handles[20].value
+        assert (1, 2) == two.counts()
+
+    @pytest.mark.logs
+    def test_failure_of_what_comes_along_is_not_the_readers(self, time):
+        """The reader gets its value, and others what their own load brings."""
+        with FakeSource({"a": "1", "b": "2"}) as source:
+            a, b = Secret("a"), Secret("b")
+            assert ("1", "2") == (a.value, b.value)
+            source.remove("b")
+            thaw(time, 3600)
+
+            assert "1" == a.value
+            with pytest.raises(SourceError, match="'b'"):
+                b.value
+
+    def test_first_read_does_not_wait_for_what_else_is_declared(self, time):
+        """It takes along whatever is declared, and waits for its own call."""
+        silent = FakeSource({"/limit": "1"})
+        silent.hold()
+        with FakeSource({"db": "v"}):
+            db, limit = Secret("db"), Parameter("/limit", source=silent)
+
+            assert "v" == in_thread(lambda: db.value)
+            silent.wait_for_calls(1)
+            silent.release()
+            assert "1" == limit.value
+            assert 1 == len(silent.calls)
+
+
+class TestInit:
+    """What is declared is loaded while the function starts."""
+
+    def test_does_not_wait_for_a_silent_source(self, monkeypatch):
+        """INIT goes on without it; the first read gets the value."""
+        monkeypatch.setattr(store, "PATIENCE_S", 0.05)
+        silent = FakeSource({"/limit": "1"})
+        silent.hold()
+        with FakeSource({"db": "v"}) as source:
+            db, limit = Secret("db"), Parameter("/limit", source=silent)
+            in_thread(lambda: phases.call(phases.INIT))
+            assert "v" == db.value
+            assert 1 == len(source.calls)
+            silent.release()
+
+            assert "1" == limit.value
+
+    def test_waits_two_seconds_at_most(self):
+        """Of the ten that Lambda gives it."""
+        assert 2.0 == store.PATIENCE_S
+
+    def test_waits_for_what_answers(self):
+        """The first invocation finds everything in memory."""
+        with FakeSource({"a": "1", "b": "2"}) as source:
+            a, b = Secret("a"), Secret("b")
+            phases.call(phases.INIT)
+            source.hold()
+
+            assert ("1", "2") == in_thread(lambda: (a.value, b.value))
+
+
+class Singles:
+    """A source that answers a call of several keys for none of them."""
+
+    name = "singles"
+    scope = "singles"
+
+    def __init__(self, silent=()):
+        self.silent = silent
+        self.go_on = threading.Event()
+        self.calls = []
+
+    def plan(self, wanted):
+        return [wanted]
+
+    def fetch(self, wanted, timeout_s):
+        self.calls.append(tuple(key.name for key in wanted))
+        if len(wanted) > 1:
+            return {}
+        (key,) = wanted
+        if key.name in self.silent:
+            self.go_on.wait(30)
+        return {key: Answer("v " + key.name, "1")} if key.name != "none" else {}
+
+
+class TestOneByOne:
+    """What a call leaves unanswered is asked for singly."""
+
+    def test_reader_waits_for_its_own_answer_only(self):
+        """A silent key delays no other one."""
+        source = Singles(silent=("b", "c"))
+        a, *others = (Secret(name, source=source) for name in "abcd")
+
+        assert "v a" == in_thread(lambda: a.value)
+        source.go_on.set()
+        assert ["v b", "v c", "v d"] == [handle.value for handle in others]
+        assert [*"abcd"] == sorted(call[0] for call in source.calls[1:])
+
+    def test_many_answers_keep_their_order(self):
+        """Each name gets its own value."""
+        store.use(Singles())
+        names = [f"n{number}" for number in range(30)]
+
+        assert {name: "v " + name for name in names} == get_secrets(names)
+
+    def test_no_answer_to_a_single_call_is_an_error(self):
+        """It is asked for once more, and no more."""
+        source = Singles()
+        store.use(source)
+        with pytest.raises(SourceError, match="no answer for 'none'"):
+            get_secrets(["a", "none"])
+
+        assert 1 == source.calls.count(("none",))
+
+
+class TestQueued:
+    """More calls than threads."""
+
+    def test_reader_makes_a_call_that_is_queued_behind_silent_ones(self, time):
+        """It waits for no thread that is busy with something else."""
+
+        class Source(Singles):
+            def plan(self, wanted):
+                return [[key] for key in wanted]
+
+        names = [f"h{number}" for number in range(fanout.WORKERS + 1)]
+        source = Source()
+        store.use(source)
+        for name in (*names, "good"):
+            get_secret(name)
+        source.calls.clear()
+        source.silent = names
+        time.advance(300)
+        reader = threading.Thread(target=lambda: get_secret(names[0]))
+        reader.start()
+        eventually(lambda: len(source.calls) > fanout.WORKERS)
+
+        assert "v good" == in_thread(lambda: get_secret("good"))
+        source.go_on.set()
+        reader.join()
+        assert 1 == source.calls.count(("good",))
+
+
+class Plain:
+    """A source that answers at once, without a place where it can be interrupted."""
+
+    name = "plain"
+    scope = "plain"
+
+    def plan(self, wanted):
+        return [[key] for key in wanted]
+
+    def fetch(self, wanted, timeout_s):
+        return {key: Answer("v " + key.name, "1") for key in wanted}
+
+
+def whole():
+    """Say whether the cache's ring, groups and slots hold the same."""
+    store.cache.change(bool)  # repairs what an interruption left
+    slots = [*store.cache.slots.values()]
+    ring = [*store.cache.order()]
+    members = [
+        slot for group in store.cache._groups.values() for slot in group.values()
+    ]
+    return {*map(id, slots)} == {*map(id, ring)} == {*map(id, members)}
+
+
+@pytest.fixture(params=[True, False], ids=["another thread", "this thread"])
+def loads_elsewhere(request, monkeypatch):
+    """Whether loads of this thread run on another one."""
+    monkeypatch.setattr(fanout, "may_be_interrupted", lambda: request.param)
+
+
+@pytest.mark.usefixtures("loads_elsewhere")
+class TestInterrupted:
+    """A signal handler raises, wherever CPython runs one."""
+
+    def check(self, run, again, modules=ROOM, least=100):
+        runs = 0
+        for interruption in interruptions(modules):
+            with interruption:
+                run()
+            # Its exception arrives, nobody hangs, and nothing is left half made.
+            assert interruption.raised == interruption.happened
+            assert in_thread(again) == again()
+            assert whole()
+            runs += 1
+        assert runs > least
+
+    def test_first_load(self):
+        """Whoever comes next has the value."""
+        store.use(Plain())
+
+        def run():
+            store.loader.clear()
+            get_secret("db")
+
+        self.check(run, lambda: get_secret("db"))
+
+    def test_several_calls(self):
+        """Nobody waits for calls that will not be made."""
+        store.use(Plain())
+        names = ["a", "b", "c"]
+
+        def run():
+            store.loader.clear()
+            get_secrets(names)
+
+        self.check(run, lambda: get_secrets(names), [loader, calls, cache])
+
+    def test_expired_read_that_takes_others_along(self, time):
+        """They can be read, too."""
+        store.use(Plain())
+        names = ["a", "b", "c", "d"]
+
+        def again():
+            return [get_secret(name) for name in names]
+
+        def run():
+            time.advance(300)
+            get_secret("a")
+
+        again()
+        self.check(run, again, [loader, calls, cache, store])
+
+    def test_due_hit(self, time):
+        """The value is refreshed by the next one."""
+        store.use(Plain())
+
+        def run():
+            time.advance(299)
+            get_secret("db")
+
+        get_secret("db")
+        self.check(run, lambda: get_secret("db"), [loader, cache, fanout, freshness])
+
+    def test_init(self):
+        """Each handle can be read afterwards."""
+        source = Plain()
+
+        def run():
+            store.loader.clear()
+            handles[:] = [Secret(name, source=source) for name in "ab"]
+            phases.call(phases.INIT)
+
+        handles = []
+        self.check(
+            run,
+            lambda: [handle.value for handle in handles],
+            [loader, calls, cache, store],
+            least=30,
+        )
+
+    def test_invalidation(self):
+        """What could not be dropped was not dropped in part: name and ARN agree."""
+        with FakeSource({"db": "v"}) as source:
+            by_name, by_arn = Secret("db"), Secret(source.arn("db"))
+
+            def run():
+                by_name.value, by_arn.value
+                source.rotate("db", "w")
+                by_name.invalidate()
+
+            self.check(run, lambda: by_name.value == by_arn.value, [loader, cache], 60)
+
+    def test_room_is_made(self):
+        """A full cache stays whole and bounded."""
+        config.configure(cache_size=3)
+        store.use(Plain())
+        numbers = itertools.count()
+
+        def run():
+            get_secret(f"n{next(numbers)}")
+
+        self.check(run, lambda: get_secret("db"), [loader, cache])
+        assert 3 >= len(store.cache.slots)
+
+
+class TestRealSignals:
+    """The same with SIGALRM, at random instants."""
+
+    def test_no_thread_hangs(self):
+        """Loads are interrupted a few hundred times."""
+
+        class Stop(BaseException):
+            pass
+
+        def handler(*_):
+            raise Stop
+
+        rng = random.Random(1)
+        store.use(Plain())
+        former = signal.signal(signal.SIGALRM, handler)
+        interrupted = 0
+        try:
+            for number in range(1500):
+                store.loader.clear()
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(3e-6, 2e-4))
+                    try:
+                        get_secret("db")
+                    finally:
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+                except Stop:
+                    interrupted += 1
+                    assert whole()
+                    assert number % 5 or "v db" == in_thread(lambda: get_secret("db"))
+                assert "v db" == get_secret("db")
+        finally:
+            signal.signal(signal.SIGALRM, former)
+        assert interrupted > 50
+
+    def test_exception_of_a_guard_arrives(self):
+        """A source, or boto3 below it, may swallow or repeat what it meets."""
+
+        class OutOfTimeError(TimeoutError):
+            pass
+
+        class Swallows(Plain):
+            def fetch(self, wanted, timeout_s):
+                inside.set()
+                try:
+                    go_on.wait(30)
+                except Exception:
+                    swallowed.append(1)
+                return super().fetch(wanted, timeout_s)
+
+        def guard(*_):
+            raise OutOfTimeError
+
+        inside, go_on, swallowed = threading.Event(), threading.Event(), []
+        store.use(Swallows())
+        former = signal.signal(signal.SIGUSR2, guard)
+        main = threading.main_thread().ident
+        alarm = threading.Thread(
+            target=lambda: (inside.wait(30), signal.pthread_kill(main, signal.SIGUSR2))
+        )
+        alarm.start()
+        try:
+            with pytest.raises(OutOfTimeError):
+                get_secret("db")
+        finally:
+            signal.signal(signal.SIGUSR2, former)
+            go_on.set()
+            alarm.join()
+
+        assert [] == swallowed
+        assert "v db" == get_secret("db")
+
+    def test_ctrl_c_and_our_own_handlers_cost_no_thread(self, monkeypatch):
+        """Without a handler of the user's, a load runs on the reader's thread."""
+        handlers = {signal.SIGINT: signal.default_int_handler}
+        monkeypatch.setattr(fanout._signal, "getsignal", handlers.get)
+        assert not fanout.may_be_interrupted()
+
+        handlers[signal.SIGALRM] = lambda *_: None
+        assert fanout.may_be_interrupted()
+        assert not in_thread(fanout.may_be_interrupted)
+
+
+class TestReadInASignalHandler:
+    """A signal handler, or a finalizer, reads in the middle of anything."""
+
+    def test_full_cache_stays_whole(self):
+        """Whatever it interrupts, it gets its value, and so does the reader."""
+        config.configure(cache_size=3)
+        store.use(Plain())
+        numbers = itertools.count()
+        wrong = []
+
+        def handler():
+            name = f"h{next(numbers) % 7}"
+            if get_secret(name) != "v " + name:
+                wrong.append(name)
+
+        with where_handlers_run([cache, loader, store], handler):
+            for number in range(10):
+                assert f"v n{number}" == get_secret(f"n{number}")
+
+        assert [] == wrong
+        assert next(numbers) > 300
+        assert whole()
+        assert 3 >= len(store.cache.slots)
+
+    def test_invalidation_in_a_signal_handler_is_not_lost(self):
+        """It takes effect once what it interrupted has ended."""
+        config.configure(cache_size=3)
+        with FakeSource({"db": "v", "a": "1", "b": "2", "c": "3"}) as source:
+
+            def drop():
+                store.invalidate("db", "GetSecretValue")
+
+            names = itertools.cycle("abc")
+            for interruption in interruptions([cache], drop):
+                assert "v" == get_secret("db")
+                with interruption:
+                    get_secret(next(names), force_fetch=True)
+                source.calls.clear()
+                get_secret("db")
+                assert [("db",)] * interruption.happened == source.calls
+
+
+class TestArguments:
+    """What is refused is refused whatever came before."""
+
+    def test_true_is_no_age(self, time):
+        """It equals 1, which is one."""
+        with FakeSource({"a": "A"}):
+            for _ in range(2):
+                with pytest.raises(ConfigurationError, match="max_age"):
+                    get_secret("a", max_age=True)
+                assert "A" == get_secret("a", max_age=1)
+            with pytest.raises(ConfigurationError, match="max_age"):
+                get_parameter("a", max_age=True)
+            assert {"a": "A"} != get_parameters_by_path("/", max_age=1)
+            with pytest.raises(ConfigurationError, match="max_age"):
+                get_parameters_by_path("/", max_age=True)
+
+    def test_equal_switches_mean_the_same(self):
+        """1, 1.0 and True, before and after one of them was read."""
+        with FakeSource({"a": "A"}) as source:
+            for decrypt in (1.0, True, 1, 1.0):
+                assert "A" == get_parameter("a", decrypt=decrypt)
+            with pytest.raises(ConfigurationError, match="decrypt"):
+                get_parameter("a", decrypt=2.0)
+
+        assert 1 == len(source.calls)
+
+
+class TestThaw:
+    """What a freeze leaves of a hit."""
+
+    def test_hit_survives_it(self, time):
+        """A value that is still fresh is served without looking further."""
+        with FakeSource({"db": "v", "/p": "p"}):
+            db, p = Secret("db"), Parameter("/p")
+            values = (db.value, p.value, get_secret("db"), get_parameter("/p"))
+            thaw(time, 100)
+            found, store.loader.get = store.loader.get, None
+            try:
+                assert values == (
+                    db.value,
+                    p.value,
+                    get_secret("db"),
+                    get_parameter("/p"),
+                )
+            finally:
+                store.loader.get = found
+
+    def test_hit_ends_with_the_value(self, time):
+        """Frozen time counts."""
+        with FakeSource({"db": "old"}) as source:
+            db = Secret("db")
+            assert ("old", "old") == (db.value, get_secret("db"))
+            source.rotate("db", "new")
+            thaw(time, 299)
+            thaw(time, 1)
+
+            assert ("new", "new") == (db.value, get_secret("db"))
