@@ -13,6 +13,7 @@ import _thread
 import contextlib
 import dis
 import functools
+import gc
 import itertools
 import signal
 import sys
@@ -194,6 +195,7 @@ def _signals(modules, wanted, function):
             handling = False
             resume(place)
 
+    gc.disable()  # what a handler raises in a finalizer arrives nowhere
     pause, resume = watching
     former = signal.signal(SIGNAL, handle)
     resume(place)
@@ -202,6 +204,7 @@ def _signals(modules, wanted, function):
     finally:
         pause()
         signal.signal(SIGNAL, former)
+        gc.enable()
 
 
 def _traced(modules):

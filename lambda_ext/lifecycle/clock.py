@@ -110,13 +110,13 @@ def _tell() -> None:
 
 def begin_invocation(remaining_s: float | None = None) -> float:
     """Begin an invocation of up to *remaining_s* seconds; return run time."""
-    global _lead, monotonic, generation, _deadline_at, _untold
+    global lead, monotonic, generation, _deadline_at, _untold
     with _lock:
         run = _run_time()
         found = _wall_time() - run
-        if found - _lead >= STEP_S:
+        if found - lead >= STEP_S:
             _untold = True
-            _lead = found
+            lead = found
         generation += 1
         monotonic = _run_time
         _deadline_at = None if remaining_s is None else run + remaining_s
