@@ -68,6 +68,7 @@ class TestLock:
 
     def test_that_is_gone_is_not_remembered(self):
         """A lock does not outlive the object that made it."""
+        gc.collect()
         before = len(process._locks)
         lock = process.Lock()
 
