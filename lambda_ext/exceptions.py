@@ -56,6 +56,10 @@ class SourceError(LambdaExtError):
     ("secrets_manager", "parameter_store", ...), *code* the error code of AWS
     ("" where there is none) and *transient* whether asking again may help.
     *retry_after_s* is for how many seconds AWS asked not to be asked again.
+
+    A source of your own may set two more: *keep* to False, and the error
+    reaches those who wait for it and changes nothing that is remembered;
+    *original* to the exception that it stands for.
     """
 
     key: str
@@ -63,6 +67,8 @@ class SourceError(LambdaExtError):
     code: str
     transient: bool
     retry_after_s: float | None = None
+    keep: bool = True
+    original: BaseException | None = None
 
     def __init__(
         self,

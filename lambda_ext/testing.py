@@ -22,6 +22,7 @@ import itertools
 import json
 import threading
 
+from .answer import Answer as _Answer
 from .exceptions import NotFoundError
 from .lifecycle import clock as _clock
 from .lifecycle import phases as _phases
@@ -29,7 +30,6 @@ from .lifecycle import shutdown as _shutdown
 from .metrics import recorder as _recorder
 from .values import keys as _keys
 from .values import store as _store
-from .values.cache import Answer as _Answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

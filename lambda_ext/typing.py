@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from .answer import Answer
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
     from typing import Any
 
-__all__ = ("Batch", "Clock", "Point", "Request", "Sink", "Source", "Unit")
+__all__ = ("Answer", "Batch", "Clock", "Point", "Request", "Sink", "Source", "Unit")
 
 # CloudWatch's units, all of them.  Source: PutMetricData, MetricDatum
 Unit = Literal[
@@ -152,7 +154,11 @@ class Source(Protocol):
 
     Called by any number of threads at once, never with a lock held.  Caching,
     freshness, one load per key and stale values are the loader's business: a
-    source asks, and says what it was told.
+    source asks, and says what it was told.  It needs no import but
+    `lambda_ext.typing.Answer` and `lambda_ext.exceptions.SourceError`.
+
+    One that must not be asked in INIT has a false attribute ``at_init``: then
+    what is declared is loaded by its first read.
     """
 
     @property
@@ -172,14 +178,15 @@ class Source(Protocol):
         ...
 
     def fetch(
-        self, wanted: Sequence[Any], deadline_s: float | None, /
+        self, wanted: Sequence[Any], timeout_s: float | None, /
     ) -> Mapping[Any, Any]:
         """
-        Return, for each of *wanted*, a `values.cache.Answer` or a `SourceError`.
+        Return, for each of *wanted*, an `Answer` or a `SourceError`.
 
-        May take *deadline_s* seconds, None for its own limit.  A `SourceError`
+        May take *timeout_s* seconds, None for its own limit.  A `SourceError`
         that is raised is the outcome of all; its ``transient`` decides whether
-        an old value may serve instead.  Requests that were not asked for may
-        be answered along with them.
+        an old value may serve instead.  Requests that are left out are asked
+        for one by one, each in a call of its own; those that were not asked
+        for may be answered along with them.
         """
         ...

@@ -36,6 +36,15 @@ def run_threads(count, function, timeout=60.0):
     return results
 
 
+def fetch_all(source, wanted):
+    """Ask *source* for *wanted* in one call, and singly for what it leaves out."""
+    found = dict(source.fetch(wanted, None))
+    for key in wanted:
+        if key not in found:
+            found.update(source.fetch([key], None))
+    return found
+
+
 def loads_under_way():
     """Return the loads that readers may wait for."""
     from lambda_ext.values import store

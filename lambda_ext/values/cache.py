@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, MutableMapping
     from typing import Any, TypeVar
 
+    from ..answer import Answer
     from ..exceptions import LambdaExtError
     from .keys import Key
     from .transforms import Decoded
@@ -56,39 +57,6 @@ if TYPE_CHECKING:
 
 NEVER = -math.inf
 MAX_VIEWS = 32  # of one slot: each inline lambda given as `transform` is one
-
-
-class Answer:
-    """
-    What a source answers: the raw value and what AWS says about it.
-
-    *value* is text or bytes, below a path a dictionary of texts.  *version*
-    tells two values apart ("" if the source has none), *arn* is the same for
-    every name of one thing ("" if it has none).
-    """
-
-    __slots__ = ("arn", "value", "version")
-
-    def __init__(self, value: Any, version: str = "", arn: str = "") -> None:
-        if not all(isinstance(text, str) for text in (version, arn)):
-            msg = "version and arn of an Answer are text"
-            raise TypeError(msg)
-        if not isinstance(value, (str, bytes)) and not (
-            isinstance(value, dict)
-            and all(isinstance(text, str) for each in value.items() for text in each)
-        ):
-            msg = "the value of an Answer is text or bytes, or texts by name"
-            raise TypeError(msg)
-        self.value: Any = value
-        self.version = version
-        self.arn = arn
-
-    def __repr__(self) -> str:
-        return f"<Answer version={self.version!r}>"  # never the value
-
-    def same(self, other: Answer) -> bool:
-        """Say whether *other* is the same version of the same value."""
-        return self.version == other.version and self.value == other.value
 
 
 class Entry:

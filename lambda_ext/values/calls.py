@@ -26,7 +26,7 @@ import _thread
 from collections import deque
 
 from ..lifecycle import clock
-from . import fanout
+from . import threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -233,9 +233,9 @@ class Batch:
             finally:
                 self.ended.append(_thread.get_ident())
 
-        room = fanout.WORKERS - (len(self.started) - len(self.ended))
+        room = threads.WORKERS - (len(self.started) - len(self.ended))
         for _ in range(0 if self.alone else min(most, room)):
-            if not fanout.spawn(body, self.started):
+            if not threads.spawn(body, self.started):
                 break
         return len(self.ended) < len(self.started)
 

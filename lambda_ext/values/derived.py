@@ -33,7 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar
 
-    from .cache import Answer, Entry
+    from ..answer import Answer
+    from .cache import Entry
 
     R = TypeVar("R")
 else:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ..answer import Answer
     from ..typing import Source
-    from .cache import Answer, Entry, View
+    from .cache import Entry, View
     from .derived import Derived
     from .keys import Key
     from .transforms import Decoded, Transform

@@ -39,11 +39,12 @@ import _thread
 import itertools
 import math
 
-from ..exceptions import LambdaExtError, NotFoundError
+from ..answer import Answer
+from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock
 from ..lifecycle.interruption import by_signal_handler
-from . import fanout, freshness
-from .cache import Answer, Entry
+from . import freshness, threads
+from .cache import Entry
 from .calls import Batch, Load, by_scope
 from .failures import again, broken, named, tell, too_late, unanswered
 
@@ -79,7 +80,7 @@ class Loader:
         self.on_update = on_update
         self.declared = declared
         self._orders = itertools.count(1)
-        self.worker = fanout.Worker(self.refresh_due)
+        self.worker = threads.Worker(self.refresh_due)
         self.loads = 0  # calls of a source for which a caller waits
         self.refreshes = 0  # calls of a source for which none does
         self.misses = 0  # reads that waited for a load
@@ -134,8 +135,8 @@ class Loader:
         A load may take *timeout_s* seconds, of which the caller waits for
         *patience_s* at most.  An error is told to the first reader.
         """
-        batch = Batch(fanout.ends_at(timeout_s))
-        waits_until = fanout.ends_at(patience_s)
+        batch = Batch(threads.ends_at(timeout_s))
+        waits_until = threads.ends_at(patience_s)
         try:
             with batch.held:
                 self.cache.change(self._enter_early, wants, batch)
@@ -145,7 +146,7 @@ class Loader:
             self._abandon(batch.loads, _thread.get_ident())
             raise
         for load in batch.loads:
-            load.wait(fanout.remaining(waits_until))
+            load.wait(threads.remaining(waits_until))
         return [load.key for load in batch.loads if not load.is_over()]
 
     def holds(self, want: Want) -> bool:
@@ -377,7 +378,7 @@ class Loader:
 
     def _dispatch(self, batch: Batch, *, own: bool = True) -> None:
         """Have the calls made that *batch* needs; on this thread if *own*."""
-        if own and fanout.may_be_interrupted():
+        if own and threads.may_be_interrupted():
             # There its exception would meet the `except` of a source, or of boto3.
 
             def lead() -> None:
@@ -460,7 +461,7 @@ class Loader:
         self, call: Call, keys: list[Key], ends_at: float | None
     ) -> dict[Key, Answer | LambdaExtError]:
         source = call.source
-        left_s = fanout.remaining(ends_at) if call.wanted else None
+        left_s = threads.remaining(ends_at) if call.wanted else None
         if left_s is not None and left_s <= 0:
             return {key: too_late(key, source) for key in keys}
         if call.wanted:
@@ -486,7 +487,7 @@ class Loader:
     ) -> None:
         """Keep what was answered, and let those go on who wait for it."""
         now = clock.now()
-        jitter = fanout.random()
+        jitter = threads.random()
         taken: list[Slot] = []
         events: list[tuple[str, Load, LambdaExtError]] = []
 
@@ -501,7 +502,7 @@ class Loader:
                     entry = Entry(result, sent_at, load.order, jitter)
                     entry.landed = landed
                     outcome: Outcome = entry
-                    kept = self._is_valid(load)
+                    kept = result.keep and self._is_valid(load)
                     if kept:
                         taken.extend(self.cache.put(load.key, load.source, entry))
                     slot = self.cache.slots.get(load.key)
@@ -523,7 +524,12 @@ class Loader:
                 self._end(load)
                 load.outcome = outcome
             for key, answer in outcomes.items():  # what came along unasked
-                if valid and key not in asked and isinstance(answer, Answer):
+                if (
+                    valid
+                    and key not in asked
+                    and isinstance(answer, Answer)
+                    and answer.keep
+                ):
                     entry = Entry(answer, sent_at, loads[0].order, jitter)
                     entry.landed = landed
                     taken.extend(self.cache.put(key, loads[0].source, entry))
@@ -566,11 +572,13 @@ class Loader:
         if entry is not None and entry.order > load.order:
             return ""  # what it failed to replace is newer than itself
         not_loaded = "not_loaded" if load.early else ""
+        if isinstance(error, SourceError) and not error.keep:
+            return not_loaded
         if self.is_transient(error):
             if entry is None:
                 return not_loaded  # nothing to serve: the next caller tries at once
             slot.failures += 1
-            slot.retry_at = now + freshness.pause(slot.failures, fanout.random())
+            slot.retry_at = now + freshness.pause(slot.failures, threads.random())
             slot.wanted = False
             slot.hide()
             return "refresh_failed"
@@ -614,7 +622,7 @@ class Loader:
         ends_at = batch.ends_at
         if load.batch is not batch and not load.is_over():
             self._take_over(load, ends_at)
-        load.wait(fanout.remaining(ends_at), listeners=load.batch is batch)
+        load.wait(threads.remaining(ends_at), listeners=load.batch is batch)
         outcome = load.outcome
         if outcome is None and (load.abandoned or not load.batch.is_alive()):
             if load.batch is batch and batch.error is not None:
@@ -645,7 +653,7 @@ class Loader:
                 batch.loads = call.loads
                 batch.wanted.append(call)
                 if not (
-                    fanout.may_be_interrupted()
+                    threads.may_be_interrupted()
                     and batch.start(lambda: self._help(batch), 1)
                 ):
                     self._work(batch, any_call=False)

@@ -18,7 +18,7 @@ import threading
 from .. import disclosure
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, phases
-from . import fanout, settings, store
+from . import settings, store, threads
 from .cache import NEVER
 
 TYPE_CHECKING = False
@@ -139,7 +139,7 @@ def _renewed(handle: Any, mark: int, cooldown: float) -> bool:
     key = handle._key_of()
     with _lock:
         line = _lines.setdefault(key, _Line())
-    left_s = fanout.left(None)
+    left_s = threads.left(None)
     if not line.lock.acquire(timeout=-1 if left_s is None else max(left_s, 0.0)):
         return False
     try:

@@ -157,16 +157,16 @@ def make_source(kind: str, chosen: str, **given: Any) -> Source:
         return make_flags_source(chosen, **given)
     if chosen == "aws":
         if kind == keys.SECRET:
-            from .secrets_manager import SecretsManager
+            from .sources.secrets_manager import SecretsManager
 
             return SecretsManager(**given)
-        from .parameter_store import ParameterStore
+        from .sources.parameter_store import ParameterStore
 
         return ParameterStore(**given)
     if chosen == "aws_extension":
-        from .aws_extension import AwsExtension
+        from .sources.aws_extension import AwsExtension
 
         return AwsExtension()
-    from .local_file import LocalFile
+    from .sources.local_file import LocalFile
 
     return LocalFile(chosen.removeprefix("file:"))

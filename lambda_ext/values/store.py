@@ -26,7 +26,7 @@ from .. import config, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases
-from . import fanout, keys, register, settings
+from . import keys, register, settings, threads
 from .cache import Cache, Entry, Slot, View
 from .counters import Snapshot
 from .loader import FRESH, Loader
@@ -243,7 +243,7 @@ def renew(want: Want, order: int) -> None:
 
 def ends_at(operation: str) -> float | None:
     """Return the run time until which a caller waits for a load that begins now."""
-    return fanout.ends_at(settings.timeout_of(operation))
+    return threads.ends_at(settings.timeout_of(operation))
 
 
 def _count_hit(key: Key) -> None:

@@ -14,7 +14,7 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import fanout, store
+from lambda_ext.values import store, threads
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 
@@ -44,7 +44,7 @@ def time():
 @pytest.fixture
 def source(time, monkeypatch):
     """A source whose value has just become due, and a worker that we drive."""
-    monkeypatch.setattr(fanout, "random", lambda: 1.0)
+    monkeypatch.setattr(threads, "random", lambda: 1.0)
     with FakeSource({"db": "one"}) as fake:
         monkeypatch.setattr(
             store.loader, "worker", SimpleNamespace(wake=list, close=list)

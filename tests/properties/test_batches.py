@@ -5,14 +5,16 @@ from __future__ import annotations
 from unittest import mock
 
 from aws_model import Parameters, Secrets
+from helpers import fetch_all
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_ext.exceptions import LambdaExtError
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.values import keys, parameter_store, secrets_manager, store
+from lambda_ext.values import keys, store
 from lambda_ext.values.batches import get_parameters, get_secrets
 from lambda_ext.values.getters import get_parameter, get_secret
+from lambda_ext.values.sources import parameter_store, secrets_manager
 
 NUMBERS = st.integers(0, 24)  # more than a batch, and some that do not exist
 SECRETS = 22
@@ -50,7 +52,7 @@ def fetched(source, wanted):
     found = {}
     for call in source.plan(wanted):
         try:
-            found.update(source.fetch(call, None))
+            found.update(fetch_all(source, call))
         except LambdaExtError as exc:
             found.update(dict.fromkeys(call, exc))
     # GetParameters does not tell a missing name from a missing version.
@@ -254,9 +256,9 @@ def test_no_secret_is_given_to_another_name(data):
 
     planned = {}
     for call in source.plan(wanted):
-        planned.update(source.fetch(call, None))
+        planned.update(fetch_all(source, call))
     assert expected == [value_or_none(planned[key]) for key in wanted]
-    at_once = source.fetch(wanted, None)  # by a caller that plans nothing
+    at_once = fetch_all(source, wanted)  # by a caller that plans nothing
     assert expected == [value_or_none(at_once[key]) for key in wanted]
 
 
@@ -271,9 +273,9 @@ def test_no_parameter_is_given_to_another_name(data, selectors):
 
     planned = {}
     for call in source.plan(wanted):
-        planned.update(source.fetch(call, None))
+        planned.update(fetch_all(source, call))
     assert expected == [value_or_none(planned[key]) for key in wanted]
-    at_once = source.fetch(wanted, None)
+    at_once = fetch_all(source, wanted)
     assert expected == [value_or_none(at_once[key]) for key in wanted]
 
 

@@ -24,11 +24,12 @@ from lambda_ext.exceptions import (
 )
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock
-from lambda_ext.values import aws_extension, keys
-from lambda_ext.values.aws_extension import AwsExtension
+from lambda_ext.values import keys
 from lambda_ext.values.batches import get_secrets
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Parameter, Secret
+from lambda_ext.values.sources import aws_extension
+from lambda_ext.values.sources.aws_extension import AwsExtension
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:{}-AbCdEf"
 

@@ -9,8 +9,9 @@ from helpers import run_threads
 
 from lambda_ext import config
 from lambda_ext.testing import FakeSource
+from lambda_ext.typing import Answer
 from lambda_ext.values import keys, store
-from lambda_ext.values.cache import NEVER, Answer, Cache, Entry, View
+from lambda_ext.values.cache import NEVER, Cache, Entry, View
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 

@@ -25,8 +25,8 @@ from lambda_ext.exceptions import (
 )
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.typing import Answer
 from lambda_ext.values import register, store
-from lambda_ext.values.cache import Answer
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Parameter, Secret
 

@@ -12,25 +12,25 @@ from helpers import eventually, loads_under_way
 from interruptions import interruptions, where_handlers_run
 
 from lambda_ext import config
-from lambda_ext.exceptions import ConfigurationError, SourceError
+from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.typing import Answer
 from lambda_ext.values import (
     cache,
     calls,
     failures,
-    fanout,
     freshness,
     getters,
     loader,
     store,
+    threads,
 )
 from lambda_ext.values.batches import get_parameters_by_path, get_secrets
-from lambda_ext.values.cache import Answer
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Parameter, Secret
 
-ROOM = [cache, calls, failures, fanout, freshness, getters, loader, store, threading]
+ROOM = [cache, calls, failures, threads, freshness, getters, loader, store, threading]
 
 
 @pytest.fixture
@@ -54,6 +54,19 @@ def thaw(time, seconds):
     """Freeze for *seconds*, and begin the next invocation."""
     time.freeze(seconds)
     clock.begin_invocation()
+
+
+class Plain:
+    """A source that answers at once, without a place where it can be interrupted."""
+
+    name = "plain"
+    scope = "plain"
+
+    def plan(self, wanted):
+        return [[key] for key in wanted]
+
+    def fetch(self, wanted, timeout_s):
+        return {key: Answer("v " + key.name, "1") for key in wanted}
 
 
 class Two:
@@ -279,6 +292,62 @@ class TestOneByOne:
         assert 1 == source.calls.count(("none",))
 
 
+class TestKept:
+    """What a source says of its answer."""
+
+    def source(self, *outcomes):
+        class Source(Plain):
+            def fetch(self, wanted, timeout_s):
+                return dict.fromkeys(wanted, next(answers))
+
+        answers = iter(outcomes)
+        store.use(Source())
+
+    def test_answer_that_is_not_to_be_kept_is_handed_out_once(self):
+        """The next reader asks again, and handles do not hold it."""
+        self.source(*(Answer(str(n), keep=False) for n in range(4)))
+        db = Secret("db")
+
+        assert ["0", "1"] == [get_secret("db"), get_secret("db")]
+        assert ["2", "3"] == [db.value, db.value]
+        assert 0 == store.snapshot().entries
+
+    def test_it_leaves_what_is_remembered_alone(self):
+        """Only what may be kept replaces it."""
+        self.source(Answer("old"), Answer("passing", keep=False))
+
+        assert "old" == get_secret("db")
+        assert "passing" == get_secret("db", force_fetch=True)
+        assert "old" == get_secret("db")
+
+    @pytest.mark.parametrize("transient", [True, False])
+    def test_error_that_is_not_to_be_kept_changes_nothing(self, transient):
+        """Neither does it kill what is remembered, nor is it remembered."""
+        cause = ZeroDivisionError()
+        passing = NotFoundError("not sent", transient=transient)
+        passing.keep = False
+        passing.original = cause
+        self.source(Answer("old"), passing, passing, Answer("new"))
+
+        assert "old" == get_secret("db")
+        with pytest.raises(NotFoundError) as raised:
+            get_secret("db", force_fetch=True)
+        assert cause is raised.value.original
+        assert "old" == get_secret("db")
+        with pytest.raises(NotFoundError):
+            get_secret("other")
+        assert "new" == get_secret("other")
+
+    def test_response_stays_with_the_value(self):
+        """Who asks the store for more than the value finds it."""
+        response = {"Name": "db"}
+        self.source(Answer("v", response=response))
+        get_secret("db")
+        (slot,) = store.cache.slots.values()
+
+        assert response is slot.entry.answer.response
+
+
 class TestQueued:
     """More calls than threads."""
 
@@ -289,7 +358,7 @@ class TestQueued:
             def plan(self, wanted):
                 return [[key] for key in wanted]
 
-        names = [f"h{number}" for number in range(fanout.WORKERS + 1)]
+        names = [f"h{number}" for number in range(threads.WORKERS + 1)]
         source = Source()
         store.use(source)
         for name in (*names, "good"):
@@ -299,25 +368,12 @@ class TestQueued:
         time.advance(300)
         reader = threading.Thread(target=lambda: get_secret(names[0]))
         reader.start()
-        eventually(lambda: len(source.calls) > fanout.WORKERS)
+        eventually(lambda: len(source.calls) > threads.WORKERS)
 
         assert "v good" == in_thread(lambda: get_secret("good"))
         source.go_on.set()
         reader.join()
         assert 1 == source.calls.count(("good",))
-
-
-class Plain:
-    """A source that answers at once, without a place where it can be interrupted."""
-
-    name = "plain"
-    scope = "plain"
-
-    def plan(self, wanted):
-        return [[key] for key in wanted]
-
-    def fetch(self, wanted, timeout_s):
-        return {key: Answer("v " + key.name, "1") for key in wanted}
 
 
 def whole():
@@ -334,7 +390,7 @@ def whole():
 @pytest.fixture(params=[True, False], ids=["another thread", "this thread"])
 def loads_elsewhere(request, monkeypatch):
     """Whether loads of this thread run on another one."""
-    monkeypatch.setattr(fanout, "may_be_interrupted", lambda: request.param)
+    monkeypatch.setattr(threads, "may_be_interrupted", lambda: request.param)
 
 
 @pytest.mark.usefixtures("loads_elsewhere")
@@ -398,7 +454,7 @@ class TestInterrupted:
             get_secret("db")
 
         get_secret("db")
-        self.check(run, lambda: get_secret("db"), [loader, cache, fanout, freshness])
+        self.check(run, lambda: get_secret("db"), [loader, cache, threads, freshness])
 
     def test_init(self):
         """Each handle can be read afterwards."""
@@ -516,12 +572,12 @@ class TestRealSignals:
     def test_ctrl_c_and_our_own_handlers_cost_no_thread(self, monkeypatch):
         """Without a handler of the user's, a load runs on the reader's thread."""
         handlers = {signal.SIGINT: signal.default_int_handler}
-        monkeypatch.setattr(fanout._signal, "getsignal", handlers.get)
-        assert not fanout.may_be_interrupted()
+        monkeypatch.setattr(threads._signal, "getsignal", handlers.get)
+        assert not threads.may_be_interrupted()
 
         handlers[signal.SIGALRM] = lambda *_: None
-        assert fanout.may_be_interrupted()
-        assert not in_thread(fanout.may_be_interrupted)
+        assert threads.may_be_interrupted()
+        assert not in_thread(threads.may_be_interrupted)
 
 
 class TestReadInASignalHandler:

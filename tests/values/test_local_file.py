@@ -11,7 +11,7 @@ from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
 from lambda_ext.values import keys
 from lambda_ext.values.batches import get_parameters_by_path
 from lambda_ext.values.handles import Parameter, Secret
-from lambda_ext.values.local_file import LocalFile
+from lambda_ext.values.sources.local_file import LocalFile
 
 SENTINEL = "hunter2-sentinel"
 

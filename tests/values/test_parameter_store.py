@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 from aws_model import Parameters
+from helpers import fetch_all
 
 from lambda_ext.exceptions import (
     AccessDeniedError,
@@ -14,9 +15,10 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.testing import FakeClock
-from lambda_ext.values import keys, parameter_store
+from lambda_ext.values import keys
 from lambda_ext.values.batches import get_parameters, get_parameters_by_path
 from lambda_ext.values.getters import get_parameter
+from lambda_ext.values.sources import parameter_store
 
 
 @pytest.fixture(params=[True, False], ids=["with Selector", "without"])
@@ -41,7 +43,7 @@ def fetch(source, wanted):
     """Fetch *wanted* as the loader does, and return all answers."""
     found = {}
     for call in source.plan(wanted):
-        found.update(source.fetch(call, None))
+        found.update(fetch_all(source, call))
     return found
 
 
@@ -149,7 +151,7 @@ def test_answer_of_another_version_is_not_taken(way, source, monkeypatch):
     )
     wanted = named(source, "/p/01:1", "/p/02")
 
-    assert ["old1", "v2"] == [source.fetch(wanted, None)[key].value for key in wanted]
+    assert ["old1", "v2"] == [fetch_all(source, wanted)[key].value for key in wanted]
 
 
 @pytest.mark.parametrize("code", ["UnknownOperationException", "InvalidAction"])

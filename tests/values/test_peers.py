@@ -27,7 +27,7 @@ from lambda_ext.exceptions import (
 )
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import parameter_store, secrets_manager, store
+from lambda_ext.values import store
 from lambda_ext.values.batches import (
     get_parameters,
     get_parameters_by_path,
@@ -35,6 +35,7 @@ from lambda_ext.values.batches import (
 )
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Parameter, Secret
+from lambda_ext.values.sources import parameter_store, secrets_manager
 
 
 @pytest.fixture

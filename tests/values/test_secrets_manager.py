@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aws_model import Secrets
+from helpers import fetch_all
 
 from lambda_ext.contracts import SourceContract
 from lambda_ext.exceptions import (
@@ -14,10 +15,11 @@ from lambda_ext.exceptions import (
 )
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock
-from lambda_ext.values import keys, secrets_manager, store
+from lambda_ext.values import keys, store
 from lambda_ext.values.batches import get_secrets
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
+from lambda_ext.values.sources import secrets_manager
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def fetch(source, wanted):
     """Fetch *wanted* as the loader does, and return all answers."""
     found = {}
     for call in source.plan(wanted):
-        found.update(source.fetch(call, None))
+        found.update(fetch_all(source, call))
     return found
 
 
@@ -219,7 +221,7 @@ def test_error_of_a_name_is_not_covered_by_an_arn_with_that_name(way, source):
     way.foreign = {abroad: "abroad"}
     way.denied_names.add("s01")
     own, other = named(source, "s01", abroad)
-    found = source.fetch([own, other], None)
+    found = fetch_all(source, [own, other])
 
     assert isinstance(found[own], AccessDeniedError)
     assert "abroad" == found[other].value

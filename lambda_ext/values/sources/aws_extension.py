@@ -16,20 +16,20 @@ import json
 import os
 import sys
 
-from ..aws import errors, http1, native
-from ..aws.signing import quote
-from ..exceptions import ConfigurationError, LambdaExtError, SourceError
-from ..lifecycle import clock
-from . import answers, keys
-from .fanout import each
+from ...aws import errors, http1, native
+from ...aws.signing import quote
+from ...exceptions import ConfigurationError, LambdaExtError, SourceError
+from ...lifecycle import clock
+from .. import keys
+from . import answers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
     from typing import Any
 
-    from .cache import Answer
-    from .keys import Key
+    from ...answer import Answer
+    from ..keys import Key
 
 PORT = 2773  # unless PARAMETERS_SECRETS_EXTENSION_HTTP_PORT says otherwise
 LIMIT_S = 5.0  # of all that one read waits for; the layer has none by itself
@@ -68,20 +68,24 @@ class AwsExtension:
         return f"<AwsExtension localhost:{self._port}>"
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
-        """Ask for each by itself, a few at a time."""
-        return [wanted] if wanted else []
+        """Ask for each by itself."""
+        return [[key] for key in wanted]
 
     def fetch(
-        self, wanted: Sequence[Key], deadline_s: float | None
+        self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
-        """Ask the layer for *wanted*."""
-        limit_s = LIMIT_S if deadline_s is None else min(deadline_s, LIMIT_S)
-        ends_at = clock.monotonic() + limit_s
-        found = each(wanted, lambda key: self._one(key, ends_at))
-        for outcome in found.values():
-            if isinstance(outcome, SourceError):
-                outcome.source = self.name
-        return found
+        """Ask the layer for the only one of *wanted*; more are asked for singly."""
+        if len(wanted) > 1:
+            return {}
+        limit_s = LIMIT_S if timeout_s is None else min(timeout_s, LIMIT_S)
+        (key,) = wanted
+        try:
+            outcome = self._one(key, clock.run_time() + limit_s)
+        except LambdaExtError as exc:
+            outcome = exc
+        if isinstance(outcome, SourceError):
+            outcome.source = self.name
+        return {key: outcome}
 
     def _one(self, key: Key, ends_at: float) -> Answer | LambdaExtError:
         secret = key.operation == keys.SECRET
@@ -182,7 +186,7 @@ def _connected(port: int, ends_at: float) -> Any:
 
 def _left(ends_at: float) -> float:
     """Return the seconds until *ends_at*, or time out."""
-    left_s = ends_at - clock.monotonic()
+    left_s = ends_at - clock.run_time()
     if left_s <= 0:
         raise TimeoutError
     return left_s

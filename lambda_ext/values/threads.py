@@ -1,10 +1,14 @@
 """
-Several calls at a time, each within the time that is left.
+The threads that make calls, and how long a caller waits for them.
 
 Threads
-    Up to `WORKERS` for one caller, the caller's own among them.  They are
-    daemons and end with their work: nothing is parked between two loads.
+    Up to `WORKERS` for one caller, besides the caller's own.  They end with
+    their work, or with the process: nothing is parked between two loads.
     A `Worker` is one thread that parks between two wakes.
+
+Time
+    A duration (``timeout_s``) comes from options and goes to sources; in
+    between there are instants of run time (``ends_at``); None is no limit.
 """
 
 from __future__ import annotations
@@ -15,73 +19,22 @@ import contextlib
 import functools
 import os
 import threading
-from collections import deque
 
 from .. import disclosure
-from ..exceptions import LambdaExtError
 from ..lifecycle import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+    from collections.abc import Callable
 
-    from .keys import Key
-
-    Answer = Any  # of `cache`, which is above this
 
 WORKERS = 4  # calls at a time, of one caller
 RESERVE_S = 0.1  # of the invocation, for doing something about a failure
 
 
-def each(
-    keys: Iterable[Key], ask: Callable[[Key], Answer | LambdaExtError]
-) -> dict[Key, Answer | LambdaExtError]:
-    """
-    Ask for *keys* one by one, up to `WORKERS` at a time; for sources.
-
-    A `LambdaExtError` that *ask* raises is the outcome of its key; anything else
-    that it raises is raised when all have been asked for.
-    """
-    queue = deque(keys)
-    found: dict[Key, Answer | LambdaExtError] = {}
-    failures: list[Exception] = []
-
-    def work() -> None:
-        while True:
-            try:
-                key = queue.popleft()
-            except IndexError:
-                return
-            try:
-                found[key] = ask(key)
-            except LambdaExtError as exc:
-                found[key] = exc
-            except Exception as exc:  # a bug of the source: no thread dies of it
-                failures.append(exc)
-
-    threads = []
-    for _ in range(min(len(queue), WORKERS) - 1):
-        thread = start("lambda_ext-load", work)
-        if thread is None:
-            break
-        threads.append(thread)
-    work()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return found
-
-
-def instant(left_s: float | None) -> float | None:
-    """Return when *left_s* seconds will be over; None for never."""
-    return None if left_s is None else clock.monotonic() + left_s
-
-
-def until(ends_at: float | None) -> float | None:
-    """Return the seconds from now to *ends_at*; None without limit."""
-    return None if ends_at is None else ends_at - clock.monotonic()
+def after(timeout_s: float | None) -> float | None:
+    """Return the run time at which *timeout_s* seconds will be over; None for never."""
+    return None if timeout_s is None else clock.run_time() + timeout_s
 
 
 def left(timeout_s: float | None) -> float | None:
@@ -146,16 +99,6 @@ def spawn(body: Callable[[], object], started: list[int]) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def start(name: str, body: Callable[[], object]) -> threading.Thread | None:
-    """Run *body* on a daemon thread; None if there can be none any more."""
-    thread = threading.Thread(target=body, name=name, daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        return None
-    return thread
 
 
 class Worker:

@@ -9,12 +9,12 @@ import threading
 import pytest
 from helpers import eventually
 
-from lambda_ext.exceptions import NotFoundError
+from lambda_ext.exceptions import NotFoundError, SourceError
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import fanout, store
+from lambda_ext.typing import Answer
+from lambda_ext.values import store, threads
 from lambda_ext.values.batches import get_secrets
-from lambda_ext.values.cache import Answer
 from lambda_ext.values.getters import get_secret
 
 
@@ -29,66 +29,87 @@ def threadless(monkeypatch):
     monkeypatch.setattr(_thread, "start_new_thread", start)
 
 
-def answer(key):
-    """Answer with the key itself."""
-    return Answer(str(key))
+class Singles:
+    """A source that is asked for each key by itself."""
+
+    name = scope = "singles"
+
+    def __init__(self, ask=lambda key: Answer(key.name)):
+        self.ask = ask
+
+    def plan(self, wanted):
+        return [[key] for key in wanted]
+
+    def fetch(self, wanted, timeout_s):
+        (key,) = wanted
+        return {key: self.ask(key)}
 
 
-class TestEach:
+def numbers(count):
+    """Return the names "0", "1" ..."""
+    return [str(number) for number in range(count)]
+
+
+class TestSingles:
     """Many single calls for one caller."""
 
-    def test_runs_several_at_a_time(self):
+    def test_several_at_a_time(self):
         """Four calls that wait for each other come to an end."""
-        together = threading.Barrier(fanout.WORKERS)
+        together = threading.Barrier(threads.WORKERS)
 
         def ask(key):
             together.wait(30)
-            return Answer(str(key))
+            return Answer(key.name)
 
-        found = fanout.each(range(2 * fanout.WORKERS), ask)
+        store.use(Singles(ask))
+        names = numbers(2 * threads.WORKERS)
 
-        assert list(range(2 * fanout.WORKERS)) == sorted(found)
+        assert dict(zip(names, names, strict=True)) == get_secrets(names)
 
     def test_one_key_needs_no_thread(self, monkeypatch):
         """A single call is made by the caller."""
-        monkeypatch.setattr(fanout, "start", lambda *a: pytest.fail("a thread"))
+        monkeypatch.setattr(threads, "may_be_interrupted", lambda: False)
+        monkeypatch.setattr(threads, "spawn", lambda *a: pytest.fail("a thread"))
+        store.use(Singles())
 
-        assert [1] == list(fanout.each([1], answer))
+        assert "1" == get_secret("1")
 
-    def test_keeps_errors_with_their_keys(self):
+    def test_errors_stay_with_their_keys(self):
         """What one raises is the outcome of that one."""
-        error = NotFoundError("no")
 
         def ask(key):
-            if key == 2:
-                raise error
-            return Answer(str(key))
+            if key.name == "2":
+                raise NotFoundError("no", key="2")
+            return Answer(key.name)
 
-        found = fanout.each([1, 2, 3], ask)
-        assert error is found[2]
-        assert ["1", "3"] == [found[1].value, found[3].value]
+        store.use(Singles(ask))
+        with pytest.raises(NotFoundError) as raised:
+            get_secrets(["1", "2", "3"])
+        assert "2" == raised.value.key
+        assert {"1": "1", "3": "3"} == get_secrets(["1", "3"])
+        assert 3 == store.snapshot().loads
 
-    def test_makes_do_without_threads(self, threadless):
+    def test_make_do_without_threads(self, threadless):
         """One after the other is better than not at all."""
-        found = fanout.each([1, 2, 3], answer)
+        store.use(Singles())
 
-        assert [1, 2, 3] == sorted(found)
+        assert {"1": "1", "2": "2", "3": "3"} == get_secrets(["1", "2", "3"])
 
-    def test_bug_of_a_source_reaches_the_caller(self, monkeypatch):
-        """What asking raises ends no thread with a traceback."""
+    @pytest.mark.parametrize("raised", [KeyError, SystemExit, KeyboardInterrupt])
+    def test_bug_of_a_source_reaches_the_caller(self, monkeypatch, raised):
+        """What a source raises ends no thread with a traceback."""
         died = []
+        monkeypatch.setattr(sys, "unraisablehook", died.append)
         monkeypatch.setattr(threading, "excepthook", died.append)
-        together = threading.Barrier(fanout.WORKERS)
+        together = threading.Barrier(threads.WORKERS)
 
         def ask(key):
             together.wait(30)
-            raise KeyError(key)
+            raise raised
 
-        with pytest.raises(KeyError):
-            fanout.each(range(fanout.WORKERS), ask)
-        for thread in threading.enumerate():
-            if thread.name == "lambda_ext-load":
-                thread.join(30)
+        store.use(Singles(ask))
+        with pytest.raises(SourceError if raised is KeyError else raised):
+            get_secrets(numbers(threads.WORKERS))
         assert [] == died
 
 
@@ -146,7 +167,7 @@ class TestWorker:
             spins.append(not worker._gate.locked())  # it would not park then
             ran.release()
 
-        worker = fanout.Worker(body)
+        worker = threads.Worker(body)
         assert [] == worker._started
         for _ in range(3):
             worker.wake()
@@ -168,7 +189,7 @@ class TestWorker:
             if fails:
                 raise fails.pop()
 
-        worker = fanout.Worker(body)
+        worker = threads.Worker(body)
         for _ in range(2):
             worker.wake()
             assert ran.acquire(timeout=30)
@@ -196,7 +217,7 @@ class TestWorker:
     def test_is_begun_anew_after_a_fork(self):
         """A child has no thread of its parent's, and makes its own."""
         ran = threading.Semaphore(0)
-        worker = fanout.Worker(ran.release)
+        worker = threads.Worker(ran.release)
         worker.wake()
         assert ran.acquire(timeout=30)
         worker.forked()
@@ -209,20 +230,20 @@ class TestWorker:
 def test_time_that_is_left_is_the_least_of_all():
     """The option, the invocation less a reserve, or no limit at all."""
     with FakeClock():
-        assert fanout.left(None) is None
-        assert 2.0 == fanout.left(2.0)
+        assert threads.left(None) is None
+        assert 2.0 == threads.left(2.0)
 
         clock.begin_invocation(3.0)
-        assert 2.9 == pytest.approx(fanout.left(None))
-        assert 2.0 == fanout.left(2.0)
-        assert 2.9 == pytest.approx(fanout.left(10.0))
+        assert 2.9 == pytest.approx(threads.left(None))
+        assert 2.0 == threads.left(2.0)
+        assert 2.9 == pytest.approx(threads.left(10.0))
         clock.end_invocation()
     assert store.snapshot().loads == 0
 
 
 def test_random_is_between_nothing_and_all():
     """Jitter needs no module of its own."""
-    drawn = [fanout.random() for _ in range(200)]
+    drawn = [threads.random() for _ in range(200)]
 
     assert all(0 <= number < 1 for number in drawn)
     assert len(set(drawn)) > 190

@@ -17,17 +17,17 @@ Pure.
 
 from __future__ import annotations
 
-from ..aws import errors
-from . import keys
-from .cache import Answer
+from ...answer import Answer
+from ...aws import errors
+from .. import keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from ..exceptions import SourceError
-    from .keys import Key
+    from ...exceptions import SourceError
+    from ..keys import Key
 
     Entry = Mapping[str, Any]
 

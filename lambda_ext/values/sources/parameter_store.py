@@ -14,19 +14,19 @@ https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter
 
 from __future__ import annotations
 
-from ..aws import errors
-from ..aws.transport import transport
-from ..exceptions import LambdaExtError, SourceError
-from . import answers, keys
-from .cache import Answer
-from .fanout import each, instant, until
+from ...answer import Answer
+from ...aws import errors
+from ...aws.transport import transport
+from ...exceptions import LambdaExtError, SourceError
+from .. import keys, threads
+from . import answers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from .keys import Key
+    from ..keys import Key
 
 SERVICE = answers.PARAMETERS
 BATCH = 10  # Names: 1 to 10 items
@@ -40,7 +40,7 @@ MAX_PAGES = 100_000
 class ParameterStore:
     """Parameters of one account and region, read with one set of credentials."""
 
-    __slots__ = ("__weakref__", "_alone", "_batching", "_way", "scope")
+    __slots__ = ("__weakref__", "_alone", "_batching", "_trials", "_way", "scope")
 
     name = "parameter_store"
 
@@ -48,6 +48,7 @@ class ParameterStore:
         self._way = transport(SERVICE, client=client, session=session)
         self._batching = True  # until the role turns out to lack the action
         self._alone: dict[str, None] = {}  # names that spoil a batch
+        self._trials: dict[Key, _Trial] = {}  # of names in a refused batch
         self.scope: Hashable = self._way.scope
 
     def __repr__(self) -> str:
@@ -71,62 +72,61 @@ class ParameterStore:
         return calls
 
     def fetch(
-        self, wanted: Sequence[Key], deadline_s: float | None
+        self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
         """Ask AWS for *wanted*, in one call where that is possible."""
         if wanted[0].operation == keys.PATH:
-            return self._below(wanted[0], deadline_s)
-        ends_at = instant(deadline_s)
-        if len(wanted) == 1 or len(self.plan(wanted)) > 1:
-            return self._singly(wanted, ends_at)
+            return self._below(wanted[0], timeout_s)
+        if len(wanted) == 1:
+            return {wanted[0]: self._one(wanted[0], timeout_s)}
+        if len(self.plan(wanted)) > 1:
+            return {}  # they are asked for one by one
         parameters = {
             "Names": [key.name + key.selector for key in wanted],
             "WithDecryption": wanted[0].decrypt,
         }
         try:
-            answer = self._way.call("GetParameters", parameters, deadline_s=deadline_s)
+            answer = self._way.call("GetParameters", parameters, deadline_s=timeout_s)
         except LambdaExtError as exc:
             if errors.lacks_operation(exc):
                 self._batching = False
-                return self._singly(wanted, ends_at)
-            if not (isinstance(exc, SourceError) and errors.is_about_content(exc)):
+            elif isinstance(exc, SourceError) and errors.is_about_content(exc):
+                trial = _Trial(exc.code, wanted)
+                self._trials.update(dict.fromkeys(wanted, trial))
+            else:
                 raise
-            return self._apart(wanted, exc, ends_at)
-        return self._matched(wanted, answer, ends_at)
+            return {}
+        return self._matched(wanted, answer)
 
-    def _singly(
-        self, wanted: Sequence[Key], ends_at: float | None
-    ) -> dict[Key, Answer | LambdaExtError]:
-        return each(wanted, lambda key: self._one(key, until(ends_at)))
-
-    def _apart(
-        self, wanted: Sequence[Key], refusal: SourceError, ends_at: float | None
-    ) -> dict[Key, Answer | LambdaExtError]:
-        """Ask one by one after a refused batch, and learn whom to blame."""
-        found = self._singly(wanted, ends_at)
-        refused = [
-            key.name
-            for key, result in found.items()
-            if isinstance(result, SourceError) and result.code == refusal.code
-        ]
-        if not refused:
-            self._batching = self._batching and refusal.code not in DENIED
-        elif len(refused) < len(wanted) and len(self._alone) < MAX_ALONE:
-            self._alone.update(dict.fromkeys(refused))
-        return found
-
-    def _one(self, key: Key, deadline_s: float | None) -> Answer | LambdaExtError:
+    def _one(self, key: Key, timeout_s: float | None) -> Answer | LambdaExtError:
         parameters = {"Name": key.name + key.selector, "WithDecryption": key.decrypt}
+        outcome: Answer | LambdaExtError
         try:
-            answer = self._way.call("GetParameter", parameters, deadline_s=deadline_s)
+            answer = self._way.call("GetParameter", parameters, deadline_s=timeout_s)
+            outcome = answers.parameter(answer.get("Parameter"), key)
         except LambdaExtError as exc:
-            return exc
-        return answers.parameter(answer.get("Parameter"), key)
+            outcome = exc
+        trial = self._trials.pop(key, None)
+        if trial is not None:
+            self._learn(trial, key, outcome)
+        return outcome
+
+    def _learn(self, trial: _Trial, key: Key, outcome: Answer | LambdaExtError) -> None:
+        """Note what *key* answered by itself; the last one tells what to blame."""
+        if isinstance(outcome, SourceError) and outcome.code == trial.code:
+            trial.refused.add(key.name)
+        trial.waiting.discard(key)
+        if trial.waiting:
+            return
+        if not trial.refused:
+            self._batching = self._batching and trial.code not in DENIED
+        elif len(trial.refused) < trial.count and len(self._alone) < MAX_ALONE:
+            self._alone.update(dict.fromkeys(trial.refused))
 
     def _matched(
-        self, wanted: Sequence[Key], batch: Mapping[str, Any], ends_at: float | None
+        self, wanted: Sequence[Key], batch: Mapping[str, Any]
     ) -> dict[Key, Answer | LambdaExtError]:
-        """Return what a batch answers, key by key, by name and by ARN."""
+        """Return what a batch certainly answers, key by key, by name and by ARN."""
         asked = ", ".join(key.label for key in wanted)
         values = answers.entries(batch, "Parameters", SERVICE, asked)
         invalid = batch.get("InvalidParameters") or []
@@ -141,8 +141,7 @@ class ParameterStore:
         matched = answers.matched(wanted, values, _forms, _fits)
         for key, value in matched.items():
             found.setdefault(key, answers.parameter(value, key))
-        left = [key for key in wanted if key not in found]
-        return {**found, **self._singly(left, ends_at)}
+        return found
 
     def _not_found(self, key: Key) -> LambdaExtError:
         # InvalidParameters does not tell if the name or its version is missing.
@@ -155,7 +154,7 @@ class ParameterStore:
         )
 
     def _below(
-        self, key: Key, deadline_s: float | None
+        self, key: Key, timeout_s: float | None
     ) -> dict[Key, Answer | LambdaExtError]:
         """Ask for all parameters below a path, page by page, and keep each."""
         parameters: dict[str, Any] = {
@@ -164,14 +163,16 @@ class ParameterStore:
             "WithDecryption": key.decrypt,
             "MaxResults": BATCH,
         }
-        ends_at = instant(deadline_s)
+        ends_at = threads.after(timeout_s)
         found: dict[Key, Answer | LambdaExtError] = {}
         values: dict[str, str] = {}
         versions = []
         tokens: set[str] = set()
         while True:
             try:
-                page = self._way.call(keys.PATH, parameters, deadline_s=until(ends_at))
+                page = self._way.call(
+                    keys.PATH, parameters, deadline_s=threads.remaining(ends_at)
+                )
                 entries = answers.entries(page, "Parameters", SERVICE, key.label)
                 for entry in entries:
                     one = self._of_page(entry, key)
@@ -204,6 +205,18 @@ class ParameterStore:
         if ":" in name or not (name.startswith(below) or key.name == "/"):
             raise _unreadable("a parameter in it does not lie below the path", key)
         return keys.parameter(key.scope, name, decrypt=key.decrypt)
+
+
+class _Trial:
+    """A refused batch, whose names are being asked for one by one."""
+
+    __slots__ = ("code", "count", "refused", "waiting")
+
+    def __init__(self, code: str, wanted: Sequence[Key]) -> None:
+        self.code = code
+        self.count = len(wanted)
+        self.waiting = {*wanted}
+        self.refused: set[str] = set()
 
 
 def _unreadable(reason: str, key: Key) -> SourceError:

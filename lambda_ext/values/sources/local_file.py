@@ -17,17 +17,17 @@ from __future__ import annotations
 import json
 import os
 
-from .. import config
-from ..exceptions import ConfigurationError, NotFoundError, SourceError
-from . import keys
-from .cache import Answer
+from ... import config
+from ...answer import Answer
+from ...exceptions import ConfigurationError, NotFoundError, SourceError
+from .. import keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
     from typing import Any
 
-    from .keys import Key
+    from ..keys import Key
 
 
 class LocalFile:

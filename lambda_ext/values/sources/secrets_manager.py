@@ -12,19 +12,19 @@ https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecre
 
 from __future__ import annotations
 
-from ..aws import errors
-from ..aws.transport import transport
-from ..exceptions import LambdaExtError, SourceError
-from . import answers, keys
-from .fanout import each, instant, until
+from ...aws import errors
+from ...aws.transport import transport
+from ...exceptions import LambdaExtError, SourceError
+from .. import keys
+from . import answers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from .cache import Answer
-    from .keys import Key
+    from ...answer import Answer
+    from ..keys import Key
 
 SERVICE = answers.SECRETS
 BATCH = 20  # SecretIdList: 1 to 20 items
@@ -54,17 +54,18 @@ class SecretsManager:
         return [*keys.packed(together, BATCH), *alone]
 
     def fetch(
-        self, wanted: Sequence[Key], deadline_s: float | None
+        self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
         """Ask AWS for *wanted*, in one call where that is possible."""
-        ends_at = instant(deadline_s)
-        if len(wanted) == 1 or len(self.plan(wanted)) > 1:
-            return self._singly(wanted, ends_at)
+        if len(wanted) == 1:
+            return {wanted[0]: self._one(wanted[0], timeout_s)}
+        if len(self.plan(wanted)) > 1:
+            return {}  # they are asked for one by one
         try:
             answer = self._way.call(
                 "BatchGetSecretValue",
                 {"SecretIdList": [key.name for key in wanted]},
-                deadline_s=deadline_s,
+                deadline_s=timeout_s,
             )
         except LambdaExtError as exc:
             if errors.lacks_operation(exc):
@@ -73,30 +74,25 @@ class SecretsManager:
                 raise
             elif exc.code in DENIED:  # those of single secrets stand in `Errors`
                 self._batching = False
-            return self._singly(wanted, ends_at)
-        return self._matched(wanted, answer, ends_at)
+            return {}
+        return self._matched(wanted, answer)
 
-    def _singly(
-        self, wanted: Sequence[Key], ends_at: float | None
-    ) -> dict[Key, Answer | LambdaExtError]:
-        return each(wanted, lambda key: self._one(key, until(ends_at)))
-
-    def _one(self, key: Key, deadline_s: float | None) -> Answer | LambdaExtError:
+    def _one(self, key: Key, timeout_s: float | None) -> Answer | LambdaExtError:
         parameters = {"SecretId": key.name}
         if key.version is not None:
             parameters["VersionId"] = key.version
         if key.stage is not None:
             parameters["VersionStage"] = key.stage
         try:
-            answer = self._way.call("GetSecretValue", parameters, deadline_s=deadline_s)
+            answer = self._way.call("GetSecretValue", parameters, deadline_s=timeout_s)
         except LambdaExtError as exc:
             return exc
         return answers.secret(answer, key)
 
     def _matched(
-        self, wanted: Sequence[Key], batch: Mapping[str, Any], ends_at: float | None
+        self, wanted: Sequence[Key], batch: Mapping[str, Any]
     ) -> dict[Key, Answer | LambdaExtError]:
-        """Return what a batch answers, key by key, by name and by any ARN."""
+        """Return what a batch certainly answers, key by key, by name and by any ARN."""
         asked = ", ".join(key.name for key in wanted)
         values = answers.entries(batch, "SecretValues", SERVICE, asked)
         refused = answers.entries(batch, "Errors", SERVICE, asked)
@@ -109,8 +105,7 @@ class SecretsManager:
         matched = answers.matched(wanted, values, _forms)
         for key, value in matched.items():
             found.setdefault(key, answers.secret(value, key))
-        left = [key for key in wanted if key not in found]
-        return {**found, **self._singly(left, ends_at)}
+        return found
 
     def _refusal(self, error: Mapping[str, Any], key: Key) -> SourceError:
         code, text = error.get("ErrorCode"), error.get("Message") or ""
