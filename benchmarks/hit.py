@@ -3,13 +3,17 @@ What does a value cost that is in memory?
 
     python benchmarks/hit.py [--entries 1000,100000] [--repeat 7]
 
-Defends two budgets, measured inside an invocation, in one run, interleaved:
+Defends these budgets, measured inside an invocation, in one run, interleaved:
 
     get_secret(name)   at most 1/12 of Powertools' get_secret, where that is
                        installed (pip install aws-lambda-powertools boto3)
-    handle.value       at most twice (a dictionary look-up + one clock read)
+    handle.value       at most 2.25 times (a dictionary look-up + one clock read)
+    the first read after a thaw, which on Lambda is the usual one: at most 0.5 us
+                       for a handle and 0.8 us for get_secret
 
-and shows that neither grows with the number of entries nor with threads.
+and shows that neither grows with the number of entries nor with threads, what a
+hit costs outside of a decorated handler (where it looks for freezes itself), and
+what cachetools' and cachebox's TTLCache cost, where they are installed.
 Figures are the least of several runs, in nanoseconds; ratios hold from machine
 to machine, nanoseconds do not.  Exit status 1 if a budget is exceeded.
 """
@@ -50,6 +54,62 @@ def powertools():
     provider.store = {}
     parameters.base.DEFAULT_PROVIDERS["secrets"] = provider
     return parameters.get_secret
+
+
+def others():
+    """Return other caches by name, each with one entry."""
+    found = {}
+    try:
+        import cachetools
+    except ImportError:
+        pass
+    else:
+        found["cachetools.TTLCache"] = cachetools.TTLCache(1000, 300)
+    try:
+        import cachebox
+    except ImportError:
+        pass
+    else:
+        found["cachebox.TTLCache"] = cachebox.TTLCache(1000, 300)
+    for cache in found.values():
+        cache["name"] = "value"
+    return found
+
+
+class Freezes:
+    """The machine's clocks, with freezes."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self):
+        self.frozen_s = 0.0
+
+    def wall(self):
+        """Return wall time."""
+        return time.time() + self.frozen_s
+
+
+def after_thaws(handle, repeat=20_000):
+    """Return microseconds of the first read of each kind in an invocation."""
+    now = Freezes()
+    clock.install(now)
+    get_secret = lambda_ext.get_secret
+    handle.value, get_secret("name")
+    best = [float("inf")] * 2
+    try:
+        for turn in range(repeat):
+            now.frozen_s += 1
+            clock.begin_invocation()
+            begun = time.perf_counter_ns()
+            if turn % 2:
+                handle.value  # noqa: B018  a read
+            else:
+                get_secret("name")
+            spent = (time.perf_counter_ns() - begun) / 1000
+            best[turn % 2] = min(best[turn % 2], spent)
+    finally:
+        clock.install(None)
+    return best[1], best[0]
 
 
 def cheapest(statements, names, repeat, number=20_000):
@@ -128,16 +188,30 @@ def main():
         if theirs is not None:
             statements["Powertools get_secret(name)"] = "theirs('name')"
             theirs("name", max_age=10**6)
+        for label, cache in others().items():
+            names["c" + label.partition(".")[0]] = cache
+            statements[label] = f"c{label.partition('.')[0]}['name']"
         handle.value, flat.value, nested.value  # noqa: B018  the loads
         for _ in range(2):
             for statement in statements.values():
                 exec(statement, names)  # the first hit of each fills the front
+        outside = cheapest(
+            {
+                label: statements[label]
+                for label in ("handle.value", "get_secret(name)")
+            },
+            names,
+            options.repeat,
+        )
         clock.begin_invocation()
         best = cheapest(statements, names, options.repeat)
         print(f"Python {sys.version.split()[0]}, nanoseconds\n")
         for label, cost in best.items():
             print(f"  {label:<32}{cost:>9.0f}")
         print(f"  {'await handle.aget()':<32}{aget(handle):>9.0f}")
+        print("\n  outside of a decorated handler")
+        for label, cost in outside.items():
+            print(f"  {label:<32}{cost:>9.0f}")
 
         print("\n  get_secret(name) with so many entries")
         loaded = 0
@@ -152,10 +226,17 @@ def main():
         for count in (1, 8):
             print(f"  {count:>32}{min(with_threads(count) for _ in range(3)):>9.0f}")
 
+        by_handle, by_name = after_thaws(handle)
+
     failed = False
     ratio = best["handle.value"] / best["dictionary + clock"]
-    print(f"\nhandle.value: {ratio:.2f} x (dictionary + clock), budget 2")
-    failed |= ratio > 2
+    print(f"\nhandle.value: {ratio:.2f} x (dictionary + clock), budget 2.25")
+    failed |= ratio > 2.25
+    print(
+        f"first read after a thaw: handle.value {by_handle:.2f} us, budget 0.5;"
+        f" get_secret {by_name:.2f} us, budget 0.8"
+    )
+    failed |= by_handle > 0.5 or by_name > 0.8
     if theirs is not None:
         ratio = best["Powertools get_secret(name)"] / best["get_secret(name)"]
         print(f"get_secret: 1/{ratio:.1f} of Powertools', budget 1/12")
