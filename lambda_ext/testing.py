@@ -227,7 +227,7 @@ class FakeSource:
         return _keys.chunks(wanted, self._batch)
 
     def fetch(
-        self, wanted: Sequence[Any], deadline_s: float | None
+        self, wanted: Sequence[Any], timeout_s: float | None
     ) -> Mapping[Any, Any]:
         """Answer from memory, after the gate."""
         with self._changed:

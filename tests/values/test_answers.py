@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lambda_ext.values import answers, keys
+from lambda_ext.values import keys
+from lambda_ext.values.sources import answers
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:db-AbCdEf"
 PARAMETER_ARN = "arn:aws:ssm:eu-central-1:123456789012:parameter/a/b"

@@ -67,7 +67,7 @@ class LocalFile:
         return [wanted] if wanted else []
 
     def fetch(
-        self, wanted: Sequence[Key], deadline_s: float | None
+        self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | SourceError]:
         """Return what the file says about *wanted*."""
         read = self._refreshed()
