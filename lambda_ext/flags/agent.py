@@ -26,10 +26,10 @@ import json
 import re
 
 from .. import config
+from ..answer import Answer
 from ..aws import connections, errors, http1, regions, retries, signing
 from ..exceptions import FlagError, LambdaExtError, SourceError
 from ..lifecycle import clock, process
-from ..values.cache import Answer
 from . import rules
 from .document import ERROR, UNKNOWN, Document, Evaluation
 

@@ -40,7 +40,7 @@ from .. import config
 from ..exceptions import ConfigurationError, FlagError, LambdaExtError
 from ..lifecycle import clock, process
 from ..values import keys
-from ..values.flights import again
+from ..values.failures import again
 from ..values.settings import DEFAULT
 from ..values.transforms import withheld
 from . import rules
@@ -170,7 +170,7 @@ class Flags(Polled[object]):
             ConfigurationError: *context* is not a mapping.
         """
         view = self._view
-        if clock.monotonic() < view.until and not self._listeners_of_all:
+        if clock.monotonic() + clock.lead < view.until and not self._listeners_of_all:
             document = view.value
             enabled = document.plain.get(name)
             if enabled is not None:
@@ -198,7 +198,7 @@ class Flags(Polled[object]):
         raises as `enabled` does, but for that.
         """
         view = self._view
-        if clock.monotonic() < view.until and not self._listeners_of_all:
+        if clock.monotonic() + clock.lead < view.until and not self._listeners_of_all:
             flag = view.value.parsed.get(name)
             if flag is not None and flag.is_local and context.__class__ is dict:
                 for test, evaluation in flag.tests:
@@ -267,7 +267,7 @@ class Flags(Polled[object]):
     def may_wait(self) -> bool:
         """Say whether the next evaluation may wait, for AppConfig or its agent."""
         view = self._view
-        if not clock.monotonic() < view.until:
+        if not clock.monotonic() + clock.lead < view.until:
             return True
         return getattr(self._want and self._want.source, "evaluate", None) is not None
 
@@ -306,7 +306,7 @@ class Flags(Polled[object]):
     def _document(self) -> tuple[Document, bool]:
         """Return the document, and whether it is older than it should be."""
         view: View = self._view
-        if not clock.monotonic() < view.until:
+        if not clock.monotonic() + clock.lead < view.until:
             view = self._read()
         entry, want = view.entry, self._want
         document: Document = view.value

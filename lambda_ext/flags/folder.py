@@ -17,8 +17,8 @@ from __future__ import annotations
 import os
 
 from .. import config
+from ..answer import Answer
 from ..exceptions import ConfigurationError, NotFoundError, SourceError
-from ..values.cache import Answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -39,10 +39,10 @@ import logging
 import weakref
 
 from .. import config
+from ..answer import Answer
 from ..aws.transport import transport
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, phases, process
-from ..values.cache import Answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
