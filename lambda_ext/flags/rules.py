@@ -969,15 +969,9 @@ class _Compiler:
 
     def _compared(self, order: _Order, left: _Node, right: _Node) -> Test:
         """Return a comparison of two operands."""
-        pair = self._pair(left, right)
-        judged = self._judged(order)
-        first, second = self._value(left), self._value(right)
-
-        def test(context: Context) -> bool:
-            return judged(pair(first(context), second(context)))
-
         if not isinstance(left, _Key) or isinstance(right, (_Key, _Call)):
-            return test
+            return self._compared_slowly(order, left, right)
+        test = _Lazy(lambda: self._compared_slowly(order, left, right))
         key, constant, compare = left.value, self._constant(right), order.compare
         kind = constant.__class__
         if kind is str and self._dialect.fold is None and order.of_equality:
@@ -999,6 +993,13 @@ class _Compiler:
 
             return number_test
         return test
+
+    def _compared_slowly(self, order: _Order, left: _Node, right: _Node) -> Test:
+        """Return a comparison of any two operands, whatever their types."""
+        pair = self._pair(left, right)
+        judged = self._judged(order)
+        first, second = self._value(left), self._value(right)
+        return lambda context: judged(pair(first(context), second(context)))
 
     def _judged(self, order: _Order) -> Callable[[Any], bool]:
         """Return what becomes of a pair of values, or of a reason for none."""
@@ -1049,18 +1050,10 @@ class _Compiler:
         self, compare: Callable[[str, str], bool], left: _Node, right: _Node
     ) -> Test:
         """Return an operator of two texts."""
-        first, second = self._text(left), self._text(right)
-        missing = self._missing
-
-        def test(context: Context) -> bool:
-            one, other = first(context), second(context)
-            if one is None or other is None:
-                return missing()
-            return compare(one, other)
-
         fold = self._dialect.fold
         if not (isinstance(left, _Key) and isinstance(right, _Text)) or fold:
-            return test
+            return self._texts_slowly(compare, left, right)
+        test = _Lazy(lambda: self._texts_slowly(compare, left, right))
         key, constant = left.value, right.value
 
         def text_test(context: Context) -> bool:
@@ -1070,6 +1063,21 @@ class _Compiler:
             return test(context)
 
         return text_test
+
+    def _texts_slowly(
+        self, compare: Callable[[str, str], bool], left: _Node, right: _Node
+    ) -> Test:
+        """Return an operator of any two operands, as texts."""
+        first, second = self._text(left), self._text(right)
+        missing = self._missing
+
+        def test(context: Context) -> bool:
+            one, other = first(context), second(context)
+            if one is None or other is None:
+                return missing()
+            return compare(one, other)
+
+        return test
 
     def _text(self, node: _Node) -> Callable[[Context], str | None]:
         """Return a function from the context to a text, or to None."""
@@ -1090,28 +1098,15 @@ class _Compiler:
         for node in right.value:
             if isinstance(node, _Key):
                 _refuse("InvalidOperand", node.at, "a list is of constants")
-        constants = [
-            (self._constant(node), self._pair(left, node)) for node in right.value
-        ]
-        value, missing = self._value(left), self._missing
-
-        def test(context: Context) -> bool:
-            found = value(context)
-            if found is None:
-                return missing()
-            for constant, pair in constants:
-                both = pair(found, constant)
-                if both is not _DIFFERENT and both[0] == both[1]:
-                    return True
-            return False
-
-        texts = frozenset(each for each, _ in constants if each.__class__ is str)
+        constants = [self._constant(node) for node in right.value]
+        texts = frozenset(each for each in constants if each.__class__ is str)
         if (
             not isinstance(left, _Key)
-            or len(texts) < len(constants)
+            or not all(each.__class__ is str for each in constants)
             or self._dialect.fold is not None
         ):
-            return test
+            return self._in_slowly(left, right, constants)
+        test = _Lazy(lambda: self._in_slowly(left, right, constants))
         key = left.value
 
         def text_test(context: Context) -> bool:
@@ -1121,6 +1116,23 @@ class _Compiler:
             return test(context)
 
         return text_test
+
+    def _in_slowly(self, left: _Node, right: _Node, constants: list[Any]) -> Test:
+        """Return whether any value is one of *constants*, of any types."""
+        pair = self._pair(left, right)  # a list is as constant as what is in it
+        value, missing = self._value(left), self._missing
+
+        def test(context: Context) -> bool:
+            found = value(context)
+            if found is None:
+                return missing()
+            for constant in constants:
+                both = pair(found, constant)
+                if both is not _DIFFERENT and both[0] == both[1]:
+                    return True
+            return False
+
+        return test
 
     def _matches(self, subject: _Node, pattern: _Node) -> Test:
         """Return whether a text matches a pattern that is made now."""
@@ -1192,6 +1204,22 @@ class _Compiler:
                 return missing()
 
         return test
+
+
+class _Lazy:
+    """A test that is made when it is first needed: seldom, and it takes memory."""
+
+    __slots__ = ("_make", "_test")
+
+    def __init__(self, make: Callable[[], Test]) -> None:
+        self._make = make
+        self._test: Test | None = None
+
+    def __call__(self, context: Context) -> bool:
+        test = self._test
+        if test is None:
+            test = self._test = self._make()
+        return test(context)
 
 
 class _Order:
