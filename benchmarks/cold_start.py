@@ -1,9 +1,9 @@
-"""What does the first secret cost, from a loaded runtime client on?
+"""What do the first secret and the first flag cost, from a loaded runtime client on?
 
     python benchmarks/cold_start.py [--rounds 15] [--check]
 
 Each contender is a new process that loads awslambdaric, then reads one
-secret from a server on loopback, over HTTPS with a test's authority.  The
+secret, or one feature flag of AppConfig, from a server on loopback, over HTTPS with a test's authority.  The
 contenders take turns, so that a busy moment of the machine hits all of them;
 printed is the least of all rounds, which is what the work itself costs, and the
 median of the peaks of memory (VmHWM), both beyond those of bare awslambdaric.
@@ -37,6 +37,12 @@ LATENCY_S = 0.02
 SECRETS = [f"app/secret-{number}" for number in range(20)]
 PARAMETERS = [f"/app/parameter-{number}" for number in range(20)]
 
+FLAGS = json.dumps(
+    {
+        "on": {"enabled": True},
+        "powertools": {"on": {"default": True}},  # its own form of a document
+    }
+).encode()
 FRAME = """
 import awslambdaric.bootstrap
 import json, sys, time
@@ -70,6 +76,30 @@ FIRST_SECRET = {
         " SecretCache().get_secret_string('db')"
     ),
 }
+FIRST_FLAG = {
+    BARE: "",
+    LIGHT: (
+        "import lambda_ext; assert lambda_ext.Flags('a', 'b', 'c').enabled('on', {})"
+    ),
+    "lambda_ext, boto3": (
+        "import lambda_ext; lambda_ext.configure(transport='boto3');"
+        " assert lambda_ext.Flags('a', 'b', 'c').enabled('on', {})"
+    ),
+    BOTO3: """
+import boto3, json
+client = boto3.client("appconfigdata")
+session = client.start_configuration_session(ApplicationIdentifier="a",
+    EnvironmentIdentifier="b", ConfigurationProfileIdentifier="c")
+token = session["InitialConfigurationToken"]
+answer = client.get_latest_configuration(ConfigurationToken=token)
+assert json.loads(answer["Configuration"].read())["on"]["enabled"]
+""",
+    "Powertools": """
+from aws_lambda_powertools.utilities.feature_flags import AppConfigStore, FeatureFlags
+store = AppConfigStore("b", "a", "c", envelope="powertools")
+assert FeatureFlags(store).evaluate(name="on", context={}, default=False)
+""",
+}
 FACADE = {
     "import lambda_ext": "import lambda_ext",
     "with handler, metrics and get_secret": (
@@ -99,7 +129,13 @@ parameters.get_parameters_by_name({ {name: {} for name in PARAMETERS} }, decrypt
 
 
 def answer(request):
-    """Answer as Secrets Manager and Parameter Store do."""
+    """Answer as Secrets Manager, Parameter Store and AppConfig do."""
+    if request.operation == "StartConfigurationSession":
+        return response(201, {"InitialConfigurationToken": "first"})
+    if request.operation == "GetLatestConfiguration":
+        return response(200, FLAGS, Next_Poll_Configuration_Token="next",
+                        Next_Poll_Interval_In_Seconds="60", Version_Label="1",
+                        Content_Type="application/json")  # fmt: skip
     asked = request.parameters
     if request.operation == "BatchGetSecretValue":
         found = [secret(name) for name in asked["SecretIdList"]]
@@ -204,6 +240,7 @@ def main():
         with Wire(answer, tls=context) as wire:
             place = environment(wire, folder)
             first = measured(FIRST_SECRET, options.rounds, place)
+            flag = measured(FIRST_FLAG, options.rounds, place)
             facade = measured(FACADE, options.rounds, place)
             wire.fault = late(LATENCY_S)
             wire.requests.clear()
@@ -212,16 +249,20 @@ def main():
     print(f"Python {sys.version.split()[0]}, the least of {options.rounds} rounds")
     _, bare = first.pop(BARE)
     print(f"MB and ms are beyond bare awslambdaric, which has {bare:.1f} MB\n")
-    print(f"{'the first secret, over HTTPS':42}{'ms':>8}{'of boto3':>10}{'MB':>8}")
-    boto3 = first[BOTO3][0]
-    for name, (took, peak) in first.items():
-        ratio = f"1/{boto3 / took:.1f}" if took < boto3 else f"{took / boto3:.2f}"
-        note = ""
-        if name == LIGHT:
-            note += check("1/9 of boto3", took * 9 <= boto3)
-            note += check("10 MB", peak - bare <= 10)
-        print(f"{name:42}{took:8.1f}{ratio:>10}{peak - bare:+8.1f}{note}")
-    print(f"\n{'loading':42}{'ms':>8}")
+    flag.pop(BARE)
+    for title, found in (("secret", first), ("flag", flag)):
+        subject = f"the first {title}, over HTTPS"
+        print(f"{subject:42}{'ms':>8}{'of boto3':>10}{'MB':>8}")
+        boto3 = found[BOTO3][0]
+        for name, (took, peak) in found.items():
+            ratio = f"1/{boto3 / took:.1f}" if took < boto3 else f"{took / boto3:.2f}"
+            note = ""
+            if name == LIGHT:
+                note += check(f"{title}: 1/9 of boto3", took * 9 <= boto3)
+                note += check(f"{title}: 10 MB", peak - bare <= 10)
+            print(f"{name:42}{took:8.1f}{ratio:>10}{peak - bare:+8.1f}{note}")
+        print()
+    print(f"{'loading':42}{'ms':>8}")
     for (name, (took, _)), budget in zip(facade.items(), (1.0, 6.0), strict=True):
         print(f"{name:42}{took:8.2f}{check(name, took < budget)}")
     title = f"20 secrets + 20 parameters at {LATENCY_S * 1e3:.0f} ms latency"

@@ -63,6 +63,7 @@ ROWS = {
         "values.register",
         "values.transforms",
         "flags",
+        "flags.dialect",
         "flags.document",
         "flags.patterns",
         "flags.rules",

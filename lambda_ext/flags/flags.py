@@ -43,8 +43,9 @@ from ..values import keys
 from ..values.failures import again
 from ..values.settings import DEFAULT
 from ..values.transforms import withheld
-from . import rules
 from .configuration import Polled
+from .dialect import DEFAULT as DEFAULT_DIALECT
+from .dialect import Dialect
 from .document import ERROR, STALE, Document, Evaluation
 
 TYPE_CHECKING = False
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from ..values.cache import View
     from ..values.freshness import Want
     from ..values.handle import Age
-    from .rules import Context, Dialect
+    from .rules import Context
 
     Listener = Callable[[Evaluation, Context | None], object]
     L = TypeVar("L", bound=Listener)
@@ -122,7 +123,7 @@ class Flags(Polled[object]):
         *,
         poll_interval: Age | str = DEFAULT,
         max_stale: Age = DEFAULT,
-        dialect: Dialect = rules.DEFAULT,
+        dialect: Dialect = DEFAULT_DIALECT,
         source: Source | None = None,
         client: Any = None,
         session: Any = None,
@@ -131,7 +132,7 @@ class Flags(Polled[object]):
         if any(given) and not all(given):
             msg = "Flags(application, environment, profile): pass all three, or none"
             raise ConfigurationError(msg)
-        if not isinstance(dialect, rules.Dialect):
+        if not isinstance(dialect, Dialect):
             msg = f"dialect= takes a lambda_ext.flags.rules.Dialect, not {type(dialect).__name__}"  # type: ignore[unreachable]  # not everybody checks types
             raise ConfigurationError(msg)
         self._dialect = dialect

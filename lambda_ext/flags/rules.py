@@ -64,6 +64,7 @@ import sys
 
 from ..exceptions import RuleError
 from . import patterns
+from .dialect import DEFAULT, Dialect, fnv1a
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,89 +74,11 @@ if TYPE_CHECKING:
     Context = Mapping[str, Any]
     Test = Callable[[Context], bool]
 
+__all__ = ("DEFAULT", "Dialect", "Rule", "evaluate", "fnv1a", "has_split", "parse")
+
 MAX_RULE = 16_384  # characters; JSON schema of AWS.AppConfig.FeatureFlags
 MAX_DEPTH = 64  # of nested expressions; ours, so that no stack overflows
 _INT64 = range(-(2**63), 2**63)
-
-
-def fnv1a(value: str, seed: str) -> float:
-    """
-    Return the bucket of *value*, from 0 to 99.999: the default of `Dialect`.
-
-    Unverified: AWS publishes no hash.  This one reproduces the only counts
-    that are known of the real agent (62 of 300 at 20 %, 160 at 50 %).  Seeds
-    that differ only in their last letters do not divide independently by it.
-    """
-    number = 0x811C9DC5
-    for byte in (value + seed).encode("utf-8", "surrogatepass"):
-        number = (number ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return number % 100_000 / 1000.0
-
-
-class Dialect:
-    """
-    Our choices where AWS documents none; the module's docstring has the table.
-
-    Args:
-        bucket: Returns for (value, seed) a number from 0 up to 100.
-        inclusive: A bucket equal to ``pct`` is part of the split.
-        seed: Returns for a flag's name the seed of a split without one.
-        join: What stands between several values of ``by``.
-        undefined: What a missing operand makes false: its "operator", or the
-            whole "rule".
-        coerce: Values of different types are converted; else they differ,
-            and in an order or an operator of texts count as missing.
-        order_text: ``gt`` and its like compare two texts; else they count as
-            missing.
-        fold: Applied to each text that is compared, such as `str.casefold`;
-            not to the pattern of ``matches`` and not by ``split``.
-        full_match: ``matches`` means the text as a whole.
-        empty_exists: ``exists`` is true for "".
-    """
-
-    __slots__ = (
-        "bucket",
-        "coerce",
-        "empty_exists",
-        "fold",
-        "full_match",
-        "inclusive",
-        "join",
-        "order_text",
-        "seed",
-        "undefined",
-    )
-
-    def __init__(
-        self,
-        *,
-        bucket: Callable[[str, str], float] = fnv1a,
-        inclusive: bool = False,
-        seed: Callable[[str], str] = str,
-        join: str = "",
-        undefined: str = "operator",
-        coerce: bool = True,
-        order_text: bool = True,
-        fold: Callable[[str], str] | None = None,
-        full_match: bool = False,
-        empty_exists: bool = True,
-    ) -> None:
-        if undefined not in ("operator", "rule"):
-            msg = f"undefined={undefined!r}: expected 'operator' or 'rule'"
-            raise ValueError(msg)
-        self.bucket = bucket
-        self.inclusive = inclusive
-        self.seed = seed
-        self.join = join
-        self.undefined = undefined
-        self.coerce = coerce
-        self.order_text = order_text
-        self.fold = fold
-        self.full_match = full_match
-        self.empty_exists = empty_exists
-
-
-DEFAULT = Dialect()
 
 
 class Rule:
