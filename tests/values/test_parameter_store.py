@@ -154,6 +154,26 @@ def test_answer_of_another_version_is_not_taken(way, source, monkeypatch):
     assert ["old1", "v2"] == [fetch_all(source, wanted)[key].value for key in wanted]
 
 
+@pytest.mark.parametrize("selector", [":other", ":1", ":stabl"])
+def test_answer_with_another_selector_is_not_taken(way, source, monkeypatch, selector):
+    """Only what says that it has the label has it."""
+    answer = {"Name": "/p/01", "Value": "x", "Version": 2, "Selector": selector}
+    monkeypatch.setattr(way, "GetParameters", lambda **_: {"Parameters": [answer]})
+    wanted = named(source, "/p/01:stable", "/p/02")
+
+    assert ["old1", "v2"] == [source.fetch(wanted, None)[key].value for key in wanted]
+
+
+@pytest.mark.parametrize("selector", [None, "", 5])
+def test_answer_without_a_selector_is_taken(way, source, monkeypatch, selector):
+    """Emulators send none, and no two labels of a parameter share a call."""
+    answer = {"Name": "/p/01", "Value": "x", "Version": 2, "Selector": selector}
+    monkeypatch.setattr(way, "GetParameters", lambda **_: {"Parameters": [answer]})
+    wanted = named(source, "/p/01:stable", "/p/02")
+
+    assert ["x", "v2"] == [source.fetch(wanted, None)[key].value for key in wanted]
+
+
 @pytest.mark.parametrize("code", ["UnknownOperationException", "InvalidAction"])
 def test_server_without_batches_is_asked_singly(way, source, code):
     """An emulator of AWS may not know the operation; that is remembered."""

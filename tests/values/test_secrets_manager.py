@@ -122,6 +122,7 @@ def test_refused_parts_of_a_batch_are_errors_of_their_own(way, source):
     assert isinstance(found[wanted[1]], AccessDeniedError)
     assert isinstance(found[wanted[4]], NotFoundError)
     assert ["s02", "s03", "s04", "nope"] == [found[key].key for key in wanted[1:]]
+    assert "looked for in eu-central-1" in str(found[wanted[4]])
     assert not any(found[key].transient for key in wanted[1:])
 
 
@@ -213,6 +214,42 @@ def test_suffix_that_reads_like_a_name(way):
     arn = way.arn("s01")
 
     assert {arn: "v1", "s01-secret": "another"} == get_secrets([arn, "s01-secret"])
+
+
+def test_partial_arns_are_matched_to_what_the_batch_brought(way, source):
+    """The ARN in the answer is longer by what AWS appended, and by no more."""
+    wanted = named(source, way.arn("s01")[:-7], way.arn("s02")[:-7])
+    found = fetch(source, wanted)
+
+    assert ["v1", "v2"] == [found[key].value for key in wanted]
+    assert ["BatchGetSecretValue"] == way.operations
+
+
+def test_arn_without_a_suffix_is_no_longer_than_it_is(way, source, monkeypatch):
+    """Emulators append none, and seven characters of a name are no suffix."""
+    arns = [way.arn("s01")[:-7] + tail for tail in ("", "production")]
+    values = [{"ARN": arns[1], "Name": "s01production", "SecretString": "another"}]
+    monkeypatch.setattr(
+        way, "BatchGetSecretValue", lambda **_: {"SecretValues": values}
+    )
+    wanted = named(source, arns[1][:-7], "s02")
+    monkeypatch.setattr(
+        way, "GetSecretValue", lambda SecretId: {"SecretString": SecretId}
+    )
+    found = fetch(source, wanted)
+
+    assert [arns[1][:-7], "s02"] == [found[key].value for key in wanted]
+
+
+def test_versions_are_read_singly_by_a_caller_that_plans_nothing(way, source):
+    """A batch would bring the current one for each."""
+    way.secrets["s01"] = ["old", "new"]
+    previous = keys.secret(source.scope, "s01", None, "AWSPREVIOUS")
+    (other,) = named(source, "s02")
+
+    for wanted in ([previous, other], [other, previous]):
+        found = source.fetch(wanted, None)
+        assert ["old", "v2"] == [found[previous].value, found[other].value]
 
 
 def test_error_of_a_name_is_not_covered_by_an_arn_with_that_name(way, source):
