@@ -352,6 +352,34 @@ def test_denied_name_is_kept_out_of_batches(way, source):
     assert ["GetParameter", "GetParameters"] == sorted(way.operations)
 
 
+def test_names_that_are_all_denied_go_together_again(way, source):
+    """Nothing tells the name that spoils a batch from a role without permissions."""
+    way.denied_names = {"/p/01", "/p/02"}
+    wanted = named(source, "/p/01", "/p/02")
+    found = fetch(source, wanted)
+    assert [AccessDeniedError] * 2 == [type(found[key]) for key in wanted]
+
+    way.denied_names.clear()
+    way.calls.clear()
+    assert ["v1", "v2"] == [fetch(source, wanted)[key].value for key in wanted]
+    assert {"GetParameters"} == {*way.operations}
+
+
+def test_names_that_are_kept_out_of_batches_are_bounded(way, source, monkeypatch):
+    """A program that asks for ever new names that it may not read keeps no list."""
+    monkeypatch.setattr(parameter_store, "MAX_ALONE", 2)
+    way.denied_names = {f"/p/{number:02}" for number in range(1, 5)}
+    for number in range(1, 5):
+        fetch(source, named(source, "/p/20", f"/p/{number:02}"))
+    way.calls.clear()
+    fetch(source, named(source, "/p/20", "/p/21", "/p/01", "/p/02"))
+    assert ["GetParameter", "GetParameter", "GetParameters"] == sorted(way.operations)
+
+    way.calls.clear()
+    fetch(source, named(source, "/p/20", "/p/21", "/p/03"))
+    assert ["GetParameters", *["GetParameter"] * 3] == way.operations
+
+
 def test_throttled_batch_is_not_taken_apart(way, source):
     """Ten calls instead of one would be the wrong answer to throttling."""
     way.failures.append(way.error("ThrottlingException"))
