@@ -250,6 +250,8 @@ def test_batch_of_a_wrong_shape_passes(way, monkeypatch, answer):
         {"Parameters": [_one(Value=5)]},
         {"Parameters": [_one(Value=None)]},
         {"Parameters": [_one()], "NextToken": 5},
+        {"Parameters": [_one()], "NextToken": [1]},
+        {"Parameters": [_one(Name="/p/" + "x" * 2048)]},
     ],
 )
 @pytest.mark.logs
@@ -266,6 +268,30 @@ def test_page_of_a_wrong_shape_passes(way, monkeypatch, page):
         assert raised.value.transient
         assert {"/p/01": "v1"} == get_parameters_by_path("/p")
         assert "there" == get_parameter("/elsewhere/01")
+
+
+def test_root_has_everything_below_it(way):
+    """Parameters without a slash, too, if AWS says so; but none without a name."""
+    way.parameters = {"/a": ["1"], "/a/b": ["2"]}
+    way.GetParametersByPath = lambda **_: {
+        "Parameters": [_one(Name=name) for name in ("/a", "/a/b", "flat")]
+    }
+    assert {"/a": "x", "/a/b": "x", "flat": "x"} == get_parameters_by_path("/")
+
+    way.GetParametersByPath = lambda **_: {"Parameters": [_one(Name="")]}
+    with pytest.raises(SourceError, match="could not be read"):
+        get_parameters_by_path("/", force_fetch=True)
+
+
+def test_arns_are_matched_to_what_the_batch_brought(way, source):
+    """AWS answers to an ARN under the name; the ARN beside it tells."""
+    shared = "arn:aws:ssm:eu-central-1:999999999999:parameter/p/01"
+    way.foreign = {shared: "abroad"}
+    wanted = named(source, way.arn("/p/01"), way.arn("/p/02"), shared)
+
+    found = source.fetch(wanted, None)
+    assert ["v1", "v2", "abroad"] == [found[key].value for key in wanted]
+    assert ["GetParameters"] == way.operations
 
 
 @pytest.mark.parametrize("tokens", [["1"], ["1", "2"], ["1", "2", "3"]])

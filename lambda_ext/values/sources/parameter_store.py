@@ -14,10 +14,12 @@ https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter
 
 from __future__ import annotations
 
+import contextlib
+
 from ...answer import Answer
 from ...aws import errors
 from ...aws.transport import transport
-from ...exceptions import LambdaExtError, SourceError
+from ...exceptions import ConfigurationError, LambdaExtError, SourceError
 from .. import keys, threads
 from . import answers
 
@@ -201,10 +203,11 @@ class ParameterStore:
     def _of_page(self, entry: Mapping[str, Any], key: Key) -> Key:
         """Return the request that *entry* of a page of *key* answers."""
         name = entry.get("Name") or ""
-        below = "/" if key.name == "/" else key.name + "/"
-        if ":" in name or not (name.startswith(below) or key.name == "/"):
-            raise _unreadable("a parameter in it does not lie below the path", key)
-        return keys.parameter(key.scope, name, decrypt=key.decrypt)
+        below = key.name == "/" or name.startswith(key.name + "/")
+        if below and ":" not in name:
+            with contextlib.suppress(ConfigurationError):  # empty, or too long
+                return keys.parameter(key.scope, name, decrypt=key.decrypt)
+        raise _unreadable("a parameter in it does not lie below the path", key)
 
 
 class _Trial:
