@@ -161,7 +161,7 @@ def test_answer_with_another_selector_is_not_taken(way, source, monkeypatch, sel
     monkeypatch.setattr(way, "GetParameters", lambda **_: {"Parameters": [answer]})
     wanted = named(source, "/p/01:stable", "/p/02")
 
-    assert ["old1", "v2"] == [source.fetch(wanted, None)[key].value for key in wanted]
+    assert ["old1", "v2"] == [fetch_all(source, wanted)[key].value for key in wanted]
 
 
 @pytest.mark.parametrize("selector", [None, "", 5])
@@ -171,7 +171,7 @@ def test_answer_without_a_selector_is_taken(way, source, monkeypatch, selector):
     monkeypatch.setattr(way, "GetParameters", lambda **_: {"Parameters": [answer]})
     wanted = named(source, "/p/01:stable", "/p/02")
 
-    assert ["x", "v2"] == [source.fetch(wanted, None)[key].value for key in wanted]
+    assert ["x", "v2"] == [fetch_all(source, wanted)[key].value for key in wanted]
 
 
 @pytest.mark.parametrize("code", ["UnknownOperationException", "InvalidAction"])
@@ -289,7 +289,7 @@ def test_arns_are_matched_to_what_the_batch_brought(way, source):
     way.foreign = {shared: "abroad"}
     wanted = named(source, way.arn("/p/01"), way.arn("/p/02"), shared)
 
-    found = source.fetch(wanted, None)
+    found = fetch_all(source, wanted)
     assert ["v1", "v2", "abroad"] == [found[key].value for key in wanted]
     assert ["GetParameters"] == way.operations
 

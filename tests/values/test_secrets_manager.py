@@ -248,7 +248,7 @@ def test_versions_are_read_singly_by_a_caller_that_plans_nothing(way, source):
     (other,) = named(source, "s02")
 
     for wanted in ([previous, other], [other, previous]):
-        found = source.fetch(wanted, None)
+        found = fetch_all(source, wanted)
         assert ["old", "v2"] == [found[previous].value, found[other].value]
 
 
