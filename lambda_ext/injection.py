@@ -79,9 +79,13 @@ def inject(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> R:
-            for name, value in items:
-                if name not in kwargs:
-                    kwargs[name] = value.resolve()
+            try:
+                for name, value in items:
+                    if name not in kwargs:
+                        kwargs[name] = value.resolve()
+            except BaseException:
+                kwargs.clear()  # what was resolved before is in no traceback
+                raise
             return function(*args, **kwargs)
 
         return call
@@ -127,10 +131,14 @@ def _yielding(function: Any, items: tuple[tuple[str, Any], ...]) -> Any:
 
 async def _fill(kwargs: dict[str, Any], items: tuple[tuple[str, Any], ...]) -> None:
     """Resolve those *items* that the caller has not given."""
-    for name, value in items:
-        if name not in kwargs:
-            aget = getattr(value, "aget", None)
-            kwargs[name] = value.resolve() if aget is None else await aget()
+    try:
+        for name, value in items:
+            if name not in kwargs:
+                aget = getattr(value, "aget", None)
+                kwargs[name] = value.resolve() if aget is None else await aget()
+    except BaseException:
+        kwargs.clear()  # what was resolved before is in no traceback
+        raise
 
 
 def _check(code: Any, function: Any, values: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""The two ways to AWS: a light client of our own, and boto3."""
+"""The transports to AWS: a light client of our own, and boto3."""

@@ -1,8 +1,8 @@
 """
-The way to AWS through boto3, which is loaded when first called.
+The transport over boto3, which is loaded when it is first called.
 
-It is the way for everything that the light client leaves out, for clients and
-sessions of the user's own, and for whoever instruments botocore.
+It serves what the light client leaves out, clients and sessions of the user's
+own, and programs that instrument botocore.
 
 boto3's own client waits 60 s for an answer and retries by itself.  Here it
 asks once, with short time-outs, and `retries` decides what comes next, as for

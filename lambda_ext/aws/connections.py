@@ -7,8 +7,8 @@ Guarantees
     is replaced silently, and the request is made, and signed, anew.  One that
     stays silent gets half of the time that is left, `retries.READ_S` at most;
     then it and all that are kept are closed, and a new one is tried.
-    In the clear nothing is sent to another machine, whatever a name server
-    says of "localhost".  What is kept is only a connection whose last response
+    In the clear nothing is sent to another machine, even if a name server says
+    that it is "localhost".  What is kept is only a connection whose last response
     was read exactly to its end, and used again only if nothing has come since,
     so that no answer is taken for another's.  Nothing is sent before the
     certificate is verified.
@@ -39,7 +39,7 @@ AI_NUMERICHOST = 4
 
 
 class Stale(Exception):
-    """A kept connection was closed while nobody used it; never leaves here."""
+    """A kept connection was closed while it was idle; never leaves this module."""
 
 
 class Connection:
@@ -88,7 +88,7 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Say whether nothing came since the last response: no end, no bytes."""
-        # Avoids it for whoever asks only once.
+        # Loaded only by the second request.
         import select
 
         if self._tls is not None and self._tls.pending():
@@ -111,7 +111,7 @@ class Connection:
 
 def _close_all(idle: list[Connection]) -> None:
     while idle:
-        try:  # one by one: whoever takes a connection out owns it
+        try:  # one by one: the thread that takes a connection out owns it
             idle.pop().close()
         except IndexError:
             break

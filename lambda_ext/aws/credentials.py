@@ -1,5 +1,5 @@
 """
-Whose signature: keys from the environment, or from the container's endpoint.
+The keys to sign with: from the environment, or from the container's endpoint.
 
 Under SnapStart Lambda gives no keys in variables but an endpoint on loopback,
 so that a restored environment does not carry the keys of its snapshot.
@@ -58,7 +58,7 @@ class Environment:
 
     @property
     def identity(self) -> object:
-        """Return whose answers these are: the access key."""
+        """Return what stands for the account and role: the access key."""
         return self.keys(0.0).access
 
     def keys(self, ends_at: float) -> Keys:
@@ -97,7 +97,7 @@ class Container:
 
     @property
     def identity(self) -> object:
-        """Return whose answers these are: one role, whatever its keys."""
+        """Return what stands for the role, whose keys change: this object."""
         return self
 
     def keys(self, ends_at: float) -> Keys:
@@ -131,7 +131,7 @@ class Container:
         return not self.keys(ends_at).same(refused)
 
     def drop(self) -> None:
-        """Forget the keys, for whoever restores a snapshot has others."""
+        """Forget the keys: an environment restored from a snapshot has others."""
         self._keys = None
         self._connections.close()
 

@@ -1,5 +1,5 @@
 """
-What AWS's error codes mean: one table for both ways, and one judge.
+What AWS's error codes mean: one table for both transports, and one judge.
 
 A code that is not in the table is judged by its HTTP status.  No message
 quotes a body that was not understood, since it might hold a value: where there
@@ -217,7 +217,7 @@ def too_late(reason: str, *, service: str, key: str) -> SourceTimeoutError:
 
 def unexpected(exc: BaseException, *, service: str, key: str) -> SourceError:
     """
-    Return the error for what a way to AWS must not raise.
+    Return the error for what a transport must not raise.
 
     It may pass, and quotes nothing, since the message may hold a value.
     """

@@ -79,7 +79,7 @@ def read(receive: Receive) -> Response:
     reusable = (
         delimited
         and version == b"1"
-        and not source.buffer  # more than was asked for: nobody knows what it is
+        and not source.buffer  # more than was asked for, of unknown meaning
         and "close" not in _tokens(headers.get("connection", ""))
     )
     return Response(status, headers, body, reusable)

@@ -1,7 +1,7 @@
 """
-The light way to AWS: seven operations, signed and sent without boto3.
+The light client: seven operations, signed and sent without boto3.
 
-Small on purpose.  `obstacle` says, from the environment, what it leaves to
+Small on purpose.  `reason_for_boto3` says, from the environment, what it leaves to
 boto3: profiles and configuration files, other sources of credentials,
 proxies, FIPS and dual-stack endpoints.  Instrumentation of botocore (X-Ray,
 OpenTelemetry, Datadog) does not see this client.
@@ -54,7 +54,7 @@ _PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")
 _VARIANTS = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
 
 
-def obstacle(service: str) -> str:
+def reason_for_boto3(service: str) -> str:
     """Return why the light client cannot reach *service*, "" if it can."""
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", *_PROXIES):
         if os.environ.get(name):

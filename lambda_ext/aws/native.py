@@ -46,7 +46,7 @@ class Modules:
             self.Socket = type("Socket", (socket.socket,), {"__slots__": "__weakref__"})
 
     def context(self) -> Any:
-        """Return a context for TLS that trusts nobody yet, and checks all."""
+        """Return a context for TLS that trusts no certificate yet, and checks all."""
         if self.kind == "public":
             context = self._ssl.SSLContext(PROTOCOL_TLS_CLIENT)
         else:
@@ -114,7 +114,7 @@ def modules() -> Modules:
     if _modules is None:
         try:
             _modules = private()
-        except Exception:  # whatever another Python has changed
+        except Exception:  # another Python may have changed anything
             _modules = public()
     return _modules
 

@@ -8,11 +8,11 @@ Guarantees
     random part of a growing pause (full jitter), or after what AWS asks for
     with Retry-After.  No pause is begun that the budget would not outlast.
     Throttling is tried more often than the rest, after longer pauses: when
-    1,000 environments start at once, a few quick attempts serve nobody
+    1,000 environments start at once, a few quick attempts serve none
     (benchmarks/throttle_simulation.py).
     Only errors of this library leave a call.  An answer of another shape than
-    AWS's is none: whoever reads one may rely on the types in `_SHAPES`.
-    When a freeze lay in between, one more try is made, whatever the error: it
+    AWS's is an error: callers may rely on the types in `_SHAPES`.
+    When a freeze lay in between, one more try is made after any error: it
     was signed before the freeze and sent, or answered, after it.
 
 Threads
@@ -96,13 +96,13 @@ _SHAPES: dict[str, dict[str, Any]] = {
         "VersionLabel": str,
     },
 }
-LONGEST_RETRY_AFTER_S = 300.0  # asked for more, nobody would come back to see
+LONGEST_RETRY_AFTER_S = 300.0  # a server that asks for more is not believed
 
 sleep = time.sleep  # replaced by tests, which do not
 
 
 class Retrying:
-    """The half of a transport that both ways share."""
+    """The half that both transports share."""
 
     __slots__ = ("__weakref__", "attempts", "service")
 
@@ -173,7 +173,7 @@ class Retrying:
         # Outside of `except`: as the context it would keep what is not shown.
         raise error
 
-    if TYPE_CHECKING:  # what each way does in its own manner
+    if TYPE_CHECKING:  # what each transport does in its own manner
 
         def attempt(
             self, operation: str, parameters: Mapping[str, Any], left_s: float

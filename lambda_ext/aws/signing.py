@@ -51,7 +51,7 @@ class Keys:
         self.access = access
         self.secret = secret
         self.token = token
-        self.expires_at = expires_at  # in house time; None where nobody says
+        self.expires_at = expires_at  # in house time; None: not known
 
     def __repr__(self) -> str:
         return f"<keys {self.access}>"

@@ -1,5 +1,5 @@
 """
-Whom we trust: Amazon's five roots first, then the machine's whole store.
+Which certificates are trusted: Amazon's five roots, then the machine's store.
 
 Loading the whole store costs some 26 ms, the five roots 1: AWS's endpoints
 chain to them.  Where one does not, a second handshake is made with the whole

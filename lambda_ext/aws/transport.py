@@ -1,24 +1,25 @@
 """
-Which way to AWS a service takes: light, or through boto3.
+Which transport a service uses: the light client, or boto3.
 
 Decided once per service, when it is first needed: a client or a session of
 the user's means boto3, else the option ``transport`` says, and "auto" means
-light unless the environment asks for more than it can do.
+the light client unless the environment asks for more than it can do.
 
 Guarantees
-    Both ways answer in boto3's shape and raise the errors of this library.
-    boto3 is not loaded before a way through it is first used.
+    Both transports answer in boto3's shape and raise the errors of this
+    library.  boto3 is not loaded before a transport over it is first used.
 
 Lifecycle
     Before a snapshot connections are closed; after it, clients are made anew.
     A forked child shares no connection with its parent.
 
 Threads
-    ``_lock`` guards the memo; ways may be used by any number of threads.
+    ``_lock`` guards the memo; any number of threads may use a transport.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import weakref
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Transport(Protocol):
-        """One way to one service of AWS."""
+        """What asks one service of AWS."""
 
         @property
         def name(self) -> str:
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 
 
 _lock = process.Lock()
-_ways: dict[tuple[str, str], Transport] = {}
+_transports: dict[tuple[str, str], Transport] = {}
 # By the id of a session, which its transport keeps alive.
 _of_sessions: weakref.WeakValueDictionary[tuple[str, int, bool], Any] = (
     weakref.WeakValueDictionary()
@@ -86,10 +87,10 @@ _listening = False
 @raises_without_variables
 def transport(service: str, *, client: Any = None, session: Any = None) -> Transport:
     """
-    Return the way to *service*, by its endpoint prefix ("secretsmanager").
+    Return the transport of *service*, by its endpoint prefix ("secretsmanager").
 
     A *client* or a *session* of boto3 chooses boto3.  Without them there is
-    one way per service, shared by everybody.  Nothing is sent yet.
+    one transport per service, shared by all callers.  Nothing is sent yet.
 
     Raises:
         ConfigurationError: no such service; or ``transport="light"`` in an
@@ -97,33 +98,33 @@ def transport(service: str, *, client: Any = None, session: Any = None) -> Trans
     """
     if service not in errors.SOURCES:
         known = ", ".join(errors.SOURCES)
-        msg = f"there is no way to the service {service!r}; known: {known}"
+        msg = f"there is no transport to the service {service!r}; known: {known}"
         raise ConfigurationError(msg)
     if client is not None or session is not None:
         return _given(service, client, session)
     wanted = config.get("transport")
-    way = _ways.get((service, wanted))
-    if way is None:
+    found = _transports.get((service, wanted))
+    if found is None:
         with _lock:
-            way = _ways.get((service, wanted))
-            if way is None:
-                way, reason = _chosen(service, wanted)
-                _ways[service, wanted] = _registered(way)
-                _status[service] = (way.name, reason)
-    return way
+            found = _transports.get((service, wanted))
+            if found is None:
+                found, reason = _chosen(service, wanted)
+                _transports[service, wanted] = _registered(found)
+                _status[service] = (found.name, reason)
+    return found
 
 
 def _given(service: str, client: Any, session: Any) -> Transport:
-    """Return the way through a client of the user's, or one client a session."""
+    """Return the transport over a client of the user's, or one per session."""
     if client is not None:
         with _lock:
             return _registered(_through_boto3(service, client, None))
     in_the_clear = config.get("transport") == "boto3"
     with _lock:
         memo = (service, id(session), in_the_clear)
-        way: Transport | None = _of_sessions.get(memo)
-        if way is None:
-            way = _of_sessions[memo] = _registered(
+        found: Transport | None = _of_sessions.get(memo)
+        if found is None:
+            found = _of_sessions[memo] = _registered(
                 _through_boto3(
                     service,
                     session=session,
@@ -131,22 +132,22 @@ def _given(service: str, client: Any, session: Any) -> Transport:
                     in_the_clear=in_the_clear,
                 )
             )
-        return way
+        return found
 
 
 def status() -> dict[str, tuple[str, str]]:
-    """Return, for each service in use, the name of its way and the reason."""
+    """Return, for each service in use, the name of its transport and the reason."""
     with _lock:
         return dict(_status)
 
 
 @process.at_reset
 def reset() -> None:
-    """Forget every way, as if this were just imported."""
+    """Forget every transport, as if this were just imported."""
     global _listening
     with _lock:
         _close()
-        _ways.clear()
+        _transports.clear()
         _status.clear()
         _of_sessions.clear()
         _all.clear()
@@ -154,11 +155,11 @@ def reset() -> None:
 
 
 def _chosen(service: str, wanted: str) -> tuple[Transport, str]:
-    """Return the way to *service*, and why it is this one."""
+    """Return the transport of *service*, and why it is this one."""
     if wanted == "boto3":
         reason = "transport='boto3'"
         return _through_boto3(service, reason=reason, in_the_clear=True), reason
-    # A program under test: moto answers for botocore, and for nobody else.
+    # A program under test: moto answers for botocore only.
     if wanted == "auto" and "moto" in sys.modules and not config.in_lambda():
         reason = "moto is loaded"
         return _through_boto3(service, reason=reason), reason
@@ -169,7 +170,7 @@ def _light(service: str, wanted: str) -> tuple[Transport, str]:
     # Avoids 3 ms where boto3 was chosen.
     from . import light
 
-    reason = light.obstacle(service)
+    reason = light.reason_for_boto3(service)
     if not reason:
         return light.Light(service), f"transport={wanted!r}"
     if wanted == "auto":
@@ -192,25 +193,27 @@ def _through_boto3(
     return boto.Boto(service, client, session, reason=reason, in_the_clear=in_the_clear)
 
 
-def _registered(way: Transport) -> Transport:
+def _registered(found: Transport) -> Transport:
     global _listening
-    _all.add(way)
+    _all.add(found)
     if not _listening:
         _listening = True
         phases.listen(phases.SNAPSHOT, _close, priority=phases.NETWORK)
         phases.listen(phases.RESTORE, _close, priority=phases.ESSENTIAL)
-    return way
+    return found
 
 
 def _close() -> None:
-    for way in _known():
-        way.close()
+    for found in _known():
+        with contextlib.suppress(Exception):  # that one cannot be closed
+            found.close()
 
 
 @process.at_fork
 def _forked() -> None:
-    for way in _known():
-        way.forked()
+    for found in _known():
+        with contextlib.suppress(Exception):
+            found.forked()
 
 
 def _known() -> list[Any]:

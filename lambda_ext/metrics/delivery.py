@@ -28,10 +28,10 @@ https://opentelemetry.io/docs/specs/otlp/#failures
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 
+from .. import disclosure
 from ..aws.retries import jitter
 from ..lifecycle import clock, real_threads
 from ..lifecycle.process import Lock
@@ -48,8 +48,6 @@ LONGEST_PAUSE_S = 300.0  # of a Retry-After; a server may ask for days
 MAX_WARNINGS = 20  # different ones that are logged
 
 sleep = time.sleep  # replaced by tests
-
-_log = logging.getLogger("lambda_ext")
 
 
 class RetryError(Exception):
@@ -247,6 +245,4 @@ class Delivery:
         self.error = reason
         if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(reason)
-            _log.warning(
-                "lambda_ext.delivery_failed sink=%s error=%s", self.name, reason
-            )
+            disclosure.warn("delivery_failed", sink=self.name, error=reason)

@@ -555,6 +555,47 @@ class TestConnections:
         assert "value of other" == get(secrets, "other")
         assert 2 == server.connections
 
+    def test_kept_connections_are_bounded(self):
+        """However many threads ask at once, ten stay open."""
+        pool = connections.Connections(regions.parse("http://127.0.0.1:9"))
+        closed = []
+
+        class Answered:
+            def exchange(self, request, ends_at):
+                return types.SimpleNamespace(reusable=True)
+
+            def close(self):
+                closed.append(self)
+
+        for _ in range(connections.KEPT + 5):
+            pool._exchange(Answered(), lambda: b"", 0.0)
+
+        assert (connections.KEPT, 5) == (len(pool._idle), len(closed))
+
+    def test_addresses_of_a_name_are_bounded(self, monkeypatch):
+        """A name with a hundred addresses does not cost a hundred time-outs."""
+        tried = []
+
+        class Refused:
+            def __init__(self, *args):
+                tried.append(self)
+
+            def settimeout(self, seconds):
+                pass
+
+            def connect(self, address):
+                raise ConnectionRefusedError
+
+            def close(self):
+                pass
+
+        monkeypatch.setattr(native.modules(), "Socket", Refused)
+        addresses = [(2, ("127.0.0.1", port)) for port in range(1, 101)]
+
+        with pytest.raises(ConnectionRefusedError):
+            connections._connected(addresses, clock.monotonic() + 60)
+        assert connections.ADDRESSES == len(tried)
+
     def test_connection_kept_during_a_close_is_closed(self, monkeypatch):
         """One that comes back just when all are closed is not forgotten open."""
         held = connections.Connections(regions.parse("http://127.0.0.1:9"))

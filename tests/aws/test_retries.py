@@ -195,6 +195,20 @@ def test_freeze_in_between_earns_one_more_try(time):
     assert [] == time.slept
 
 
+def test_try_after_a_freeze_has_the_time_of_the_thaw(time):
+    """The time that was granted before the freeze is not what is left after it."""
+
+    def frozen():
+        time.run += 7.5
+        time.freeze(900.0)
+        return throttled()
+
+    script = Script(frozen, GOOD)
+    script.call(*ASK)
+
+    assert [retries.BUDGET_S, retries.BUDGET_S] == script.asked
+
+
 def test_freeze_earns_one_try_only(time):
     """What is refused again after the thaw is refused."""
 

@@ -149,9 +149,12 @@ class TestStores:
         both.write_bytes(second.pem)
         monkeypatch.setenv("SSL_CERT_FILE", first.path)
         monkeypatch.setattr(tls, "ROOTS", str(both))
-        for certified in (first, second, first):
+        for certified, connections in (
+            (first, 2), (first, 1), (second, 2), (second, 1), (first, 2)
+        ):  # fmt: skip
             with Wire(answer, tls=certified.server("127.0.0.1")) as wire:
                 assert "x" == ask(wire, monkeypatch)
+                assert connections == wire.connections
 
     @pytest.mark.parametrize("name", ["system", "amazon"])
     def test_bundle_may_have_any_name(self, name, kind, monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ from wire import Wire, response
 
 import lambda_ext
 from lambda_ext import exceptions
-from lambda_ext.aws import connections, light, retries, transport
+from lambda_ext.aws import connections, light, retries, signing, transport
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import FakeClock
 
@@ -538,7 +538,79 @@ def test_variables_of_the_users_own_frames_stay(wire):
     with pytest.raises(exceptions.AccessDeniedError) as caught:
         work_and_read()
 
-    assert "mine to see" in shown(caught.value)
+    before = caught.value
+    while not isinstance(before, KeyError):
+        before = before.__cause__ or before.__context__
+    *_, (frame, _) = traceback.walk_tb(before.__traceback__)
+    assert {"mine": "mine to see"} == frame.f_locals
+
+
+def test_generator_of_the_users_that_waits_is_not_ended(wire):
+    """A traceback may lead through a generator that goes on afterwards."""
+
+    class Source:
+        name = "mine"
+        scope = ("mine",)
+
+        def plan(self, wanted):
+            return [wanted]
+
+        def fetch(self, wanted, timeout_s):
+            next(going_on)
+            raise error
+
+    def generate():
+        nonlocal error
+        while True:
+            try:
+                raise exceptions.SourceError("no", key="db", source="mine")
+            except exceptions.SourceError as exc:
+                error = exc
+            yield "still here"
+
+    error = None
+    going_on = generate()
+    handle = lambda_ext.Secret("db", source=Source())
+    with pytest.raises(exceptions.SourceError):
+        _ = handle.value
+
+    assert "still here" == next(going_on)
+
+
+def test_values_that_were_injected_before_a_failure_are_dropped(wire):
+    """Where one value cannot be had, those before it stay in no frame."""
+
+    @lambda_ext.inject(first=lambda_ext.Secret("db"), second=lambda_ext.Parameter("/p"))
+    def function(first, second):
+        raise AssertionError
+
+    @lambda_ext.inject(first=lambda_ext.Secret("db"), second=lambda_ext.Parameter("/p"))
+    async def coroutine(first, second):
+        raise AssertionError
+
+    def denied(request):
+        if request.operation.startswith("GetParameter"):
+            return faults.error("AccessDeniedException", "no")
+        return answer(request)
+
+    wire.answer = denied
+    for call in (function, lambda: waited_for(coroutine())):
+        with pytest.raises(exceptions.AccessDeniedError) as caught:
+            call()
+        assert [] == leaked(caught.value)
+
+
+def test_skew_that_another_call_has_learnt_stays(way, wire):
+    """A call that needed no skew does not undo what others need."""
+
+    def learn_meanwhile(peer, data):
+        signing.keep_skew(900.0)
+        peer.send(data())
+
+    wire.faults.append(learn_meanwhile)
+    get(way)
+
+    assert 900.0 == signing.skew_s
 
 
 # -- the end of the interpreter ----------------------------------------------
