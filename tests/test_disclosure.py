@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 import pytest
 from hypothesis import given
@@ -65,3 +66,35 @@ def test_place_is_that_of_the_innermost_frame():
     assert disclosure.place(caught.value).startswith("test_disclosure.py:")
     assert disclosure.place(caught.value).endswith(" in raises")
     assert "an unknown place" == disclosure.place(ValueError())
+
+
+def test_variables_of_causes_and_contexts_are_forgotten():
+    """All that an exception of the library was raised from or during is emptied."""
+    library = {"__name__": "lambda_ext.fake"}
+    exec(  # as a module of the library would do it
+        "def first():\n"
+        "    secret = 'hunter2'\n"
+        "    raise ValueError\n"
+        "def second(chained):\n"
+        "    try:\n"
+        "        first()\n"
+        "    except ValueError as exc:\n"
+        "        cause = exc\n"
+        "        if not chained:\n"
+        "            raise KeyError\n"
+        "    raise KeyError from cause\n"
+        "def third(chained, function):\n"
+        "    try:\n"
+        "        second(chained)\n"
+        "    except KeyError as exc:\n"
+        "        function(exc)\n"
+        "        raise\n",
+        library,
+    )
+    for chained in (False, True):
+        with pytest.raises(KeyError) as caught:
+            library["third"](chained, disclosure.forget_variables)
+        found = caught.value.__cause__ or caught.value.__context__
+        *_, (frame, _) = traceback.walk_tb(found.__traceback__)
+
+        assert ("first", {}) == (frame.f_code.co_name, frame.f_locals)
