@@ -144,11 +144,13 @@ class Flag:
         default: Evaluation,
         tests: tuple[tuple[Test, Evaluation], ...] = (),
         ask: Callable[[str, Context], Evaluation] | None = None,
+        *,
+        is_fixed: bool = False,
     ) -> None:
         self.default = default
         self.tests = tests
         self.ask = ask  # AppConfig's agent, for what depends on the context
-        self.is_fixed = default.variant is not None and not tests and ask is None
+        self.is_fixed = is_fixed
         self.is_local = ask is None and default.error is None
 
     def evaluate(self, context: Context | None) -> Evaluation:
@@ -324,7 +326,9 @@ def _flag(
         version=version,
         attributes=attributes if enabled else None,
     )
-    return Flag(evaluation, ask=None if variant is None else ask)
+    if variant is None:
+        return Flag(evaluation)
+    return Flag(evaluation, ask=ask, is_fixed=ask is None)
 
 
 def _variants(name: str, variants: Any, version: str, dialect: Dialect) -> Flag:

@@ -260,6 +260,14 @@ class TestEvaluate:
         assert "lambda_ext.flags_without_rules" in record.getMessage()
         assert "freeform profile" in record.getMessage()
 
+    def test_one_variant_is_no_reason_to_warn(self, appconfig, background):
+        """A document with rules may have flags without any."""
+        flag = {"_variants": [{"name": "all", "enabled": True}]}
+        appconfig.deploy("a/b/c", json.dumps({"one": flag}))
+        found = Flags("a", "b", "c").evaluate("one", STAFF)
+
+        assert ("all", "STATIC") == (found.variant, found.reason)
+
 
 class TestListeners:
     """Who wants to know of each evaluation."""
