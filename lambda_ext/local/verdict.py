@@ -28,7 +28,7 @@ SUMMARY = "lambda_ext.metrics_dropped"
 NOT_STARTED = "lambda_ext.not_started"
 MANY_VALUES = 100  # of a dimension, before the bill is mentioned
 # What the library logs and has dealt with: a value that it has serves on.
-DEALT_WITH = ("lambda_ext.refresh_",)
+DEALT_WITH = ("lambda_ext.refresh_failed", "lambda_ext.stale_served")
 STRAY = re.compile(
     r"Traceback \(most recent call last\)|^Exception ignored in"
     r"|exception was never retrieved|was never awaited|destroyed but it is pending"
@@ -194,7 +194,10 @@ def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> Non
         reasons.append(f"and {count(len(grave) - MOST_WARNINGS, 'warning')} more")
     mild = sum(found.values()) - sum(found[text] for text in grave)
     if mild:
-        notes.append(f"{count(mild, 'warning')} of refreshes that failed, see LOGS")
+        notes.append(
+            f"{count(mild, 'warning')} of loads that failed while an older value"
+            " served on, see LOGS"
+        )
     strays = sum(bool(STRAY.search(line.text)) for line in result.lines)
     if strays and all(i.status == "success" for i in result.invocations) and not grave:
         notes.append("there is a traceback in LOGS, although no invocation failed")

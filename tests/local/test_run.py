@@ -215,14 +215,14 @@ class TestJudge:
 
         assert judge(with_(seen=seen, extensions=(extension,))).good
 
-    def test_refresh_that_failed_is_a_note(self):
+    @pytest.mark.parametrize("event", ["refresh_failed", "stale_served"])
+    def test_load_that_failed_is_a_note(self, event):
         """A value that serves on while AWS fails is no loss."""
-        verdict = judge(with_(seen=(warned("lambda_ext.refresh_failed key=x"),)))
+        verdict = judge(with_(seen=(warned(f"lambda_ext.{event} key=x"),)))
+        (note,) = verdict.notes
 
-        assert ((), ("1 warning of refreshes that failed, see LOGS",)) == (
-            verdict.reasons,
-            verdict.notes,
-        )
+        assert () == verdict.reasons
+        assert "1 warning of loads that failed while an older value served on" in note
 
     def test_many_warnings_are_cut(self):
         """Eight different warnings are repeated, the others counted."""
