@@ -54,6 +54,8 @@ def test_demo_proves_what_it_claims(tmp_path):
         ("yes", "the secret was fetched once"),
         ("yes", "AWS was called without boto3"),
         ("yes", "the runtime ended by itself, within its budget"),
+        ("yes", "a flag flipped between two invocations of one process"),
+        ("yes", "no invocation waited for the poll that brought it"),
     ] == claims
     assert re.search(
         r"stock\.checked +Count +article=\(100 values\).* 100  100$", out, re.M

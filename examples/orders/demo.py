@@ -11,6 +11,10 @@ what the process wrote, seen from outside.  Exit status 0 only if each metric
 came out exactly once, the secret was fetched once, and the process ended by
 itself within Lambda's budget.
 
+Then a feature flag flips: a configuration is deployed between two invocations
+of one process.  The poll that brings it takes 200 ms, which no invocation
+waits for.
+
 Last, the cold start is measured, beside that of the same handler on boto3.
 """
 
@@ -22,17 +26,22 @@ import glob
 import os
 import sys
 import tempfile
+import time
 
 import lambda_ext
 from lambda_ext.local.inputs import read_event, read_seed
+from lambda_ext.local.journal import ANSWERED, AWS_CALL
 from lambda_ext.local.report import Report, consoles, progress
 from lambda_ext.local.run import Plan, run
-from lambda_ext.local.steps import Do, Invoke, Wait
+from lambda_ext.local.seeds import Seed
+from lambda_ext.local.steps import Deploy, Do, Freeze, Invoke, Wait
 from lambda_ext.local.verdict import Check, Verdict, judge
 from lambda_ext.local.words import LIGHT, client
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NAMESPACE = SERVICE = "orders"
+FEATURES = "orders/prod/features"
+LATENCY_S = 0.2  # of AWS, for the flag's poll
 DONE = "background: 100 metrics recorded, done"
 
 
@@ -50,6 +59,7 @@ def main():
     compileall.compile_dir(os.path.dirname(lambda_ext.__file__), quiet=2)
     with progress(err) as step:
         result = run_orders(plan, step)
+        flipped = run_flip(step)
         starts = cold_starts(plan, arguments.rounds, step)
     verdict = judge(result, allow_errors=True)
     report = Report(out, title="make demo: python examples/orders/demo.py")
@@ -57,7 +67,7 @@ def main():
     if starts:
         report.cold_starts(starts)
     if result.init.status == "success":
-        checks = proofs(result, plan.events)
+        checks = [*proofs(result, plan.events), *flag_proofs(flipped)]
         report.checks("PROVEN", checks)
         failed = (f"not so: {check.claim}" for check in checks if not check.holds)
         verdict = Verdict((*verdict.reasons, *failed), verdict.notes)
@@ -74,16 +84,18 @@ def orders_plan():
         task_root=HERE,
         seed=read_seed(os.path.join(HERE, "seed.json")),
         environment={
-            # What this shell says to the library is not for the demo.
-            **dict.fromkeys(
-                name
-                for name in os.environ
-                if name.startswith(("LAMBDA_EXT_", "POWERTOOLS_"))
-            ),
+            **without_the_shells(),
             "LAMBDA_EXT_METRICS_NAMESPACE": NAMESPACE,
             "LAMBDA_EXT_SERVICE": SERVICE,
         },
         function_name="orders",
+    )
+
+
+def without_the_shells():
+    """Return what takes away that this shell says to the library."""
+    return dict.fromkeys(
+        name for name in os.environ if name.startswith(("LAMBDA_EXT_", "POWERTOOLS_"))
     )
 
 
@@ -105,6 +117,72 @@ def run_orders(plan, step):
         return run(
             dataclasses.replace(plan, environment=environment, steps=steps), step
         )
+
+
+def run_flip(step):
+    """Flip a flag while the function is frozen; wait for the poll, no evaluation."""
+
+    def polled(emulator):
+        until = time.monotonic() + 10
+        while len(polls(emulator.journal)) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(LATENCY_S)  # the answer is on its way to the function
+
+    plan = Plan(
+        handler="checkout.handler",
+        task_root=HERE,
+        environment=without_the_shells(),
+        seed=Seed(flags={FEATURES: {"new-checkout": {"enabled": False}}}),
+        latency_s=LATENCY_S,
+        poll_interval_s=1,
+        steps=[
+            Invoke(),
+            Deploy(FEATURES, {"new-checkout": {"enabled": True}}, flags=True),
+            Freeze(3),  # longer than any jitter of the next poll
+            Invoke(),
+            Do("a poll of the flags", polled),
+            Invoke(),
+        ],
+    )
+    return run(plan, step)
+
+
+def polls(journal):
+    """Return the events of AppConfig's documents, as they were answered."""
+    return [
+        event
+        for event in journal.after(0.0, AWS_CALL)
+        if event.what.operation == "GetLatestConfiguration"
+    ]
+
+
+def flag_proofs(result):
+    """Return what the demo claims of the flag, and whether it is so."""
+    answers = [
+        invocation.value["checkout"]
+        for invocation in result.invocations
+        if invocation.status == "success"
+    ]
+    answered_at = [event.at for event in result.journal.after(0.0, ANSWERED)]
+    polled_at = [event.at for event in polls(result.journal)]
+    slowest_ms = 1000 * max((i.duration_s for i in result.invocations), default=0)
+    return [
+        Check(
+            "a flag flipped between two invocations of one process",
+            answers == ["old", "old", "new"]
+            and all(invocation.init is None for invocation in result.invocations)
+            and judge(result).good,
+            ", ".join(answers),
+        ),
+        Check(
+            "no invocation waited for the poll that brought it",
+            len(answered_at) == 3
+            and len(polled_at) > 1
+            and answered_at[1] < polled_at[1] < answered_at[2],
+            f"the poll took {LATENCY_S * 1000:.0f} ms, no invocation more than"
+            f" {slowest_ms:.1f} ms",
+        ),
+    ]
 
 
 def cold_starts(plan, rounds, step):

@@ -5,8 +5,9 @@ AWS on loopback: a small HTTP server that notes each call, and players behind it
 
 A `Player` plays one or several services of AWS: `AppConfigPlayer` AppConfig's
 data plane, and `MotoPlayer` every service that has no player of its own, Secrets
-Manager and Parameter Store among them.  Every call is recorded with its operation, the *names* that it
-asked for, the client that sent it and how it ended; values are never recorded.
+Manager and Parameter Store among them.  Every call is recorded with its
+operation, the *names* that it asked for, the client that sent it and how it
+ended; values are never recorded.
 
 Signatures are not checked.  Nothing is ever forwarded to AWS.
 """
@@ -96,7 +97,9 @@ class AwsServer:
     Answer for AWS on a free port of 127.0.0.1, for as long as the `with` lasts.
 
     *latency_s* is added to every call that arrives by HTTP, as a network
-    would.  Calls are noted in *journal* (None is a new one).  *players* come before moto, which plays the rest.  One server a
+    would.  *poll_interval_s* is what AppConfig asks clients to wait between two
+    polls; None is as AWS does.  *players* come before moto, which plays the
+    rest.  Calls are noted in *journal* (None is a new one).  One server a
     process at a time: moto's memory is process-wide, and is emptied when a
     server starts.
     """
@@ -107,6 +110,7 @@ class AwsServer:
         seed: Seed | None = None,
         region: str = "us-east-1",
         latency_s: float = 0.0,
+        poll_interval_s: int | None = None,
         players: Sequence[Player] = (),
         journal: Journal | None = None,
     ) -> None:
@@ -117,7 +121,7 @@ class AwsServer:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self.moto = MotoPlayer(region)
-        self.appconfig = AppConfigPlayer()
+        self.appconfig = AppConfigPlayer(interval_s=poll_interval_s)
         self._players: tuple[Player, ...] = (*players, self.appconfig, self.moto)
         self._seed = seed or Seed()
         self._started: list[Player] = []

@@ -404,9 +404,9 @@ class Report:
                 (
                     what,
                     milliseconds(seconds),
-                    "" if first else f"+{milliseconds(seconds - base_s)}",
+                    "" if first else f"{(seconds - base_s) * 1000:+.1f} ms",
                     "" if memory_mb is None else f"{memory_mb:.0f} MB",
-                    f"+{(memory_mb or 0) - (base_mb or 0):.0f} MB" if more_mb else "",
+                    f"{(memory_mb or 0) - (base_mb or 0):+.0f} MB" if more_mb else "",
                 )
             )
         self._table(

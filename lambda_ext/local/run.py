@@ -57,6 +57,7 @@ class Plan:
     *events* and then, if *wait_for* is a text, lets it go on until it has
     written a line with it.  The end with SIGTERM follows by itself.  *real_aws*
     sends the function to AWS, with the account of this shell, in *region*.
+    *latency_s* and *poll_interval_s* are those of `AwsServer`.
     *allow_shown* names secrets whose values may stand in output and answers.
     """
 
@@ -74,6 +75,7 @@ class Plan:
     wait_for: str | None = None
     real_aws: bool = False
     latency_s: float = 0.0
+    poll_interval_s: int | None = None
     allow_shown: Sequence[str] = ()
     steps: Sequence[Step] | None = None
 
@@ -241,6 +243,7 @@ class _Performance:
                         seed=plan.seed,
                         region=plan.region,
                         latency_s=plan.latency_s,
+                        poll_interval_s=plan.poll_interval_s,
                         journal=self.journal,
                     )
                 )
