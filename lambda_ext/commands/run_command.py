@@ -54,8 +54,8 @@ what went on: each invocation and what it returned, the calls made to AWS, the
 metrics written and what CloudWatch would refuse of them, and how the process
 ended.  The first run takes some seconds longer: Python compiles moto.
 
-Secrets Manager, Parameter Store and other services are played by moto on
-127.0.0.1, filled from --seed.  AWS itself is never contacted, and your
+Secrets Manager, Parameter Store, AppConfig's data plane and other services are
+played on 127.0.0.1, filled from --seed.  AWS itself is never contacted, and your
 credentials are kept from the function, unless you say --aws.
 """
 
@@ -69,7 +69,9 @@ examples:
 a seed file:
   {"secrets":    {"prod/db": {"user": "me", "password": "..."}},
    "parameters": {"/page-size": "20",
-                  "/token": {"value": "...", "type": "SecureString"}}}
+                  "/token": {"value": "...", "type": "SecureString"}},
+   "flags":      {"app/env/profile": {"new-checkout": {"enabled": true}}},
+   "configurations": {"app/env/other": {"any": "JSON"}}}
 
 exit status:
   0  good     1  not good: see VERDICT     2  it could not be started
@@ -117,7 +119,7 @@ def _what_to_run(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="send all events N times (default: 1)",
     )
-    add("--seed", metavar="FILE", help="a JSON file of secrets and parameters")
+    add("--seed", metavar="FILE", help="a JSON file of what AWS holds, see below")
     add(
         "--env",
         metavar="NAME=VALUE",

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .aws_server import AwsCall
@@ -132,13 +132,20 @@ def missing(calls: Iterable[AwsCall], seed: Seed) -> Iterator[str]:
     """Say how to give what AWS was asked for and does not hold."""
     secrets: dict[str, None] = {}
     parameters: dict[str, None] = {}
+    profiles: dict[str, None] = {}
+    kinds = {"secretsmanager": secrets, "ssm": parameters, "appconfig": profiles}
     for call in calls:
-        wanted = {"secretsmanager": secrets, "ssm": parameters}.get(call.service)
+        wanted = kinds.get(call.service)
         if wanted is not None and any(code in NOT_FOUND for code in call.errors):
             wanted.update(dict.fromkeys(map(_bare, call.names)))
-    lacking = {
+    lacking: dict[str, dict[str, Any]] = {
         "secrets": {name: "..." for name in secrets if name not in seed.secrets},
         "parameters": {n: "..." for n in parameters if n not in seed.parameters},
+        "flags": {
+            name: {"my-flag": {"enabled": True}}
+            for name in profiles
+            if name not in seed.flags and name not in seed.configurations
+        },
     }
     form = {kind: names for kind, names in lacking.items() if names}
     if form:

@@ -234,6 +234,13 @@ class TestMissing:
             f"not there: give it with --seed FILE.json, whose form is {form}"
         ] == list(missing(calls, seed))
 
+    def test_flags_have_a_form_of_their_own(self):
+        """A profile of AppConfig that is not there is shown as one of flags."""
+        call = refused("appconfig", ("a/b/c",), "ResourceNotFoundException")
+        (line,) = missing([call], Seed())
+
+        assert line.endswith(' {"flags": {"a/b/c": {"my-flag": {"enabled": true}}}}')
+
     @pytest.mark.parametrize(
         "call",
         [
