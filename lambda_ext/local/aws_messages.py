@@ -77,7 +77,8 @@ def error_codes(response: Answer) -> tuple[str, ...]:
     if not isinstance(answer, dict):
         return ()
     if response.status >= 400:
-        code = response.headers.get("X-Amzn-Errortype") or answer.get("__type") or ""
+        headers = {name.lower(): text for name, text in response.headers.items()}
+        code = headers.get("x-amzn-errortype") or answer.get("__type") or ""
         return (str(code).rpartition("#")[2].partition(":")[0] or "Unknown",)
     items = answer.get("Errors")
     if not isinstance(items, list):

@@ -441,6 +441,7 @@ class TestReading:
                 Answer(403, b"<xml/>", {"X-Amzn-Errortype": "Denied:http://x"}),
                 ("Denied",),
             ),
+            (Answer(404, b"{}", {"x-amzn-ErrorType": "NotThere"}), ("NotThere",)),
             (Answer(500, b"<xml/>"), ("Unknown",)),
         ],
     )
