@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the runtime client does not import typing
 LIBRARY = "lambda_ext"
 # The modules whose import is told: each line that is told costs the cold start.
 TOLD = frozenset((LIBRARY, LIBRARY + ".metrics.recorder", LIBRARY + ".testing"))
+LOST = ("waiting", "dropped", "dropped_by_name")  # among what is counted
 MAX_TEXT = 2_000  # characters of a warning
 
 
@@ -115,8 +116,12 @@ def follow_end(teller: Teller) -> None:
     leave = os._exit
 
     def told() -> None:
+        numbers = counted()
         if os.getpid() == process:
-            teller.tell("end", **counted())
+            teller.tell("end", **numbers)
+        elif numbers:  # a forked child: only what it loses
+            lost = {k: v for k, v in numbers["metrics"].items() if k in LOST}
+            teller.tell("end", metrics=lost)
 
     def leaving(status: int) -> None:
         told()

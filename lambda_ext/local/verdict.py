@@ -199,7 +199,10 @@ def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> Non
             " served on, see LOGS"
         )
     strays = sum(bool(STRAY.search(line.text)) for line in result.lines)
-    if strays and all(i.status == "success" for i in result.invocations) and not grave:
+    failed = result.init.status != "success" or any(
+        invocation.status != "success" for invocation in result.invocations
+    )
+    if strays and not failed and not grave:
         notes.append("there is a traceback in LOGS, although no invocation failed")
 
 

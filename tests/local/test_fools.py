@@ -144,6 +144,18 @@ LOSING = {
         ),
         "1 record of metrics never flushed",
     ),
+    "forked child ends without a flush": (
+        handler(
+            """
+            pid = os.fork()
+            if pid == 0:
+                metrics.count('lost')
+                os._exit(0)
+            os.waitpid(pid, 0)
+            """
+        ),
+        "1 record of metrics never flushed",
+    ),
     "double of a test left in": (
         handler(
             "", "from lambda_ext.testing import MemorySink\nMemorySink().__enter__()"
