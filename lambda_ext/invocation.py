@@ -20,7 +20,6 @@ from .exceptions import ConfigurationError
 from .lifecycle import (
     clock,
     current,
-    event_loop,
     extension,
     interruption,
     phases,
@@ -201,8 +200,15 @@ def _seconds(ask: Callable[[], Any]) -> float | None:
 def _finished(result: Any) -> Any:
     """Return *result*, having run it to its end when it is a coroutine."""
     if hasattr(result, "__await__"):
-        return event_loop.run(result)
+        return _run(result)
     return result
+
+
+def _run(awaitable: Any) -> Any:
+    # Only for asynchronous handlers, like asyncio itself.
+    from .lifecycle import event_loop
+
+    return event_loop.run(awaitable)
 
 
 @process.at_reset

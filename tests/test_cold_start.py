@@ -75,7 +75,6 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.lifecycle",
                 "lambda_ext.lifecycle.clock",
                 "lambda_ext.lifecycle.current",
-                "lambda_ext.lifecycle.event_loop",
                 "lambda_ext.lifecycle.extension",
                 "lambda_ext.lifecycle.interruption",
                 "lambda_ext.lifecycle.phases",
