@@ -57,8 +57,21 @@ except Exception:  # an interpreter that makes no copies: what there is, then
 RLock: Any = _native.RLock
 allocate_lock: Callable[[], _thread.LockType] = _native.allocate_lock
 get_ident: Callable[[], int] = _native.get_ident
-_release = _native.LockType.release
+LockType: Any = _native.LockType
+_release = LockType.release
 _BUILTIN: Any = type(len)
+
+
+def _refuse(*_: object) -> int:
+    where = getattr(_thread.start_new_thread, "__module__", "another library")
+    msg = f"{where} has replaced the threads of this process"
+    raise RuntimeError(msg)
+
+
+# What `_thread` has under this name; it raises where no real thread is to be had.
+start_new_thread: Callable[..., int] = (
+    _native.start_new_thread if type(_native.start_new_thread) is _BUILTIN else _refuse
+)
 
 
 def in_main_thread() -> bool:
@@ -83,12 +96,8 @@ def start(name: str, body: Callable[[], object]) -> Thread:
         thread = threading.Thread(target=body, name=name, daemon=True)
         thread.start()
         return thread
-    if type(_native.start_new_thread) is not _BUILTIN:
-        where = getattr(_thread.start_new_thread, "__module__", "another library")
-        msg = f"{where} has replaced the threads of this process"
-        raise RuntimeError(msg)
     bare = _Bare(name)
-    _native.start_new_thread(bare.run, (body,))
+    start_new_thread(bare.run, (body,))
     return bare
 
 

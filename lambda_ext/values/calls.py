@@ -22,10 +22,9 @@ Threads
 
 from __future__ import annotations
 
-import _thread
 from collections import deque
 
-from ..lifecycle import clock
+from ..lifecycle import clock, real_threads
 from . import threads
 
 TYPE_CHECKING = False
@@ -80,14 +79,14 @@ class Load:
         self.background = background  # no reader waits for it
         self.early = early  # of what is declared, before its first read
         self.generation = clock.generation
-        self.thread = _thread.get_ident()  # that makes its call, or will
+        self.thread = real_threads.get_ident()  # that makes its call, or will
         self.call: Call | None = None
         self.slot: Slot | None = None  # None: what it brings is not kept
         self.outcome: Outcome | None = None
         self.abandoned = False  # its thread was interrupted: ask again
         self.finished = False  # and listeners have been told
         self.notified = False  # that a stale value is served instead is logged
-        self.waiters: list[_thread.LockType] = []
+        self.waiters: list[real_threads.LockType] = []
 
     def __repr__(self) -> str:
         return f"<Load {self.order} of {self.key.label!r}>"
@@ -104,7 +103,7 @@ class Load:
         signal handler that interrupts a load, or a source that asks for what
         it is loading, would wait for itself.
         """
-        return self.generation == generation and self.thread != _thread.get_ident()
+        return self.generation == generation and self.thread != real_threads.get_ident()
 
     def wait(self, left_s: float | None, *, listeners: bool = False) -> None:
         """
@@ -117,7 +116,7 @@ class Load:
         ):
             # One lock for each reader, and no Event: a signal handler that
             # raises inside of an Event leaves it locked.
-            waiter = _thread.allocate_lock()
+            waiter = real_threads.allocate_lock()
             waiter.acquire()
             self.waiters.append(waiter)
             if (
@@ -172,7 +171,7 @@ class Batch:
 
     def __init__(self, ends_at: float | None = None) -> None:
         self.ends_at = ends_at  # run time until which a wanted call may last
-        self.held = _thread.allocate_lock()
+        self.held = real_threads.allocate_lock()
         self.loads: list[Load] = []
         self.wanted: deque[Call] = deque()  # calls that a reader waits for
         self.others: deque[Call] = deque()
@@ -231,7 +230,7 @@ class Batch:
             except BaseException as exc:
                 self.error = exc  # for the reader that began the batch
             finally:
-                self.ended.append(_thread.get_ident())
+                self.ended.append(real_threads.get_ident())
 
         room = threads.WORKERS - (len(self.started) - len(self.ended))
         for _ in range(0 if self.alone else min(most, room)):

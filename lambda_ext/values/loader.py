@@ -35,13 +35,12 @@ Time
 
 from __future__ import annotations
 
-import _thread
 import itertools
 import math
 
 from ..answer import Answer
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
-from ..lifecycle import clock
+from ..lifecycle import clock, real_threads
 from ..lifecycle.interruption import by_signal_handler
 from . import freshness, threads
 from .cache import Entry
@@ -119,7 +118,7 @@ class Loader:
                     self._plan(batch)
                     self._work(batch, any_call=True)
         except BaseException:
-            self._abandon(batch.loads, _thread.get_ident())
+            self._abandon(batch.loads, real_threads.get_ident())
             raise
         for at, load in joined:
             found[at] = self._outcome(load, wants[at], newer_than, batch)
@@ -143,7 +142,7 @@ class Loader:
                 if batch.loads:
                     self._dispatch(batch, own=False)
         except BaseException:
-            self._abandon(batch.loads, _thread.get_ident())
+            self._abandon(batch.loads, real_threads.get_ident())
             raise
         for load in batch.loads:
             load.wait(threads.remaining(waits_until))
@@ -426,14 +425,14 @@ class Loader:
             self._make(call, batch)
         if batch.others and not batch.start(lambda: self._help(batch), batch.calls()):
             left = [load for call in batch.others for load in call.loads]
-            self._abandon(left, _thread.get_ident())
+            self._abandon(left, real_threads.get_ident())
 
     def _make(self, call: Call, batch: Batch) -> None:
         """Make *call*, once more if a freeze spoilt it, and settle its loads."""
         loads = call.loads
         try:
             for load in loads:
-                load.thread = _thread.get_ident()
+                load.thread = real_threads.get_ident()
             keys = [load.key for load in loads]
             generation = clock.generation
             sent_at = clock.now()
@@ -454,7 +453,7 @@ class Loader:
             if len(answered) < len(loads):
                 batch.start(lambda: self._help(batch), batch.calls() - 1)
         except BaseException:
-            self._abandon(loads, _thread.get_ident())
+            self._abandon(loads, real_threads.get_ident())
             raise
 
     def _ask(
@@ -648,7 +647,7 @@ class Loader:
                 if call is None:
                     return
                 for each in call.loads:
-                    each.thread = _thread.get_ident()
+                    each.thread = real_threads.get_ident()
                     each.batch = batch
                 batch.loads = call.loads
                 batch.wanted.append(call)
@@ -658,7 +657,7 @@ class Loader:
                 ):
                     self._work(batch, any_call=False)
         except BaseException:
-            self._abandon(batch.loads, _thread.get_ident())
+            self._abandon(batch.loads, real_threads.get_ident())
             raise
 
     def _stale(self, load: Load, want: Want, error: LambdaExtError) -> Entry | None:
@@ -694,5 +693,5 @@ class Loader:
                 self._plan(batch)
                 self._help(batch)
         except BaseException:
-            self._abandon(batch.loads, _thread.get_ident())
+            self._abandon(batch.loads, real_threads.get_ident())
             raise

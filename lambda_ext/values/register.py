@@ -10,14 +10,15 @@ Threads
 
 from __future__ import annotations
 
-import threading
 import weakref
+
+from ..lifecycle import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_lock = threading.RLock()
+_lock = process.Lock()
 _handles: dict[weakref.ref[Any], None] = {}
 _pending: dict[weakref.ref[Any], None] = {}  # declared, and not yet loaded
 
@@ -44,9 +45,7 @@ def take_pending() -> list[Any]:
 
 
 def forked() -> None:
-    """Renew the lock; in a forked child nothing has been loaded yet."""
-    global _lock
-    _lock = threading.RLock()
+    """Begin anew in a forked child, where nothing has been loaded yet."""
     for handle in live():
         add(handle)
 

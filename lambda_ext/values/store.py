@@ -8,7 +8,7 @@ execution environment:
     INIT       what is declared is loaded, in one batch (not before a snapshot)
     SNAPSHOT   no value and no reference to one is left
     RESTORE    everything is dead; what is declared is loaded
-    FORK       the child begins with nothing
+    fork       the child begins with nothing
 
 Threads
     ``_lock`` guards the sources.  It is never held while one is made or asked,
@@ -20,12 +20,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import threading
 
 from .. import config, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
-from ..lifecycle import clock, phases
+from ..lifecycle import clock, phases, process
 from . import keys, register, settings, threads
 from .cache import Cache, Entry, Slot, View
 from .counters import Snapshot
@@ -52,7 +51,7 @@ DEAD = View()  # what a handle holds before its first read
 secrets: dict[Any, View] = {}  # the fronts: arguments of a call -> what it gets
 parameters: dict[Any, View] = {}
 
-_lock = threading.RLock()
+_lock = process.Lock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
 _overrides: dict[str, Source] = {}  # by operation, set by `use_for`; come first
@@ -353,7 +352,6 @@ def attach() -> None:
     phases.listen(phases.INIT, _init)
     phases.listen(phases.SNAPSHOT, _snapshot, priority=phases.NETWORK)
     phases.listen(phases.RESTORE, _restore, priority=phases.NETWORK)
-    phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
     config.watch(_configured)
     _configured()
 
@@ -382,9 +380,8 @@ def _restore() -> None:
     load_early(register.live())
 
 
+@process.at_fork
 def _forked() -> None:
-    global _lock
-    _lock = threading.RLock()
     register.forked()
     loader.forked()
     for handle in register.live():
@@ -405,6 +402,7 @@ def snapshot() -> Snapshot:
     return Snapshot(cache, loader)
 
 
+@process.at_reset
 def reset() -> None:
     """Forget everything, as if this were just imported."""
     global cache, loader, _attached, _override

@@ -14,14 +14,12 @@ Time
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the C half of `signal` (0.7 ms)
-import _thread
 import contextlib
 import functools
 import os
-import threading
 
 from .. import disclosure
-from ..lifecycle import clock
+from ..lifecycle import clock, real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ def may_be_interrupted() -> bool:
     installed that is neither ours nor asyncio's.  Python's own for Ctrl-C
     does not count: KeyboardInterrupt passes through libraries as it is.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not real_threads.in_main_thread():
         return False
     for number in range(1, _signal.NSIG):
         try:
@@ -95,7 +93,7 @@ def spawn(body: Callable[[], object], started: list[int]) -> bool:
     `threading.Thread` waits for an Event, and may hang after such a handler.
     """
     try:
-        started.extend(map(_thread.start_new_thread, (body,), ((),)))
+        started.extend(map(real_threads.start_new_thread, (body,), ((),)))
     except RuntimeError:
         return False
     return True
@@ -127,10 +125,10 @@ class Worker:
 
     def forked(self) -> None:
         """Forget the thread, which a forked child does not have."""
-        self._gate = _thread.allocate_lock()  # at which the thread parks
+        self._gate = real_threads.allocate_lock()  # at which the thread parks
         self._started: list[int] = []
 
-    def _run(self, gate: _thread.LockType) -> None:
+    def _run(self, gate: real_threads.LockType) -> None:
         while True:
             gate.acquire()
             if self._gate is not gate:

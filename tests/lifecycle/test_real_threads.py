@@ -96,7 +96,7 @@ class TestStart:
             raise AssertionError
 
         monkeypatch.setattr(_thread, "start_new_thread", start_new_thread)
-        monkeypatch.setattr(real_threads, "_native", _thread)
+        monkeypatch.setattr(real_threads, "start_new_thread", real_threads._refuse)
         try:
             signals.install(lambda: None)
             found = signals.path(), signals.reason
