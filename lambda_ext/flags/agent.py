@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 
 from .. import config
 from ..answer import Answer
@@ -48,6 +49,16 @@ _KEY = re.compile(r"[A-Za-z0-9_]+")
 _VALUE = re.compile(r"(?! )[ -+\--~\xa0-\xff]*(?<! )")
 
 
+_all: weakref.WeakSet[Agent] = weakref.WeakSet()
+
+
+@process.at_fork
+def _forked() -> None:
+    # A child must not read the answers to its parent.
+    for agent in list(_all):
+        agent.close()
+
+
 class Agent:
     """
     Configurations as the agent hands them out, and its evaluations.
@@ -55,7 +66,7 @@ class Agent:
     *port* is the agent's; by default the option ``agent_port`` says it.
     """
 
-    __slots__ = ("_connections", "_port", "scope")
+    __slots__ = ("__weakref__", "_connections", "_port", "scope")
 
     name = "appconfig_agent"
 
@@ -64,11 +75,14 @@ class Agent:
         endpoint = regions.Endpoint("localhost", self._port, "", tls=False)
         self._connections = connections.Connections(endpoint)
         self.scope: Hashable = (self.name, self._port)
-        # A forked child must not read the answers to its parent.
-        process.at_fork(self._connections.close)
+        _all.add(self)
 
     def __repr__(self) -> str:
         return f"<Agent localhost:{self._port}>"
+
+    def close(self) -> None:
+        """Close the idle connections; the next request opens another."""
+        self._connections.close()
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
         """Ask for each configuration by itself."""

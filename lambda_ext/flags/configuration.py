@@ -67,7 +67,7 @@ class Poll(Want):
 class Polled(Handle[T_co]):
     """What `Configuration` and `Flags` share; not made directly."""
 
-    __slots__ = ("_poll_interval",)
+    __slots__ = ("_poll_interval", "interval_s")
 
     def __init__(
         self,
@@ -85,7 +85,8 @@ class Polled(Handle[T_co]):
         key = keys.configuration(None, application, environment, profile)
         if poll_interval is not DEFAULT:
             poll_interval = _interval(poll_interval, key.label)
-        self._poll_interval = poll_interval
+        self._poll_interval: Any = poll_interval
+        self.interval_s: float | None = None  # as it is once the handle is read
         given = {"client": client, "session": session}
         super().__init__(
             key.name,
@@ -115,12 +116,13 @@ class Polled(Handle[T_co]):
 
     def _bind(self) -> Want:
         want = super()._bind()
-        max_age: float | None = 0.0
-        if getattr(want.source, "polled", True):
-            interval_s = self._poll_interval
-            if interval_s is DEFAULT:
-                interval_s = config.get("poll_interval")
-            max_age = None if interval_s is None else (interval_s + SLACK_S) / DUE_FROM
+        interval_s = self._poll_interval
+        if interval_s is DEFAULT:
+            interval_s = config.get("poll_interval")
+        self.interval_s = interval_s
+        max_age = None if interval_s is None else (interval_s + SLACK_S) / DUE_FROM
+        if not getattr(want.source, "polled", True):
+            max_age = 0.0
         read_by = getattr(want.source, "read_by", None)
         if read_by is not None:
             read_by(want.key.name, self)

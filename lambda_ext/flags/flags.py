@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     Listener = Callable[[Evaluation, Context | None], object]
     L = TypeVar("L", bound=Listener)
 
+_PLAIN = frozenset((dict, type(None)))  # contexts that need no second look
 MAX_NAMES = 1000  # of flags that are counted by name; the rest is one
 OTHERS = "(other flags)"
 UNNAMED = "(LAMBDA_EXT_FLAGS)"
@@ -177,8 +178,8 @@ class Flags(Polled[object]):
             if enabled is not None:
                 return enabled  # type: ignore[no-any-return]
             flag = document.parsed.get(name)
-            if flag is not None and flag.is_local and context.__class__ is dict:
-                for test, evaluation in flag.tests:
+            if flag is not None and flag.is_local and context.__class__ in _PLAIN:
+                for test, evaluation in flag.tests if context is not None else ():
                     if test(context):
                         return evaluation.enabled  # type: ignore[no-any-return]
                 return flag.default.enabled  # type: ignore[no-any-return]
@@ -201,8 +202,8 @@ class Flags(Polled[object]):
         view = self._view
         if clock.monotonic() + clock.lead < view.until and not self._listeners_of_all:
             flag = view.value.parsed.get(name)
-            if flag is not None and flag.is_local and context.__class__ is dict:
-                for test, evaluation in flag.tests:
+            if flag is not None and flag.is_local and context.__class__ in _PLAIN:
+                for test, evaluation in flag.tests if context is not None else ():
                     if test(context):
                         return evaluation  # type: ignore[no-any-return]
                 return flag.default  # type: ignore[no-any-return]

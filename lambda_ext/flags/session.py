@@ -16,6 +16,9 @@ Guarantees
     A token that expired, was corrupted or lost costs one new session, begun
     within the same poll.
     An empty answer keeps the last document.  An empty first one is an error.
+    After a second failure in a row AppConfig is left alone for 1 second, then
+    for 2, 4, up to 30: meanwhile the last error is the answer, at once, so
+    that a handler that asks for ten flags does not wait for ten time-outs.
     A good document survives: once there is one, no error of AWS's kills it,
     whatever its class, and no document that cannot be read replaces it.  For
     how long is the loader's business (max_stale).
@@ -47,14 +50,21 @@ from ..lifecycle import clock, phases, process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
-    from typing import Any, Protocol
+    from typing import Any, Protocol, TypeVar
 
     from ..aws.transport import Transport
     from ..typing import Source
     from ..values.keys import Key
 
+    E = TypeVar("E", bound=LambdaExtError)
+
     class Reader(Protocol):
         """What reads documents of one configuration."""
+
+        @property
+        def interval_s(self) -> float | None:
+            """Seconds between two polls that it wants; None: one poll."""
+            ...
 
         def accept(self, raw: Any, /) -> object:
             """Raise if a new document cannot be read."""
@@ -64,6 +74,8 @@ if TYPE_CHECKING:
 SERVICE = "appconfigdata"
 SHORTEST_S = 15  # RequiredMinimumPollIntervalInSeconds: 15 to 86400
 LONGEST_S = 86_400
+PAUSE_S = 1.0  # after a second failure in a row, doubled by each further one
+LONGEST_PAUSE_S = 30.0
 USUAL_S = 60.0  # if an answer does not say when to poll next
 
 _log = logging.getLogger("lambda_ext")
@@ -153,7 +165,7 @@ class AppConfig:
         the poll, if there is another to keep.
         """
         session = self.session(name)
-        with self._lock:
+        with session.lock:
             session.readers.add(reader)
 
     def forget(self) -> None:
@@ -172,23 +184,29 @@ class Session:
 
     __slots__ = (
         "_error",
-        "_lock",
+        "_failures",
+        "_last_failure",
         "_name",
         "_token",
         "_way",
         "answer",
+        "lock",
         "not_before",
         "readers",
+        "retry_at",
     )
 
     def __init__(self, way: Transport, name: str) -> None:
         self._way = way
         self._name = name
-        self._lock = process.Lock()
+        self.lock = process.Lock()
         self._token = ""
         self._error: LambdaExtError | None = None  # the document cannot be read
         self.answer: Answer | None = None
         self.not_before = 0.0
+        self._failures = 0  # in a row
+        self._last_failure: SourceError | None = None
+        self.retry_at = 0.0  # house time before which AppConfig is left alone
         self.readers: weakref.WeakSet[Reader] = weakref.WeakSet()
 
     def __repr__(self) -> str:
@@ -196,10 +214,11 @@ class Session:
 
     def forget(self) -> None:
         """Begin anew."""
-        with self._lock:
+        with self.lock:
             self._token = ""
-            self._error = self.answer = None
-            self.not_before = 0.0
+            self._error = self.answer = self._last_failure = None
+            self.not_before = self.retry_at = 0.0
+            self._failures = 0
 
     def latest(self, deadline_s: float | None = None) -> Answer:
         """
@@ -210,14 +229,20 @@ class Session:
                 in the second case it is transient.
         """
         ends_at = None if deadline_s is None else clock.monotonic() + deadline_s
+        with self.lock:
+            failure = self._last_failure
+            if failure is not None and clock.now() < self.retry_at:
+                raise _renewed(failure)
         try:
             self._poll(ends_at)
         except SourceError as exc:
             if self.answer is not None:
                 exc.transient = True  # so that the loader keeps the last good one
             exc.key = self._name
+            self._note_failure(exc)
             raise
-        with self._lock:
+        with self.lock:
+            self._failures, self._last_failure = 0, None
             if self._error is not None:
                 raise _renewed(self._error)
             answer = self.answer
@@ -225,8 +250,18 @@ class Session:
             return self.latest(deadline_s)
         return answer
 
+    def _note_failure(self, error: SourceError) -> None:
+        """Leave AppConfig alone for a while, if this was not the first failure."""
+        with self.lock:
+            self._failures += 1
+            pause_s = 0.0
+            if self._failures > 1:
+                pause_s = min(PAUSE_S * 2.0 ** (self._failures - 2), LONGEST_PAUSE_S)
+            self._last_failure = _renewed(error)  # without the traceback
+            self.retry_at = clock.now() + pause_s
+
     def _poll(self, ends_at: float | None) -> None:
-        with self._lock:
+        with self.lock:
             if self._has_said() and clock.now() < self.not_before:
                 return
             token, self._token = self._token, ""
@@ -268,11 +303,19 @@ class Session:
                 "ApplicationIdentifier": application,
                 "EnvironmentIdentifier": environment,
                 "ConfigurationProfileIdentifier": profile,
-                "RequiredMinimumPollIntervalInSeconds": _required_s(),
+                "RequiredMinimumPollIntervalInSeconds": self._required_s(),
             },
             deadline_s=_left(ends_at),
         )
         return str(answer["InitialConfigurationToken"])
+
+    def _required_s(self) -> int:
+        """Return the seconds between polls that the most frequent reader wants."""
+        with self.lock:
+            wanted = [reader.interval_s for reader in self.readers]
+        wanted = wanted or [config.get("poll_interval")]
+        least_s = min(LONGEST_S if each is None else each for each in wanted)
+        return min(max(int(least_s), SHORTEST_S), LONGEST_S)
 
     def _get(self, token: str, ends_at: float | None) -> dict[str, Any]:
         counters.polls += 1
@@ -284,7 +327,7 @@ class Session:
 
     def _keep(self, token: str, not_before: float) -> None:
         """Keep a token that was not used up, unless there is a newer one."""
-        with self._lock:
+        with self.lock:
             if not self._token:
                 self._token = token
                 self.not_before = max(self.not_before, not_before)
@@ -314,14 +357,14 @@ class Session:
                 taken = new if taken is None or not taken.same(new) else taken
         else:
             counters.unchanged += 1
-        with self._lock:
+        with self.lock:
             self._token = token
             self.not_before = sent_at + interval_s
             self.answer, self._error = taken, error
 
     def _judged(self, new: Answer) -> LambdaExtError | None:
         """Return why *new* shall not replace a good document, None if it may."""
-        with self._lock:
+        with self.lock:
             readers = list(self.readers)
         if self.answer is None or not readers or self.answer.same(new):
             return None
@@ -384,14 +427,6 @@ def make_source(chosen: str, **given: Any) -> Source:
     return Folder(chosen.removeprefix("file:"))
 
 
-def _required_s() -> int:
-    """Return the least seconds between polls to ask AppConfig for."""
-    interval_s = config.get("poll_interval")
-    if interval_s is None:
-        return LONGEST_S
-    return min(max(int(interval_s), SHORTEST_S), LONGEST_S)
-
-
 def _text(body: bytes) -> str | bytes:
     """Return a document as text; as bytes if it is not UTF-8."""
     try:
@@ -417,7 +452,7 @@ def _is_about_session(exc: SourceError) -> bool:
     return exc.code == "BadRequestException" or isinstance(exc, NotFoundError)
 
 
-def _renewed(error: LambdaExtError) -> LambdaExtError:
+def _renewed(error: E) -> E:
     """Return an exception of the caller's own, equal to *error*."""
     copy = type(error)(*error.args)
     copy.__dict__.update(error.__dict__)

@@ -181,6 +181,24 @@ class TestInterval:
 
         assert "two" == poll(light)[0]
 
+    def test_most_frequent_reader_decides(self, light, appconfig):
+        """AppConfig is asked for the shortest interval that a handle wants."""
+
+        class Reader:
+            """Wants a poll now and then."""
+
+            def __init__(self, interval_s):
+                self.interval_s = interval_s
+
+        readers = [Reader(600.0), Reader(20.0), Reader(None)]
+        for reader in readers:
+            light.read_by(NAME, reader)
+        appconfig.deploy(NAME, "x")
+        poll(light)
+        session = appconfig._tokens[light.session(NAME)._token][0]
+
+        assert 20 == session.required_s
+
 
 class TestTokens:
     """What becomes of a token that is refused."""
@@ -360,6 +378,8 @@ class TestFailures:
         class Reader:
             """Reads what does not say secret."""
 
+            interval_s = 45.0
+
             def accept(self, raw):
                 """Refuse it in words that quote it."""
                 if "secret" in raw:
@@ -390,6 +410,8 @@ class TestFailures:
         class Reader:
             """Reads everything, or nothing."""
 
+            interval_s = 45.0
+
             def __init__(self, error=None):
                 self.error = error
 
@@ -414,6 +436,8 @@ class TestFailures:
         class Reader:
             """Refuses everything."""
 
+            interval_s = 45.0
+
             def accept(self, raw):
                 """Raise."""
                 raise ValueError
@@ -425,6 +449,36 @@ class TestFailures:
         clock.advance(60)
 
         assert "two" == poll(light)[0]
+
+    def test_appconfig_is_left_alone_after_failures(self, light, appconfig, clock):
+        """From the second failure in a row on, the next calls fail at once."""
+        errors = []
+        for _ in range(10):
+            with pytest.raises(NotFoundError) as caught:
+                poll(light)
+            errors.append(caught.value)
+        assert [START, START] == appconfig.operations()
+        assert 10 == len({id(error) for error in errors})
+        clock.advance(1)
+        with pytest.raises(NotFoundError):
+            poll(light)
+        clock.advance(1.9)
+        with pytest.raises(NotFoundError):
+            poll(light)
+        assert [START] * 3 == appconfig.operations()
+        appconfig.deploy(NAME, "one")
+        clock.advance(0.1)
+
+        assert "one" == poll(light)[0]
+
+    def test_pause_is_bounded(self, light, appconfig, clock):
+        """AppConfig is asked again at least every half minute."""
+        for _ in range(20):
+            with pytest.raises(NotFoundError):
+                poll(light)
+            clock.advance(30)
+
+        assert [START] * 20 == appconfig.operations()
 
 
 class TestLife:
