@@ -87,7 +87,7 @@ def follow_warnings(teller: Teller) -> None:
             except Exception:
                 text = str(message)
             name = logging.getLevelName(level)
-            teller.tell("warning", level=name, text=text[:MAX_TEXT])
+            teller.tell("warning", level=name, text=bounded(text))
         if enabled(level):
             # One frame more, so that the record names the library's line.
             kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
@@ -108,6 +108,12 @@ def follow_warnings(teller: Teller) -> None:
     for name in ("warning", "warn", "error", "critical"):
         setattr(logger, name, at(getattr(logging, name.upper())))
     setattr(logger, "exception", at(logging.ERROR, exc_info=True))
+
+
+def bounded(text: str) -> str:
+    """Return *text*, or its beginning and its end."""
+    half = MAX_TEXT // 2
+    return text if len(text) <= MAX_TEXT else f"{text[:half]}\n...\n{text[-half:]}"
 
 
 def follow_end(teller: Teller) -> None:

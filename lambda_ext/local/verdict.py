@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .leaks import Leaks
-from .words import count, dropped_words, milliseconds, numbered, shortened
+from .words import TRACEBACK, count, dropped_words, milliseconds, numbered, shortened
 
 if TYPE_CHECKING:
     from .outcomes import Invocation, Shutdown
@@ -180,7 +180,7 @@ def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> Non
     """Add a line for each thing that the library warned of."""
     redacted = Leaks(result.plan.seed).redacted
     found = Counter(
-        shortened(redacted(text).split("\n", 1)[0], 200) for text in result.warnings
+        shortened(_first_line(redacted(text)), 200) for text in result.warnings
     )
     for text in list(found):
         # The losses, and the registration, have reasons of their own.
@@ -204,6 +204,14 @@ def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> Non
     )
     if strays and not failed and not grave:
         notes.append("there is a traceback in LOGS, although no invocation failed")
+
+
+def _first_line(text: str) -> str:
+    """Return the first line; where a traceback begins in it, with the error."""
+    first, *others = text.strip().split("\n")
+    if others and first.endswith(TRACEBACK):
+        return first.removesuffix(TRACEBACK) + others[-1]
+    return first
 
 
 def _judge_registration(result: Result, reasons: list[str], notes: list[str]) -> None:

@@ -118,6 +118,6 @@ assert not log.isEnabledFor(logging.INFO)
         ("CRITICAL", "three"),
         ("WARNING", "four"),
         ("WARNING", "bad %d"),
-        ("WARNING", "x" * 2_000),
+        ("WARNING", "x" * 1_000 + "\n...\n" + "x" * 1_000),
         ("ERROR", "five"),
     ] == [(each["level"], each["text"]) for each in told]

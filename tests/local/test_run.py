@@ -135,6 +135,17 @@ class TestJudge:
                 "warned: lambda_ext.listener_failed phase=x (2 times)",
             ),
             (
+                {
+                    "seen": (
+                        warned(
+                            "lambda_ext.odd S raised Traceback (most recent call last):"
+                            "\n  File x\nOSError: down\n"
+                        ),
+                    )
+                },
+                "warned: lambda_ext.odd S raised OSError: down",
+            ),
+            (
                 {"seen": (ended_with(documents=2),)},
                 "2 lines of metrics did not come out on the process's standard output",
             ),
