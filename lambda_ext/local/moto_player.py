@@ -2,7 +2,8 @@
 Secrets Manager, Parameter Store and other services of AWS, played by moto.
 
 moto's memory belongs to the process: one `MotoPlayer` at a time.  Its own API
-(``/moto-api``, which shows and changes everything) is not served, and its answers lose the headers that would let a web page read them.
+(``/moto-api``, which shows and changes everything) is not served, and its answers
+lose the headers that would let a web page read them.
 """
 
 from __future__ import annotations

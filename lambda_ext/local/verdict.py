@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .journal import ANSWERED, INIT_DONE, SHUTDOWN_DONE, SHUTDOWN_STARTED
 from .leaks import Leaks
 from .words import TRACEBACK, count, dropped_words, milliseconds, numbered, shortened
 
@@ -119,15 +120,21 @@ def _raised(invocation: Invocation) -> bool:
 
 
 def _deaths(result: Result) -> Iterator[str]:
-    """Yield each end of the process that no invocation's status tells."""
-    deaths = [end for end in result.resets if end.reason == "failure"]
-    told = sum(i.status == "failure" for i in result.invocations)
-    told += result.init.status not in ("success", "timeout")
-    for end in deaths[: max(0, len(deaths) - told)]:
-        yield (
-            f"the process ended after it had answered, {exit_words(end.exit_status)};"
-            " what it held in memory is lost"
-        )
+    """Yield each end of the process that no status of INIT or invocation tells."""
+    last = ""  # how the latest INIT or invocation ended
+    begun = False  # an end that nothing has told
+    for event in result.journal.events:
+        if event.kind == INIT_DONE:
+            last = "INIT"
+        elif event.kind == ANSWERED:
+            last = event.what.status
+        elif event.kind == SHUTDOWN_STARTED:
+            begun = event.what == "failure" and last in ("success", "error")
+        elif event.kind == SHUTDOWN_DONE and begun:
+            yield (
+                "the process ended after it had answered,"
+                f" {exit_words(event.what.exit_status)}; what it held in memory is lost"
+            )
 
 
 def exit_words(status: int | None) -> str:

@@ -14,6 +14,7 @@ from lambda_ext.local import journal
 from lambda_ext.local import run as run_module
 from lambda_ext.local.aws_server import AwsCall, Parameter, Seed
 from lambda_ext.local.emf_check import Totals, check
+from lambda_ext.local.journal import Journal
 from lambda_ext.local.leaks import Leak
 from lambda_ext.local.outcomes import (
     InitReport,
@@ -121,13 +122,6 @@ class TestJudge:
         ("changes", "reason"),
         [
             (
-                {"resets": (Shutdown("failure", 0, 0, -11, False, False, 0.0),)},
-                (
-                    "the process ended after it had answered, by signal 11 (Segmentation"
-                    " fault); what it held in memory is lost"
-                ),
-            ),
-            (
                 {
                     "seen": (warned("lambda_ext.listener_failed phase=x\nTraceback"),)
                     * 2
@@ -188,6 +182,40 @@ class TestJudge:
     def test_loss_is_the_reason(self, changes, reason):
         """Each loss spoils the verdict, and is its only reason."""
         assert (reason,) == judge(with_(**changes)).reasons
+
+    @pytest.mark.parametrize(
+        ("story", "untold"),
+        [
+            ("init success end-failure", 1),
+            ("init success error end-failure init success", 1),
+            ("init failure end-failure", 0),
+            ("init success end-failure init success end-failure", 2),
+            ("init success failure end-failure", 0),
+            ("init end-failure", 0),
+            ("init success end-spindown", 0),
+            ("init failure end-failure init end-failure error", 0),
+        ],
+    )
+    def test_death_after_an_answer_is_a_reason(self, story, untold):
+        """An end is told by an INIT or invocation that failed of it, or is a reason."""
+        events = Journal()
+        for word in story.split():
+            kind, _, reason = word.partition("-")
+            if kind == "init":
+                events.note(journal.INIT_DONE, None)
+            elif kind == "end":
+                events.note(journal.SHUTDOWN_STARTED, reason)
+                end = Shutdown(reason, 0, 0, -11, False, False, 0.0)
+                events.note(journal.SHUTDOWN_DONE, end)
+            else:
+                events.note(journal.ANSWERED, Invocation("id", kind, b"", 0.1))
+
+        assert (
+            (
+                "the process ended after it had answered, by signal 11 (Segmentation"
+                " fault); what it held in memory is lost"
+            ),
+        ) * untold == judge(with_(journal=events)).reasons
 
     @pytest.mark.parametrize(
         ("seen", "reason"),
