@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -128,3 +129,31 @@ class TestProofs:
         checks = {check.claim: check for check in demo.proofs(result, [event])}
 
         assert holds == checks["every metric came out exactly once"].holds
+
+
+@pytest.mark.process
+def test_interruption_ends_the_demo(tmp_path):
+    """Ctrl-C ends the whole demo, with one word, and leaves no process behind."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += f"import runpy; runpy.run_path({DEMO!r}, run_name='__main__')"
+    command = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in command.stderr:
+            if "invocation 1 of 5" in line:
+                break
+        command.send_signal(signal.SIGINT)
+        out, err = command.communicate(timeout=60)
+    finally:
+        command.kill()
+
+    assert 1 == command.returncode
+    assert "" == out
+    assert err.endswith("\ninterrupted\n")
+    assert "Traceback" not in err

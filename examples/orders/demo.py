@@ -114,9 +114,17 @@ def run_orders(plan, step):
             Do("background thread", open_gate),
             Wait(DONE),
         ]
-        return run(
+        return performed(
             dataclasses.replace(plan, environment=environment, steps=steps), step
         )
+
+
+def performed(plan, step):
+    """Run *plan*; an interruption ends the demo."""
+    result = run(plan, step)
+    if result.interrupted is not None:
+        raise KeyboardInterrupt
+    return result
 
 
 def run_flip(step):
@@ -144,7 +152,7 @@ def run_flip(step):
             Invoke(),
         ],
     )
-    return run(plan, step)
+    return performed(plan, step)
 
 
 def polls(journal):
@@ -202,7 +210,7 @@ def cold_starts(plan, rounds, step):
             plans.append(dataclasses.replace(plan, environment=environment))
         for number in range(rounds):
             step(f"cold starts, {number + 1} of {rounds}")
-            for result in map(run, plans):
+            for result in (performed(plan, lambda _: None) for plan in plans):
                 if result.cold_start_s is not None:
                     clients = {client(call.agent) for call in result.calls}
                     what = " + ".join(sorted(clients)) or "an empty handler"
@@ -280,4 +288,7 @@ def proofs(result, events):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted")

@@ -185,11 +185,14 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Result:
     # In a thread of its own, so that an interruption comes to this one, which
     # only waits, and never between the start of a process and its entry.
     threading.Thread(target=performance.run, name="run", daemon=True).start()
-    try:
-        performance.done.wait()
-    except KeyboardInterrupt as exc:
-        performance.stop(str(exc) or "SIGINT")
-        performance.done.wait()
+    why: str | None = None
+    while not performance.done.is_set():
+        try:
+            if why is not None:
+                performance.stop(why)  # takes the time that killing takes
+            performance.done.wait()
+        except KeyboardInterrupt as exc:  # a second one changes nothing
+            why = why or str(exc) or "SIGINT"
     if performance.error is not None:
         raise performance.error
     return performance.result()
@@ -223,8 +226,8 @@ class _Performance:
 
     def stop(self, why: str) -> None:
         """Kill the function; `run` comes to its end."""
-        self.interrupted = why
-        self._until = self.journal.now()
+        if self.interrupted is None:
+            self.interrupted, self._until = why, self.journal.now()
         self._stopped.set()
         emulator = self._emulator
         if emulator is not None:
