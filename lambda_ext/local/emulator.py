@@ -348,6 +348,12 @@ class Emulator:
         """Let every process go on."""
         self._present().thaw()
 
+    def drain(self) -> None:
+        """Return when all that the processes wrote so far has been noted."""
+        environment = self._environment
+        if environment is not None:
+            environment.drain()
+
     def wait_frozen(self) -> None:
         """Return when no invocation is under way, the part after it included."""
         with self._changed:

@@ -226,10 +226,12 @@ class _Performance:
 
     def stop(self, why: str) -> None:
         """Kill the function; `run` comes to its end."""
-        if self.interrupted is None:
-            self.interrupted, self._until = why, self.journal.now()
+        self.interrupted = self.interrupted or why
         self._stopped.set()
         emulator = self._emulator
+        if emulator is not None and self._until == math.inf:
+            emulator.drain()
+        self._until = min(self._until, self.journal.now())
         if emulator is not None:
             self._look(emulator)
             emulator.close()
