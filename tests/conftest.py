@@ -32,6 +32,11 @@ def _reset():
             module.reset()
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name bytes by their number: a response holds the time, an id may not."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     """No variable of the machine, and credentials that are worth nothing."""

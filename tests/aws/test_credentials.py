@@ -343,7 +343,6 @@ class TestContainer:
          response(200, {"AccessKeyId": "a\r\nX: y", "SecretAccessKey": "hunter2"}),
          response(200, {"AccessKeyId": 1, "SecretAccessKey": "hunter2"}),
          response(200, b"[" * 100_000), response(404, b"hunter2"), response(500, b""), b"garbage hunter2"],
-        ids=lambda blob: f"{len(blob)}-bytes",
     )  # fmt: skip
     def test_answer_without_keys_is_told_and_not_quoted(self, way, vault, blob):
         """Whatever the endpoint says instead, the error passes and tells no key."""

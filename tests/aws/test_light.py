@@ -203,7 +203,6 @@ class TestNextToBoto3:
             response(200, b"\xffs3cr3t"),
             response(200, {"SecretBinary": "s3cr3t\u00e9"}),
         ],
-        ids=lambda blob: f"{len(blob)}-bytes",
     )
     def test_answer_that_is_none_is_never_quoted(self, server, blob):
         """What cannot be read as an answer is in no message and in no chain."""

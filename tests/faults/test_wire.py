@@ -164,7 +164,6 @@ def test_doubled_answer_does_not_answer_the_next_question(way, wire):
      faults.response(200, b"<html>"), faults.response(204),
      b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
      b"HTTP/1.1 100 Continue\r\n\r\n" * 50],
-    ids=lambda blob: f"{len(blob)}-bytes",
 )  # fmt: skip
 def test_garbage_is_asked_for_again_and_then_told(way, wire, pauses, blob):
     """Three times garbage is an error that passes; garbage once is no matter."""
