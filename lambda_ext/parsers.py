@@ -67,10 +67,15 @@ def text(value: Any) -> str | None:
 def namespace(value: Any) -> str | None:
     """Return *value* as a namespace that CloudWatch takes from us."""
     name = text(value)
+    from .limits import NAMESPACE  # with metrics only
+
+    longest, beginnings, alphabet = NAMESPACE
     if name is not None and (
-        not re.fullmatch(r"[A-Za-z0-9._/#:-]{1,255}", name) or name.startswith("AWS/")
+        len(name) > longest
+        or not alphabet.issuperset(name)
+        or name.startswith(beginnings)
     ):
-        msg = "expected up to 255 of A-Z a-z 0-9 . - _ / # : and not AWS/ in front"
+        msg = "expected up to 255 of A-Z a-z 0-9 . - _ / # : and neither : nor AWS/ in front"
         raise ConfigurationError(msg)
     return name
 
@@ -78,9 +83,10 @@ def namespace(value: Any) -> str | None:
 def label(value: Any) -> str | None:
     """Return *value* as the value of a dimension."""
     name = text(value)
-    if name is not None and not (
-        len(name) <= 1024 and name.isascii() and name.isprintable()
-    ):
+    from .limits import DIMENSION_VALUE  # with metrics only
+
+    longest, _, alphabet = DIMENSION_VALUE
+    if name is not None and not (len(name) <= longest and alphabet.issuperset(name)):
         msg = "expected up to 1024 printable ASCII characters"
         raise ConfigurationError(msg)
     return name

@@ -42,10 +42,11 @@ class Lifecycle:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Records taken, and those that never became a line, by reason."""
+    """Records taken, and those that never became a line, by reason and name."""
 
     recorded: int
     dropped: Mapping[str, int]
+    dropped_by_name: Mapping[str, Mapping[str, int]]  # reason -> name -> records
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def stats() -> Statistics:
             },
         ),
         values=store.snapshot(),
-        metrics=Metrics(recorded["recorded"], recorded["dropped"]),
+        metrics=Metrics(
+            recorded["recorded"], recorded["dropped"], recorded["dropped_by_name"]
+        ),
         flags=_flags(),
         transport={
             service: Way(name, reason)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .exceptions import LambdaExtError
-    from .typing import Batch, Point, Sink
+    from .typing import Batch, Point
 
 __all__ = (
     "FakeClock",
@@ -399,15 +399,23 @@ class MemorySink:
     Give it to a `Metrics`.  Or use it as a context manager: then everything
     without a sink of its own comes here instead of to stdout, from the
     beginning of the block to its end, where it is flushed.
+
+    Inside the block a record that CloudWatch would refuse raises `MetricError`
+    where it is recorded.  With *strict* False it is counted and logged, as in
+    Lambda; with None the option ``strict`` decides.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool | None = True) -> None:
         self.batches: list[Batch] = []
-        self._former: list[Sink] = []
+        self._strict = strict
+        self._former: list[Any] = []
 
     def accept(self, batch: Batch, /) -> None:
         """Keep *batch*."""
-        self.batches.append(batch)
+        for known in self.batches[-8:]:
+            if known is batch:  # a signal handler's exception came between
+                return
+        self.batches += (batch,)
 
     def points(self, name: str, /, **dims: str) -> list[Point]:
         """Return what came of the metric *name*, with at least these dimensions."""
@@ -432,12 +440,12 @@ class MemorySink:
 
     def __enter__(self) -> MemorySink:
         _recorder.default.flush()
-        self._former.append(_recorder.install(self))
+        self._former.append(_recorder.install(self, strict=self._strict))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         _recorder.default.flush()
-        _recorder.install(self._former.pop())
+        _recorder.restore(self._former.pop())
 
 
 def simulate_sigterm(budget_s: float = _shutdown.BUDGET_S) -> None:

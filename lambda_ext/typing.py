@@ -55,6 +55,11 @@ class Point(Protocol):
         ...
 
     @property
+    def resolution(self) -> int:
+        """Seconds that CloudWatch keeps apart: 60, or 1 for high resolution."""
+        ...
+
+    @property
     def dimensions(self) -> tuple[tuple[str, str], ...]:
         """Names and values, each name once."""
         ...
@@ -88,16 +93,25 @@ class Batch(Protocol):
         """What is new since the last flush."""
         ...
 
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """What is said beside the metrics and is no dimension: a request id."""
+        ...
+
 
 class Sink(Protocol):
     """
     Where metrics go; `lambda_ext.testing.MemorySink` is one.
 
-    `accept` is called by whoever flushes, possibly by two threads at once, and
-    at SIGTERM with less than 300 ms left.  What it raises is counted and
-    logged once, never felt by the handler; the batch is lost then.  A sink
-    that keeps what it could not deliver has a true attribute ``backlog``: then
-    the next flush calls it even if nothing was recorded, with no points.
+    `accept` is called by the thread that flushes, by one at a time, and at
+    SIGTERM with less than 300 ms left.  A flush of many metrics calls it
+    several times.  What it raises is logged once, and never raised into the
+    handler; the batch is lost then, and counted.  When a signal handler of the
+    user's raises while `accept` runs, that exception goes its way, and the
+    same batch object is offered again: a sink that has it already ignores it.
+    A sink that keeps what it could not deliver has a true attribute
+    ``backlog``: then the next flush calls it even if nothing was recorded,
+    with no points.
     """
 
     def accept(self, batch: Batch, /) -> None:

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -130,9 +131,15 @@ def document(line):
 
 
 def documents(text):
-    """Return the documents of what was written; every line must be one."""
+    """Return the documents of what was written.
+
+    Every line must be one, or the empty line that comes before a document
+    where the line before it may be open.
+    """
     assert text == "" or text.endswith("\n")
-    return [document(line) for line in text.splitlines()]
+    lines = text.splitlines()
+    assert all(pair != ("", "") for pair in itertools.pairwise([*lines, ""]))
+    return [document(line) for line in lines if line]
 
 
 def values(text):

@@ -212,7 +212,7 @@ class TestConfigure:
             ("disable", 5, "'extension' or 'signals'"),
             ("disable", None, "'extension' or 'signals'"),
             ("disable", ["signals", 5], "'extension' or 'signals'"),
-            ("namespace", "AWS/mine", "not AWS/ in front"),
+            ("namespace", "AWS/mine", "nor AWS/ in front"),
             ("namespace", 5, "text that is not blank"),
             ("service", " ", "text that is not blank"),
             ("source", [], "'file:PATH'"),

@@ -5,7 +5,8 @@ CloudWatch drops a bad EMF document without a word to whoever wrote it.  This
 module says the word.  `check()` holds a line against AWS's JSON schema and
 against the limits that the schema leaves out; `Totals` adds up what arrived.
 
-It shares no code with the encoder that it checks.
+It shares no code with the encoder that it checks, only the numbers and
+alphabets of `lambda_ext.limits`.
 
 Source: the embedded metric format, its schema and the API that takes the
 numbers in the end,
@@ -23,25 +24,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_LINE_BYTES = 65_535  # a longer line leaves Lambda's pipe in two pieces
-MAX_METRICS = 100  # definitions in a directive
-MAX_VALUES = 100  # numbers in a target; CloudWatch ignores the rest
-MAX_DIMENSIONS = 30  # names in a dimension set
-MAX_NAME = 255  # metric names and namespaces; the schema's 1,024 is not the API's
-MAX_DIMENSION_NAME = 250
-MAX_DIMENSION_VALUE = 1_024
-MAX_MAGNITUDE = 2.0**360
-MAX_AGE_S = 14 * 86_400
-MAX_LEAD_S = 2 * 3_600
+from ..limits import (
+    DIMENSION_NAME,
+    DIMENSION_VALUE,
+    MAX_AGE_S,
+    MAX_DIMENSIONS,
+    MAX_LEAD_S,
+    MAX_MAGNITUDE,
+    MAX_METRICS,
+    MAX_VALUES,
+    METRIC_NAME,
+    NAMESPACE,
+    RESOLUTIONS,
+    UNITS,
+)
 
-_SIZES = "Bytes Kilobytes Megabytes Gigabytes Terabytes"
-_SIZES += " Bits Kilobits Megabits Gigabits Terabits"
-UNITS = frozenset(
-    f"Seconds Microseconds Milliseconds {_SIZES} Percent Count None".split()
-) | {unit + "/Second" for unit in f"{_SIZES} Count".split()}
+MAX_LINE_BYTES = 65_535  # a longer line leaves Lambda's pipe in two pieces
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
-_NAMESPACE = re.compile(r"[A-Za-z0-9.\-_/#: ]+")
 # Also inside a string, escaped once or several times, and as Python shows it.
 _LOOKS_LIKE_EMF = re.compile(r"""\\*["']_aws\\*["']\s*:""")
 
@@ -201,17 +201,29 @@ def _timestamp(metadata: dict[str, Any], now: float) -> Iterator[str]:
         yield "_aws.Timestamp is more than two hours ahead"
 
 
+def _text(
+    what: str, text: str, rule: tuple[int, tuple[str, ...], frozenset[str]]
+) -> Iterator[str]:
+    """Yield what is wrong with *text*, held against one row of the limits."""
+    longest, beginnings, alphabet = rule
+    foreign = sorted({*text} - alphabet)
+    if not text.strip():
+        yield f"{what} is blank"
+    elif len(text) > longest:
+        yield f"{what} has more than {longest} characters"
+    elif foreign:
+        only = "" if text.isascii() else "; it takes ASCII only"
+        yield f"{what} has characters that are not allowed, {foreign[0]!r}{only}"
+    for beginning in beginnings:
+        if text[: len(beginning)] == beginning:
+            yield f"{what} begins with {beginning!r}"
+
+
 def _namespace(where: str, namespace: Any) -> Iterator[str]:
     if not isinstance(namespace, str):
         yield f"{where}.Namespace is not a string"
-    elif not namespace.strip():
-        yield f"{where}.Namespace is blank"
-    elif len(namespace) > MAX_NAME:
-        yield f"{where}.Namespace has more than {MAX_NAME} characters"
-    elif not _NAMESPACE.fullmatch(namespace):
-        yield f"{where}.Namespace {namespace!r} has characters that are not allowed"
-    elif namespace.startswith(("AWS/", ":")):
-        yield f"{where}.Namespace {namespace!r} begins with AWS/ or ':'"
+    else:
+        yield from _text(f"{where}.Namespace {namespace!r:.60}", namespace, NAMESPACE)
 
 
 def _dimensions(
@@ -242,18 +254,17 @@ def _dimensions(
 def _dimension(where: str, name: Any, document: dict[str, Any]) -> Iterator[str]:
     if not isinstance(name, str):
         yield f"{where}.Dimensions holds a name that is not a string"
-    elif not name.strip() or not name.isascii() or name.startswith(":"):
-        yield f"dimension {name!r}: a name is ASCII, not blank, and begins without ':'"
-    elif len(name) > MAX_DIMENSION_NAME:
-        yield f"dimension {name[:20]!r}...: more than {MAX_DIMENSION_NAME} characters"
+        return
+    what = f"dimension {name!r:.60}"
+    problems = list(_text(f"{what}: the name", name, DIMENSION_NAME))
+    if problems:
+        yield from problems
     elif name not in document:
-        yield f"dimension {name!r} is not in the document"
+        yield f"{what} is not in the document"
     elif not isinstance(document[name], str):
-        yield f"dimension {name!r}: the value is not a string"
-    elif not document[name].strip() or not document[name].isascii():
-        yield f"dimension {name!r}: the value is not ASCII, or blank"
-    elif len(document[name]) > MAX_DIMENSION_VALUE:
-        yield f"dimension {name!r}: over {MAX_DIMENSION_VALUE} characters in the value"
+        yield f"{what}: the value is not a string"
+    else:
+        yield from _text(f"{what}: the value", document[name], DIMENSION_VALUE)
 
 
 def _definition(
@@ -263,13 +274,10 @@ def _definition(
     resolutions: dict[str, int],
 ) -> Iterator[str]:
     name = definition.get("Name")
-    if not isinstance(name, str) or not name.strip():
-        yield f"{where}.Metrics holds a name that is not a string, or blank"
+    if not isinstance(name, str):
+        yield f"{where}.Metrics holds a name that is not a string"
         return
-    if len(name) > MAX_NAME:
-        yield f"metric {name[:20]!r}...: the name has more than {MAX_NAME} characters"
-    if not name.isascii():
-        yield f"metric {name!r}: the name is not ASCII"
+    yield from _text(f"metric {name!r:.60}: the name", name, METRIC_NAME)
     if name in seen:
         yield f"metric {name!r} is defined twice in one directive"
     seen.add(name)
@@ -277,7 +285,7 @@ def _definition(
     if not isinstance(unit, str) or unit not in UNITS:
         yield f"metric {name!r}: {unit!r} is not a unit of CloudWatch's"
     resolution = definition.get("StorageResolution", 60)
-    if isinstance(resolution, bool) or resolution not in (1, 60):
+    if isinstance(resolution, bool) or resolution not in RESOLUTIONS:
         yield f"metric {name!r}: StorageResolution is 1 or 60"
     elif resolutions.setdefault(name, resolution) != resolution:
         yield f"metric {name!r} has two resolutions in one document"

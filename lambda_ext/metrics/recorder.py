@@ -1,10 +1,19 @@
 """
 Metrics: what a user records with, and when it is flushed.
 
+    count() ─▶ series of what was given (remembered) ─▶ `buffer`
+
+A record is checked when it is made: what is remembered of a name, a unit and
+dimensions is the `Series` that they make, so a second record of it costs one
+look-up.  What is refused is counted, and logged, there and then.
+
 The first record joins the phases: RESPONSE and SNAPSHOT flush; SHUTDOWN, which
 without a handler is the interpreter's exit, flushes first of all, and once more
 at the end for what the user's own shutdown callbacks have recorded; FORK leaves
-to the parent what is the parent's.
+to the parent what is the parent's.  What no sink has after the last flush of a
+shutdown is counted as dropped, for the reason "shutdown"; what is recorded
+later still (by callbacks of `atexit` that were registered before ours, or by a
+SIGTERM handler of the user's that runs last) is flushed at each record.
 
 All `Metrics` share one buffer, so a flush finds the records of each, also of
 one that nobody holds any more.
@@ -13,13 +22,17 @@ one that nobody holds any more.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import weakref
 
 from .. import config, disclosure, parsers
 from ..exceptions import ConfigurationError, MetricError
-from ..lifecycle import clock, phases, shutdown
-from . import tally, validation
-from .buffer import COUNT, DISTRIBUTION, GAUGE, MAX_RECORDS, Buffer, Series, refusal
+from ..lifecycle import clock, phases, process, shutdown
+from ..lifecycle.interruption import by_signal_handler
+from ..limits import MAX_MAGNITUDE
+from . import stdout, tally, validation
+from .buffer import COUNT, DISTRIBUTION, GAUGE, Buffer, Outlet, Series, outlet_of
 from .emf import EmfSink
 
 TYPE_CHECKING = False
@@ -28,29 +41,40 @@ if TYPE_CHECKING:
     from typing import Any, SupportsFloat
 
     from ..typing import Sink, Unit
-    from .buffer import Record
 
-MEMO = 1_000  # checked series that one `Metrics` remembers
+    Memo = dict[Any, Series]
+
+ESSENTIAL_S = 0.12  # for the first flush of a shutdown, of 0.15 for all that is
+LAST_S = 0.03  # for the last one, until what is left is counted as dropped
+MEMO = 1_000  # series of a kind that one `Metrics` remembers
+MANY = 500  # values of a dimension that are worth a word
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
-_PLAIN = (str, int)  # what may be remembered: an object of the user's may not
-
-_buffer = Buffer()
-_sink: Sink = EmfSink()
-_ready = False  # the phases are joined and strict mode is off
-_unjoined = [True]  # emptied by the one thread that joins
-_epoch: object = object()  # another one whenever options may have changed
+_buffer = Buffer(Outlet(EmfSink(), "emf"))
+_lock = process.Lock()  # for joining the phases
+_joined = False
+_strict: bool | None = None  # whatever the option says, unless None
+_everyone: weakref.WeakSet[Metrics] = weakref.WeakSet()
+_flushing: set[int] = set()  # threads in an early flush
 
 
 class Metrics:
     """
     Record metrics with a namespace, dimensions or a sink of their own.
 
-    Recording takes no lock, does no I/O and raises nothing: any thread, signal
-    handler or ``__del__`` may do it.  What CloudWatch would refuse is dropped,
-    counted by reason (see `lambda_ext.stats`) and logged once a reason; with
-    `configure(strict=True)` it raises `MetricError` where it is recorded.
+    Recording takes no lock and raises nothing: any thread, signal handler or
+    ``__del__`` may do it.  It does no I/O either, unless 10,000 records wait:
+    then the recording thread flushes.  What CloudWatch would refuse is dropped,
+    counted by reason and name (see `lambda_ext.stats`) and logged once for
+    each; with `configure(strict=True)`, and inside a
+    `lambda_ext.testing.MemorySink`, it raises `MetricError` where it is
+    recorded.
+
+    CloudWatch takes ASCII only, in names of metrics and in names and values of
+    dimensions.  For a value such as ``Łódź`` choose a spelling of your own
+    (``lodz``), or let ``urllib.parse.quote`` write it (``%C5%81%C3%B3d%C5%BA``),
+    which can be read back.
 
     Make one per process, not one per invocation: each remembers what it has
     checked.
@@ -70,8 +94,8 @@ class Metrics:
     """
 
     __slots__ = (
-        "__weakref__", "_all", "_append", "_at", "_defaults", "_dimensions", "_known",
-        "_namespace", "_records", "_service", "_sink", "_space",
+        "__weakref__", "_counts", "_dimensions", "_distributions", "_gauges",
+        "_namespace", "_outlet", "_service",
     )  # fmt: skip
 
     def __init__(
@@ -90,22 +114,19 @@ class Metrics:
         except (ConfigurationError, MetricError, TypeError, ValueError) as exc:
             msg = f"Metrics({namespace!r}, ...) cannot be used: {exc}"
             raise ConfigurationError(msg) from exc
-        self._sink = validation.sink(sink)
-        self._records = _buffer.records
-        self._append = _buffer.records.append
-        self._at: object = None  # the epoch in which the rest was found out
-        self._space = ""
-        self._defaults: dict[str, str] = {}
-        self._known: dict[Any, Series] = {}  # by what was recorded
-        # While anybody holds a series there is no second one of it.
-        self._all: weakref.WeakValueDictionary[Any, Series]
-        self._all = weakref.WeakValueDictionary()
+        checked = validation.sink(sink)
+        self._outlet = None if checked is None else outlet_of(checked)
+        # By what was given; replaced when options change.
+        self._counts: Memo = {}
+        self._gauges: Memo = {}
+        self._distributions: Memo = {}
+        _everyone.add(self)
 
     def count(
         self,
+        /,
         name: str,
         value: SupportsFloat = 1,
-        /,
         *,
         unit: Unit = "Count",
         dimensions: Mapping[str, str | int] | None = None,
@@ -119,26 +140,46 @@ class Metrics:
         and Average the mean of their sums.
 
         Args:
-            name: 1 to 255 printable characters.
+            name: 1 to 255 printable ASCII characters.
             value: A finite number within ±2**360; 0 and below are allowed.
             unit: One of CloudWatch's; "None" for none.
-            dimensions: Dimensions whose names are no Python names.
-            **dims: More dimensions: text in ASCII, or an int.  They come before
-                those of the `Metrics`; in *dimensions* too they are refused.
-                Each set of values is a metric of its own in CloudWatch's bill.
+            dimensions: Dimensions whose names are no Python names, or
+                ``name``, ``value`` or ``unit``.
+            **dims: More dimensions: text in ASCII (see `Metrics`), or an int.
+                They come before those of the `Metrics`; in *dimensions* too
+                they are refused.  Each set of values is a metric of its own in
+                CloudWatch's bill.
 
         Raises:
             MetricError: in strict mode only.
         """
         if dimensions is not None:
             dims = validation.merged(dimensions, dims)
-        self._record(COUNT, name, value, unit, dims)
+        memo = self._counts
+        given = (name, unit, *dims, *dims.values()) if dims else (name, unit)
+        series = None
+        try:  # noqa: SIM105  suppress() takes 0.4 microseconds
+            series = memo[given]
+        except Exception:  # noqa: S110  not known yet, or not even hashable
+            pass
+        kind = type(value)
+        if (
+            series is not None
+            and (kind is int or kind is float)
+            and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE  # type: ignore[operator]
+        ):
+            records = _buffer.records
+            records.append((series, value))  # type: ignore[arg-type]
+            if len(records) > _buffer.limit:
+                _flush_early()
+        else:
+            self._record(COUNT, memo, name, value, unit, dims)
 
     def gauge(
         self,
+        /,
         name: str,
         value: SupportsFloat,
-        /,
         *,
         unit: Unit = "None",
         dimensions: Mapping[str, str | int] | None = None,
@@ -151,13 +192,13 @@ class Metrics:
         """
         if dimensions is not None:
             dims = validation.merged(dimensions, dims)
-        self._record(GAUGE, name, value, unit, dims)
+        self._record(GAUGE, self._gauges, name, value, unit, dims)
 
     def distribution(
         self,
+        /,
         name: str,
         value: SupportsFloat,
-        /,
         *,
         unit: Unit = "None",
         dimensions: Mapping[str, str | int] | None = None,
@@ -171,12 +212,12 @@ class Metrics:
         """
         if dimensions is not None:
             dims = validation.merged(dimensions, dims)
-        self._record(DISTRIBUTION, name, value, unit, dims)
+        self._record(DISTRIBUTION, self._distributions, name, value, unit, dims)
 
     def timer(
         self,
-        name: str,
         /,
+        name: str,
         *,
         dimensions: Mapping[str, str | int] | None = None,
         **dims: str | int,
@@ -185,24 +226,55 @@ class Metrics:
         Return a context manager that records how long its block runs.
 
         In milliseconds, as a distribution, also when the block raises.  Time
-        spent frozen may not count.
+        spent frozen may not count.  One timer may serve any number of threads
+        and tasks at once.
 
         Arguments and errors are those of `count`; strict mode complains when
         the block ends.
         """
+        dims = validation.unmistaken(dims)
         if dimensions is not None:
             dims = validation.merged(dimensions, dims)
         return Timer(self, name, dims)
 
     def _record(
-        self, kind: str, name: Any, value: Any, unit: Any, dims: dict[Any, Any]
+        self,
+        kind: str,
+        memo: Memo,
+        name: Any,
+        value: Any,
+        unit: Any,
+        dims: dict[Any, Any],
+        *,
+        strict: bool | None = None,
     ) -> None:
-        record = (self, kind, name, value, unit, dims)
-        if not _ready:
-            _prepare(record)
-        self._append(record)
-        if len(self._records) > MAX_RECORDS:
-            _buffer.compact()
+        """Record, or refuse with a word why."""
+        if not _joined:
+            _join()
+        refusal: MetricError
+        try:
+            series = self._series(kind, memo, name, unit, dims)
+            number = validation.value(value)
+        except MetricError as exc:
+            refusal = MetricError(str(exc), reason=exc.reason)
+        except BaseException as exc:  # of a name or value with a mind of its own
+            if by_signal_handler(exc):
+                raise
+            what = (
+                "its name, value, unit or a dimension raised"
+                f" {type(exc).__qualname__}: pass plain text and numbers"
+            )
+            refusal = MetricError(what, reason="invalid")
+        else:
+            records = _buffer.records
+            records.append((series, number))
+            if len(records) > _buffer.limit:
+                _flush_early()
+            return
+        if _is_strict() if strict is None else strict:
+            msg = f"metric {_shown(name)!r}: {refusal}"
+            raise MetricError(msg, reason=refusal.reason) from None
+        tally.refuse(refusal.reason, str(refusal), name=_shown(name))
 
     def flush(self) -> None:
         """
@@ -214,66 +286,63 @@ class Metrics:
         """
         _buffer.flush()
 
-    def _series(self, kind: str, name: Any, unit: Any, dims: dict[Any, Any]) -> Series:
+    def _series(
+        self, kind: str, memo: Memo, name: Any, unit: Any, dims: dict[Any, Any]
+    ) -> Series:
         """Return the series of a record; raises MetricError."""
-        if self._at is not _epoch:
-            self._find_out()
-        try:
-            given = (
-                (kind, name, unit, *dims.items(), *map(type, dims.values()))
-                if dims
-                else (kind, name, unit)
-            )
-            return self._known[given]
-        except Exception:  # noqa: S110  not there, or not even hashable
-            pass  # and what it holds, dimensions, goes with it
-        series = self._checked(kind, name, unit, dims)
-        if all(type(part) in _PLAIN for part in (name, unit, *dims, *dims.values())):
-            if len(self._known) >= MEMO:
-                self._known.clear()
-            self._known[given] = series
-        return series
-
-    def _checked(self, kind: str, name: Any, unit: Any, dims: dict[Any, Any]) -> Series:
-        name = validation.name(name)
+        if dims and int in map(type, dims.values()):
+            dims = {k: str(v) if type(v) is int else v for k, v in dims.items()}
+        given = (name, unit, *dims, *dims.values())
+        found = _look_up(memo, given)
+        if found is not None:
+            return found
+        checked = validation.name(name)
         unit = validation.unit(unit)
         own = validation.dimensions(dims)
-        merged = {**self._defaults, **dict(sorted(own.items()))}
-        if name in merged:
+        namespace, defaults = self._options()
+        merged = {**defaults, **dict(sorted(own.items()))}
+        if checked in merged:
             msg = "a metric and its dimension cannot have the same name; rename one"
             raise MetricError(msg, reason="name_clash")
         validation.room_for(len(merged))
-        what = (kind, name, unit, tuple(merged.items()))
-        series = self._all.get(what)
-        if series is None:
-            series = self._all[what] = Series(self, *what)
+        pairs = tuple(merged.items())
+        series = Series(namespace, kind, checked, unit, pairs, outlet=self._outlet)
+        # An object of the user's is not remembered: only text is what it was.
+        if all(type(part) is str for part in given):
+            if len(memo) >= MEMO:
+                _look_for_many(memo)
+                memo.clear()
+            memo[given] = series
         return series
 
-    def _where(self) -> tuple[str, Sink]:
-        """Return the namespace and the sink."""
-        if self._at is not _epoch:
-            self._find_out()
-        return self._space, self._sink or _sink
-
-    def _find_out(self) -> None:
-        """Read the options that the user did not give."""
-        epoch = _epoch
+    def _options(self) -> tuple[str, dict[str, str]]:
+        """Return the namespace, and the dimensions of each record."""
         function = os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
         space, service = self._namespace, self._service
         if space is None:
             space = _option("namespace") or function or NAMESPACE
         if service is None:
             service = _option("service") or function or SERVICE
-        self._space = space
-        self._defaults = {"service": service} if service else {}
-        self._defaults.update(self._dimensions)
-        self._known.clear()
-        self._all.clear()
-        self._at = epoch
+        defaults = {"service": service} if service else {}
+        defaults.update(self._dimensions)
+        return space, defaults
+
+    def _forget(self) -> None:
+        """Resolve each series anew: options may have changed."""
+        self._counts = {}
+        self._gauges = {}
+        self._distributions = {}
 
 
 class Timer:
-    """What `Metrics.timer` returns; each ``with`` records one duration."""
+    """
+    What `Metrics.timer` returns; each ``with`` records one duration.
+
+    Any number of threads and tasks may use one at once: the beginning of a
+    block is kept under the frame that entered it, which is also the one that
+    leaves it.  In a `contextlib.ExitStack` it is not; there a timer belongs to
+    one thread, and to one task, at a time.
+    """
 
     __slots__ = ("_began", "_dims", "_name", "_owner")
 
@@ -281,21 +350,47 @@ class Timer:
         self._owner = owner
         self._name = name
         self._dims = dims
-        self._began: list[float] = []  # a stack: a timer may be nested in itself
+        # By the id of a frame; a list, for a frame may enter twice.
+        self._began: dict[int, list[tuple[int, float]]] = {}
 
     def __enter__(self) -> None:
-        self._began.append(clock.monotonic())
+        began = self._began.setdefault(id(sys._getframe(1)), [])
+        began.append((threading.get_ident(), clock.monotonic()))
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        elapsed_ms = round((clock.monotonic() - self._began.pop()) * 1000, 3)
-        what = DISTRIBUTION, self._name, elapsed_ms, "Milliseconds", self._dims
-        try:
-            self._owner._record(*what)
-        except MetricError:
-            if exc_type is None:
-                raise
-            # Not in place of the user's own exception: the flush counts it.
-            self._owner._append((self._owner, *what))
+        now = clock.monotonic()
+        frame = id(sys._getframe(1))
+        if frame not in self._began:  # an ExitStack leaves in a frame of its own
+            me = threading.get_ident()
+            for frame, began in reversed([*self._began.items()]):  # noqa: B007
+                if began and began[-1][0] == me:
+                    break
+        began = self._began.pop(frame)
+        _, since = began.pop()
+        if began:
+            self._began[frame] = began
+        self._owner._record(
+            DISTRIBUTION, self._owner._distributions, self._name,
+            round((now - since) * 1000, 3), "Milliseconds", self._dims,
+            # Not in place of the user's own exception: then it is counted.
+            strict=None if exc_type is None else False,
+        )  # fmt: skip
+
+
+def _look_up(memo: Memo, given: tuple[Any, ...]) -> Series | None:
+    try:
+        return memo.get(given)
+    except Exception as exc:  # not even hashable
+        if by_signal_handler(exc):
+            raise
+        return None
+
+
+def _shown(name: Any) -> str:
+    """Return what a log line may say about *name*, whatever it is."""
+    if type(name) is str:
+        return name[:80] or "<empty>"
+    return f"<{type(name).__qualname__}>"
 
 
 def _option(name: str) -> Any:
@@ -303,45 +398,90 @@ def _option(name: str) -> Any:
     try:
         return config.get(name)
     except ConfigurationError as exc:
-        disclosure.warn("option_ignored", exc)
+        if name not in _ignored:
+            _ignored.add(name)
+            disclosure.warn("option_ignored", exc)
         return None
 
 
-def _prepare(record: Record) -> None:
-    """Join the phases at the first record; in strict mode check each one."""
-    global _ready
-    if _unjoined:
-        _join()
-    epoch = _epoch
-    strict = _option("strict")
-    if strict:
-        refused = refusal(record)
-        if refused is not None:
-            raise refused
-    elif epoch is _epoch:
-        _ready = True
+_ignored: set[str] = set()
+
+
+def _is_strict() -> bool:
+    return bool(_option("strict")) if _strict is None else _strict
+
+
+def _look_for_many(memo: Memo) -> None:
+    """Log once a dimension that has many values, each of which is billed."""
+    values: dict[str, set[str]] = {}
+    for series in [*memo.values()]:
+        for name, value in series.dimensions:
+            values.setdefault(name, set()).add(value)
+    for name, found in values.items():
+        if len(found) >= MANY and name not in _noted:
+            _noted.add(name)
+            disclosure.warn(
+                "many_series",
+                f"note: {name!r} has {len(found)} values so far; each is a billed"
+                " metric",
+            )
+
+
+_noted: set[str] = set()
+
+
+def _flush_early() -> None:
+    """Flush in the thread that records: many records wait, or nothing else will."""
+    me = threading.get_ident()
+    if me in _flushing:  # it records in the midst of a flush, which goes on
+        return
+    try:
+        _flushing.add(me)
+        for _ in range(3):  # a sink or a log handler may record
+            _buffer.flush()
+            if len(_buffer.records) <= _buffer.limit:
+                break
+    finally:
+        _flushing.discard(me)
 
 
 def _join() -> None:
-    try:
-        _unjoined.pop()
-    except IndexError:  # another thread does it
-        return
-    config.watch(_changed)
-    phases.listen(phases.RESPONSE, _buffer.flush)
-    phases.listen(phases.SNAPSHOT, _buffer.flush)
-    phases.listen(phases.SHUTDOWN, _buffer.flush, priority=phases.ESSENTIAL)
-    phases.listen(phases.SHUTDOWN, _buffer.flush, priority=phases.LAST)
-    phases.listen(phases.FORK, forked, priority=phases.ESSENTIAL)
-    shutdown.follow_exit()
-    shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
+    """Be called when it is time to flush."""
+    global _joined
+    with _lock:
+        if _joined:
+            return
+        config.watch(_changed)
+        stdout.watch()
+        for phase, priority, listener in (
+            (phases.RESPONSE, phases.USER, _buffer.flush),
+            (phases.SNAPSHOT, phases.USER, _buffer.flush),
+            (phases.SHUTDOWN, phases.ESSENTIAL, _flush_first),
+            (phases.SHUTDOWN, phases.LAST, _flush_last),
+        ):
+            phases.silence(phase, listener)  # a signal handler may have raised here
+            phases.listen(phase, listener, priority=priority)
+        shutdown.follow_exit()
+        shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
+        _joined = True
+
+
+def _flush_first() -> None:
+    """Write as much as the essential part of a shutdown allows."""
+    _buffer.flush(clock.run_time() + ESSENTIAL_S)
+
+
+def _flush_last() -> None:
+    """Write what is left, count what cannot be written, and wait for nothing more."""
+    _buffer.limit = 0
+    _buffer.flush(clock.run_time() + LAST_S, give_up="shutdown")
 
 
 def _changed() -> None:
-    """Find the options out again: they may have changed."""
-    global _ready, _epoch
-    _ready = False
-    _epoch = object()
+    """Resolve each series anew: options may have changed."""
+    _ignored.clear()
+    for each in list(_everyone):
+        each._forget()
 
 
 default = Metrics()
@@ -351,38 +491,53 @@ def snapshot() -> dict[str, Any]:
     """
     Return what happened to the records of this process, as plain numbers.
 
-    "recorded" by the user, valid or not; "dropped" of them, by reason;
-    "documents" and "bytes" written to stdout.
+    "recorded" by the user, valid or not; "dropped" of them, by reason, and
+    "dropped_by_name", by reason and name; "documents" of EMF written.
     """
-    events = tally.events()
     return {
-        "recorded": events.get("recorded", 0) + len(_buffer.records),
-        "documents": events.get("documents", 0),
-        "bytes": events.get("bytes", 0),
+        "recorded": _buffer.taken + len(_buffer.records) + tally.refused(),
+        "documents": stdout.documents(),
         "dropped": tally.dropped(),
+        "dropped_by_name": tally.dropped_by_name(),
     }
 
 
-def install(sink: Sink | None) -> Sink:
-    """Make *sink* that of every `Metrics` without one; return the former.
+def install(
+    sink: Sink | None, *, strict: bool | None = None
+) -> tuple[tuple[Outlet, ...], bool | None]:
+    """Make *sink* that of every `Metrics` without one; return what `restore` takes.
 
-    None: EMF on stdout.
+    None: EMF on stdout.  *strict* takes the place of the option, unless None.
     """
-    global _sink
-    former = _sink
-    _sink = EmfSink() if sink is None else sink
+    global _strict
+    former = _buffer.outlets, _strict
+    new = Outlet(EmfSink(), "emf") if sink is None else outlet_of(sink)
+    _buffer.outlets = (new,)
+    _strict = strict
     return former
 
 
+def restore(former: tuple[tuple[Outlet, ...], bool | None]) -> None:
+    """Go back to what was before `install`."""
+    global _strict
+    _buffer.outlets, _strict = former
+
+
+@process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
     _buffer.clear()
-    tally.reset()
+    _flushing.clear()
 
 
+@process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
+    global _joined
     forked()
+    tally.reset()
+    stdout.reset()
     install(None)
+    _noted.clear()
     _changed()
-    _unjoined[:] = [True]
+    _joined = False

@@ -1,78 +1,205 @@
 """
-What happened to the records of this process, counted exactly.
+What was dropped of the records of this process, counted exactly, and logged.
 
-``+=`` is not atomic: a thread, or a signal handler between its read and its
-write, would lose counts.  So each event is appended to a deque, and what has
-gathered there is added up now and then by whoever can have it first.
+Two log lines tell of it:
+
+    lambda_ext.metric_dropped reason=value name='size': a value is ...
+
+once for each reason and name (at most `MAX_LOGGED` of them), when it is first
+seen: what was given, as a type, and what to change; and
+
+    lambda_ext.metrics_dropped number=3000 {"value": {"size": 2000, "n": 1000}}
+
+once for each flush that finds new ones: how many records were dropped since
+the last such line, and how many of each reason and name, as JSON.  The sum of
+all these lines is what `stats()` says.
+
+Exactness
+    ``+=`` on a number in a dictionary loses counts when a thread or a signal
+    handler comes between its read and its write.  So each loss is appended to
+    a list, and `_fold` moves losses into totals by plain assignments, between
+    which no signal handler and no other thread can run.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import json
+import logging
 
 from .. import disclosure
+from ..lifecycle import process
+from ..lifecycle.interruption import by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    # Reason, name, how many records, and what to say when it is seen first.
+    Loss = tuple[str, str, int, str]
+    Numbers = dict[tuple[str, str], int]
 
-    Counts = dict[str, int]
+MAX_LOGGED = 100  # log lines of the first kind
+MAX_NAMES = 1_000  # that are told apart in the totals of a process
+MAX_TOLD = 20  # names of a reason in a log line of the second kind
+OTHERS = "..."  # stands for the names beyond
 
-FOLD = 32  # gathered events from which on they are added up
+# Not the fault of a name: logged once for all names.
+WHOLESALE = frozenset(("internal", "overflow", "shutdown", "sink", "stdout"))
 
-_gathered: deque[Counts] = deque()
-_dropped: deque[Counts] = deque()
-_logged: set[str] = set()
+_log = logging.getLogger("lambda_ext")
+_lock = process.Lock()
 
-
-def add(counts: Counts) -> None:
-    """Count events, so many of each; from any thread or signal handler."""
-    _gathered.append(counts)
-    if len(_gathered) >= FOLD:
-        _fold(_gathered)
-
-
-def drop(reason: str, number: int, message: str, *, exc_info: bool = False) -> None:
-    """Count *number* dropped records; log *message* once for each *reason*."""
-    _dropped.append({reason: number})
-    if len(_dropped) >= FOLD:
-        _fold(_dropped)
-    if reason not in _logged:
-        _logged.add(reason)
-        write = disclosure.failure if exc_info else disclosure.warn
-        write("metric_dropped", message, reason=reason)
+# Append to it where a loss must be counted in the same step as something else.
+losses: list[Loss] = []
 
 
-def events() -> Counts:
-    """Return how many there were of each event."""
-    return _sum(_gathered.copy())
+class _State:
+    """Totals, replaced as a whole; `version` is another one after each change."""
+
+    __slots__ = ("logged", "refused", "totals", "untold", "version")
+
+    def __init__(self) -> None:
+        self.totals: Numbers = {}
+        self.untold: Numbers = {}  # since the last line of the second kind
+        self.logged: set[tuple[str, str]] = set()
+        self.refused = 0  # records that never came into the buffer
+        self.version: object = None
 
 
-def dropped() -> Counts:
+_state = _State()
+
+
+def drop(reason: str, number: int, message: str, *, name: str = "") -> None:
+    """Count *number* dropped records; log *message* once for *reason* and *name*."""
+    losses.append((reason, name, number, message))
+    tell_first()
+
+
+def refuse(reason: str, message: str, *, name: str = "") -> None:
+    """Count one record that is refused where it is recorded; log as `drop` does."""
+    losses.append(("", "", 1, ""))
+    drop(reason, 1, message, name=name)
+
+
+def tell_first() -> None:
+    """Count what is in `losses`, and log those seen for the first time."""
+    for reason, name, message in _fold():
+        logged = _state.logged
+        if len(logged) < MAX_LOGGED and (reason, name) not in logged:
+            logged.add((reason, name))
+            called = f" name={name!r}" if name else ""
+            first, _, trace = message.partition("\n")
+            text = disclosure.printable(f"reason={reason}{called}: {first}")
+            _warn(f"lambda_ext.metric_dropped {text}{trace and chr(10)}{trace}")
+
+
+def tell() -> None:
+    """Log how many records were dropped since the last time, if any were."""
+    if losses:
+        tell_first()
+    if not _state.untold:
+        return
+    after = object()
+    with _lock:
+        untold = _state.untold
+        _state.untold = {}
+        _state.version = after
+    if untold:
+        text = json.dumps(_shortened(_nested(untold)))
+        number = sum(untold.values())
+        _warn(f"lambda_ext.metrics_dropped number={number} {text}")
+
+
+def dropped() -> dict[str, int]:
     """Return how many records were dropped, by reason."""
-    return _sum(_dropped.copy())
+    _fold()
+    return {
+        reason: sum(names.values()) for reason, names in _nested(_state.totals).items()
+    }
 
 
+def dropped_by_name() -> dict[str, dict[str, int]]:
+    """Return how many records were dropped, by reason and name.
+
+    A name that is no text is ``<its type>``; past `MAX_NAMES` all others are
+    one, `OTHERS`; what is dropped without regard to names is "".
+    """
+    _fold()
+    return _nested(_state.totals)
+
+
+def refused() -> int:
+    """Return how many records were refused where they were recorded."""
+    _fold()
+    return _state.refused
+
+
+@process.at_fork
+@process.at_reset
 def reset() -> None:
-    """Start again from zero, and log each reason again."""
-    _gathered.clear()
-    _dropped.clear()
-    _logged.clear()
+    """Start again from zero, and log each reason and name again."""
+    global _state
+    _state = _State()
+    losses.clear()
 
 
-def _fold(where: deque[Counts]) -> None:
-    taken = []
-    for _ in range(len(where)):
-        try:
-            taken.append(where.popleft())
-        except IndexError:  # another thread adds up as well
-            break
-    where.append(_sum(taken))
+def _fold() -> list[tuple[str, str, str]]:
+    """Move `losses` into the totals; return those not logged yet."""
+    first: dict[tuple[str, str], str] = {}
+    with _lock:
+        state = _state
+        while losses:
+            version = state.version
+            count = len(losses)
+            totals, untold, refused = {**state.totals}, {**state.untold}, state.refused
+            for reason, name, number, message in losses[:count]:
+                if not reason:
+                    refused += number
+                    continue
+                what = (reason, name)
+                if what not in totals and len(totals) >= MAX_NAMES:
+                    what = (reason, OTHERS)
+                totals[what] = totals.get(what, 0) + number
+                untold[what] = untold.get(what, 0) + number
+                if reason in WHOLESALE:
+                    what = (reason, "")
+                if what not in state.logged:
+                    first.setdefault(what, message)
+            after = object()
+            if state.version is version:  # else a signal handler did it meanwhile
+                state.version = after
+                state.totals = totals
+                state.untold = untold
+                state.refused = refused
+                del losses[:count]
+    return [(reason, name, message) for (reason, name), message in first.items()]
 
 
-def _sum(many: Iterable[Counts]) -> Counts:
-    total: Counts = {}
-    for counts in many:
-        for event, number in counts.items():
-            total[event] = total.get(event, 0) + number
-    return total
+def _nested(numbers: Numbers) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (reason, name), number in numbers.items():
+        nested.setdefault(reason, {})[name] = number
+    return nested
+
+
+def _shortened(nested: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Keep the most frequent names of each reason."""
+    short = {}
+    for reason, names in nested.items():
+        most = sorted(names.items(), key=_number, reverse=True)
+        short[reason] = dict(most[:MAX_TOLD])
+        if most[MAX_TOLD:]:
+            rest = sum([number for _, number in most[MAX_TOLD:]])
+            short[reason][OTHERS] = rest + short[reason].get(OTHERS, 0)
+    return short
+
+
+def _number(pair: tuple[str, int]) -> int:
+    return pair[1]
+
+
+def _warn(text: str) -> None:
+    """Log; a handler or filter of the user's that raises is not our caller's."""
+    try:
+        _log.warning("%s", text)
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise

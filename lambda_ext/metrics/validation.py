@@ -2,18 +2,24 @@
 What CloudWatch takes: names, units, dimensions and values.
 
 Each function returns its argument as plain ``str``, ``int`` or ``float``, or
-raises `MetricError` with a message that says what to change.
+raises `MetricError` with a message that says what was given, as a type, and
+what to change.  No message quotes what was given, unless it is a number or the
+name of a dimension.
 
-Source: PutMetricData, MetricDatum and Dimension,
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
-and the embedded metric format specification, see `emf`.
+The limits are those of `lambda_ext.limits`.
 """
 
 from __future__ import annotations
 
-import math
-
 from ..exceptions import ConfigurationError, MetricError
+from ..limits import (
+    DIMENSION_NAME,
+    DIMENSION_VALUE,
+    MAX_DIMENSIONS,
+    MAX_MAGNITUDE,
+    METRIC_NAME,
+    UNITS,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,25 +29,16 @@ if TYPE_CHECKING:
     from ..typing import Sink
 
     Number = int | float
+    Rule = tuple[int, tuple[str, ...], frozenset[str]]
 
-MAX_NAME = 255
-MAX_VALUE = 2.0**360  # either way
-MAX_DIMENSIONS = 30
-MAX_DIMENSION_NAME = 250
-MAX_DIMENSION_VALUE = 1024
-RESERVED = frozenset(("_aws", "level", "timestamp"))  # read by CloudWatch and Lambda
-UNITS = frozenset((
-    "Seconds", "Microseconds", "Milliseconds",
-    "Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes",
-    "Bits", "Kilobits", "Megabits", "Gigabits", "Terabits", "Percent", "Count",
-    "Bytes/Second", "Kilobytes/Second", "Megabytes/Second", "Gigabytes/Second",
-    "Terabytes/Second", "Bits/Second", "Kilobits/Second", "Megabits/Second",
-    "Gigabits/Second", "Terabits/Second", "Count/Second", "None",
-))  # fmt: skip
+# Read by CloudWatch and Lambda at the root of a document.
+RESERVED = frozenset(("_aws", "level", "timestamp"))
+# Keyword parameters of `Metrics.count`: meant as such, not as dimensions.
+PARAMETERS = frozenset(("name", "value", "unit"))
 
 
 class Refused:
-    """Takes the place of a dimension that was refused before the flush."""
+    """Takes the place of a dimension that is refused when it is looked at."""
 
     __slots__ = ("message", "reason")
 
@@ -52,11 +49,17 @@ class Refused:
 
 def name(given: Any) -> str:
     """Return *given* as the name of a metric."""
-    if not isinstance(given, str) or not _fits(given, MAX_NAME):
-        msg = f"a metric's name is 1 to {MAX_NAME} printable characters, not blank"
+    if not isinstance(given, str) or not _fits(given, METRIC_NAME):
+        msg = (
+            f"a metric's name is 1 to {METRIC_NAME[0]} printable ASCII characters,"
+            f" not blank; given was {_given(given)}"
+        )
         raise MetricError(msg, reason="name")
     if given in RESERVED:
-        msg = f"the names {', '.join(sorted(RESERVED))} mean something else to AWS"
+        msg = (
+            f"the names {', '.join(sorted(RESERVED))} mean something else to AWS;"
+            " rename the metric"
+        )
         raise MetricError(msg, reason="name")
     return str.__str__(given)
 
@@ -64,29 +67,38 @@ def name(given: Any) -> str:
 def unit(given: Any) -> str:
     """Return *given* as a unit."""
     if not isinstance(given, str) or given not in UNITS:
-        msg = f"unit= is one of {', '.join(sorted(UNITS))}"
+        msg = f"unit= is one of {', '.join(sorted(UNITS))}; given was {_given(given)}"
         raise MetricError(msg, reason="unit")
     return str.__str__(given)
 
 
 def value(given: Any) -> Number:
-    """Return *given* as an int or a float; True is 1, a Decimal a float."""
-    number: Number = math.nan
-    try:
-        if hasattr(given, "__index__"):
+    """Return *given* as an int or a float; True is 1, a Decimal a float.
+
+    Whatever has a working ``__index__`` or ``__float__`` is a number.
+    """
+    number: Number | None = None
+    if hasattr(given, "__index__"):
+        try:
             number = int(given.__index__())
-        elif hasattr(given, "__float__"):
+        except Exception:
+            number = None  # an array of one float has both, and only one works
+    if number is None and hasattr(given, "__float__"):
+        try:
             number = float(given)
-    except Exception as exc:
-        raise _not_a_value() from exc
-    if not -MAX_VALUE <= number <= MAX_VALUE:
-        raise _not_a_value()
+        except Exception as exc:
+            raise _not_a_value(given) from exc
+    if number is None or not -MAX_MAGNITUDE <= number <= MAX_MAGNITUDE:
+        raise _not_a_value(given if number is None else number)
     return number
 
 
-def _not_a_value() -> MetricError:
+def _not_a_value(given: Any) -> MetricError:
+    what = f"the float {given!r}" if type(given) is float else _given(given)
     return MetricError(
-        "a value is a finite number from -2**360 to 2**360", reason="value"
+        "a value is a finite number from -2**360 to 2**360; given was"
+        f" {what}: pass a number, or record nothing",
+        reason="value",
     )
 
 
@@ -98,26 +110,21 @@ def dimensions(given: Mapping[Any, Any]) -> dict[str, str]:
             raise MetricError(held.message, reason=held.reason)
         if (
             not isinstance(key, str)
-            or not key.isascii()
-            or not _fits(key, MAX_DIMENSION_NAME)
-            or key.startswith(":")
+            or not _fits(key, DIMENSION_NAME)
             or key in RESERVED
         ):
             msg = (
-                f"a dimension's name is 1 to {MAX_DIMENSION_NAME} printable ASCII"
+                f"a dimension's name is 1 to {DIMENSION_NAME[0]} printable ASCII"
                 " characters, not blank, not ':' in front, and none of"
-                f" {', '.join(sorted(RESERVED))}"
+                f" {', '.join(sorted(RESERVED))}; given was {_given(key)}"
             )
             raise MetricError(msg, reason="dimension_name")
         text = str(held) if type(held) is int else held
-        if (
-            not isinstance(text, str)
-            or not text.isascii()
-            or not _fits(text, MAX_DIMENSION_VALUE)
-        ):
+        if not isinstance(text, str) or not _fits(text, DIMENSION_VALUE):
             msg = (
-                f"dimension {key!r} takes an int, or text of 1 to"
-                f" {MAX_DIMENSION_VALUE} printable ASCII characters, not blank"
+                f"dimension {key!r:.80} takes an int, or text of 1 to"
+                f" {DIMENSION_VALUE[0]} printable ASCII characters, not blank; given"
+                f" was {_given(held)}"
             )
             raise MetricError(msg, reason="dimension_value")
         checked[str.__str__(key)] = str.__str__(text)
@@ -125,28 +132,45 @@ def dimensions(given: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def merged(dimensions: Any, dims: dict[str, Any]) -> dict[Any, Any]:
-    """Return both; what cannot be merged is refused by the flush."""
+    """Return both; what cannot be merged is refused when it is looked at."""
     try:
         merged = dict(dimensions)
     except Exception:
-        message = "dimensions= takes a mapping of names to values"
+        message = (
+            "dimensions= takes a mapping of names to values; given was"
+            f" {_given(dimensions)}"
+        )
         return {"dimensions": Refused("dimensions", message)}
     for name, value in dims.items():
-        message = f"dimension {name!r} is given twice; leave one out"
+        message = f"dimension {name!r:.80} is given twice; leave one out"
         twice = Refused("dimension_clash", message)
         merged[name] = twice if name in merged else value
     return merged
 
 
+def unmistaken(dims: dict[str, Any]) -> dict[Any, Any]:
+    """Refuse keywords that are parameters elsewhere, such as ``value=``."""
+    refused: dict[Any, Any] = dims
+    for name in PARAMETERS.intersection(dims):
+        message = (
+            f"{name}= is no parameter here, and as a dimension it is taken in"
+            f" dimensions={{{name!r}: ...}} only"
+        )
+        refused = {**refused, name: Refused("dimension_name", message)}
+    return refused
+
+
 def room_for(count: int) -> None:
     """Refuse more dimensions than a metric can have."""
     if count > MAX_DIMENSIONS:
-        msg = f"{count} dimensions; a metric has at most {MAX_DIMENSIONS}"
+        msg = (
+            f"{count} dimensions; a metric has at most {MAX_DIMENSIONS}: leave some out"
+        )
         raise MetricError(msg, reason="too_many_dimensions")
 
 
 def sink(given: Sink | None) -> Sink | None:
-    """Return *given*, an object with a method accept(); its class is none."""
+    """Return *given*, an object with a method accept(); its class is refused."""
     accept = getattr(given, "accept", None)
     if given is not None and (isinstance(given, type) or not callable(accept)):
         msg = (
@@ -157,5 +181,29 @@ def sink(given: Sink | None) -> Sink | None:
     return given
 
 
-def _fits(text: str, length: int) -> bool:
-    return 0 < len(text) <= length and text.isprintable() and not text.isspace()
+def _fits(text: str, rule: Rule) -> bool:
+    longest, beginnings, alphabet = rule
+    return (
+        0 < len(text) <= longest
+        and alphabet.issuperset(text)
+        and not text.isspace()
+        and not text.startswith(beginnings)
+    )
+
+
+def _given(given: Any) -> str:
+    """Return what a message may say about *given*: its type, and what is wrong."""
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        return f"of type {type(given).__qualname__}"
+    if isinstance(given, int):
+        return f"an int of {int.bit_length(given)} bits"
+    if not str.__len__(given):
+        return "empty text"
+    if not str.isascii(given):
+        return (
+            "text with characters beyond ASCII: send it in a spelling of your own, or"
+            " as urllib.parse.quote() writes it"
+        )
+    if not str.isprintable(given):
+        return "text with control characters: leave them out"
+    return f"text of {str.__len__(given)} characters"

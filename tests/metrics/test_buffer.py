@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -11,14 +12,17 @@ import threading
 import emf_rules
 import pytest
 from helpers import python, run_threads
-from interruptions import before_each_instruction
+from interruptions import Interrupted, interruptions, where_handlers_run
 
 from lambda_ext import Metrics, config, metrics
-from lambda_ext.lifecycle import clock, phases
-from lambda_ext.metrics import buffer, emf, recorder, tally, validation
-from lambda_ext.testing import MemorySink
+from lambda_ext.lifecycle import clock, interruption, phases
+from lambda_ext.metrics import buffer, emf, recorder, stdout, tally, validation
+from lambda_ext.testing import FakeClock, MemorySink
 
-MODULES = (buffer, clock, config, emf, phases, recorder, tally, validation)
+MODULES = (
+    *(buffer, clock, config, emf, interruption, phases, recorder, stdout, tally),
+    validation,
+)
 
 
 class Gate:
@@ -38,50 +42,20 @@ class Gate:
         return sum(v for b in self.batches for p in b.points for v in p.values)
 
 
-def interrupted(monkeypatch, position, handler):
-    """Run `interrupt` on a thread of its own.
-
-    An exception between two instructions of an ``except`` leaves the thread
-    with an exception that Python takes for the current one, for ever after.
-    """
-    (result,) = run_threads(1, lambda _: interrupt(monkeypatch, position, handler))
-    if isinstance(result, BaseException):
-        raise result
-    return result
-
-
-def interrupt(monkeypatch, position, handler):
-    """Count 1, distribute 5 and flush, calling *handler* before one instruction.
-
-    Then count 100 and flush.  Returns the totals, and how many instructions
-    there are.  Such a handler is what a signal handler is, but exact.
-    """
+@contextlib.contextmanager
+def new_stdout(monkeypatch):
+    """Begin anew, with a pipe as stdout; yield what reads what it holds."""
     recorder.reset()
     phases.reset()
-    seen = 0
-
-    def instruction():
-        nonlocal seen
-        seen += 1
-        if seen == position:
-            handler()
-
-    with monkeypatch.context() as patch:
-        reader, writer = os.pipe()
-        with os.fdopen(writer, "w") as stream, os.fdopen(reader) as source:
-            patch.setattr(sys, "stdout", stream)
-            with contextlib.suppress(KeyboardInterrupt):
-                with before_each_instruction(MODULES, instruction):
-                    metrics.count("n", 1)
-                    metrics.distribution("d", 5)
-                    metrics.flush()
-            metrics.flush()
-            metrics.count("n", 100)
-            metrics.flush()
-            stream.close()
-            lines = [line for line in source.read().splitlines() if line]
-    text = "".join(f"{line}\n" for line in lines)
-    return {name: emf_rules.total(text, name) for name in "nd"}, seen
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with (
+        monkeypatch.context() as patch,
+        os.fdopen(writer, "w") as stream,
+        os.fdopen(reader, "rb", 0) as source,
+    ):
+        patch.setattr(sys, "stdout", stream)
+        yield lambda: (source.read(1_000_000) or b"").decode()
 
 
 class TestSums:
@@ -124,7 +98,7 @@ class TestSums:
     @pytest.mark.parametrize("order", [(1, True), (True, 1)])
     def test_true_is_not_taken_for_one(self, order):
         """A dimension of True is refused, also when 1 was accepted before."""
-        with MemorySink() as sink:
+        with MemorySink(strict=False) as sink:
             for status in order:
                 metrics.count("n", 1, status=status)
 
@@ -224,62 +198,6 @@ class TestThreads:
 
         assert totals == [7]
 
-    def test_flush_waits_for_what_another_thread_adds_up(self, monkeypatch):
-        """A flush also waits for the thread that is compacting, and takes it all."""
-        monkeypatch.setattr(buffer, "WAIT_S", 60.0)
-        adding, go_on = threading.Event(), threading.Event()
-        real = buffer._book
-
-        def slow(totals, record):
-            if threading.current_thread() is compacting:
-                adding.set()
-                assert go_on.wait(30)
-            real(totals, record)
-
-        with MemorySink() as sink:
-            metrics.count("n", 7)
-            monkeypatch.setattr(buffer, "_book", slow)
-            compacting = threading.Thread(target=recorder._buffer.compact)
-            compacting.start()
-            assert adding.wait(30)
-            flushing = threading.Thread(target=metrics.flush)
-            flushing.start()
-            go_on.set()
-            flushing.join(30)
-            compacting.join(30)
-            in_time = sink.total("n")
-
-        assert in_time == 7
-
-    def test_flush_takes_what_another_thread_added_up_meanwhile(self, monkeypatch):
-        """A compaction that ends while the flush hands over is not overlooked."""
-        adding, go_on = threading.Event(), threading.Event()
-        real = buffer._book
-
-        def slow(totals, record):
-            if threading.current_thread() is compacting:
-                adding.set()
-                assert go_on.wait(30)
-            real(totals, record)
-
-        class Sink(MemorySink):
-            def accept(self, batch, /):
-                super().accept(batch)
-                go_on.set()
-                compacting.join(30)
-
-        with Sink() as sink:
-            metrics.count("n", 7)
-            monkeypatch.setattr(buffer, "_book", slow)
-            compacting = threading.Thread(target=recorder._buffer.compact)
-            compacting.start()
-            assert adding.wait(30)
-            metrics.count("n", 1)
-            metrics.flush()
-            in_time = sink.total("n")
-
-        assert in_time == 8
-
     def test_flush_does_not_wait_for_ever(self, monkeypatch):
         """A sink that hangs in another thread delays a flush, not more."""
         monkeypatch.setattr(buffer, "WAIT_S", 0.01)
@@ -318,46 +236,124 @@ class TestThreads:
 class TestReentrancy:
     """Recording in the middle of anything."""
 
-    def test_flush_may_interrupt_any_instruction(self, monkeypatch):
-        """A handler that counts and flushes at any instruction: all exactly once.
+    def test_flush_may_interrupt_anything(self, monkeypatch):
+        """A handler that counts and flushes wherever one runs: all exactly once.
 
         Also in the middle of the first record, which joins the phases.
         """
-
-        def handler():
-            metrics.count("n", 10)
-            metrics.flush()
-
         wrong = []
-        position = seen = 1
-        while position <= seen:
-            found, seen = interrupted(monkeypatch, position, handler)
-            if found != {"n": 111, "d": 5} and position <= seen:
+        position, places = 0, 1
+        while position < places:
+            found, places = self._with_a_flush_at(position, monkeypatch)
+            if found != (111 if position < places else 101, 5):
                 wrong.append((position, found))
             position += 1
 
         assert wrong == []
-        assert seen > 1_000
+        assert places > 100
 
-    def test_exception_may_interrupt_any_instruction(self, monkeypatch):
-        """A handler that raises at any instruction leaves everything working.
-
-        What it interrupts may come out, or not, in a few places twice; what
-        is recorded afterwards comes out exactly once.
-        """
+    def _with_a_flush_at(self, position, monkeypatch):
+        """Count and flush in a handler, once; return the sums and all places."""
+        places = 0
 
         def handler():
-            raise KeyboardInterrupt
+            nonlocal places
+            places += 1
+            if places == position + 1:
+                metrics.count("n", 10)
+                metrics.flush()
 
-        found = [
-            interrupted(monkeypatch, position, handler)[0]
-            for position in range(1, interrupted(monkeypatch, 0, handler)[1], 3)
-        ]
+        with new_stdout(monkeypatch) as read:
+            with where_handlers_run(MODULES, handler):
+                metrics.count("n", 1)
+                metrics.distribution("d", 5)
+                metrics.flush()
+                threading.get_ident()  # the last place at which a handler runs
+            metrics.count("n", 100)
+            metrics.flush()
+            text = read()
+        return (emf_rules.total(text, "n"), emf_rules.total(text, "d")), places
 
-        assert {one["n"] for one in found} <= {100, 101, 102}
-        assert {one["d"] for one in found} <= {0, 5, 10}
-        assert sum(one["n"] > 101 or one["d"] > 5 for one in found) < len(found) / 50
-        assert sum(one == {"n": 101, "d": 5} for one in found) > len(found) / 3
+    def test_handler_that_raises_in_a_flush_loses_and_doubles_nothing(
+        self, monkeypatch
+    ):
+        """Its exception arrives, and what it interrupts comes out exactly once."""
+        wrong = []
+        places = 0
+        for each in interruptions(MODULES):
+            places += 1
+            with new_stdout(monkeypatch) as read:
+                metrics.count("n", 1)
+                metrics.count("m", 2, tenant="a")
+                metrics.distribution("d", 5)
+                with each:
+                    metrics.flush()
+                    threading.get_ident()  # the last place at which a handler runs
+                metrics.count("n", 100)
+                metrics.flush()
+                text = "\n".join(line for line in read().split("\n") if line) + "\n"
+            found = [emf_rules.total(text, name) for name in "nmd"]
+            if found != [101, 2, 5] or each.raised != each.happened:
+                wrong.append((each, found, each.raised))
+
+        assert wrong == []
+        assert places > 100
+        assert recorder.snapshot()["dropped"] == {}
+
+    def test_exception_that_is_no_baseexception_arrives_too(self, monkeypatch):
+        """A time-out guard of the user's raises an Exception, and it is not kept."""
+
+        class TimeIsUp(Exception):
+            """Of a guard."""
+
+        counts = {"raised": 0, "arrived": 0}
+
+        def handler(signum, frame):
+            counts["raised"] += 1
+            raise TimeIsUp
+
+        former = signal.signal(signal.SIGALRM, handler)
+        recorded = 0
+        try:
+            with new_stdout(monkeypatch) as read:
+                text = ""
+                while counts["raised"] < 300:
+                    try:
+                        signal.setitimer(signal.ITIMER_REAL, 0.0002)
+                        while True:
+                            metrics.flush()
+                    except TimeIsUp:
+                        counts["arrived"] += 1
+                    metrics.distribution("d", 1)
+                    recorded += 1
+                    text += read()
+                metrics.flush()
+                text += read()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+
+        assert counts["arrived"] == counts["raised"]
+        assert emf_rules.total(text, "d") == recorded
+        assert recorder.snapshot()["dropped"] == {}
+
+    def test_handler_that_raises_in_a_record_records_once_or_not_at_all(
+        self, monkeypatch
+    ):
+        """What is recorded afterwards comes out exactly once."""
+        found = []
+        for each in interruptions(MODULES):
+            with new_stdout(monkeypatch) as read:
+                with each:
+                    metrics.count("n", 1)
+                    threading.get_ident()  # the last place at which a handler runs
+                metrics.count("n", 100)
+                metrics.flush()
+                found.append(emf_rules.total(read(), "n"))
+            assert each.raised == each.happened
+
+        assert {*found} <= {100, 101}
+        assert len(found) > 50
 
     def test_signal_handlers_lose_and_double_nothing(self):
         """300 handlers, and a second thread, count and flush at the same time."""
@@ -443,42 +439,35 @@ class TestReentrancy:
 
         assert (sink.total("n"), sink.total("batches")) == (1, 1)
 
-    def test_handler_that_raises_in_a_flush_loses_nothing(self, monkeypatch):
-        """What a flush had taken when KeyboardInterrupt came is flushed next."""
-        real = buffer._batched
+    def test_batch_whose_sink_was_interrupted_is_offered_again(self):
+        """As the same object, so that the sink can tell; others come once."""
 
-        def interrupted_batches(*_):
-            raise KeyboardInterrupt
+        class Guarded:
+            def __init__(self):
+                self.offered = []
 
-        monkeypatch.setattr(buffer, "_batched", interrupted_batches)
-        with MemorySink() as sink:
-            metrics.count("n", 3)
-            with pytest.raises(KeyboardInterrupt):
+            def accept(self, batch, /):
+                self.offered.append(batch)
+                if len(self.offered) == 1:
+                    signal.raise_signal(signal.SIGALRM)
+
+        def handler(signum, frame):
+            raise Interrupted
+
+        sink = Guarded()
+        Metrics("ns", sink=sink).count("n", 3)
+        former = signal.signal(signal.SIGALRM, handler)
+        try:
+            with pytest.raises(Interrupted):
                 metrics.flush()
-            monkeypatch.setattr(buffer, "_batched", real)
+        finally:
+            signal.signal(signal.SIGALRM, former)
+        metrics.flush()
+        metrics.flush()
 
-        assert sink.total("n") == 3
-        assert recorder._buffer._holders == {}
-
-    def test_handler_that_raises_between_two_records_loses_none(self, monkeypatch):
-        """What was added up before the exception, and the record at hand, stay."""
-        real = buffer._book
-        booked = []
-
-        def book(totals, record):
-            booked.append(record)
-            if len(booked) == 2:
-                raise KeyboardInterrupt
-            real(totals, record)
-
-        with MemorySink() as sink:
-            for value in (1, 10, 100):
-                metrics.count("n", value)
-            monkeypatch.setattr(buffer, "_book", book)
-            with pytest.raises(KeyboardInterrupt):
-                metrics.flush()
-
-        assert sink.total("n") == 111
+        first, second = sink.offered
+        assert first is second
+        assert recorder.snapshot()["dropped"] == {}
 
 
 @pytest.mark.logs
@@ -501,19 +490,66 @@ class TestSinkThatFails:
                 metrics.count("m")
                 metrics.flush()
 
-        assert recorder.snapshot()["dropped"] == {"sink": 6}
+        assert recorder.snapshot()["dropped_by_name"] == {"sink": {"n": 4, "d": 2}}
         assert sink.total("m") == 2
-        (message,) = [record.getMessage() for record in caplog.records]
-        assert message.startswith("lambda_ext.metric_dropped reason=sink sink=")
-        assert "Broken\nTraceback " in message
+        first, *numbers = [record.getMessage() for record in caplog.records]
+        assert first.startswith("lambda_ext.metric_dropped reason=sink: ")
+        assert "Broken raised Traceback" in first
+        assert first.endswith("RuntimeError: no")
+        assert [line.split(" {")[0] for line in numbers] == [
+            "lambda_ext.metrics_dropped number=3",
+            "lambda_ext.metrics_dropped number=3",
+        ]
+
+    @pytest.mark.parametrize(
+        "kind", [asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit]
+    )
+    def test_baseexception_of_a_sink_is_counted_and_goes_no_further(self, kind):
+        """It does not end the runtime; later flushes and other sinks work."""
+
+        class Cancelled:
+            def accept(self, batch, /):
+                raise kind
+
+        mine = Metrics("ns", sink=Cancelled())
+        with MemorySink() as sink:
+            for _ in range(2):
+                mine.count("n")
+                metrics.count("m")
+                metrics.flush()
+
+        assert recorder.snapshot()["dropped"] == {"sink": 2}
+        assert sink.total("m") == 2
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, RuntimeError])
+    def test_value_that_raises_is_counted_and_blocks_nothing(self, kind):
+        """Whatever its __float__ raises, it is dropped, and later flushes work."""
+
+        class Value:
+            def __float__(self):
+                raise kind
+
+        with MemorySink(strict=False) as sink:
+            metrics.distribution("bad", Value())
+            for _ in range(2):
+                metrics.count("n")
+                metrics.flush()
+
+        assert sink.total("n") == 2
+        assert sum(recorder.snapshot()["dropped"].values()) == 1
 
     def test_bug_of_ours_does_not_reach_the_caller(self, monkeypatch, caplog):
-        """Whatever goes wrong in a flush is logged, not raised."""
+        """It is logged, not raised; its records are counted, not tried for ever."""
         metrics.count("n")
-        monkeypatch.setattr(buffer, "_batched", lambda *_: 1 // 0)
-        metrics.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr(buffer.Buffer, "_parcels", lambda *_: 1 // 0)
+            metrics.flush()
+        with MemorySink() as sink:
+            metrics.count("n", 2)
 
         assert "lambda_ext.flush_failed" in caplog.text
+        assert recorder.snapshot()["dropped"] == {"internal": 1}
+        assert sink.total("n") == 2
 
 
 class TestBacklog:
@@ -563,48 +599,156 @@ class TestBacklog:
 class TestBounds:
     """Memory is bounded by count."""
 
-    def test_many_records_are_added_up_while_recording(self):
+    def test_full_buffer_flushes(self):
         """50,000 records without a flush leave few behind, and lose nothing."""
         with MemorySink() as sink:
             for i in range(50_000):
                 metrics.count("n", i)
                 assert len(recorder._buffer.records) <= buffer.MAX_RECORDS
-            assert len(recorder._buffer._totals) < 50
 
         assert sink.total("n") == sum(range(50_000))
+        assert len(sink.points("n")) == 5
 
-    def test_gauge_is_still_the_last_after_adding_up(self):
-        """Adding up keeps the order of what was set."""
+    def test_gauge_is_the_last_of_each_flush(self):
+        """The order of what was set is kept."""
         with MemorySink() as sink:
             for i in range(25_000):
                 metrics.gauge("g", i)
 
-        assert sink.values("g") == [24_999]
+        assert sink.values("g") == [10_000, 20_001, 24_999]
 
     @pytest.mark.logs
-    def test_too_many_series_are_dropped_and_counted(self, monkeypatch):
-        """Past the bound new series are dropped, old ones go on."""
-        monkeypatch.setattr(buffer, "MAX_SERIES", 10)
+    def test_many_values_and_series_lose_nothing(self):
+        """200,000 values of a distribution and 30,000 series all come out."""
         with MemorySink() as sink:
-            for _ in range(2):
-                for i in range(15):
-                    metrics.count("n", tenant=i)
-
-        assert len(sink.points("n")) == 10
-        assert recorder.snapshot()["dropped"] == {"overflow": 10}
-
-    @pytest.mark.logs
-    def test_too_many_values_are_dropped_and_counted(self, monkeypatch):
-        """Past the bound values of distributions are dropped."""
-        monkeypatch.setattr(buffer, "MAX_VALUES", 10)
-        with MemorySink() as sink:
-            for i in range(15):
+            for i in range(200_000):
                 metrics.distribution("d", i)
-            metrics.count("n")
+            for i in range(30_000):
+                metrics.count("n", tenant=i)
 
-        assert sink.values("d") == list(range(10))
-        assert sink.total("n") == 1
-        assert recorder.snapshot()["dropped"] == {"overflow": 5}
+        assert len(sink.values("d")) == 200_000
+        assert sum(sink.values("d")) == sum(range(200_000))
+        assert len(sink.points("n")) == 30_000
+        assert recorder.snapshot()["dropped"] == {}
+
+    @pytest.mark.logs
+    def test_dimension_with_many_values_is_noted_once(self, caplog):
+        """Each value is billed as a metric of its own, which the log says."""
+        with MemorySink():
+            for i in range(15_000):
+                metrics.count("n", user=str(i), shop=str(i % 3))
+        notes = [r.getMessage() for r in caplog.records if "note" in r.getMessage()]
+
+        assert notes == [
+            (
+                "lambda_ext.many_series note: 'user' has 1000 values so far; each is a"
+                " billed metric"
+            )
+        ]
+
+    def test_batches_are_bounded(self):
+        """A large flush comes in several batches, and every point in one."""
+        with MemorySink() as sink:
+            for i in range(900):
+                metrics.count(f"n{i}")
+
+        assert [len(batch.points) for batch in sink.batches] == [500, 400]
+
+    def test_record_in_a_flush_does_not_flush_again(self, monkeypatch):
+        """A sink that records while the buffer is full does not recurse."""
+
+        class Counting(MemorySink):
+            def accept(self, batch, /):
+                super().accept(batch)
+                for _ in range(20):
+                    metrics.count("again")
+
+        monkeypatch.setattr(recorder._buffer, "limit", 10)
+        with Counting() as sink:
+            for _ in range(30):
+                metrics.count("n")
+
+        assert sink.total("n") == 30
+
+    @pytest.mark.logs
+    def test_sink_that_hangs_is_bounded(self, monkeypatch):
+        """What waits for a sink in another thread is dropped, oldest first."""
+        monkeypatch.setattr(buffer, "WAIT_S", 0.001)
+        monkeypatch.setattr(buffer, "MAX_WAITING", 30)
+        gate = Gate()
+        mine = Metrics("ns", sink=gate)
+        mine.count("n", 1_000)
+        other = threading.Thread(target=metrics.flush)
+        other.start()
+        assert gate.entered.wait(30)
+        for _ in range(10):
+            for _ in range(10):
+                mine.count("n")
+            metrics.flush()
+        gate.go_on.set()
+        other.join(30)
+        metrics.flush()
+
+        dropped = recorder.snapshot()["dropped"]["overflow"]
+        assert 60 <= dropped <= 80
+        assert gate.total() == 1_000 + 100 - dropped
+
+
+class TestEnd:
+    """The flushes of a shutdown."""
+
+    @pytest.mark.logs
+    def test_what_the_time_does_not_allow_is_counted(self, caplog):
+        """At the end as many batches as fit, the rest counted and told in a line."""
+        with FakeClock() as clock:
+
+            class Slow:
+                def __init__(self):
+                    self.points = 0
+
+                def accept(self, batch, /):
+                    self.points += len(batch.points)
+                    clock.advance(0.05)
+
+            sink = Slow()
+            mine = Metrics("ns", sink=sink)
+            for i in range(5_000):
+                mine.count("n", tenant=str(i))
+            phases.call(phases.SHUTDOWN)
+
+        assert 1_500 <= sink.points < 5_000
+        assert recorder.snapshot()["dropped_by_name"] == {
+            "shutdown": {"n": 5_000 - sink.points}
+        }
+        assert f"metrics_dropped number={5_000 - sink.points} " in caplog.text
+
+    def test_what_is_recorded_after_the_end_is_flushed_at_once(self):
+        """As by callbacks of atexit that run after ours."""
+        with MemorySink() as sink:
+            metrics.count("n", 1)
+            phases.call(phases.SHUTDOWN)
+            metrics.count("n", 10)
+            after = sink.total("n")
+            metrics.gauge("g", 5)
+            gauge = sink.values("g")
+
+        assert (after, gauge) == (11, [5])
+
+    @pytest.mark.logs
+    def test_lines_that_stdout_never_takes_are_counted(self, monkeypatch):
+        """A stdout that takes nothing until the end: counted by name."""
+
+        def write(*_):
+            raise BlockingIOError
+
+        monkeypatch.setattr(stdout.Writer, "_writable", lambda *_: False)
+        with new_stdout(monkeypatch):
+            monkeypatch.setattr(os, "write", write)
+            metrics.count("n", 3)
+            metrics.count("n", 3)
+            phases.call(phases.SHUTDOWN)
+
+        assert recorder.snapshot()["dropped_by_name"] == {"shutdown": {"n": 2}}
 
 
 @pytest.mark.process
@@ -618,16 +762,23 @@ class TestFork:
             "from lambda_ext import metrics\n"
             "from lambda_ext.metrics import recorder\n"
             "metrics.count('parent')\n"
-            "token = threading.Lock()\n"
-            "recorder._buffer._hold(token)\n"
-            "recorder._sink._writer[0] = 1\n"
+            "held = threading.Event()\n"
+            "def hold():\n"
+            "    with recorder._buffer._adding, recorder._buffer.outlets[0].lock:\n"
+            "        held.set()\n"
+            "        go_on.wait()\n"
+            "go_on = threading.Event()\n"
+            "thread = threading.Thread(target=hold)\n"
+            "thread.start()\n"
+            "held.wait()\n"
             "child = os.fork()\n"
             "if not child:\n"
             "    metrics.count('child')\n"
             "    metrics.flush()\n"
             "    os._exit(recorder.snapshot()['recorded'])\n"
             "status = os.waitpid(child, 0)[1]\n"
-            "recorder._sink._writer.clear()\n"
+            "go_on.set()\n"
+            "thread.join()\n"
             "metrics.flush()\n"
             "assert os.waitstatus_to_exitcode(status) == 1, status\n"
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from lambda_ext import Metrics, metrics
+import pytest
+
+from lambda_ext import Metrics, configure, metrics
+from lambda_ext.exceptions import MetricError
+from lambda_ext.metrics import recorder
 from lambda_ext.testing import MemorySink
 
 
@@ -46,3 +50,30 @@ class TestMemorySink:
         assert rest.points("d") == []
         sink.clear()
         assert sink.values("d") == []
+
+    def test_bad_record_raises_inside(self):
+        """A test is where one wants to hear it: strict, whatever the option says."""
+        configure(strict=False)
+        with MemorySink(), pytest.raises(MetricError, match="'n'"):
+            metrics.count("n", "one")
+
+    @pytest.mark.logs
+    def test_switch_turns_that_off(self):
+        """strict=False counts, and strict=None leaves it to the option."""
+        configure(strict=True)
+        with MemorySink(strict=False):
+            metrics.count("n", "one")
+            with MemorySink(strict=None), pytest.raises(MetricError):
+                metrics.count("n", "one")
+            metrics.count("n", "one")
+
+        assert recorder.snapshot()["dropped"] == {"value": 2}
+
+    def test_batch_that_is_offered_again_is_kept_once(self):
+        """After a signal handler's exception the same batch may come again."""
+        with MemorySink() as sink:
+            metrics.count("n")
+            metrics.flush()
+            sink.accept(sink.batches[0])
+
+        assert sink.total("n") == 1

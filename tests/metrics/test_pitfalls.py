@@ -38,6 +38,7 @@ def test_arrays_were_longer_than_a_hundred(capfd):
     lengths = [
         len(values) if isinstance(values, list) else 1
         for line in capfd.readouterr().out.splitlines()
+        if line
         for values in [json.loads(line)["d"]]
     ]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import threading
 
 import emf_rules
 import pytest
@@ -105,11 +108,12 @@ class TestNamespaceAndService:
     def test_unusable_switch_does_not_break_recording(self, monkeypatch, caplog):
         """A LAMBDA_EXT_STRICT that is no switch is logged once and taken for off."""
         monkeypatch.setenv("LAMBDA_EXT_STRICT", "perhaps")
-        with MemorySink() as sink:
-            metrics.count("n")
+        with MemorySink(strict=None) as sink:
+            metrics.count("")
+            metrics.count("")
             metrics.count("n")
 
-        assert sink.total("n") == 2
+        assert sink.total("n") == 1
         assert caplog.text.count("LAMBDA_EXT_STRICT") == 1
 
     @pytest.mark.parametrize(
@@ -152,12 +156,43 @@ class TestDimensions:
             "the tenant": "a",
         }
 
-    def test_dimension_may_be_called_like_a_parameter(self):
-        """name= and value= are dimensions like any other."""
+    def test_parameters_are_taken_by_keyword(self):
+        """name=, value= and unit= are what they say, not dimensions."""
         with MemorySink() as sink:
-            metrics.count("n", name="x", value="y", kind="z", self="me")
+            metrics.count(name="n", value=512, unit="Bytes", kind="z", self="me")
+            metrics.gauge(name="g", value=2, unit="Percent")
+            metrics.distribution(name="d", value=3, unit="Seconds")
+        (point,) = sink.points("n")
 
-        assert sink.total("n", name="x", value="y", kind="z", self="me") == 1
+        assert (point.values, point.unit) == ([512], "Bytes")
+        assert dict(point.dimensions) == {
+            "service": "unknown_service",
+            "kind": "z",
+            "self": "me",
+        }
+        assert (sink.values("g"), sink.points("g")[0].unit) == ([2], "Percent")
+        assert (sink.values("d"), sink.points("d")[0].unit) == ([3], "Seconds")
+
+    def test_dimension_called_like_a_parameter_comes_in_the_mapping(self):
+        """dimensions={...} takes name, value and unit as names of dimensions."""
+        named = {"name": "x", "value": "y", "unit": "z"}
+        with MemorySink() as sink:
+            metrics.count("n", dimensions=named)
+            with metrics.timer("t", dimensions=named):
+                pass
+
+        assert len(sink.points("n", **named)) == 1
+        assert len(sink.points("t", **named)) == 1
+
+    @pytest.mark.parametrize("name", ["name", "value", "unit"])
+    def test_timer_refuses_what_is_meant_as_a_parameter(self, name):
+        """A timer has no value= and unit=: they are refused, not made dimensions."""
+        with (
+            MemorySink(),
+            pytest.raises((MetricError, TypeError)),
+            metrics.timer("t", **{name: "x"}),
+        ):
+            pass
 
     def test_thirty_are_allowed(self, capfd):
         """29 of a record and ``service`` make a valid document."""
@@ -208,8 +243,9 @@ class TestBadInput:
         assert recorder.snapshot()["dropped"] == {reason: 2}
         assert recorder.snapshot()["recorded"] == 3
         assert [document["good"] for document in documents] == [1]
-        assert [r.levelname for r in caplog.records] == ["WARNING"]
-        assert f"reason={reason} " in caplog.text
+        first, number = [r.getMessage() for r in caplog.records]
+        assert first.startswith(f"lambda_ext.metric_dropped reason={reason} name=")
+        assert number.startswith("lambda_ext.metrics_dropped number=2 {")
 
     @pytest.mark.parametrize(("reason", "record"), BAD)
     def test_strict_mode_raises_where_it_is_recorded(self, capfd, reason, record):
@@ -271,16 +307,19 @@ class TestBadInput:
         with pytest.raises(ConfigurationError, match=r"accept\(batch\)"):
             Metrics(sink=sink)
 
+    @pytest.mark.logs
     def test_strict_mode_can_be_turned_off_again(self, capfd):
         """configure(strict=False) has an effect on the next record."""
         configure(strict=True)
-        metrics.count("n")
+        with pytest.raises(MetricError):
+            metrics.count("")
         configure(strict=False)
+        metrics.count("")
         metrics.count("n")
         metrics.flush()
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 2
-        assert recorder._ready
+        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+        assert recorder.snapshot()["dropped"] == {"name": 1}
 
     @pytest.mark.logs
     def test_objects_with_a_mind_of_their_own_do_no_harm(self, capfd):
@@ -372,6 +411,88 @@ class TestTimer:
 
         assert sink.values("t") == [2000.0, 3000.0]
 
+    def test_threads_share_a_timer(self):
+        """Blocks that overlap in two threads each have their own beginning."""
+        inside = threading.Barrier(2)
+        with FakeClock() as clock, MemorySink() as sink:
+            timer = metrics.timer("t")
+
+            def body(index):
+                if index:
+                    with timer:
+                        inside.wait(30)  # both are in
+                        inside.wait(30)  # the first has left
+                        clock.advance(2)
+                else:
+                    with timer:
+                        inside.wait(30)
+                        clock.advance(1)
+                    inside.wait(30)
+
+            assert run_threads(2, body) == [None, None]
+
+        assert sorted(sink.values("t")) == [1000.0, 3000.0]
+
+    def test_tasks_share_a_timer(self):
+        """And so do blocks that overlap in two tasks of one thread."""
+
+        async def body(clock, timer, entered, leave):
+            with timer:
+                entered.set()
+                await leave.wait()
+
+        async def main(clock, timer):
+            events = [asyncio.Event() for _ in range(4)]
+            first = asyncio.create_task(body(clock, timer, *events[:2]))
+            await events[0].wait()
+            clock.advance(1)
+            second = asyncio.create_task(body(clock, timer, *events[2:]))
+            await events[2].wait()
+            clock.advance(2)
+            events[1].set()  # the first one leaves first
+            await first
+            clock.advance(4)
+            events[3].set()
+            await second
+
+        with FakeClock() as clock, MemorySink() as sink:
+            asyncio.run(main(clock, metrics.timer("t")))
+
+        assert sink.values("t") == [3000.0, 6000.0]
+
+    def test_generators_share_a_timer(self):
+        """Two that are interleaved in one thread do, too."""
+
+        def body(timer):
+            with timer:
+                yield
+
+        with FakeClock() as clock, MemorySink() as sink:
+            timer = metrics.timer("t")
+            one, two = body(timer), body(timer)
+            next(one)
+            clock.advance(1)
+            next(two)
+            clock.advance(2)
+            next(one, None)
+            clock.advance(4)
+            next(two, None)
+
+        assert sink.values("t") == [3000.0, 6000.0]
+
+    def test_exit_stack_may_hold_it(self):
+        """It leaves in another frame than it entered."""
+        with FakeClock() as clock, MemorySink() as sink:
+            timer = metrics.timer("t")
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(timer)
+                clock.advance(1)
+                with timer:
+                    clock.advance(2)
+
+        assert sink.values("t") == [2000.0, 3000.0]
+        assert timer._began == {}
+
 
 class TestPhases:
     """When it is flushed."""
@@ -410,14 +531,26 @@ class TestPhases:
 
         assert emf_rules.total(capfd.readouterr().out, "n") == 1
 
-    def test_fork_forgets_what_is_the_parents(self, capfd):
+    @pytest.mark.process
+    def test_fork_forgets_what_is_the_parents(self):
         """In a child the buffer and the counters begin empty."""
-        metrics.count("n")
-        phases.call(phases.FORK)
-        metrics.flush()
+        done = python(
+            "import os\n"
+            "from lambda_ext import metrics\n"
+            "from lambda_ext.metrics import recorder\n"
+            "metrics.count('n')\n"
+            "metrics.count('')\n"
+            "child = os.fork()\n"
+            "if not child:\n"
+            "    metrics.flush()\n"
+            "    assert recorder.snapshot()['recorded'] == 0\n"
+            "    assert recorder.snapshot()['dropped'] == {}\n"
+            "    os._exit(7)\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+            "os._exit(0)\n"
+        )
 
-        assert capfd.readouterr().out == ""
-        assert recorder.snapshot()["recorded"] == 0
+        assert done.stdout == "7\n"
 
     def test_phases_are_joined_once_by_the_first_record(self):
         """16 threads that record first register one set of listeners."""
@@ -431,7 +564,6 @@ class TestPhases:
             phases.RESPONSE: 1,
             phases.SHUTDOWN: 2,
             phases.SNAPSHOT: 1,
-            phases.FORK: 1,
         }
 
     def test_released_metrics_is_flushed(self, capfd):
@@ -480,8 +612,8 @@ class TestState:
         assert recorder.snapshot() == {
             "recorded": 0,
             "documents": 0,
-            "bytes": 0,
             "dropped": {},
+            "dropped_by_name": {},
         }
         metrics.count("n")
         phases.call(phases.RESPONSE)
@@ -489,17 +621,17 @@ class TestState:
         assert emf_rules.total(capfd.readouterr().out, "n") == 1
 
     def test_snapshot_counts_what_was_written(self, capfd):
-        """Documents and bytes are those on stdout."""
+        """Documents are those on stdout."""
         metrics.count("n")
         metrics.count("n", a="x")
         metrics.flush()
-        text = capfd.readouterr().out
 
+        assert len(emf_rules.documents(capfd.readouterr().out)) == 2
         assert recorder.snapshot() == {
             "recorded": 2,
             "documents": 2,
-            "bytes": len(text),
             "dropped": {},
+            "dropped_by_name": {},
         }
 
     def test_memory_of_checked_series_is_bounded(self, monkeypatch):
@@ -510,7 +642,7 @@ class TestState:
                 metrics.count("n", tenant=i)
 
         assert sink.total("n") == 100
-        assert len(recorder.default._known) <= 10
+        assert len(recorder.default._counts) <= 10
 
     def test_facade_has_it(self):
         """Metrics and the module are public, and the module's functions are bound."""

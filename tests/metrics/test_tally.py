@@ -1,11 +1,18 @@
-"""Counting is exact from anywhere."""
+"""Counting what was dropped is exact from anywhere, and is told."""
 
 from __future__ import annotations
 
+import json
+import logging
+
+import interruptions
 import pytest
 from helpers import run_threads
 
+from lambda_ext.lifecycle import process
 from lambda_ext.metrics import tally
+
+pytestmark = pytest.mark.logs
 
 
 @pytest.fixture(autouse=True)
@@ -15,31 +22,143 @@ def _clean():
     tally.reset()
 
 
-class TestTally:
+class TestCounting:
     """Counters that many threads share."""
 
     def test_many_threads_lose_nothing(self):
-        """What 8 threads count while others add it up comes out exactly."""
-        run_threads(8, lambda _: [tally.add({"a": 1, "b": 2}) for _ in range(2_000)])
+        """What 8 threads drop while others add it up comes out exactly."""
 
-        assert tally.events() == {"a": 16_000, "b": 32_000}
+        def body(index):
+            for number in range(500):
+                tally.refuse("a", "why", name="n")
+                tally.drop("b", 2, "why", name=str(index))
+                if number % 50 == 0:
+                    tally.dropped()
 
-    def test_memory_stays_small(self):
-        """Ten thousand events leave a few dozen entries behind."""
-        for _ in range(10_000):
-            tally.add({"a": 1})
+        assert run_threads(8, body) == [None] * 8
+        assert tally.dropped() == {"a": 4_000, "b": 8_000}
+        assert tally.refused() == 4_000
+        assert tally.dropped_by_name() == {
+            "a": {"n": 4_000},
+            "b": {str(index): 1_000 for index in range(8)},
+        }
 
-        assert len(tally._gathered) <= tally.FOLD
+    def test_names_are_bounded(self, monkeypatch):
+        """Past the bound all other names are one."""
+        monkeypatch.setattr(tally, "MAX_NAMES", 3)
+        for name in "abcde":
+            tally.drop("r", 1, "why", name=name)
 
-    @pytest.mark.logs
-    def test_each_reason_is_logged_once(self, caplog):
-        """The second drop for the same reason is counted and not logged."""
-        tally.drop("unit", 1, "first")
-        tally.drop("unit", 2, "second")
-        tally.drop("name", 1, "third")
+        assert tally.dropped_by_name() == {"r": {"a": 1, "b": 1, "c": 1, "...": 2}}
 
-        assert tally.dropped() == {"unit": 3, "name": 1}
+    def test_signal_handlers_that_raise_lose_nothing(self):
+        """An exception at any place leaves the number right."""
+        found = []
+        for interruption in interruptions.interruptions([tally, process]):
+            tally.reset()
+            tally.losses += [("r", "n", 1, "why")] * 3
+            with interruption:
+                tally.tell()
+            tally.tell()
+            found.append(tally.dropped())
+
+        assert len(found) > 20
+        assert all(one == {"r": 3} for one in found)
+
+    def test_signal_handlers_that_count_lose_and_double_nothing(self):
+        """A handler that drops at each place is counted, and what it interrupts."""
+        handled = 0
+
+        def handle():
+            nonlocal handled
+            handled += 1
+            tally.drop("r", 1, "why", name="handler")
+
+        with interruptions.where_handlers_run([tally, process], handle):
+            tally.drop("r", 1, "why", name="outside")
+            tally.tell()
+
+        assert handled > 10
+        assert tally.dropped_by_name() == {"r": {"handler": handled, "outside": 1}}
+
+
+class TestTelling:
+    """What is logged."""
+
+    def test_each_reason_and_name_is_logged_once(self, caplog):
+        """The second drop for the same reason and name is counted, not logged."""
+        tally.drop("unit", 1, "first", name="n")
+        tally.drop("unit", 2, "second", name="n")
+        tally.drop("unit", 1, "third", name="m")
+        tally.drop("name", 1, "fourth", name="<list>")
+
+        assert tally.dropped() == {"unit": 4, "name": 1}
         assert [record.getMessage() for record in caplog.records] == [
-            "lambda_ext.metric_dropped reason=unit first",
-            "lambda_ext.metric_dropped reason=name third",
+            "lambda_ext.metric_dropped reason=unit name='n': first",
+            "lambda_ext.metric_dropped reason=unit name='m': third",
+            "lambda_ext.metric_dropped reason=name name='<list>': fourth",
         ]
+
+    def test_sum_of_the_lines_is_what_was_dropped(self, caplog):
+        """One line for each time of telling, none when nothing is new."""
+        for number in (3, 4):
+            tally.drop("unit", number, "why", name='a "b"\n')
+            tally.drop("value", 1, "why", name="n")
+            tally.tell()
+            tally.tell()
+        lines = [
+            record.getMessage()
+            for record in caplog.records
+            if "metrics_dropped" in record.getMessage()
+        ]
+        told = [json.loads(line.split(" ", 2)[2]) for line in lines]
+
+        assert [line.split(" ")[:2] for line in lines] == [
+            ["lambda_ext.metrics_dropped", "number=4"],
+            ["lambda_ext.metrics_dropped", "number=5"],
+        ]
+        assert told == [
+            {"unit": {'a "b"\n': 3}, "value": {"n": 1}},
+            {"unit": {'a "b"\n': 4}, "value": {"n": 1}},
+        ]
+        assert not any("\n" in line for line in lines)
+
+    def test_line_is_bounded(self, caplog):
+        """Of many names the most frequent are told, the rest as one number."""
+        for index in range(50):
+            tally.drop("unit", 1 + (index == 49), "why", name=f"n{index}")
+        tally.tell()
+        (line,) = [
+            record.getMessage()
+            for record in caplog.records
+            if "metrics_dropped" in record.getMessage()
+        ]
+        names = json.loads(line.split(" ", 2)[2])["unit"]
+
+        assert (len(names), names["n49"], names["..."]) == (21, 2, 30)
+
+    def test_number_of_lines_is_bounded(self, caplog):
+        """Names that are never the same do not fill the log."""
+        for index in range(1_000):
+            tally.drop("name", 1, "why", name=f"n{index}")
+
+        assert len(caplog.records) == tally.MAX_LOGGED
+        assert tally.dropped() == {"name": 1_000}
+
+    def test_log_that_raises_changes_no_number(self):
+        """A log handler of the user's that raises is felt nowhere, counted once."""
+
+        class Raising(logging.Handler):
+            def emit(self, record):
+                raise ValueError("I/O operation on closed file")
+
+        log = logging.getLogger("lambda_ext")
+        handler = Raising()
+        log.addHandler(handler)
+        try:
+            tally.drop("stdout", 1, "why", name="n")
+            tally.tell()
+        finally:
+            log.removeHandler(handler)
+
+        assert tally.dropped() == {"stdout": 1}

@@ -1,0 +1,435 @@
+"""
+Whole lines on stdout, beside whatever else is written there.
+
+Guarantees
+    A line begins at the beginning of a line and is one ``write(2)`` wherever
+    stdout takes it whole; short lines that follow each other share one.  Where
+    something else may have left stdout within a line, the write begins with a
+    newline of its own, at the price of an empty line.
+    A line comes out whole, or is kept for the next time and then begins on a
+    line of its own, or is counted as dropped.  A signal handler that raises
+    while lines are written loses none and doubles none.
+
+When stdout is certainly between two lines
+    When no other thread of the user's lives, this process has started no
+    child and is none itself, and what Python last wrote to the stream (by
+    print, write or logging) ended in a newline.  Tracking alone does not
+    serve: another thread's print() is two writes.  What C code or os.write()
+    writes past the stream is not seen.
+
+What a pipe cannot promise
+    A write of up to `PIPE_BUF` bytes to a pipe is never mixed with those of
+    other threads and processes; a longer one may be.  So lines are made that
+    short wherever they can be divided.
+
+Which stdout
+    Inside Lambda the process's own, whatever ``sys.stdout`` stands for at the
+    moment: what a redirection catches is no log event.  Elsewhere
+    ``sys.stdout`` as it is.  Lines go to the file descriptor, behind what the
+    stream has buffered, because the stream's buffer takes a lock, raises when
+    a signal handler interrupts it, and does not tell what it did with half a
+    line.  A stream without a descriptor (in memory, for tests) is written to.
+
+Threads
+    One thread writes at a time, which is the caller's business (`buffer`); it
+    may be interrupted by itself, in a signal handler that flushes.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+import threading
+import weakref
+
+from .. import config
+from ..lifecycle import clock, process
+from ..lifecycle.interruption import by_signal_handler
+from . import tally
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+PIPE_BUF = 4_096  # bytes; Linux's
+MAX_KEPT = 1_000_000  # bytes that stdout did not take, for the next time
+STALL_S = 0.1  # how long one call waits for a stdout that takes nothing
+OURS = "lambda_ext"  # the names of this library's threads begin so
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+class Line:
+    """One line, which ends in a newline, and how many records of each name."""
+
+    __slots__ = ("data", "names")
+
+    def __init__(self, data: bytes, names: Sequence[tuple[str, int]]) -> None:
+        self.data = data
+        self.names = names
+
+
+class _Piece:
+    """What one write is to write, and what became of it."""
+
+    __slots__ = ("busy", "count", "data", "in_memory", "lines", "sent", "todo")
+
+    def __init__(
+        self, data: bytes, lines: list[Line], *, in_memory: bool = False
+    ) -> None:
+        self.data = data
+        self.lines = lines  # that are in it
+        self.count = len(lines)
+        self.in_memory = in_memory
+        self.busy = False  # a write is under way, in an outer frame perhaps
+        self.sent: list[Any] = []  # what each write returned
+        self.todo = [data]  # what is left to write; empty when nothing is
+
+    def done(self, writes: int) -> int:
+        """Return how many bytes are out after so many *writes*."""
+        if self.in_memory:
+            return len(self.data) if writes else 0
+        return sum(self.sent[:writes])
+
+
+class Writer:
+    """Writes lines to *stream*; None is the process's stdout."""
+
+    __slots__ = (
+        "__weakref__", "_piece", "_stalled", "_stream", "_torn", "_until", "lines",
+    )  # fmt: skip
+
+    def __init__(self, stream: Any = None) -> None:
+        _writers.add(self)
+        self._stream = stream
+        self.lines: list[Line] = []  # not yet written; append to it
+        self._piece: _Piece | None = None  # of the first of them
+        self._torn = False  # begin with a newline, whatever else is known
+        self._stalled = False  # the last call could not write all
+        self._until: float | None = None  # when this call gives up waiting
+
+    def clear(self) -> None:
+        """Forget all lines: they are those of the parent process."""
+        self._piece = None
+        self.lines.clear()
+
+    def write(self) -> None:
+        """Write the lines; what stdout does not take for the moment stays."""
+        if self._piece is not None:
+            if self._piece.busy:  # the frame that this one interrupts goes on
+                return
+            self._put_back()
+        stream = self._target()
+        try:
+            descriptor = stream.fileno()
+        except Exception as exc:
+            if by_signal_handler(exc):
+                raise
+            descriptor = -1
+        _flush(stream)
+        if stream is not sys.stdout and self._stream is None:
+            _flush(sys.stdout)
+        self._until = None
+        while self.lines:
+            piece = self._next(stream, in_memory=descriptor < 0)
+            self._begin(piece)
+            while piece.todo and self._piece is piece:
+                try:
+                    piece.busy = True
+                    if descriptor < 0:
+                        text = piece.data.decode("ascii")
+                        piece.sent.extend(map(stream.write, (text,)))
+                    else:
+                        piece.sent.extend(map(os.write, (descriptor,), piece.todo))
+                except BlockingIOError:
+                    piece.busy = False
+                    if not self._writable(descriptor):
+                        self._put_back()
+                        self._stall()
+                        return
+                except Exception as exc:  # closed, broken or full
+                    piece.busy = False
+                    if by_signal_handler(exc):
+                        raise
+                    self._put_back()
+                    self._lose(piece.count, f"{type(exc).__name__}: {exc}")
+                finally:
+                    piece.busy = False
+                self._settle(piece)
+        if descriptor < 0:
+            _flush(stream)
+        self._stalled = False
+
+    def abandon(self, reason: str) -> None:
+        """Count the lines as dropped: the process ends."""
+        self._lose(len(self.lines), "stdout took nothing until the end", reason)
+
+    def _target(self) -> Any:
+        if self._stream is not None:
+            return self._stream
+        if config.in_lambda() and sys.__stdout__ is not None:
+            return sys.__stdout__
+        return sys.stdout
+
+    def _next(self, stream: Any, *, in_memory: bool) -> _Piece:
+        """Return as many lines as one write can hold, at least one."""
+        lines: list[Line] = []
+        size = 1
+        for line in self.lines[: 1 if in_memory else 100]:
+            size += len(line.data)
+            if lines and size > PIPE_BUF:
+                break
+            lines.append(line)
+        data = b"".join([line.data for line in lines])
+        if not in_memory and (self._torn or not _between_lines(stream)):
+            data = b"\n" + data
+        return _Piece(data, lines, in_memory=in_memory)
+
+    def _begin(self, piece: _Piece) -> None:
+        """Make *piece* the one to write, unless a signal handler's flush did it."""
+        lines, count = self.lines, piece.count
+        # One step.
+        if lines[:count] == piece.lines:
+            self._piece = piece
+            self._torn = False
+            _stdout.open = False  # what is written after it will say so again
+
+    def _settle(self, piece: _Piece) -> None:
+        """Take note of what was written of *piece*."""
+        sent, lines = piece.sent, self.lines
+        writes = len(sent)
+        left = [piece.data[piece.done(writes) :]]
+        if not left[0]:
+            left = []
+        # One step; not if a signal handler's flush has gone on meanwhile.
+        if self._piece is piece and not sent[writes:]:
+            piece.todo[:] = left
+            if not left:
+                self._piece = None
+                _stdout.documents += piece.count
+                del lines[: piece.count]
+
+    def _put_back(self) -> None:
+        """End what a signal handler, or a stall, has left half done."""
+        piece = self._piece
+        if piece is None:
+            return
+        lines = self.lines
+        done = piece.done(len(piece.sent))
+        prefix = int(piece.data[:1] == b"\n")
+        whole = max(piece.data[:done].count(b"\n") - prefix, 0)  # lines that are out
+        torn = prefix > 0 if done == 0 else piece.data[done - 1 : done] != b"\n"
+        # One step.
+        if self._piece is piece:
+            self._piece = None
+            self._torn = torn
+            piece.todo[:] = []
+            _stdout.documents += whole
+            del lines[:whole]
+
+    def _lose(self, count: int, message: str, reason: str = "stdout") -> None:
+        """Drop and count the first *count* lines."""
+        lines, losses = self.lines, tally.losses
+        doomed = lines[:count]
+        lost = [
+            (reason, name, number, message)
+            for line in doomed
+            for name, number in line.names
+        ]
+        # One step.
+        if lines[:count] == doomed:
+            losses += lost
+            del lines[:count]
+
+    def _writable(self, descriptor: int) -> bool:
+        """Wait until stdout takes more; only a non-blocking one gets here."""
+        import select  # a process that shares our stdout made it so
+
+        if self._until is None:
+            wait_s = 0.0 if self._stalled else STALL_S
+            self._until = clock.run_time() + wait_s
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return bool(poll.poll(max(0.0, self._until - clock.run_time()) * 1000))
+
+    def _stall(self) -> None:
+        """Keep what waits for the next time, but not more than `MAX_KEPT`."""
+        self._stalled = True
+        lines = self.lines.copy()
+        size = sum([len(line.data) for line in lines])
+        count = 0
+        while size > MAX_KEPT:
+            size -= len(lines[count].data)
+            count += 1
+        if count:
+            self._lose(count, "it takes nothing")
+
+
+class _Stdout:
+    """What is known of the process's stdout."""
+
+    __slots__ = (
+        "children", "documents", "follows_forks", "open", "threads", "usage",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.documents = 0  # that were written to it, or to another stream
+        self.open = True  # it may be within a line: nothing is known yet
+        self.follows_forks = False
+        self.children = False  # another process writes there, or may have
+        self.usage: object = None  # of children that have ended, at first sight
+        self.threads: list[threading.Thread] = []  # this library's, when last seen
+
+
+_stdout = _Stdout()
+
+
+def watch() -> None:
+    """Know from now on what this process writes, and whether it has children."""
+    _stdout.usage = _usage()
+    stream = sys.__stdout__ if config.in_lambda() else sys.stdout
+    if stream is not None:
+        _between_lines(stream)
+
+
+def documents() -> int:
+    """Return how many lines this process has written."""
+    return _stdout.documents
+
+
+class _Write:
+    """A stream's method `write` that notes whether it has ended its line."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Any) -> None:
+        self.write = write
+
+    def __call__(self, text: Any, /) -> Any:
+        if not text:
+            return self.write(text)
+        _stdout.open = True
+        result = self.write(text)
+        _stdout.open = text[-1:] != "\n"
+        return result
+
+
+def _between_lines(stream: Any) -> bool:
+    """Say whether *stream* is certainly between two lines."""
+    followed = _follow(stream)
+    if stream is not sys.stdout:
+        followed = _follow_same(sys.stdout, stream) and followed
+    return not (not followed or _stdout.open or _has_threads() or _has_children())
+
+
+def _follow(stream: Any) -> bool:
+    """Note from now on how writes to *stream* end; say whether that is known."""
+    try:
+        write = stream.write
+        if type(write) is _Write:
+            return True
+        _stdout.open = True
+        stream.write = _Write(write)
+        if not _stdout.follows_forks:
+            _stdout.follows_forks = True
+            os.register_at_fork(before=_before_fork)
+    except Exception as exc:  # of a stream that takes no attribute
+        if by_signal_handler(exc):
+            raise
+        return False
+    return True
+
+
+def _follow_same(stream: Any, other: Any) -> bool:
+    """Follow *stream* where it writes to the same file as *other*, past it."""
+    inner = stream
+    while inner is not None and inner is not other:  # the runtime client's wrapper
+        inner = getattr(inner, "__dict__", {}).get("stream")
+    if inner is other:
+        return True
+    try:
+        same = stream.fileno() == other.fileno()
+    except Exception as exc:  # in memory
+        if by_signal_handler(exc):
+            raise
+        return True
+    return not same or _follow(stream)
+
+
+def _has_threads() -> bool:
+    """Say whether a thread lives that is neither this one nor the library's."""
+    if _thread.get_ident() != threading.main_thread().ident:
+        return True  # the main thread is
+    count = _thread._count()
+    known = _stdout.threads
+    if len(known) == count:
+        for thread in known:
+            if not thread.is_alive():
+                break
+        else:
+            return False
+    known = [each for each in threading.enumerate() if each.name.startswith(OURS)]
+    _stdout.threads = known
+    return count > len(known)
+
+
+def _has_children() -> bool:
+    """Say whether this process has started another one, or is a forked one."""
+    if not _stdout.children:
+        usage = _usage()
+        if _stdout.usage is None:
+            _stdout.usage = usage
+        _stdout.children = usage != _stdout.usage or _has_living_child()
+    return _stdout.children
+
+
+def _usage() -> object:
+    """Return what changes when a child has ended and was waited for."""
+    import resource  # 0.2 ms that a process without a metric does not pay
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_minflt, usage.ru_majflt
+
+
+def _has_living_child() -> bool:
+    if "subprocess" not in sys.modules:  # without it children are forked or waited for
+        return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:  # no child at all
+        return False
+    return True
+
+
+def _flush(stream: Any) -> None:
+    """Let what others wrote go first; errors show in the write that follows."""
+    try:
+        stream.flush()
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise
+
+
+@process.at_fork
+def forked() -> None:
+    """Leave the lines to the parent, with which this process shares stdout."""
+    _stdout.open = True
+    _stdout.children = True
+    _stdout.threads = []
+    _stdout.documents = 0
+    for writer in list(_writers):
+        writer.clear()
+
+
+def _before_fork() -> None:
+    """Know that there is a child; unseen, it may leave one of its own."""
+    _stdout.children = True
+
+
+@process.at_reset
+def reset() -> None:
+    """Know nothing of stdout, as at import."""
+    global _stdout
+    _stdout = _Stdout()

@@ -1,0 +1,374 @@
+"""A document begins at the beginning of a line, whatever else is written there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import emf_rules
+import pytest
+from helpers import ROOT, python
+
+from lambda_ext import metrics
+from lambda_ext.local.emf_check import check
+from lambda_ext.local.emulator import Emulator
+from lambda_ext.metrics import recorder, stdout
+
+
+@contextlib.contextmanager
+def piped(monkeypatch):
+    """Make stdout a pipe, with nothing unknown before; yield what reads it."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", 0) as source:
+        monkeypatch.setattr(sys, "stdout", stream)
+        metrics.count("first")
+        metrics.flush()
+        source.read(1_000_000)
+        yield lambda: (source.read(1_000_000) or b"").decode()
+        monkeypatch.undo()
+
+
+def flushed(read):
+    """Count and flush; return what was written since the last time."""
+    metrics.count("n")
+    metrics.flush()
+    return read()
+
+
+class TestCertain:
+    """Between two lines for certain: no newline of the document's own."""
+
+    def test_document_follows_a_document(self, monkeypatch):
+        """Without anything between them."""
+        with piped(monkeypatch) as read:
+            assert flushed(read).startswith('{"_aws"')
+            assert flushed(read).startswith('{"_aws"')
+
+    def test_document_follows_a_printed_line(self, monkeypatch):
+        """A print() that ended its line, in one write or in two."""
+        with piped(monkeypatch) as read:
+            print("working")
+            sys.stdout.write("more\n")
+
+            assert flushed(read).startswith('working\nmore\n{"_aws"')
+
+    def test_nothing_printed_changes_nothing(self, monkeypatch):
+        """A print() of no text opens no line."""
+        with piped(monkeypatch) as read:
+            print("", end="")
+
+            assert flushed(read).startswith('{"_aws"')
+
+    def test_threads_of_ours_do_not_count(self, monkeypatch):
+        """They write nothing there."""
+        with piped(monkeypatch) as read:
+            done = threading.Event()
+            thread = threading.Thread(target=done.wait, name="lambda_ext_worker")
+            thread.start()
+            try:
+                assert flushed(read).startswith('{"_aws"')
+            finally:
+                done.set()
+                thread.join()
+
+    def test_thread_that_has_ended_does_not_count(self, monkeypatch):
+        """What it wrote is known."""
+        with piped(monkeypatch) as read:
+            thread = threading.Thread(target=print, args=("said",))
+            thread.start()
+            thread.join()
+
+            assert flushed(read).startswith('said\n{"_aws"')
+
+
+class TestUncertain:
+    """A newline in the document's own write."""
+
+    @pytest.mark.parametrize(
+        "leave_open",
+        [
+            lambda: print("working...", end=""),
+            lambda: sys.stdout.write("x"),
+            lambda: sys.stdout.writelines(["a\n", "b"]),
+            lambda: threading.Thread(target=print, args=("x", "y"), kwargs={"end": ""}),
+        ],
+        ids=["print", "write", "writelines", "thread"],
+    )
+    def test_after_an_open_line(self, leave_open, monkeypatch):
+        """It begins a line of its own, and what was open ends."""
+        with piped(monkeypatch) as read:
+            thread = leave_open()
+            if isinstance(thread, threading.Thread):
+                thread.start()
+                thread.join()
+            text = flushed(read)
+
+            assert '\n{"_aws"' in text
+            assert check(text.splitlines()[-1]).problems == ()
+            assert flushed(read).startswith('{"_aws"')
+
+    def test_beside_a_thread_of_the_users(self, monkeypatch):
+        """Which may be between the two writes of a print()."""
+        with piped(monkeypatch) as read:
+            done = threading.Event()
+            thread = threading.Thread(target=done.wait)
+            thread.start()
+            try:
+                beside = flushed(read)
+            finally:
+                done.set()
+                thread.join()
+
+            assert beside.startswith('\n{"_aws"')
+            assert flushed(read).startswith('{"_aws"')
+
+    def test_in_a_thread_of_the_users(self, monkeypatch):
+        """The main thread is another thread, too."""
+        with piped(monkeypatch) as read:
+            found = []
+            thread = threading.Thread(target=lambda: found.append(flushed(read)))
+            thread.start()
+            thread.join()
+
+            assert found[0].startswith('\n{"_aws"')
+
+    @pytest.mark.process
+    @pytest.mark.parametrize("wait", [True, False])
+    def test_after_a_child_was_started(self, wait, monkeypatch):
+        """It may have left a line open, and may have a child of its own."""
+        with piped(monkeypatch) as read:
+            child = subprocess.Popen(
+                ["printf", '{"ok":true}'], stdout=sys.stdout.fileno(), close_fds=True
+            )
+            if wait:
+                child.wait()
+            texts = flushed(read), flushed(read)
+            child.wait()
+            text = "".join(texts) + read()
+
+            assert text.count('\n{"_aws"') == 2
+            assert sum(bool(line) for line in text.splitlines()) >= 3
+
+    @pytest.mark.process
+    def test_in_and_after_a_fork(self, monkeypatch):
+        """Parent and child share stdout from then on."""
+        with piped(monkeypatch) as read:
+            child = os.fork()
+            if not child:
+                metrics.count("n")
+                metrics.flush()
+                os._exit(0)
+            os.waitpid(child, 0)
+
+            assert read().startswith('\n{"_aws"')
+            assert flushed(read).startswith('\n{"_aws"')
+
+    def test_first_document_of_a_process(self, monkeypatch):
+        """Nothing is known of what was written before."""
+        with piped(monkeypatch) as read:
+            stdout.reset()
+
+            assert flushed(read).startswith('\n{"_aws"')
+
+    def test_stream_that_cannot_be_followed(self, monkeypatch):
+        """Nothing is known of it, ever."""
+        with piped(monkeypatch) as read:
+            inner = sys.stdout
+
+            class Slotted:
+                __slots__ = ()
+                fileno = inner.fileno
+                flush = inner.flush
+
+                def write(self, text):
+                    return inner.write(text)
+
+            monkeypatch.setattr(sys, "stdout", Slotted())
+
+            assert flushed(read).startswith('\n{"_aws"')
+            assert flushed(read).startswith('\n{"_aws"')
+
+
+class TestWhole:
+    """Documents beside four threads that print, open lines and children."""
+
+    @pytest.mark.process
+    def test_every_document_is_whole(self):
+        """300 documents, each on a line of its own, in one write."""
+        done = python(
+            """
+            import subprocess, sys, threading
+            from lambda_ext import metrics
+
+            stop = threading.Event()
+
+            def talk():
+                while not stop.is_set():
+                    print("talk", "talk", "talk")
+
+            threads = [threading.Thread(target=talk) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for number in range(300):
+                metrics.count("n")
+                if number % 3 == 0:
+                    sys.stdout.write("open")
+                    sys.stdout.flush()
+                if number % 100 == 0:
+                    subprocess.run(["printf", "child"], check=True)
+                metrics.flush()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            """.replace("\n            ", "\n"),
+            timeout=120,
+        )
+        checked = [check(line) for line in done.stdout.splitlines()]
+
+        assert done.returncode == 0, done.stderr
+        assert [each.problems for each in checked if each] == [()] * 300
+
+
+@pytest.mark.process
+class TestUnderTheRuntimeClient:
+    """In a process of AWS's runtime client."""
+
+    def run(self, folder, body, invocations=5, env=None):
+        """Invoke a handler with this body; return the checked lines and all text."""
+        (folder / "app.py").write_text(
+            "import contextlib, io, json, logging, os, subprocess, sys, threading\n"
+            "import lambda_ext\n"
+            "from lambda_ext import metrics\n"
+            "@lambda_ext.handler\n"
+            "def handler(event, context):\n"
+            "    metrics.count('n')\n" + textwrap.indent(textwrap.dedent(body), "    ")
+        )
+        with Emulator(
+            task_root=str(folder),
+            command=(sys.executable, "-m", "awslambdaric", "app.handler"),
+            env={"PYTHONPATH": ROOT, **(env or {})},
+            timeout_s=30.0,
+            freeze=False,
+        ) as emulator:
+            for _ in range(invocations):
+                assert emulator.invoke({}).status == "success"
+            emulator.shutdown()
+            lines = [line.text for line in emulator.lines]
+        checked = [each for each in map(check, lines) if each is not None]
+        return checked, lines
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "print('working...', end='')",
+            "sys.stdout.write('x')",
+            "sys.__stdout__.write('x')",
+            """subprocess.run(["printf", '{"ok":true}'], check=True)""",
+            "logging.getLogger().warning('no newline')",
+            "try: 1 / 0\nexcept Exception: logging.getLogger().exception('failed')",
+        ],
+        ids=["print", "write", "dunder", "child", "log", "traceback"],
+    )
+    @pytest.mark.parametrize("format", ["Text", "JSON"])
+    def test_all_documents_arrive(self, tmp_path, body, format):
+        """Five invocations, five documents, whatever the handler leaves open."""
+        env = {"AWS_LAMBDA_LOG_FORMAT": format}
+        checked, _ = self.run(tmp_path, body, env=env)
+
+        assert [each.problems for each in checked] == [()] * 5
+
+    def test_well_behaved_handler_costs_one_empty_line_at_most(self, tmp_path):
+        """Before the first document; afterwards it is certain."""
+        checked, lines = self.run(tmp_path, "print('one'); print('two')")
+
+        assert [each.problems for each in checked] == [()] * 5
+        assert lines.count("") <= 1
+
+    def test_redirected_stdout_loses_nothing(self, tmp_path):
+        """Inside Lambda documents go to the process's stdout, whatever print() does."""
+        checked, lines = self.run(
+            tmp_path,
+            """
+            with contextlib.redirect_stdout(io.StringIO()) as caught:
+                print("hidden")
+                metrics.flush()
+            assert caught.getvalue() == "hidden\\n", caught.getvalue()
+            """,
+        )
+
+        assert [each.problems for each in checked] == [()] * 5
+        assert "hidden" not in lines
+
+
+@pytest.mark.logs
+class TestCounting:
+    """What is counted."""
+
+    def test_record_that_a_closed_stdout_refuses_is_counted_once(self, monkeypatch):
+        """Also when the log, which goes there too, raises."""
+        with piped(monkeypatch):
+            import logging
+
+            class Log(logging.Handler):
+                def emit(self, record):
+                    raise OSError("of a closed stdout")
+
+            log = logging.getLogger("lambda_ext")
+            handler = Log()
+            log.addHandler(handler)
+            try:
+                os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdout.fileno())
+                metrics.count("n")
+                metrics.flush()
+                metrics.flush()
+            finally:
+                log.removeHandler(handler)
+
+            assert recorder.snapshot()["dropped_by_name"] == {"stdout": {"n": 1}}
+
+    def test_handler_that_is_interrupted_by_itself_writes_in_order(self, monkeypatch):
+        """A flush in the middle of a write leaves its line to the outer one."""
+        with piped(monkeypatch):
+            texts = []
+
+            class Stream:
+                def write(self, text):
+                    texts.append(json.loads(text))
+                    if len(texts) == 1:
+                        writer.lines.append(
+                            stdout.Line(b'{"inner":1}\n', [("inner", 1)])
+                        )
+                        writer.write()
+
+            writer = stdout.Writer(Stream())
+            writer.lines.append(stdout.Line(b'{"outer":1}\n', [("outer", 1)]))
+            writer.write()
+
+            assert texts == [{"outer": 1}, {"inner": 1}]
+
+    def test_forked_child_has_no_lines(self):
+        """Those of the parent are the parent's."""
+        writer = stdout.Writer()
+        writer.lines.append(stdout.Line(b"{}\n", [("n", 1)]))
+        stdout.forked()
+
+        assert writer.lines == []
+
+
+def test_encoder_writes_nothing_that_the_checker_refuses(monkeypatch):
+    """Names and dimensions with every character that is accepted."""
+    with piped(monkeypatch) as read:
+        name = "".join(map(chr, range(0x20, 0x7F)))
+        metrics.count(name, dimensions={"a" + name: name})
+        metrics.count(":a")
+        metrics.flush()
+        checked = [check(line) for line in read().splitlines() if line]
+
+        assert [each.problems for each in checked] == [(), ()]
+        assert emf_rules.total("", "n") == 0
