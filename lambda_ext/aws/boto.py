@@ -24,6 +24,7 @@ from .. import config as options
 from ..disclosure import forget_variables, printable
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
 from ..lifecycle import process
+from ..lifecycle.interruption import by_signal_handler
 from . import errors, regions, retries, waiting
 
 TYPE_CHECKING = False
@@ -150,6 +151,8 @@ def translated(
     except LambdaExtError:
         raise
     except Exception as exc:
+        if by_signal_handler(exc):
+            raise
         forget_variables(exc)
         error = _translation(exc, service, key, region)
         cause = exc if _may_be_shown(exc) else None
@@ -186,10 +189,28 @@ def _is_understood(exc: Any) -> bool:
     return errors.is_told(str(exc.response.get("Error", {}).get("Code", "")))
 
 
-def _new_client(service: str, session: Any, reason: str) -> Any:
+def _maker() -> Any:
+    """Return what makes clients without a session of the user's."""
     try:
         # Avoids ~250 ms and 43 MB wherever the light client does.
         import boto3
+    except RuntimeError:  # Python is ending, and what boto3 needs for S3 starts no pool
+        from botocore.session import Session
+
+        return _OfBotocore(Session())
+    return boto3
+
+
+class _OfBotocore:
+    """A session of botocore that makes clients as boto3 does."""
+
+    def __init__(self, session: Any) -> None:
+        self.client = session.create_client
+
+
+def _new_client(service: str, session: Any, reason: str) -> Any:
+    try:
+        maker = _maker() if session is None else session
         from botocore import exceptions
         from botocore.config import Config
     except ModuleNotFoundError as exc:
@@ -205,7 +226,6 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
         retries={"mode": "standard", "total_max_attempts": 1},
         parameter_validation=False,  # AWS judges, as it does for the light client
     )
-    maker = boto3 if session is None else session
     region = getattr(maker, "region_name", None) or os.environ.get("AWS_DEFAULT_REGION")
     if service == "appconfigdata":
         region = options.get("appconfig_region") or region

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 import threading
@@ -339,6 +340,54 @@ def test_client_is_made_once_by_many_threads(secrets, monkeypatch):
     clients = run_threads(8, lambda index: secrets.client())
 
     assert 1 == len(set(map(id, clients))) == len(made)
+
+
+def test_guard_that_fires_while_the_client_is_made_arrives(secrets, monkeypatch):
+    """What a signal handler raises is the caller's, though boto3 was being loaded."""
+
+    class OutOfTimeError(Exception):
+        pass
+
+    def handler(number, frame):
+        raise OutOfTimeError
+
+    def new_client(*args):
+        signal.raise_signal(signal.SIGUSR1)
+
+    monkeypatch.setattr(boto, "_new_client", new_client)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(OutOfTimeError):
+            _ = secrets.scope
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.process
+def test_value_is_read_at_exit_though_boto3_was_not_loaded():
+    """When Python ends, boto3 cannot be imported; botocore can."""
+    done = python(
+        "import atexit, json\n"
+        "from unittest import mock\n"
+        "from lambda_ext import configure, get_secret\n"
+        "configure(transport='boto3')\n"
+        "@atexit.register\n"
+        "def last():\n"
+        "    from botocore.awsrequest import AWSResponse\n"
+        "    body = json.dumps({'Name': 'db', 'SecretString': 'hello', 'ARN': %r})\n"
+        "    raw = mock.Mock(stream=lambda *a, **k: iter([body.encode()]))\n"
+        "    answer = AWSResponse('https://x', 200, {}, raw)\n"
+        "    send = 'botocore.httpsession.URLLib3Session.send'\n"
+        "    with mock.patch(send, return_value=answer):\n"
+        "        print(get_secret('db'))" % ARN,
+        env={
+            "AWS_REGION": "eu-central-1",
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "s",
+        },
+    )
+
+    assert "hello" == done.stdout.strip(), done.stderr
 
 
 def test_snapshot_closes_and_the_next_call_connects_anew(secrets):
