@@ -44,7 +44,7 @@ os.environ.setdefault("AWS_DEFAULT_REGION", "eu-central-1")
 import lambda_ext
 from lambda_ext.flags.document import Document
 from lambda_ext.lifecycle import clock
-from lambda_ext.values.cache import Answer
+from lambda_ext.typing import Answer
 
 CONTEXT = {"country": "DE", "age": 42, "tier": "gold"}
 RULE = '(and (eq $country "DE") (gt $age 18) (begins_with $tier "go"))'
