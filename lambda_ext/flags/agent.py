@@ -29,6 +29,7 @@ import weakref
 from .. import config
 from ..answer import Answer
 from ..aws import connections, errors, http1, regions, retries, signing
+from ..disclosure import printable
 from ..exceptions import FlagError, LambdaExtError, SourceError
 from ..lifecycle import clock, process
 from . import rules
@@ -180,19 +181,20 @@ def _path(name: str) -> str:
 def _headers(context: Context, flag: str) -> list[tuple[str, str]]:
     """Return the headers that say *context*; FlagError if none can."""
     headers = []
+    shown = printable(flag, 128)
     for key, value in context.items():
         text = rules.text_of(rules.scalar(value))
         if text is None:  # it counts as missing
             continue
         if not _KEY.fullmatch(str(key)):
             msg = (
-                f"the context of {flag!r} has a key that AppConfig's agent cannot be"
+                f"the context of '{shown}' has a key that AppConfig's agent cannot be"
                 " sent: use letters, digits and underscores"
             )
             raise FlagError(msg, flag=flag)
         if not _VALUE.fullmatch(text):
             msg = (
-                f"the context value {key!r} of {flag!r} cannot be sent to AppConfig's"
+                f"the context value {key[:128]!r} of '{shown}' cannot be sent to AppConfig's"
                 " agent: it has a comma, a control character, space at an end or a"
                 " character outside Latin-1"
             )
@@ -200,7 +202,7 @@ def _headers(context: Context, flag: str) -> list[tuple[str, str]]:
         headers.append(("context", f"{key}={text}"))
         if key == ENTITY:
             if len(text) > MAX_ENTITY:
-                msg = f"the context value {key!r} of {flag!r} is longer than 2 KB"
+                msg = f"the context value {key!r} of '{shown}' is longer than 2 KB"
                 raise FlagError(msg, flag=flag)
             headers.append(("entity-id", text))
     return headers

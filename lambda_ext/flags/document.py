@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 
+from ..disclosure import printable
 from ..exceptions import (
     FlagError,
     InvalidDocumentError,
@@ -56,6 +57,9 @@ DISABLED = "DISABLED"  # likewise, and it is disabled
 STALE = "STALE"  # any of these, from a document that is older than was asked for
 UNKNOWN = "UNKNOWN"  # AppConfig's agent chose, and does not say why
 ERROR = "ERROR"  # there is no result; `Evaluation.error` says why
+
+MAX_NEAR = 100  # misspelt names for which the nearest is sought
+LONGEST_NAME = 128  # of a flag in a message; AppConfig takes 64
 
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))  # as the service reads it
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -179,7 +183,15 @@ class Document:
         InvalidDocumentError: it is not a JSON object; flags are looked at later.
     """
 
-    __slots__ = ("_ask", "_dialect", "_values", "parsed", "plain", "version")
+    __slots__ = (
+        "_ask",
+        "_dialect",
+        "_near",
+        "_values",
+        "parsed",
+        "plain",
+        "version",
+    )
 
     def __init__(
         self,
@@ -193,6 +205,7 @@ class Document:
         self._dialect = dialect
         self._ask = ask
         self._values = _values(_object(body))
+        self._near: dict[str, str] = {}  # by misspelt name
         self.parsed: dict[str, Flag] = {}  # what was asked for so far
         self.plain: dict[str, bool] = {}  # of these, what no context changes
 
@@ -218,7 +231,7 @@ class Document:
         flag = self.parsed.get(name)
         if flag is None:
             if name not in self._values:
-                raise _unknown(name, self._values)
+                raise self._unknown(name)
             flag = self._parse(name)
             # Two threads may parse it at once; all use the same result.
             flag = self.parsed.setdefault(name, flag)
@@ -239,8 +252,31 @@ class Document:
             if name not in mine or name not in theirs or mine[name] != theirs[name]
         ]
 
+    def _unknown(self, name: Any) -> UnknownFlagError:
+        near = ""
+        if isinstance(name, str) and len(name) <= LONGEST_NAME:
+            near = self._nearest(name)
+        hint = f"; did you mean '{printable(near)}'?" if near else ""
+        msg = (
+            f"there is no flag '{printable(name, LONGEST_NAME)}' in the document{hint}"
+        )
+        return UnknownFlagError(msg, flag=str(name), nearest=near)
+
+    def _nearest(self, name: str) -> str:
+        """Return the name that looks most like *name*; sought once for a few."""
+        near = self._near.get(name)
+        if near is None:
+            if len(self._near) >= MAX_NEAR:
+                return ""
+            # 5 ms that only a misspelling costs.
+            import difflib
+
+            near = next(iter(difflib.get_close_matches(name, self._values, n=1)), "")
+            self._near[name] = near
+        return near
+
     def _parse(self, name: str) -> Flag:
-        place = f"the flag {name!r}"
+        place = f"the flag '{printable(name, LONGEST_NAME)}'"
         try:
             return _flag(
                 name, self._values[name], self.version, self._dialect, self._ask
@@ -409,16 +445,6 @@ def _enabled(value: dict[str, Any], place: str) -> bool:
         if enabled in _FALSE:
             return False
     raise InvalidDocumentError("it is neither true nor false", location=place)
-
-
-def _unknown(name: str, known: dict[str, Any]) -> UnknownFlagError:
-    # 5 ms that only a misspelling costs.
-    import difflib
-
-    near = next(iter(difflib.get_close_matches(str(name), known, n=1)), "")
-    hint = f"; did you mean {near!r}?" if near else ""
-    msg = f"there is no flag {name!r} in the document{hint}"
-    return UnknownFlagError(msg, flag=str(name), nearest=near)
 
 
 def _copied(value: Any) -> Any:

@@ -33,10 +33,9 @@ Threads
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
-from .. import config
+from .. import config, disclosure
 from ..exceptions import ConfigurationError, FlagError, LambdaExtError
 from ..lifecycle import clock, process
 from ..values import keys
@@ -46,7 +45,7 @@ from ..values.transforms import withheld
 from .configuration import Polled
 from .dialect import DEFAULT as DEFAULT_DIALECT
 from .dialect import Dialect
-from .document import ERROR, STALE, Document, Evaluation
+from .document import ERROR, LONGEST_NAME, STALE, Document, Evaluation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,8 +65,6 @@ _PLAIN = frozenset((dict, type(None)))  # contexts that need no second look
 MAX_NAMES = 1000  # of flags that are counted by name; the rest is one
 OTHERS = "(other flags)"
 UNNAMED = "(LAMBDA_EXT_FLAGS)"
-
-_log = logging.getLogger("lambda_ext")
 
 
 class _Raise:
@@ -329,17 +326,19 @@ class Flags(Polled[object]):
         flag = document.flag(name)
         if flag.is_fixed and context is not None and not self._told_of_rules:
             self._told_of_rules = True
-            _log.warning(
-                "lambda_ext.flags_without_rules configuration=%s flag=%s: AppConfig"
-                " gives its default variant only; for rules use a freeform profile"
-                " that holds the flag document, or flags_source='agent'",
-                self._key.label, name,
-            )  # fmt: skip
+            disclosure.warn(
+                "flags_without_rules",
+                "AppConfig gives its default variant only; for rules use a freeform"
+                " profile that holds the flag document, or flags_source='agent'",
+                configuration=self._key.label,
+                flag=name,
+            )
         try:
             evaluation = flag.evaluate(context)
         except Exception as exc:  # of a mapping of the user's
             kind = type(exc).__name__
-            error = FlagError(f"the context of {name!r} raised {kind}", flag=name)
+            shown = disclosure.printable(name, LONGEST_NAME)
+            error = FlagError(f"the context of '{shown}' raised {kind}", flag=name)
             error.__cause__ = withheld(exc)
             evaluation = Evaluation(
                 name, enabled=False, reason=ERROR, version=document.version, error=error
@@ -366,23 +365,30 @@ class Flags(Polled[object]):
         for listener in self._listeners_of_all:
             try:
                 listener(evaluation, context)
-            except Exception:
-                _log.warning(
-                    "lambda_ext.on_evaluation_failed configuration=%s",
-                    self._key.label, exc_info=True,
-                )  # fmt: skip
+            except Exception as exc:
+                # Not its message, which may quote the context.
+                disclosure.warn(
+                    "on_evaluation_failed",
+                    configuration=self._key.label,
+                    error=disclosure.kind(exc),
+                )
 
 
 def _count_default(label: str, evaluation: Evaluation) -> None:
     """Count that a default was served, and log it once for each flag."""
     name = evaluation.flag
+    if len(name) > LONGEST_NAME:
+        name = OTHERS
     with _lock:
         if name not in defaulted and len(defaulted) >= MAX_NAMES:
             name = OTHERS
         is_first = name not in defaulted
         defaulted[name] = defaulted.get(name, 0) + 1
     if is_first:
-        _log.warning(
-            "lambda_ext.flag_default configuration=%s flag=%s error=%s: %s",
-            label, name, type(evaluation.error).__name__, evaluation.error,
-        )  # fmt: skip
+        disclosure.warn(
+            "flag_default",
+            evaluation.error,
+            configuration=label,
+            flag=name,
+            error=type(evaluation.error).__name__,
+        )

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
 __all__ = ("DEFAULT", "Dialect", "Rule", "evaluate", "fnv1a", "has_split", "parse")
 
 MAX_RULE = 16_384  # characters; JSON schema of AWS.AppConfig.FeatureFlags
+SHOWN = 64  # characters of a word that a message quotes
 MAX_DEPTH = 64  # of nested expressions; ours, so that no stack overflows
 _INT64 = range(-(2**63), 2**63)
 
@@ -307,7 +308,11 @@ class _Parser:
             operator = found[0] if found else ""
             self._at += len(operator)
         if operator not in OPERANDS:
-            what = f"there is no operator {operator!r}" if operator else "no operator"
+            what = (
+                f"there is no operator {operator[:SHOWN]!r}"
+                if operator
+                else "no operator"
+            )
             _refuse("UnknownSymbol", operator_at, what)
         operands = []
         while True:
@@ -367,7 +372,9 @@ class _Parser:
             return _Key(key, at)
         if word in ("true", "false") and not quoted:
             return _Bool(word == "true", at)
-        _refuse("UnknownSymbol", at, f"{word!r} is no value: write text in quotes")
+        _refuse(
+            "UnknownSymbol", at, f"{word[:SHOWN]!r} is no value: write text in quotes"
+        )
 
     def _value(self, *, in_list: bool) -> _Node:
         char, at = self._peek(), self._at
@@ -511,14 +518,22 @@ def _arranged(
     if not names:
         for name, node in operands:
             if name:
-                _refuse("UnknownSymbol", node.at, f"{operator} has no operand {name!r}")
+                _refuse(
+                    "UnknownSymbol",
+                    node.at,
+                    f"{operator} has no operand {name[:SHOWN]!r}",
+                )
     else:
         taken = set()
         for name, node in operands:
             if name and name not in names:
-                _refuse("UnknownSymbol", node.at, f"{operator} has no operand {name!r}")
+                _refuse(
+                    "UnknownSymbol",
+                    node.at,
+                    f"{operator} has no operand {name[:SHOWN]!r}",
+                )
             if name in taken:
-                _refuse("TooManyOperands", node.at, f"{name!r} is given twice")
+                _refuse("TooManyOperands", node.at, f"{name[:SHOWN]!r} is given twice")
             if name:
                 taken.add(name)
         if len(operands) > len(names):

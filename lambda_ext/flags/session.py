@@ -38,10 +38,9 @@ https://docs.aws.amazon.com/appconfig/2019-10-09/APIReference/API_appconfigdata_
 
 from __future__ import annotations
 
-import logging
 import weakref
 
-from .. import config
+from .. import config, disclosure
 from ..answer import Answer
 from ..aws.transport import transport
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
@@ -77,8 +76,6 @@ LONGEST_S = 86_400
 PAUSE_S = 1.0  # after a second failure in a row, doubled by each further one
 LONGEST_PAUSE_S = 30.0
 USUAL_S = 60.0  # if an answer does not say when to poll next
-
-_log = logging.getLogger("lambda_ext")
 
 
 class Counters:
@@ -280,10 +277,9 @@ class Session:
                 if not _is_about_session(exc):
                     self._keep(token, self.not_before)  # it may serve yet
                 raise
-            _log.info(
-                "lambda_ext.session_renewed configuration=%s code=%s",
-                self._name, exc.code,
-            )  # fmt: skip
+            disclosure.inform(
+                "session_renewed", configuration=self._name, code=exc.code
+            )
             counters.renewed += 1
             is_first = True
             token = self._start(ends_at)
@@ -378,12 +374,14 @@ class Session:
             else:
                 return None
         counters.broken += 1
-        _log.warning(
-            "lambda_ext.broken_document configuration=%s version=%s error=%s",
-            self._name, new.version, kind,
-        )  # fmt: skip
+        disclosure.warn(
+            "broken_document",
+            configuration=self._name,
+            version=new.version,
+            error=kind,
+        )
         msg = (
-            f"version {new.version!r} of the configuration {self._name!r} cannot be"
+            f"version '{disclosure.printable(new.version, 128)}' of the configuration {self._name!r} cannot be"
             f" read ({kind}); the last good one is kept"
         )
         return SourceError(msg, key=self._name, source=AppConfig.name, transient=True)

@@ -229,6 +229,25 @@ def test_unknown_flag_names_the_nearest():
     assert "" == caught.value.nearest
 
 
+def test_nearest_is_sought_once_for_a_few_names(monkeypatch):
+    """A misspelt flag in each request does not cost a search in each."""
+    import difflib
+
+    sought = []
+    find = difflib.get_close_matches
+    monkeypatch.setattr(
+        "difflib.get_close_matches",
+        lambda *a, **k: sought.append(a[0]) or find(*a, **k),
+    )
+    found = document({"on": {"enabled": True}})
+    names = ["onn"] * 5 + [f"x{number}" for number in range(500)] + ["y" * 1000, 5]
+    for name in names:
+        with pytest.raises(UnknownFlagError):
+            found.flag(name)
+
+    assert ("onn", 100) == (sought[0], len(sought))
+
+
 def test_flags_are_parsed_when_asked_for():
     """Loading a document parses no rule; asking for a flag parses its own."""
     found = document({"bad": {"_variants": 5}, "good": {"enabled": True}})

@@ -138,6 +138,23 @@ class TestEnabled:
         )
 
     @pytest.mark.logs
+    def test_name_from_outside_stays_on_its_line(self, flags, caplog):
+        """A name with line breaks, or a very long one, spoils no log line."""
+        for name in ("x\nlambda_ext.forged", "y" * 10_000_000):
+            assert flags.enabled(name, default=True)
+            with pytest.raises(UnknownFlagError) as caught:
+                flags.enabled(name)
+            assert len(str(caught.value)) < 300
+            assert "\n" not in str(caught.value)
+
+        lines = [record.getMessage() for record in caplog.records]
+        assert 2 == len(lines)
+        assert {"x\nlambda_ext.forged": 1, "(other flags)": 1} == (
+            lambda_ext.stats().flags.defaults
+        )
+        assert all("\n" not in line and len(line) < 3000 for line in lines)
+
+    @pytest.mark.logs
     def test_malformed_flag(self, flags):
         """It raises for itself alone, unless a default is given."""
         with pytest.raises(InvalidDocumentError, match="'bad' is malformed"):
