@@ -45,6 +45,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+try:
+    import openfeature as _sdk  # noqa: F401  a message, where it is missing
+except ModuleNotFoundError as exc:
+    _msg = (
+        "lambda_ext.openfeature needs the OpenFeature SDK:"
+        " pip install 'lambda-ext[openfeature]'"
+    )
+    raise ModuleNotFoundError(_msg, name=exc.name) from exc
+
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import ProviderEventDetails
 from openfeature.exception import (

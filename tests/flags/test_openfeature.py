@@ -268,3 +268,12 @@ def test_costs_nothing_unless_used():
     )
 
     assert "[]" == done.stdout.strip(), done.stderr
+
+
+def test_missing_sdk_is_said_in_words():
+    """Without the extra the error says what to install."""
+    done = python(
+        "import sys; sys.modules['openfeature'] = None\nimport lambda_ext.openfeature"
+    )
+
+    assert "pip install 'lambda-ext[openfeature]'" in done.stderr
