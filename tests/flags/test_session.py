@@ -244,6 +244,18 @@ class TestTokens:
         assert [GET, START, GET] == appconfig.operations()[before:]
         assert caught.value.transient
 
+    def test_new_session_that_is_refused_at_once_is_not_repeated(
+        self, light, appconfig
+    ):
+        """A session whose first token is refused is an error, not a loop."""
+        appconfig.deploy(NAME, "one")
+        original = appconfig._latest
+        appconfig._latest = lambda token: original("none")
+
+        with pytest.raises(SourceError, match="Corrupted"):
+            poll(light)
+        assert [START, GET] == appconfig.operations()
+
     @pytest.mark.parametrize(
         ("status", "code"),
         [(429, "ThrottlingException"), (500, "InternalServerException")],
