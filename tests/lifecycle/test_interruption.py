@@ -144,8 +144,9 @@ class TestPhases:
             )
         ]
 
-        assert results[0] == ([], 0)
-        assert results[1:] == [(["a", "b", "c"], 0)] * len(results[1:])
+        complete = (["a", "b", "c"], 0)
+        assert results[0] in (([], 0), complete)
+        assert results[1:] == [complete] * len(results[1:])
         assert len(results) > 5
 
 
@@ -274,7 +275,8 @@ class TestInvocation:
         def prepare():
             process.reset()
             parts.clear()
-            phases.listen(phases.INIT, lambda: parts.append("init"))
+            # C code: a hook that is interrupted at its own entry has begun.
+            phases.listen(phases.INIT, functools.partial(parts.append, "init"))
 
         count = 0
         for _ in everywhere((invocation,), prepare, lambda _: lambda_ext.start()):
