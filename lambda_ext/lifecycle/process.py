@@ -23,7 +23,7 @@ import contextlib
 import os
 import weakref
 
-from .real_threads import RLock
+from . import real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _forks: list[Callable[[], object]] = []
 _follows_forks = False
 
 
-class Lock(RLock):  # type: ignore[misc]  # the C class, of which mypy sees Any
+class Lock(real_threads.RLock):  # type: ignore[misc]  # the C class, of which mypy sees Any
     """A re-entrant lock that is free again in a forked child; use it by `with`."""
 
     def __init__(self) -> None:
@@ -78,6 +78,7 @@ def _follow_forks() -> None:
 
 
 def _forked() -> None:
+    real_threads.bare.clear()
     for reference in [*_locks.values()]:
         lock = reference()
         if lock is not None:

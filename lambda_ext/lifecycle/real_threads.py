@@ -74,6 +74,19 @@ start_new_thread: Callable[..., int] = (
 )
 
 
+bare: set[int] = set()  # of this library's threads that `threading` does not know
+
+
+def run_bare(body: Callable[[], object]) -> None:
+    """Run *body*, for `start_new_thread`, and keep this thread in `bare` meanwhile."""
+    ident = get_ident()
+    bare.add(ident)
+    try:
+        body()
+    finally:
+        bare.discard(ident)
+
+
 def in_main_thread() -> bool:
     """Say whether the caller is in the first thread of the process."""
     return bool(_native.get_native_id() == os.getpid())
@@ -112,7 +125,7 @@ class _Bare:
 
     def run(self, body: Callable[[], object]) -> None:
         try:
-            body()
+            run_bare(body)
         finally:
             self._ended.set()
 

@@ -93,7 +93,8 @@ def spawn(body: Callable[[], object], started: list[int]) -> bool:
     `threading.Thread` waits for an Event, and may hang after such a handler.
     """
     try:
-        started.extend(map(real_threads.start_new_thread, (body,), ((),)))
+        start = real_threads.start_new_thread
+        started.extend(map(start, (real_threads.run_bare,), ((body,),)))
     except RuntimeError:
         return False
     return True
