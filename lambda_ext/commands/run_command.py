@@ -55,8 +55,8 @@ metrics written and what CloudWatch would refuse of them, and how the process
 ended.  The first run takes some seconds longer: Python compiles moto.
 
 Secrets Manager, Parameter Store, AppConfig's data plane and other services are
-played on 127.0.0.1, filled from --seed.  AWS itself is never contacted, and your
-credentials are kept from the function, unless you say --aws.
+played on 127.0.0.1, filled from --seed.  AWS itself is never contacted, and
+your credentials are kept from the function, unless you say --aws.
 """
 
 EXAMPLES = """\

@@ -153,6 +153,24 @@ class TestRecord:
 
 
 @pytest.mark.process
+class TestMissingPackage:
+    """A service for which moto needs more than the extra brings."""
+
+    def test_answer_names_the_package_and_the_command(self, server, monkeypatch):
+        """The failure says what to install."""
+
+        def respond(*args):
+            raise ModuleNotFoundError("No module named 'docker'", name="docker")
+
+        monkeypatch.setattr(server.moto, "_respond", respond)
+        status, _, body = ask(server, "POST", "/", b"{}", **GET_SECRET)
+
+        assert 500 == status
+        assert b"moto needs the package 'docker'" in body
+        assert rb"pip install \"moto[server]\"" in body
+
+
+@pytest.mark.process
 class TestServer:
     """The server itself."""
 
