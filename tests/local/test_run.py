@@ -551,7 +551,7 @@ class TestSteps:
     def test_fault_ends_with_the_repair(self, tmp_path, fault, error, code):
         """A fault is what every call gets, until it is repaired."""
         values, result = self.told(
-            tmp_path, Invoke(), fault, Invoke(), Repair(), Invoke(), load_timeout="0.3"
+            tmp_path, Invoke(), fault, Invoke(), Repair(), Invoke(), load_timeout="2"
         )
 
         assert "one" == values[0]
