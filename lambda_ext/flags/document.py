@@ -134,6 +134,24 @@ class Evaluation:
         )
 
 
+class Exposure(Evaluation):
+    """An evaluation as a listener hears of it: with its *context*, or None."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, evaluation: Evaluation, context: Context | None) -> None:
+        super().__init__(
+            evaluation.flag,
+            enabled=evaluation.enabled,
+            reason=evaluation.reason,
+            variant=evaluation.variant,
+            version=evaluation.version,
+            attributes=evaluation._attributes,
+            error=evaluation.error,
+        )
+        self.context = context
+
+
 class Flag:
     """One flag, parsed: tests with their results, and the default.
 

@@ -45,7 +45,7 @@ from ..values.transforms import withheld
 from .configuration import Polled
 from .dialect import DEFAULT as DEFAULT_DIALECT
 from .dialect import Dialect
-from .document import ERROR, LONGEST_NAME, STALE, Document, Evaluation
+from .document import ERROR, LONGEST_NAME, STALE, Document, Evaluation, Exposure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from ..values.handle import Age
     from .rules import Context
 
-    Listener = Callable[[Evaluation, Context | None], object]
+    Listener = Callable[[Exposure], object]
     L = TypeVar("L", bound=Listener)
 
 _PLAIN = frozenset((dict, type(None)))  # contexts that need no second look
@@ -241,9 +241,10 @@ class Flags(Polled[object]):
 
     def on_evaluation(self, listener: L) -> L:
         """
-        Call *listener* with each `Evaluation` and its context; also a decorator.
+        Call *listener* with each evaluation; also a decorator.
 
-        For logs of exposures.  It runs in the thread that evaluates, before
+        It is given an `Exposure`: flag, enabled, variant, reason, version,
+        attributes, error and the context.  For logs of exposures.  It runs in the thread that evaluates, before
         the result is returned; what it raises is logged.  Without listeners
         nothing is spent on this.
         """
@@ -362,9 +363,10 @@ class Flags(Polled[object]):
         return evaluation
 
     def _tell(self, evaluation: Evaluation, context: Context | None) -> None:
+        exposure = Exposure(evaluation, context)
         for listener in self._listeners_of_all:
             try:
-                listener(evaluation, context)
+                listener(exposure)
             except Exception as exc:
                 # Not its message, which may quote the context.
                 disclosure.warn(

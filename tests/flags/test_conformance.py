@@ -196,7 +196,7 @@ def evaluate_with(client, contexts):
     client.context = contexts.get("Client", empty)
     client.add_hooks([Injector(contexts.get("Before Hooks", empty))])
     seen = []
-    client.provider._flags.on_evaluation(lambda found, context: seen.append(context))
+    client.provider._flags.on_evaluation(lambda found: seen.append(found.context))
     client.get_boolean_details("boolean-flag", False, contexts.get("Invocation", empty))
     return dict(seen[0])
 

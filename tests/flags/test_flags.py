@@ -294,9 +294,10 @@ class TestListeners:
         heard = []
 
         @flags.on_evaluation
-        def listener(evaluation, context):
-            heard.append((evaluation.flag, evaluation.variant, evaluation.reason,
-                          evaluation.version, context))  # fmt: skip
+        def listener(seen):
+            heard.append(
+                (seen.flag, seen.variant, seen.reason, seen.version, seen.context)
+            )
 
         flags.enabled("on")
         flags.enabled("checkout", STAFF)
@@ -314,7 +315,7 @@ class TestListeners:
     def test_default_is_heard_as_an_error(self, flags):
         """A default that was served is told with the reason ERROR."""
         heard = []
-        flags.on_evaluation(lambda found, context: heard.append(found))
+        flags.on_evaluation(heard.append)
         flags.enabled("none", default=True)
 
         assert [("none", True, "ERROR")] == [
@@ -325,8 +326,8 @@ class TestListeners:
     def test_listener_that_raises_changes_nothing(self, flags, caplog):
         """Its exception is logged; the next listener is called."""
         heard = []
-        flags.on_evaluation(lambda found, context: 1 / 0)
-        flags.on_evaluation(lambda found, context: heard.append(found))
+        flags.on_evaluation(lambda found: 1 / 0)
+        flags.on_evaluation(heard.append)
 
         assert flags.enabled("on")
         assert 1 == len(heard)

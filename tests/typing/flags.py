@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import assert_type
 
 from lambda_ext import Configuration, Flags
-from lambda_ext.flags.document import Evaluation
+from lambda_ext.flags.document import Evaluation, Exposure
 from lambda_ext.flags.rules import Dialect, Rule, evaluate, parse
 from lambda_ext.testing import FakeFlags
 
@@ -30,7 +30,9 @@ Flags("orders", "prod", "features", max_aeg=5)  # type: ignore[call-arg]
 
 
 @flags.on_evaluation
-def exposed(evaluation: Evaluation, seen: Mapping[str, Any] | None) -> None: ...
+def exposed(seen: Exposure) -> None:
+    assert_type(seen.context, Mapping[str, Any] | None)
+    assert_type(seen.variant, str | None)
 
 
 assert_type(Configuration("a", "b", "c").value, str)
