@@ -25,6 +25,16 @@ def fnv1a(value: str, seed: str) -> float:
     return number % 100_000 / 1000.0
 
 
+def local_seed(flag: str) -> str:
+    """
+    Return the seed of a split without one, of the flag *flag*.
+
+    Not the bare name: `fnv1a` mixes the last letters of a seed so little that
+    "flag-1" and "flag-2" would not divide independently.
+    """
+    return f"{flag}:split"
+
+
 class Dialect:
     """
     Our choices where AWS documents none; the table is in `rules`.
@@ -64,7 +74,7 @@ class Dialect:
         *,
         bucket: Callable[[str, str], float] = fnv1a,
         inclusive: bool = False,
-        seed: Callable[[str], str] = str,
+        seed: Callable[[str], str] = local_seed,
         join: str = "",
         undefined: str = "operator",
         coerce: bool = True,

@@ -26,7 +26,7 @@ What is not documented
 
     split's hash                bucket = fnv1a_32(value + seed) mod 100000 / 1000,
                                 true if bucket < pct               bucket, inclusive
-    split without seed          the flag's name is the seed        seed
+    split without seed          the flag's name and ":split"       seed
     split by several values     [$a, $b]: joined without anything  join
     a missing operand           its operator is false, ne and      undefined
       (no such key, None, a       split too; so (not (eq $gone 1))

@@ -185,6 +185,16 @@ def test_split_without_seed_is_local_to_the_flag():
     assert one != other
 
 
+def test_splits_of_similar_flags_are_independent():
+    """Who is in one flag's half says nothing about another flag's."""
+    for one, other in (("flag-1", "flag-2"), ("flag-1", "flag-3"), ("a", "b")):
+        rules_ = [parse("(split pct::50 by::$u)", flag=flag) for flag in (one, other)]
+        contexts = [{"u": f"user-{number}"} for number in range(4000)]
+        both = sum(all(rule(context) for rule in rules_) for context in contexts)
+
+        assert 0.2 < both / len(contexts) < 0.3, (one, other)
+
+
 def test_slice_between_two_splits():
     """The shape that experiments generate: 60 % without the first 50 %."""
     rule = parse(
@@ -340,9 +350,9 @@ CHOICES = [
     ('(in $a ["x"])', {"a": "X"}, False, Dialect(fold=str.casefold), True),
     ('(matches in::$a pattern::"b")', {"a": "abc"}, True, Dialect(full_match=True), False),
     ('(exists key::"a")', {"a": ""}, True, Dialect(empty_exists=False), False),
-    ("(split pct::50 by::$a)", {"a": "y"}, False,
+    ('(split pct::50 by::$a seed::"s")', {"a": "y"}, False,
      Dialect(bucket=lambda value, seed: 50, inclusive=True), True),
-    ("(split pct::50 by::$a)", {"a": "y"}, False,
+    ('(split pct::50 by::$a seed::"s")', {"a": "y"}, False,
      Dialect(bucket=lambda value, seed: 49.0), True),
 ]  # fmt: skip
 
@@ -370,6 +380,16 @@ def test_bucket_is_asked_with_value_and_seed():
         assert evaluate(rule, context, flag="f", dialect=dialect)
 
     assert [("x|7|true", "s"), ("x", "local:f")] == asked
+
+
+def test_bucket_on_the_boundary():
+    """A bucket equal to pct is outside, unless the dialect says otherwise."""
+    for inclusive in (False, True):
+        dialect = Dialect(bucket=lambda value, seed: 50.0, inclusive=inclusive)
+
+        assert inclusive is evaluate(
+            "(split pct::50 by::$a)", {"a": "x"}, dialect=dialect
+        )
 
 
 def test_bucket_that_raises_counts_as_missing():
