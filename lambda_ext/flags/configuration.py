@@ -64,6 +64,28 @@ class Poll(Want):
         return age < self.max_age or self.tolerates(age)
 
 
+class Once:
+    """A transform that is called once for a document, by whoever needs it first."""
+
+    __slots__ = ("__qualname__", "_last", "_transform")
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self._transform = transform
+        self._last: tuple[Any, Any] | None = None  # the document, what was made
+        kind = type(transform).__qualname__
+        self.__qualname__ = str(getattr(transform, "__qualname__", kind))
+
+    def __call__(self, raw: Any) -> Any:
+        last = self._last
+        if last is None or last[0] is not raw:
+            last = self._last = raw, self._transform(raw)
+        return last[1]
+
+    def forget(self) -> None:
+        """Let go of the document and of what was made of it."""
+        self._last = None
+
+
 class Polled(Handle[T_co]):
     """What `Configuration` and `Flags` share; not made directly."""
 
@@ -83,6 +105,8 @@ class Polled(Handle[T_co]):
         session: Any,
     ) -> None:
         key = keys.configuration(None, application, environment, profile)
+        if callable(transform):
+            transform = Once(transform)
         if poll_interval is not DEFAULT:
             poll_interval = _interval(poll_interval, key.label)
         self._poll_interval: Any = poll_interval
@@ -113,6 +137,11 @@ class Polled(Handle[T_co]):
     def accept(self, raw: Any) -> None:
         """Raise if the document *raw* is not what this handle can read."""
         decode(raw, self._transform, self._field, self._key.label)
+
+    def _drop(self) -> None:
+        super()._drop()
+        if isinstance(self._transform, Once):
+            self._transform.forget()
 
     def _bind(self) -> Want:
         want = super()._bind()

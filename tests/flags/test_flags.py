@@ -590,6 +590,33 @@ class TestHandle:
         assert 1 == one.value
         assert 1 == lambda_ext.stats().flags.broken
 
+    def test_transform_is_called_once_per_version(self, appconfig, background, clock):
+        """Judging a new version and reading it are one call; nothing is kept after."""
+        called = []
+
+        def transform(text):
+            called.append(text)
+            return text
+
+        one = Configuration("a", "b", "c", transform=transform)
+        for text in ("1", "2"):
+            appconfig.deploy("a/b/c", text)
+            one.value
+            clock.advance(64)
+            one.value
+            background.run()
+            one.value
+
+        assert ["1", "2"] == called
+
+    def test_no_document_stays_in_a_snapshot(self, flags):
+        """Before a snapshot the flags let go of the document and its rules."""
+        flags.enabled("on")
+        phases.call(phases.SNAPSHOT)
+
+        assert flags._transform._last is None
+        assert flags._memo is None
+
     def test_first_value_that_cannot_be_read_raises(self, appconfig, background):
         """The error names the configuration and quotes nothing."""
         appconfig.deploy("a/b/c", "secret text")
