@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from . import testing as testing
     from . import typing as typing
     from .config import configure as configure
+    from .dropin.mixin import cached as cached
+    from .dropin.patching import patch as patch
+    from .dropin.patching import unpatch as unpatch
     from .flags.configuration import Configuration as Configuration
     from .flags.flags import Flags as Flags
     from .injection import inject as inject
@@ -46,6 +49,7 @@ else:
         "Secret": ".values.handles",
         "after_restore": ".lifecycle.hooks",
         "before_snapshot": ".lifecycle.hooks",
+        "cached": ".dropin.mixin",
         "configure": ".config",
         "get_parameter": ".values.getters",
         "get_parameters": ".values.batches",
@@ -59,9 +63,11 @@ else:
         "on_response": ".lifecycle.hooks",
         "on_shutdown": ".lifecycle.hooks",
         "on_timeout": ".lifecycle.hooks",
+        "patch": ".dropin.patching",
         "refresh_on": ".values.rotation",
         "start": ".invocation",
         "stats": ".statistics",
+        "unpatch": ".dropin.patching",
     }
     _MODULES = ("exceptions", "metrics", "testing", "typing")
 
@@ -93,6 +99,7 @@ __all__ = (
     "Secret",
     "after_restore",
     "before_snapshot",
+    "cached",
     "configure",
     "exceptions",
     "get_parameter",
@@ -108,9 +115,11 @@ __all__ = (
     "on_response",
     "on_shutdown",
     "on_timeout",
+    "patch",
     "refresh_on",
     "start",
     "stats",
     "testing",
     "typing",
+    "unpatch",
 )

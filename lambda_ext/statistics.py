@@ -63,6 +63,17 @@ class Flags:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """What became of the calls of one operation by cached boto3 clients."""
+
+    hits: int  # answered from memory
+    misses: int  # answered by a call for which the caller waited
+    passed: int  # answered by the client's own method; nothing of it is kept
+    stored: int  # answers from the wire that were kept, refreshes included
+    invalidated: int  # values that a write dropped
+
+
+@dataclass(frozen=True)
 class Way:
     """How a service of AWS is reached, and why that way."""
 
@@ -78,6 +89,7 @@ class Statistics:
     values: counters.Snapshot
     metrics: Metrics
     flags: Flags
+    clients: Mapping[str, Calls]  # by operation, such as "GetSecretValue"
     transport: Mapping[str, Way]
 
 
@@ -107,6 +119,7 @@ def stats() -> Statistics:
             recorded["recorded"], recorded["dropped"], recorded["dropped_by_name"]
         ),
         flags=_flags(),
+        clients=_clients(),
         transport={
             service: Way(name, reason)
             for service, (name, reason) in transport.status().items()
@@ -124,3 +137,9 @@ def _flags() -> Flags:
         **{name: getattr(counted, name, 0) for name in names},
         defaults={} if flags is None else dict(flags.defaulted),
     )
+
+
+def _clients() -> dict[str, Calls]:
+    tallies = sys.modules.get(f"{__package__}.dropin.tallies")
+    counted = {} if tallies is None else tallies.counters()
+    return {operation: Calls(**numbers) for operation, numbers in counted.items()}

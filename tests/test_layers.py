@@ -19,6 +19,12 @@ ROWS = {
     6: ("", "__main__", "cli", "commands.*", "contracts", "pytest_plugin"),
     5: ("testing", "openfeature"),
     4: (
+        "dropin",
+        "dropin.client_source",
+        "dropin.light_client",
+        "dropin.mixin",
+        "dropin.operations",
+        "dropin.patching",
         "flags.configuration",
         "flags.flags",
         "injection",
@@ -35,7 +41,6 @@ ROWS = {
         "values.rotation",
         "values.settings",
         "values.store",
-        "dropin.*",
         "telemetry.*",
         "metrics",
         "metrics.recorder",
@@ -52,6 +57,7 @@ ROWS = {
         "lifecycle.extension",
     ),
     1: (
+        "dropin.tallies",
         "values.keys",
         "values.cache",
         "values.counters",

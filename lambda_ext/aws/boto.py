@@ -19,6 +19,7 @@ Threads
 from __future__ import annotations
 
 import os
+import threading
 
 from .. import config as options
 from ..disclosure import forget_variables, printable
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     T = TypeVar("T")
+
+
+_own = threading.local()  # .working: this thread asks, or makes a client, for us
 
 
 class Boto(retries.Retrying):
@@ -154,7 +158,7 @@ def translated(
         if by_signal_handler(exc):
             raise
         forget_variables(exc)
-        error = _translation(exc, service, key, region)
+        error = translation(exc, service, key, region)
         cause = exc if _may_be_shown(exc) else None
     # Not in the clause above: as the context it would keep what is not shown.
     raise error from cause
@@ -232,6 +236,7 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
     if not region:  # which boto3 itself does not read; else the profile decides
         region = os.environ.get("AWS_REGION")
     try:
+        _own.working = True
         return maker.client(service, config=config, region_name=region or None)
     except exceptions.InvalidRegionError as exc:
         variable, name = regions.named_region()
@@ -240,9 +245,16 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
             reason = f"{variable}={printable(name, 100)!r} is not the name of a region"
     except ValueError as exc:  # an endpoint that is no URL, for example
         reason = regions.without_password(str(exc))
+    finally:
+        _own.working = False
     # Outside of `except`: else the chain would hold a password in a URL.
     msg = f"boto3 makes no client for {service}: {printable(reason)}"
     raise ConfigurationError(msg)
+
+
+def is_own() -> bool:
+    """Say whether this thread asks, or makes a client, for this library itself."""
+    return getattr(_own, "working", False)
 
 
 def _ask(client: Any, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +265,11 @@ def _ask(client: Any, operation: str, parameters: Mapping[str, Any]) -> dict[str
     if method is None:
         msg = f"this boto3 does not know {operation} yet: upgrade boto3"
         raise errors.UnknownOperationError(msg)
-    answer: Any = method(**parameters)
+    try:
+        _own.working = True
+        answer: Any = method(**parameters)
+    finally:
+        _own.working = False
     if not isinstance(answer, dict):  # of a stand-in, which may know other operations
         kind = type(answer).__name__
         msg = f"client= answers {operation} with {kind}, not with a dictionary"
@@ -281,7 +297,10 @@ def _within(
     raise errors.too_late(reason, service=service, key=key)
 
 
-def _translation(exc: Exception, service: str, key: str, region: str) -> LambdaExtError:
+def translation(
+    exc: Exception, service: str, key: str, region: str = ""
+) -> LambdaExtError:
+    """Return the error of this library that *exc*, of botocore or Python, means."""
     # The module is loaded by now, since it raised.
     from botocore import exceptions as botocore
 

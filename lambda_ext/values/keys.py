@@ -63,6 +63,15 @@ class Key(tuple):  # type: ignore[type-arg]  # each field has a type of its own
         chosen = self.version or self.stage
         return f":{chosen}" if chosen else ""
 
+    @property
+    def rest(self) -> Hashable:
+        """What a drop-in client asks besides: a page and its filters; else None."""
+        return self[7] if len(self) > 7 else None
+
+    def with_rest(self, rest: Hashable) -> Key:
+        """Return the same request with more parameters."""
+        return Key((*self[:7], rest))
+
     def at(self, name: str) -> Key:
         """Return the same request for another name, or for an ARN."""
         return Key((*self[:2], name, *self[3:]))
@@ -239,8 +248,9 @@ def concerns(key: Key, name: str) -> bool:
         if key.name.startswith("/aws/reference/secretsmanager/"):
             return key.name.split("/", 4)[4] in theirs or bool(mine & theirs)
         return bool(mine & theirs)
-    below = "/" if key.name == "/" else key.name + "/"
-    return any(each.startswith(below) for each in theirs)
+    if key.name == "/":  # "x" and "/x" are both below it
+        return True
+    return any(each.startswith(key.name + "/") for each in theirs)
 
 
 def goes_back(key: Key, former: str, version: str) -> bool:

@@ -438,7 +438,8 @@ class Loader:
             sent_at = clock.now()
             outcomes = self._ask(call, keys, batch.ends_at)
             failed = [key for key in keys if not isinstance(outcomes.get(key), Answer)]
-            if failed and (clock.sync() or clock.generation != generation):
+            thawed = failed and (clock.sync() or clock.generation != generation)
+            if thawed and getattr(call.source, "repeats", True):
                 if failed == keys:
                     sent_at = clock.now()
                 outcomes.update(self._ask(call, failed, batch.ends_at))
@@ -506,7 +507,11 @@ class Loader:
                         taken.extend(self.cache.put(load.key, load.source, entry))
                     slot = self.cache.slots.get(load.key)
                     newest = None if slot is None else slot.entry
-                    if newest is not None and (kept or newest.order >= load.order):
+                    if (
+                        result.keep
+                        and newest is not None
+                        and (kept or newest.order >= load.order)
+                    ):
                         outcome = newest  # a reader gets no less than is remembered
                 else:
                     if not isinstance(result, LambdaExtError):
@@ -582,7 +587,7 @@ class Loader:
             slot.hide()
             return "refresh_failed"
         self.cache.drop_group(load.key, load.order)
-        if isinstance(error, NotFoundError):
+        if isinstance(error, NotFoundError) and error.original is None:
             slot.missing = (again(error, chained=False), now)
             self.cache.trim(slot)
         elif load.early:
@@ -631,7 +636,10 @@ class Loader:
         if outcome is None:
             outcome = too_late(want.key, want.source)
         if isinstance(outcome, Entry):
-            return outcome, LOADED
+            own = load.batch is batch
+            if own or outcome.answer.keep or getattr(load.source, "repeats", True):
+                return outcome, LOADED
+            return self.get([want], newer_than=math.inf, ends_at=ends_at)[0]
         if not newer_than and self.is_transient(outcome):
             stale = self._stale(load, want, outcome)
             if stale is not None:

@@ -96,8 +96,11 @@ class TestOfSignalHandler:
 
         assert not interruption.by_signal_handler(caught.value)
 
-    def test_is_ctrl_c_in_the_main_thread_only(self):
+    def test_is_ctrl_c_in_the_main_thread_only(self, request):
         """CPython runs handlers nowhere else."""
+        # A shell that starts a job in the background has it ignore SIGINT.
+        former = signal.signal(signal.SIGINT, signal.default_int_handler)
+        request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
         found = []
         thread = threading.Thread(
             target=lambda: found.append(

@@ -1,0 +1,1 @@
+"""The drop-in boto3 client: `cached`, `patch`, `client`; services secretsmanager, ssm."""

@@ -1,0 +1,224 @@
+"""
+A boto3 client as a source of the loader: asks by the client's own methods.
+
+Guarantees
+    A key is asked for as the caller that began the load wrote it, in the
+    caller's context (of `contextvars`), and with nothing else in the call.
+    Keys that were read in one batch are asked for in one batch, and only with
+    each other: AWS refuses a whole GetParameters where it denies one name.
+    What did not come through the client's ``_make_request`` is not kept, and
+    an error from before it changes nothing that is remembered.
+    Nothing is asked while the client must not be served from memory.
+
+Threads
+    Any number may `fetch`.  What `note` remembers is replaced by one C call.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+
+from ..answer import Answer
+from ..aws import boto
+from ..exceptions import LambdaExtError, SourceError
+from ..values import keys
+from ..values.sources import answers
+from . import operations
+from .tallies import tally
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Protocol
+
+    from ..values.keys import Key
+    from .operations import Read
+
+    class Wrapped(Protocol):
+        """What a source asks of the client that wraps it: a `mixin.State`."""
+
+        service: str
+
+        def may_serve(self) -> bool:
+            """Say whether the client's answers come from the wire."""
+            ...
+
+        def plain_call(self, client: Any, operation: str, parameters: Any) -> Any:
+            """Call *operation* by the client's own method."""
+            ...
+
+
+MAX_NOTED = 2_000  # keys; what is forgotten is asked for singly, in its plain form
+
+wire = threading.local()  # .seen: the call of this thread has reached the wire
+
+
+class Together:
+    """A batch as it was read: keys that may share a call, and what it responded."""
+
+    __slots__ = ("operation", "parameters", "response", "size")
+
+    def __init__(self, read: Read, parameters: Mapping[str, Any]) -> None:
+        self.operation = read.operation
+        self.parameters = parameters
+        self.size = len(read.keys)
+        self.response: Any = None  # of the call for all of them
+
+
+class PartError(SourceError):
+    """A batch has no value for one of its keys; *part* is what it says instead."""
+
+    def __init__(self, message: str, key: Key, part: Any) -> None:
+        super().__init__(message, key=key.label, source=ClientSource.name)
+        self.part = part
+        self.keep = False
+
+
+class ClientSource:
+    """Reads of one client; *scope* as of the client that wraps it."""
+
+    __slots__ = ("__weakref__", "_client", "_contexts", "_noted", "_state", "scope")
+
+    name = "client"
+    repeats = False  # after a freeze: the client decides how often to try
+
+    def __init__(self, client: Any, state: Wrapped, scope: tuple[object, ...]) -> None:
+        self._client = client
+        self._state = state
+        self.scope = scope
+        self._noted: dict[Key, Together | dict[str, Any]] = {}
+        self._contexts: dict[Key, tuple[int, contextvars.Context]] = {}
+
+    def __repr__(self) -> str:
+        return "<ClientSource>"  # the scope holds an access key id
+
+    def within(self, scope: tuple[object, ...]) -> ClientSource:
+        """Return the same client as a source of another scope."""
+        return ClientSource(self._client, self._state, scope)
+
+    def note(self, read: Read, parameters: dict[str, Any]) -> Together | None:
+        """Remember how the keys of *read* are to be asked for; return its batch."""
+        if len(self._noted) > MAX_NOTED:
+            self._noted = {}
+            self._contexts = {}
+        asker = threading.get_ident(), contextvars.copy_context()
+        together = None if read.single else Together(read, dict(parameters))
+        for key in read.keys:
+            self._noted[key] = together or dict(parameters)
+            self._contexts[key] = asker
+        return together
+
+    def plan(self, wanted: Sequence[Key]) -> list[list[Key]]:
+        """Divide *wanted* into calls: one by one, or as they were read together."""
+        calls: list[list[Key]] = []
+        batches: dict[int, list[Key]] = {}
+        for key in wanted:
+            how = self._noted.get(key)
+            if isinstance(how, Together):
+                if id(how) not in batches:
+                    batches[id(how)] = []
+                    calls.append(batches[id(how)])
+                batches[id(how)].append(key)
+            else:
+                calls.append([key])
+        return calls
+
+    def fetch(
+        self, wanted: Sequence[Key], timeout_s: float | None
+    ) -> Mapping[Key, Answer | LambdaExtError]:
+        """Ask for *wanted* in one call of the client, which has its own limits."""
+        first = wanted[0]
+        how = self._noted.get(first)
+        if isinstance(how, Together):
+            operation, parameters = how.operation, dict(how.parameters)
+            member = operations.names_of(operation)
+            parameters[member] = [key.name + key.selector for key in wanted]
+        elif how is None:
+            operation, parameters = first.operation, operations.parameters_of(first)
+        else:
+            operation, parameters = first.operation, dict(how)
+        thread, context = self._contexts.pop(first, (0, None))
+        if context is None or thread == threading.get_ident():
+            response, seen = self._asked(operation, parameters, wanted)
+        else:
+            response, seen = context.run(self._asked, operation, parameters, wanted)
+        if seen:
+            next(tally(operation).stored)
+        if isinstance(how, Together):
+            if len(wanted) == how.size:
+                how.response = response
+            return _divided(operation, response, wanted, keep=seen)
+        return {first: _answer(operation, response, first, keep=seen)}
+
+    def _asked(
+        self, operation: str, parameters: dict[str, Any], wanted: Sequence[Key]
+    ) -> tuple[dict[str, Any], bool]:
+        """Return the client's response, and whether it came from the wire."""
+        label = ", ".join(key.label for key in wanted)
+        if not self._state.may_serve():
+            msg = f"{label}: the client's answers are replaced before the wire"
+            error = SourceError(msg, key=label, source=self.name, transient=True)
+            error.keep = False
+            raise error
+        former = getattr(wire, "seen", False)
+        wire.seen = False
+        failure: SourceError | None = None
+        try:
+            response = self._state.plain_call(self._client, operation, parameters)
+            return response, wire.seen
+        except LambdaExtError:
+            raise
+        except Exception as exc:
+            failure = self._failure(exc, label, keep=wire.seen)
+        finally:
+            wire.seen = former
+        raise failure  # not above: the error of botocore would be its context
+
+    def _failure(self, exc: Exception, label: str, *, keep: bool) -> SourceError:
+        """Return what *exc* means to the loader; it goes to the caller as it is."""
+        error = boto.translation(exc, self._state.service, label)
+        if not isinstance(error, SourceError):
+            error = SourceError(str(error), key=label, source=self.name)
+        error.original = exc
+        error.keep = keep
+        return error
+
+
+def _answer(
+    operation: str, response: Any, key: Key, *, keep: bool
+) -> Answer | LambdaExtError:
+    """Return *response*, the client's to a read of one key, as an answer."""
+    answer: Answer | SourceError
+    kept = operations.copy_of(response)
+    if operation == keys.PATH:
+        answer = Answer("", "", response=kept, keep=keep)
+    elif operation == keys.SECRET:
+        answer = answers.secret(kept, key)
+    else:
+        answer = answers.parameter(kept.get("Parameter"), key)
+    if not isinstance(answer, Answer):  # no answer of AWS's: for this caller only
+        answer = Answer("", "", keep=False)
+    else:
+        answer.keep = keep
+    answer.response = kept
+    return answer
+
+
+def _divided(
+    operation: str, response: Any, wanted: Sequence[Key], *, keep: bool
+) -> dict[Key, Answer | LambdaExtError]:
+    """Return *response*, the client's to a batch, key by key."""
+    whole = operations.copy_of(response)
+    found: dict[Key, Answer | LambdaExtError] = {}
+    values = operations.values_of(operation, whole)
+    matched = answers.matched(wanted, values, operations.forms, operations.fits)
+    for key, value in matched.items():
+        part = operations.single(operation, value, whole)
+        found[key] = _answer(key.operation, part, key, keep=keep)
+    refusals = operations.refusals(operation, whole)
+    for key in wanted:
+        if key not in found:
+            msg = f"{key.label!r} is not among the values of the batch"
+            found[key] = PartError(msg, key, refusals.get(key.name + key.selector))
+    return found

@@ -1,0 +1,482 @@
+"""
+`cached`: a boto3 client whose reads are answered from memory.
+
+The client gets a class of its own, derived from the one that it has, with two
+methods in front of botocore's:
+
+    _make_api_call   a read: memory, else the loader, whose source is this client
+                     a write: invalidate, call, invalidate
+                     another: the client's own
+    _make_request    notes that an answer really comes from the wire
+
+Paginators, waiters, events, exceptions and metadata are the client's own and
+go through these methods, too.  What other libraries put around botocore's
+methods stays around them.
+
+Guarantees
+    The wire rule: only what came through the client's own ``_make_request`` is
+    kept.  Stubber, placebo and other recorded answers reply before it, in
+    ``before-call``.  While the client has handlers of that event which it
+    lacked when it was wrapped, nothing is served, kept or dropped for it.
+    What is kept under one ``mock_aws()`` of moto serves under no other, and
+    not outside.
+    A response is the caller's own copy; errors are botocore's own objects, of
+    each caller its own, and are not remembered.
+    Credentials are not resolved on a hit: the scope is found once.
+
+Threads
+    What a hit reads is replaced, never changed.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from fnmatch import fnmatchcase
+
+from ..aws import boto
+from ..exceptions import ConfigurationError
+from ..lifecycle import clock
+from ..values import keys, settings, store, transforms
+from ..values.cache import Entry
+from ..values.freshness import Want
+from ..values.loader import FRESH, LOADED, STALE
+from ..values.settings import DEFAULT
+from . import operations, tallies
+from .client_source import ClientSource, PartError, wire
+from .tallies import tally
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import timedelta
+    from typing import Any, TypeVar
+
+    from ..exceptions import LambdaExtError
+    from ..values.cache import View
+    from ..values.keys import Key
+    from .operations import Read
+
+    T = TypeVar("T")
+    Outcome = Entry | LambdaExtError
+    Age = float | timedelta | None
+
+MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once
+MOTO = "moto.core.models"
+# Events whose handlers may replace what is asked, or the answer.
+_BEFORE_WIRE = ("provide-client-params", "before-parameter-build", "before-call")
+
+_states: weakref.WeakKeyDictionary[type, State] = weakref.WeakKeyDictionary()
+
+
+def cached(
+    client: T,
+    *,
+    max_age: Age = DEFAULT,
+    max_stale: Age = DEFAULT,
+    only: Iterable[str] = (),
+    never: Iterable[str] = (),
+) -> T:
+    """
+    Return a client like *client* whose reads are answered from memory.
+
+    It is used, and behaves, as *client* does, which itself is left alone.  Reads
+    of secrets and parameters are kept for *max_age* seconds, shared with all
+    clients of the same credentials, region and endpoint, and with `Secret`,
+    `Parameter` and `get_*`.  A read calls AWS, and waits, when there is nothing
+    fresh in memory; a write through any such client drops what it changes.
+    Responses equal boto3's; one that came from memory says so in
+    ``ResponseMetadata["LambdaExtCached"]``.  Errors are botocore's.
+
+    A client of another service, an asynchronous one, and what is no client of
+    botocore's come back as they are; so does a client that is cached already.
+
+    Args:
+        client: A client of boto3 or botocore for secretsmanager or ssm.
+        max_age: Seconds for which a response counts as fresh; 0 asks AWS on each
+            call, None never again.  Not given: the option ``max_age``.
+        max_stale: Seconds past *max_age* for which a response serves while AWS
+            throttles, fails or cannot be reached; 0 is off, None without limit.
+        only: Names, ARNs or globs (``prod/*``); nothing else is kept.
+        never: The same, of what is never kept.
+
+    Raises:
+        ConfigurationError: an option cannot be used.
+
+    Source: GetSecretValue, BatchGetSecretValue, GetParameter, GetParameters,
+    GetParametersByPath of AWS's API references.
+    """
+    options = Options(max_age, max_stale, only, never)
+    if type(client) in _states or not is_wrappable(client):
+        return client
+    twin = object.__new__(type(client))
+    twin.__dict__.update(client.__dict__)
+    mix_in(twin, options)
+    return twin
+
+
+def mix_in(client: Any, options: Options) -> None:
+    """Have *client* itself, which must be wrappable, answer from memory."""
+    store.attach()
+    own: Any = type(client)
+    state = State(client, options)
+
+    def _make_api_call(
+        self: Any, operation_name: str, api_params: dict[str, Any]
+    ) -> Any:
+        return state.call(self, operation_name, api_params)
+
+    def _make_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        wire.seen = True
+        return own._make_request(self, *args, **kwargs)
+
+    twin = type(
+        own.__name__,
+        (own,),
+        {
+            "__doc__": own.__doc__,
+            "__module__": own.__module__,
+            "__qualname__": own.__qualname__,
+            "_make_api_call": _make_api_call,
+            "_make_request": _make_request,
+        },
+    )
+    _states[twin] = state
+    client.__class__ = twin
+
+
+def unmix(client: Any) -> None:
+    """Give *client* back the class that it had."""
+    state = _states.get(type(client))
+    if state is not None:
+        client.__class__ = state.bare
+
+
+def is_wrappable(client: Any) -> bool:
+    """Say whether *client* is botocore's, synchronous, and of a service known here."""
+    module = sys.modules.get("botocore.client")
+    if module is None or not isinstance(client, module.BaseClient):
+        return False
+    if any(each.__module__.startswith("aiobotocore") for each in type(client).__mro__):
+        return False
+    return client.meta.service_model.service_name in operations.SERVICES
+
+
+class Options:
+    """What `cached` and `patch` take, checked."""
+
+    __slots__ = ("max_age", "max_stale", "never", "only")
+
+    def __init__(
+        self,
+        max_age: Age = DEFAULT,
+        max_stale: Age = DEFAULT,
+        only: Iterable[str] = (),
+        never: Iterable[str] = (),
+    ) -> None:
+        for option, given in (("max_age", max_age), ("max_stale", max_stale)):
+            if given is not DEFAULT:
+                settings.seconds(option, given, "cached()")
+        self.max_age = max_age
+        self.max_stale = max_stale
+        self.only = _patterns("only", only)
+        self.never = _patterns("never", never)
+        both = set(self.only) & set(self.never)
+        if both:
+            msg = f"only= and never= both name {min(both)!r}: leave it out of one"
+            raise ConfigurationError(msg)
+
+    def allows(self, key: Key) -> bool:
+        """Say whether *key* may be kept."""
+        names = {key.name}
+        if key.name.startswith("arn:"):
+            resource = key.name.split(":", 5)[-1]
+            plain = resource.partition(":")[2] or resource.removeprefix("parameter")
+            names |= {plain, plain[:-7] if plain[-7:-6] == "-" else plain}
+        if self.never and _matches(names, self.never):
+            return False
+        return not self.only or _matches(names, self.only)
+
+
+def _patterns(option: str, given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        msg = f"{option}= takes a list of names or globs: write {option}=[{given!r}]"
+        raise ConfigurationError(msg)
+    try:
+        patterns = tuple(given)
+    except TypeError:
+        patterns = (None,)  # type: ignore[assignment]
+    if not all(type(pattern) is str and pattern != "" for pattern in patterns):
+        msg = f"{option}= takes a list of names, ARNs or globs, each a text"
+        raise ConfigurationError(msg)
+    return patterns
+
+
+def _matches(names: set[str], patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+class State:
+    """What one wrapped client needs to answer from memory."""
+
+    __slots__ = (
+        "__weakref__", "_base_scope", "_emitter", "_events", "_front", "_is_bare",
+        "_known", "_lookups", "_method", "_mock", "_source", "bare", "options",
+        "service",
+    )  # fmt: skip
+
+    def __init__(self, client: Any, options: Options) -> None:
+        self.options = options
+        self.bare: Any = type(client)
+        self._method = self.bare._make_api_call
+        self.service = client.meta.service_model.service_name
+        self._base_scope = boto.scope_of(self.service, client)
+        self._mock: object = _current_mock()
+        self._front: dict[Any, View] = {}
+        self._source = ClientSource(client, self, self.scope)
+        events = client.meta.events
+        self._emitter = getattr(events, "_emitter", events)
+        prefix = client.meta.service_model.service_id.hyphenize()
+        self._events = [
+            f"{event}.{prefix}.{operation}"
+            for event in _BEFORE_WIRE
+            for operation in operations.reads_of(self.service)
+        ]
+        self._known = self._handlers()  # when it was wrapped
+        self._is_bare = self._known is None
+        self._lookups = getattr(self._emitter, "_lookup_cache", None)
+
+    @property
+    def scope(self) -> tuple[object, ...]:
+        """What the answers of this client depend on besides the request."""
+        mock = self._mock
+        return self._base_scope if mock is None else (*self._base_scope, mock)
+
+    def call(self, client: Any, operation: str, parameters: Any) -> Any:
+        """Answer *operation*, from memory or by the client's own method."""
+        if operations.is_read(operation) and self.may_serve():
+            try:
+                seat = (operation, *parameters.items(), *map(type, parameters.values()))
+                view = self._front.get(seat)
+            except (TypeError, AttributeError):  # a list, or no dictionary at all
+                view = None
+            if view is not None and clock.monotonic() + clock.lead < view.until:
+                assert view.copy is not None
+                next(tally(operation).hits)
+                return view.copy()
+            return self._read(client, operation, parameters)
+        names = operations.written(operation, parameters)
+        if names and self.may_serve():
+            return self._write(client, operation, parameters, names)
+        next(tally(operation).passed)
+        return self.plain_call(client, operation, parameters)
+
+    def plain_call(self, client: Any, operation: str, parameters: Any) -> Any:
+        """Call *operation* by the client's own method."""
+        return self.bare._make_api_call(client, operation, parameters)
+
+    # Whether memory may be used ----------------------------------------------
+
+    def may_serve(self) -> bool:
+        """Say whether the client's answers come from the wire, as they used to."""
+        if MOTO in sys.modules or self._mock is not None:
+            mock = _current_mock()
+            if mock is not self._mock:
+                self._mock = mock
+                self._front = {}
+                self._source = self._source.within(self.scope)
+        # botocore replaces this dictionary whenever handlers come or go.
+        lookups = getattr(self._emitter, "_lookup_cache", None)
+        if lookups is not self._lookups:
+            self._lookups = lookups
+            handlers = self._handlers()
+            self._is_bare = handlers is None or not handlers <= self._known
+        method = self.bare._make_api_call
+        if method is not self._method and not _wraps(method, self._method):
+            return False  # a test's stand-in for botocore's method
+        return not (self._is_bare or boto.is_own())
+
+    def _handlers(self) -> Any:
+        """
+        Return the handlers that may answer before the wire; None if unknown.
+
+        None also where one of the user's may change what is asked: then equal
+        calls of two clients may mean different things.
+        """
+        found = set()
+        try:
+            for event in self._events:
+                for handler in self._emitter._handlers.prefix_search(event):
+                    own = str(getattr(handler, "__module__", "")).startswith(
+                        "botocore."
+                    )
+                    if not own and not event.startswith("before-call"):
+                        return None
+                    found.add((event.partition(".")[0], id(handler)))
+        except AttributeError:  # another botocore than those known
+            return None
+        return found
+
+    # Reads -------------------------------------------------------------------
+
+    def _read(self, client: Any, operation: str, parameters: Any) -> Any:
+        read = None
+        if type(parameters) is dict:
+            read = operations.read(self.scope, operation, parameters)
+        if read is None or not all(map(self.options.allows, read.keys)):
+            return self._pass(client, operation, parameters)
+        source = self._source
+        together = source.note(read, parameters)
+        wants = [self._want(source, key) for key in read.keys]
+        found = store.loader.get(wants)
+        if together is None:
+            return self._single(client, wants[0], found[0], parameters)
+        if together.response is not None and _all(found, LOADED):
+            next(tally(operation).misses)
+            return together.response
+        return self._batch(client, read, found, parameters)
+
+    def _single(
+        self, client: Any, want: Want, found: tuple[Outcome, str], parameters: Any
+    ) -> Any:
+        operation = want.key.operation
+        outcome, how = found
+        if not isinstance(outcome, Entry):
+            next(tally(operation).misses)
+            raise own_error(outcome)
+        response = outcome.answer.response
+        if response is None:  # kept by a source that knows values only
+            return self._pass(client, operation, parameters)
+        if how == LOADED:
+            next(tally(operation).misses)
+            return operations.copy_of(response)
+        next(tally(operation).hits)
+        marked = operations.marked(response)
+        copy = transforms.copier(marked)
+        assert copy is not None
+        if how == FRESH:
+            self._show(want, outcome, marked, copy, parameters)
+        return copy()
+
+    def _batch(
+        self,
+        client: Any,
+        read: Read,
+        found: Sequence[tuple[Outcome, str]],
+        parameters: Any,
+    ) -> Any:
+        """Return the response that AWS would make of what was *found*."""
+        singles = []
+        refused = []
+        newest: Entry | None = None
+        for outcome, _ in found:
+            if isinstance(outcome, Entry):
+                if outcome.answer.response is None:
+                    return self._pass(client, read.operation, parameters)
+                singles.append(operations.copy_of(outcome.answer.response))
+                if newest is None or newest.order < outcome.order:
+                    newest = outcome
+            elif isinstance(outcome, PartError):
+                if outcome.part is None:
+                    return self._pass(client, read.operation, parameters)
+                refused.append(operations.copy_of(outcome.part))
+            else:
+                next(tally(read.operation).misses)
+                raise own_error(outcome)
+        if newest is None:  # all refused, in a call of another thread
+            return self._pass(client, read.operation, parameters)
+        response = newest.answer.response
+        metadata = dict((response or {}).get(operations.METADATA) or {})
+        if _all(found, FRESH, STALE):
+            metadata[operations.FROM_CACHE] = True
+            next(tally(read.operation).hits)
+        else:
+            next(tally(read.operation).misses)
+        return operations.composed(read.operation, singles, refused, metadata)
+
+    def _pass(self, client: Any, operation: str, parameters: Any) -> Any:
+        next(tally(operation).passed)
+        return self.plain_call(client, operation, parameters)
+
+    def _want(self, source: ClientSource, key: Key) -> Want:
+        options = self.options
+        return Want(
+            source,
+            key,
+            settings.max_age_of(key.operation, options.max_age, key.label),
+            settings.max_stale_of(options.max_stale, key.label),
+        )
+
+    def _show(
+        self, want: Want, entry: Entry, response: Any, copy: Any, parameters: Any
+    ) -> None:
+        """Let equal calls find *response* without looking for its key."""
+        operation = want.key.operation
+        try:
+            seat = (operation, *parameters.items(), *map(type, parameters.values()))
+            hash(seat)
+        except TypeError:  # filters
+            return
+        if len(self._front) >= MAX_VIEWS:
+            self._front = {}
+        decoded = transforms.Decoded(response, copy)
+        self._front[seat] = store.show(want, entry, decoded)
+
+    # Writes ------------------------------------------------------------------
+
+    def _write(
+        self, client: Any, operation: str, parameters: Any, names: list[str]
+    ) -> Any:
+        """Drop what the write may change, before it and after it."""
+        self._invalidate(operation, names)
+        try:
+            response = self.plain_call(client, operation, parameters)
+        except BaseException:
+            self._invalidate(operation, names)
+            raise
+        self._invalidate(operation, [*names, *operations.response_names(response)])
+        return response
+
+    def _invalidate(self, operation: str, names: Iterable[str]) -> None:
+        kind = keys.SECRET if self.service == "secretsmanager" else keys.PARAMETER
+        for name in names:
+            tallies.invalidated(operation, store.invalidate(name, kind))
+
+
+def _wraps(method: Any, former: Any) -> bool:
+    """Say whether *method* is put around *former*, as instrumentation does it."""
+    for _ in range(20):
+        if method is None:
+            return False
+        if method is former:
+            return True
+        method = getattr(method, "__wrapped__", None)
+    return False
+
+
+def _all(found: Iterable[tuple[Outcome, str]], *how: str) -> bool:
+    return all(each in how for _, each in found)
+
+
+def own_error(error: Exception) -> BaseException:
+    """Return botocore's exception for this caller: the object itself, or a copy."""
+    original = getattr(error, "original", None)
+    if original is None:
+        return error
+    own: BaseException
+    if error.__cause__ is None:  # not a waiter's copy of the error
+        own = original
+    else:
+        own = type(original).__new__(type(original), *original.args)
+        own.args = original.args
+        own.__dict__.update(original.__dict__)
+    return own
+
+
+def _current_mock() -> object:
+    """Return what stands for moto's mock of this moment; None where there is none."""
+    models = sys.modules.get(MOTO)
+    if models is None or not getattr(models.botocore_stubber, "enabled", False):
+        return None
+    # A new one for each outermost mock_aws().
+    return getattr(models.responses_mock, "_patcher", None) or models.botocore_stubber

@@ -1,0 +1,77 @@
+"""
+How many calls of each operation were answered how.
+
+Threads
+    Counters are advanced by one C call; `invalidated` under ``_lock``.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from ..lifecycle import process
+
+_lock = process.Lock()
+_tallies: dict[str, Tally] = {}  # by operation
+
+
+def counters() -> dict[str, dict[str, int]]:
+    """Return, for each operation, how many calls became what."""
+    with _lock:
+        return {operation: tally.read() for operation, tally in _tallies.items()}
+
+
+class Tally:
+    """
+    How many calls of one operation were answered how.
+
+    hits: from memory; misses: by a call for which the caller waited; passed: by
+    the client's own method, because nothing of them is kept; stored: answers from
+    the wire that were kept, refreshes included; invalidated: values that a write
+    has dropped.
+    """
+
+    __slots__ = ("hits", "invalidated", "misses", "passed", "stored")
+
+    def __init__(self) -> None:
+        self.hits = itertools.count()  # `next` is one step, in any thread
+        self.misses = itertools.count()
+        self.passed = itertools.count()
+        self.stored = itertools.count()
+        self.invalidated = 0
+
+    def read(self) -> dict[str, int]:
+        """Return the numbers."""
+        return {
+            "hits": _number(self.hits),
+            "misses": _number(self.misses),
+            "passed": _number(self.passed),
+            "stored": _number(self.stored),
+            "invalidated": self.invalidated,
+        }
+
+
+def _number(counter: itertools.count[int]) -> int:
+    """Return how often *counter* was advanced, without advancing it."""
+    return int(repr(counter)[6:-1])
+
+
+def invalidated(operation: str, values: int) -> None:
+    """Count *values* that a call of *operation* has dropped."""
+    with _lock:
+        tally(operation).invalidated += values
+
+
+@process.at_fork
+@process.at_reset
+def _reset() -> None:
+    _tallies.clear()
+
+
+def tally(operation: str) -> Tally:
+    """Return the counters of *operation*."""
+    found = _tallies.get(operation)
+    if found is None:
+        with _lock:
+            found = _tallies.setdefault(operation, Tally())
+    return found

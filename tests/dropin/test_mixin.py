@@ -1,0 +1,639 @@
+"""A cached client: the bare client's answers and errors, and far fewer calls."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import boto3
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError, ParamValidationError
+from botocore.stub import Stubber
+from helpers import run_threads
+from moto import mock_aws
+
+from lambda_ext.dropin import mixin, tallies
+from lambda_ext.dropin.mixin import cached
+from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.testing import FakeClock
+from lambda_ext.values.getters import get_parameter, get_secret
+from lambda_ext.values.handles import Secret
+
+METADATA = "ResponseMetadata"
+RESPONSE = {
+    "ARN": "arn:aws:secretsmanager:eu-central-1:1:secret:a-AAAAAA",
+    "Name": "a",
+    "SecretString": "recorded",
+}
+
+
+@pytest.fixture(name="calls")
+def _calls(monkeypatch):
+    """The operations that reach the wire, in order."""
+    calls = []
+    wire = botocore.client.BaseClient._make_request
+
+    def _make_request(self, model, *args):
+        calls.append(model.name)
+        return wire(self, model, *args)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_request", _make_request)
+    return calls
+
+
+@pytest.fixture(name="mock")
+def _mock():
+    with mock_aws():
+        yield
+
+
+@pytest.fixture(name="bare")
+def _bare(mock):
+    return boto3.client("secretsmanager")
+
+
+@pytest.fixture(name="ssm")
+def _ssm(mock):
+    return boto3.client("ssm")
+
+
+def plain(response):
+    """Return *response* without what differs from call to call."""
+    return {name: part for name, part in response.items() if name != METADATA}
+
+
+class TestClient:
+    """What the client is."""
+
+    def test_is_of_the_class_of_the_bare_one(self, bare):
+        """Class name, isinstance, attributes, exceptions and metadata are its own."""
+        client = cached(bare)
+
+        assert isinstance(client, type(bare))
+        assert isinstance(client, botocore.client.BaseClient)
+        assert type(bare).__name__ == type(client).__name__
+        assert dir(bare) == dir(client)
+        assert bare.exceptions is client.exceptions
+        assert bare.meta is client.meta
+
+    def test_original_is_left_alone(self, bare, calls):
+        """The client that was given goes on asking AWS."""
+        former = type(bare)
+        bare.create_secret(Name="a", SecretString="1")
+        cached(bare).get_secret_value(SecretId="a")
+        del calls[:]
+        bare.get_secret_value(SecretId="a")
+        bare.get_secret_value(SecretId="a")
+
+        assert former is type(bare)
+        assert ["GetSecretValue"] * 2 == calls
+
+    def test_twice_is_once(self, bare):
+        """Wrapping a cached client gives the same client."""
+        client = cached(bare)
+
+        assert client is cached(client)
+
+    def test_others_come_back_untouched(self, mock):
+        """A client of another service, and what is no client, are returned as given."""
+        sts = boto3.client("sts")
+        stand_in = object()
+
+        assert sts is cached(sts)
+        assert stand_in is cached(stand_in)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"only": "prod/*"},
+            {"never": [1]},
+            {"only": ["a"], "never": ["a"]},
+            {"max_age": -1},
+            {"max_age": True},
+            {"never": 3},
+            {"only": [""]},
+        ],
+    )
+    def test_unusable_options_are_refused(self, bare, options):
+        """What cannot be an option is an error that says what to write."""
+        with pytest.raises(ConfigurationError):
+            cached(bare, **options)
+
+
+class TestReads:
+    """Reads are answered from memory, and equal boto3's."""
+
+    def test_second_read_asks_nobody(self, bare, calls):
+        """One call, equal responses, and a mark in the metadata of the second."""
+        bare.create_secret(Name="a", SecretString="1")
+        expected = plain(bare.get_secret_value(SecretId="a"))
+        client = cached(bare)
+        del calls[:]
+        first = client.get_secret_value(SecretId="a")
+        second = client.get_secret_value(SecretId="a")
+        third = client.get_secret_value(SecretId="a")
+
+        assert ["GetSecretValue"] == calls
+        assert [expected] * 3 == [plain(first), plain(second), plain(third)]
+        assert "LambdaExtCached" not in first[METADATA]
+        assert second[METADATA] == {**first[METADATA], "LambdaExtCached": True}
+        assert second[METADATA] == third[METADATA]
+
+    def test_what_a_caller_changes_stays_with_the_caller(self, bare):
+        """No response shares anything with memory or with another one."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare)
+        for _ in range(3):
+            response = client.get_secret_value(SecretId="a")
+            expected = plain(bare.get_secret_value(SecretId="a"))
+
+            assert expected == plain(response)
+            response["VersionStages"].append("x")
+            response[METADATA]["HTTPHeaders"].clear()
+            response["SecretString"] = "changed"
+
+    def test_binary_secret_stays_bytes(self, bare):
+        """A blob is bytes from memory, too."""
+        bare.create_secret(Name="a", SecretBinary=b"\xff")
+        client = cached(bare)
+
+        assert [b"\xff"] * 2 == [
+            client.get_secret_value(SecretId="a")["SecretBinary"] for _ in range(2)
+        ]
+
+    def test_versions_and_stages_are_keys_of_their_own(self, bare, calls):
+        """Another stage or version is another read; AWSPENDING is never kept."""
+        bare.create_secret(Name="a", SecretString="1")
+        former = bare.get_secret_value(SecretId="a")["VersionId"]
+        bare.put_secret_value(SecretId="a", SecretString="2")
+        client = cached(bare)
+        forms = (
+            {"SecretId": "a"},
+            {"SecretId": "a", "VersionStage": "AWSPREVIOUS"},
+            {"SecretId": "a", "VersionId": former},
+        )
+        del calls[:]
+        values = [
+            client.get_secret_value(**form)["SecretString"]
+            for form in forms
+            for _ in range(2)
+        ]
+
+        assert ["2", "2", "1", "1", "1", "1"] == values
+        assert ["GetSecretValue"] * 3 == calls
+
+        for _ in range(2):
+            with pytest.raises(ClientError):
+                client.get_secret_value(SecretId="a", VersionStage="AWSPENDING")
+        assert ["GetSecretValue"] * 5 == calls
+
+    def test_decryption_is_part_of_the_key(self, ssm):
+        """A SecureString is kept encrypted and decrypted, apart."""
+        ssm.put_parameter(Name="p", Value="v", Type="SecureString")
+        client = cached(ssm)
+        for _ in range(2):
+            for options in ({}, {"WithDecryption": True}, {"WithDecryption": False}):
+                expected = plain(ssm.get_parameter(Name="p", **options))
+
+                assert expected == plain(client.get_parameter(Name="p", **options))
+
+    def test_batch_asks_for_what_is_missing(self, bare, calls):
+        """Only secrets that are not in memory are asked for, in one call."""
+        for name in "abc":
+            bare.create_secret(Name=name, SecretString=name * 3)
+        asked = []
+        bare.meta.events.register(
+            "before-sign.secrets-manager.BatchGetSecretValue",
+            lambda request, **_: asked.append(json.loads(request.data)),
+        )
+        client = cached(bare)
+        client.get_secret_value(SecretId="a")
+        del calls[:]
+        response = client.batch_get_secret_value(SecretIdList=["a", "b", "c"])
+        again = client.batch_get_secret_value(SecretIdList=["a", "b", "c"])
+        single = client.get_secret_value(SecretId="b")
+
+        assert ["BatchGetSecretValue"] == calls
+        assert [{"SecretIdList": ["b", "c"]}] == asked
+        assert ["aaa", "bbb", "ccc"] == [
+            value["SecretString"] for value in response["SecretValues"]
+        ]
+        assert plain(response) == plain(again)
+        assert "bbb" == single["SecretString"]
+
+    def test_batch_with_errors_is_as_aws_answers_it(self, bare, calls):
+        """What is missing stands in Errors, is asked for again, and hides nothing."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare)
+        expected = plain(bare.batch_get_secret_value(SecretIdList=["a", "x"]))
+        del calls[:]
+        found = [
+            plain(client.batch_get_secret_value(SecretIdList=["a", "x"]))
+            for _ in range(2)
+        ]
+
+        assert [expected] * 2 == found
+        assert ["BatchGetSecretValue"] * 2 == calls
+
+    def test_parameters_of_a_batch(self, ssm, calls):
+        """GetParameters is kept name by name; an unknown name is not."""
+        for name in ("/p/a", "/p/b"):
+            ssm.put_parameter(Name=name, Value=name * 2, Type="String")
+        client = cached(ssm)
+        del calls[:]
+        for _ in range(2):
+            response = client.get_parameters(Names=["/p/b", "/p/a"])
+
+            assert {"/p/a", "/p/b"} == {each["Name"] for each in response["Parameters"]}
+        assert ["GetParameters"] == calls
+        assert [] == response["InvalidParameters"]
+
+        response = client.get_parameters(Names=["/p/a", "/p/x"])
+
+        assert (["/p/x"], 1) == (
+            response["InvalidParameters"],
+            len(response["Parameters"]),
+        )
+
+    def test_paginator_goes_through_memory(self, ssm, calls):
+        """Each page is kept; a paginator over them asks nobody the second time."""
+        for number in range(25):
+            ssm.put_parameter(Name=f"/p/{number:02}", Value="v", Type="String")
+        client = cached(ssm)
+        del calls[:]
+        found = [
+            [
+                parameter["Name"]
+                for page in client.get_paginator("get_parameters_by_path").paginate(
+                    Path="/p"
+                )
+                for parameter in page["Parameters"]
+            ]
+            for _ in range(2)
+        ]
+
+        assert found[0] == found[1]
+        assert (25, ["GetParametersByPath"] * 3) == (len(found[0]), calls)
+
+    def test_forms_that_boto3_refuses_are_refused_on_a_hit_too(self, bare):
+        """Validation is boto3's, also where an equal value is in memory."""
+        bare.create_secret(Name="1", SecretString="x")
+        client = cached(bare)
+        client.get_secret_value(SecretId="1")
+        for wrong in (1, b"1", None, ["1"]):
+            with pytest.raises(ParamValidationError):
+                client.get_secret_value(SecretId=wrong)
+        with pytest.raises(ParamValidationError):
+            client.get_secret_value(SecretId="1", Other="x")
+        with pytest.raises(ParamValidationError):
+            client.get_secret_value()
+
+    def test_true_is_not_one(self, ssm):
+        """WithDecryption=1 is refused although True is in memory."""
+        ssm.put_parameter(Name="p", Value="v", Type="String")
+        client = cached(ssm)
+        for _ in range(2):
+            client.get_parameter(Name="p", WithDecryption=True)
+
+        with pytest.raises(ParamValidationError):
+            client.get_parameter(Name="p", WithDecryption=1)
+
+    def test_errors_are_botocores_and_not_remembered(self, bare, calls):
+        """A missing secret is asked for each time, and found once it is there."""
+        client = cached(bare)
+        del calls[:]
+        for _ in range(2):
+            with pytest.raises(client.exceptions.ResourceNotFoundException) as caught:
+                client.get_secret_value(SecretId="a")
+            assert "GetSecretValue" == caught.value.operation_name
+            assert caught.value.__context__ is None
+        bare.create_secret(Name="a", SecretString="1")
+
+        assert ["GetSecretValue"] * 2 == calls[:2]
+        assert "1" == client.get_secret_value(SecretId="a")["SecretString"]
+
+    def test_only_and_never(self, bare, calls):
+        """Names that are not to be kept are asked for each time."""
+        for name in ("prod/a", "prod/b", "x"):
+            bare.create_secret(Name=name, SecretString="1")
+        client = cached(bare, only=["prod/*"], never=["prod/b"])
+        del calls[:]
+        for name in ("prod/a", "prod/b", "x"):
+            for _ in range(2):
+                client.get_secret_value(SecretId=name)
+
+        assert 5 == len(calls)
+
+    def test_max_age_0_asks_each_time(self, bare, calls):
+        """With max_age=0 each read is a call."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare, max_age=0)
+        del calls[:]
+        for _ in range(3):
+            client.get_secret_value(SecretId="a")
+
+        assert 3 == len(calls)
+
+    def test_expired_value_is_read_anew(self, bare, calls):
+        """After max_age, freezes included, a read asks AWS."""
+        with FakeClock() as clock:
+            bare.create_secret(Name="a", SecretString="1")
+            client = cached(bare, max_age=60)
+            client.get_secret_value(SecretId="a")
+            del calls[:]
+            client.get_secret_value(SecretId="a")
+            clock.freeze(61)
+            client.get_secret_value(SecretId="a")
+
+        assert ["GetSecretValue"] == calls
+
+    def test_hundred_threads_are_one_call(self, bare, calls):
+        """One cold read of a hundred threads is one call of AWS."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare)
+        del calls[:]
+        values = run_threads(
+            100, lambda _: client.get_secret_value(SecretId="a")["SecretString"]
+        )
+
+        assert ({"1"}, ["GetSecretValue"]) == (set(values), calls)
+
+
+class TestScope:
+    """Who shares with whom."""
+
+    def test_clients_of_equal_scope_share(self, bare, calls):
+        """A second client of the same account and region reads from memory."""
+        bare.create_secret(Name="a", SecretString="1")
+        cached(bare).get_secret_value(SecretId="a")
+        del calls[:]
+        cached(boto3.client("secretsmanager")).get_secret_value(SecretId="a")
+
+        assert [] == calls
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"region_name": "us-east-1"},
+            {"aws_access_key_id": "other", "aws_secret_access_key": "other"},
+        ],
+    )
+    def test_other_credentials_or_regions_do_not(self, bare, calls, other):
+        """Another region or another key is another read."""
+        bare.create_secret(Name="a", SecretString="1")
+        cached(bare).get_secret_value(SecretId="a")
+        client = cached(boto3.client("secretsmanager", **other))
+        del calls[:]
+        with contextlib.suppress(ClientError):
+            client.get_secret_value(SecretId="a")
+
+        assert ["GetSecretValue"] == calls
+
+    def test_own_reads_pass_by_a_cached_client(self, bare, calls):
+        """A handle with client= keeps its own books, and asks the client once."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare)
+        del calls[:]
+        handle = Secret("a", client=client)
+        values = [handle.value for _ in range(3)]
+
+        assert (["1"] * 3, ["GetSecretValue"]) == (values, calls)
+
+
+class TestWrites:
+    """A write through a cached client drops what it changes."""
+
+    @pytest.mark.parametrize("form", ["name", "arn", "partial"])
+    def test_write_by_any_form_is_seen_by_every_form(self, bare, form):
+        """Name, ARN and partial ARN are dropped by a write to any of them."""
+        arn = bare.create_secret(Name="a", SecretString="1")["ARN"]
+        client = cached(bare)
+        names = {"name": "a", "arn": arn, "partial": arn[:-7]}
+        for name in names.values():
+            client.get_secret_value(SecretId=name)
+        client.put_secret_value(SecretId=names[form], SecretString="2")
+
+        assert ["2"] * 3 == [
+            client.get_secret_value(SecretId=name)["SecretString"]
+            for name in names.values()
+        ]
+
+    def test_write_drops_it_for_handles_and_functions(self, bare, monkeypatch):
+        """What a handle remembers is dropped by a client's write, too."""
+        monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "boto3")
+        bare.create_secret(Name="a", SecretString="1")
+        handle = Secret("a")
+        before = (handle.value, get_secret("a"))
+        cached(bare).put_secret_value(SecretId="a", SecretString="2")
+
+        assert (("1", "1"), ("2", "2")) == (before, (handle.value, get_secret("a")))
+
+    def test_parameters(self, ssm):
+        """Put, label and delete are seen at once, also below a path."""
+        client = cached(ssm)
+        client.put_parameter(Name="/p/a", Value="1", Type="String")
+
+        def state():
+            page = client.get_parameters_by_path(Path="/p")
+            return client.get_parameter(Name="/p/a")["Parameter"]["Value"], [
+                each["Value"] for each in page["Parameters"]
+            ]
+
+        states = [state(), state()]
+        client.put_parameter(Name="/p/a", Value="2", Overwrite=True)
+        states.append(state())
+        client.delete_parameter(Name="/p/a")
+
+        assert [("1", ["1"]), ("1", ["1"]), ("2", ["2"])] == states
+        with pytest.raises(ClientError):
+            client.get_parameter(Name="/p/a")
+        assert [] == client.get_parameters_by_path(Path="/p")["Parameters"]
+
+    def test_refused_write_drops_it_too(self, bare, calls):
+        """Whether a write that failed has changed something, only AWS knows."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare)
+        client.get_secret_value(SecretId="a")
+        with pytest.raises(ClientError):
+            client.create_secret(Name="a", SecretString="2")
+        del calls[:]
+        client.get_secret_value(SecretId="a")
+
+        assert ["GetSecretValue"] == calls
+
+
+class TestWireRule:
+    """Recorded answers are invisible to the cache, and it to them."""
+
+    def test_stubbed_answers_are_not_kept(self, bare):
+        """Each call takes the next recorded answer, and none outlives the stub."""
+        bare.create_secret(Name="a", SecretString="real")
+        client = cached(bare)
+        with Stubber(client) as stub:
+            for text in ("first", "second"):
+                stub.add_response(
+                    "get_secret_value", {**RESPONSE, "SecretString": text}
+                )
+            stubbed = [
+                client.get_secret_value(SecretId="a")["SecretString"] for _ in range(2)
+            ]
+
+        assert ["first", "second"] == stubbed
+        assert "real" == client.get_secret_value(SecretId="a")["SecretString"]
+
+    def test_stub_after_a_read_from_the_wire_is_heard(self, bare):
+        """What is in memory does not answer in the place of a recorded answer."""
+        bare.create_secret(Name="a", SecretString="real")
+        client = cached(bare)
+        for _ in range(2):
+            client.get_secret_value(SecretId="a")
+        with Stubber(client) as stub:
+            stub.add_response("get_secret_value", RESPONSE)
+            stub.add_client_error("get_secret_value", "AccessDeniedException")
+            value = client.get_secret_value(SecretId="a")["SecretString"]
+            with pytest.raises(ClientError):
+                client.get_secret_value(SecretId="a")
+            stub.assert_no_pending_responses()
+
+        assert "recorded" == value
+        assert "real" == client.get_secret_value(SecretId="a")["SecretString"]
+
+    def test_stub_before_the_client_was_wrapped(self, bare):
+        """A stub that was active when the client was wrapped stays in charge."""
+        stub = Stubber(bare)
+        stub.activate()
+        for text in ("first", "second"):
+            stub.add_response("get_secret_value", {**RESPONSE, "SecretString": text})
+        client = cached(bare)
+
+        assert ["first", "second"] == [
+            client.get_secret_value(SecretId="a")["SecretString"] for _ in range(2)
+        ]
+
+    def test_mock_of_botocores_method_is_called(self, bare, monkeypatch):
+        """A stand-in for _make_api_call, as tests put it there, answers each call."""
+        bare.create_secret(Name="a", SecretString="real")
+        client = cached(bare)
+        for _ in range(2):
+            client.get_secret_value(SecretId="a")
+        answers = iter(["first", "second"])
+        monkeypatch.setattr(
+            botocore.client.BaseClient,
+            "_make_api_call",
+            lambda self, operation, parameters: {"SecretString": next(answers)},
+        )
+
+        assert ["first", "second"] == [
+            client.get_secret_value(SecretId="a")["SecretString"] for _ in range(2)
+        ]
+
+    def test_two_mocks_share_nothing(self):
+        """The same name in two successive mocks has the value of each."""
+        found = []
+        for text in ("first", "second"):
+            with mock_aws():
+                bare = boto3.client("secretsmanager")
+                bare.create_secret(Name="a", SecretString=text)
+                client = cached(bare)
+                found += [
+                    client.get_secret_value(SecretId="a")["SecretString"]
+                    for _ in range(2)
+                ]
+
+        assert ["first", "first", "second", "second"] == found
+
+    def test_one_client_in_two_mocks(self):
+        """A client that outlives a mock forgets what it was told there."""
+        client = cached(boto3.client("secretsmanager"))
+        found = []
+        for text in ("first", "second"):
+            with mock_aws():
+                boto3.client("secretsmanager").create_secret(
+                    Name="a", SecretString=text
+                )
+                found += [
+                    client.get_secret_value(SecretId="a")["SecretString"]
+                    for _ in range(2)
+                ]
+
+        assert ["first", "first", "second", "second"] == found
+
+    def test_instrumentation_does_not_turn_it_off(self, bare, calls, monkeypatch):
+        """What wraps botocore's method, and says so, sees the misses."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare)
+        seen = []
+        former = botocore.client.BaseClient._make_api_call
+
+        def _make_api_call(self, operation, parameters):
+            seen.append(operation)
+            return former(self, operation, parameters)
+
+        _make_api_call.__wrapped__ = former
+        monkeypatch.setattr(
+            botocore.client.BaseClient, "_make_api_call", _make_api_call
+        )
+        del calls[:]
+        for _ in range(3):
+            client.get_secret_value(SecretId="a")
+
+        assert (["GetSecretValue"], ["GetSecretValue"]) == (seen, calls)
+
+
+class TestStaleIfError:
+    """Freshness is the loader's, for clients as for handles."""
+
+    def test_old_value_serves_while_aws_throttles(self, bare, monkeypatch):
+        """A throttled read returns what is remembered, marked as such."""
+        with FakeClock() as clock:
+            bare.create_secret(Name="a", SecretString="1")
+            client = cached(bare, max_age=60, max_stale=600)
+            client.get_secret_value(SecretId="a")
+            clock.advance(61)
+
+            def throttled(self, *args):
+                response = {"Error": {"Code": "ThrottlingException", "Message": ""}}
+                raise ClientError(response, "GetSecretValue")
+
+            monkeypatch.setattr(botocore.client.BaseClient, "_make_request", throttled)
+            response = client.get_secret_value(SecretId="a")
+
+        assert ("1", True) == (
+            response["SecretString"],
+            response[METADATA]["LambdaExtCached"],
+        )
+
+    test_old_value_serves_while_aws_throttles = pytest.mark.logs(
+        test_old_value_serves_while_aws_throttles
+    )
+
+
+class TestTallies:
+    """tallies.counters()"""
+
+    def test_say_what_became_of_calls(self, bare):
+        """Hits, misses, passed, stored and invalidated are counted by operation."""
+        client = cached(bare)
+        client.create_secret(Name="a", SecretString="1")
+        for _ in range(3):
+            client.get_secret_value(SecretId="a")
+        client.describe_secret(SecretId="a")
+        client.put_secret_value(SecretId="a", SecretString="2")
+        counted = tallies.counters()
+
+        assert {
+            "hits": 2,
+            "misses": 1,
+            "passed": 0,
+            "stored": 1,
+            "invalidated": 0,
+        } == counted["GetSecretValue"]
+        assert 1 == counted["DescribeSecret"]["passed"]
+        assert 1 == counted["PutSecretValue"]["invalidated"]
+
+
+def test_get_parameter_of_this_library_is_no_part_of_it():
+    """The names do not clash: functions of the library stay what they are."""
+    assert get_parameter.__module__.endswith("getters")
+    assert mixin.cached is cached
