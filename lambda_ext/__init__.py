@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import testing as testing
     from . import typing as typing
     from .config import configure as configure
+    from .dropin.light_client import client as client
     from .dropin.mixin import cached as cached
     from .dropin.patching import patch as patch
     from .dropin.patching import unpatch as unpatch
@@ -50,6 +51,7 @@ else:
         "after_restore": ".lifecycle.hooks",
         "before_snapshot": ".lifecycle.hooks",
         "cached": ".dropin.mixin",
+        "client": ".dropin.light_client",
         "configure": ".config",
         "get_parameter": ".values.getters",
         "get_parameters": ".values.batches",
@@ -100,6 +102,7 @@ __all__ = (
     "after_restore",
     "before_snapshot",
     "cached",
+    "client",
     "configure",
     "exceptions",
     "get_parameter",

@@ -179,7 +179,9 @@ class Light(retries.Retrying):
             if 200 <= response.status < 300:
                 if skewed:  # only now: what was not accepted spoils no later call
                     signing.keep_skew(skew_s)
-                return _answer(operation, response)
+                answer = _answer(operation, response)
+                answer["ResponseMetadata"] = metadata_of(response)
+                return answer
             error = _error(self.service, key, response, self._region)
             if not again:
                 raise error
@@ -258,6 +260,17 @@ def _joined(base: str, path: str) -> str:
     if path == "/":
         return base or "/"
     return base.removesuffix("/") + path
+
+
+def metadata_of(response: http1.Response) -> dict[str, Any]:
+    """Return what boto3 says of *response* in its ``ResponseMetadata``."""
+    found: dict[str, Any] = {
+        "HTTPStatusCode": response.status,
+        "HTTPHeaders": dict(response.headers),
+        "RetryAttempts": 0,
+    }
+    request_id = response.headers.get("x-amzn-requestid")
+    return {"RequestId": request_id, **found} if request_id else found
 
 
 def _answer(operation: str, response: http1.Response) -> dict[str, Any]:

@@ -132,6 +132,9 @@ class Retrying:
                 )
             try:
                 answer = self._attempted(operation, parameters, left_s)
+                metadata = answer.get("ResponseMetadata")
+                if retry and isinstance(metadata, dict):
+                    metadata["RetryAttempts"] = retry
                 return self._checked(operation, parameters, answer)
             except SourceError as exc:
                 clock.sync()

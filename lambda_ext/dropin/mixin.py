@@ -342,6 +342,8 @@ class State:
         operation = want.key.operation
         outcome, how = found
         if not isinstance(outcome, Entry):
+            if getattr(outcome, "original", None) is None:  # of a handle's load
+                return self._pass(client, operation, parameters)
             next(tally(operation).misses)
             raise own_error(outcome)
         response = outcome.answer.response
@@ -349,9 +351,9 @@ class State:
             return self._pass(client, operation, parameters)
         if how == LOADED:
             next(tally(operation).misses)
-            return operations.copy_of(response)
+            return operations.shaped(response)
         next(tally(operation).hits)
-        marked = operations.marked(response)
+        marked = operations.marked(operations.shaped(response))
         copy = transforms.copier(marked)
         assert copy is not None
         if how == FRESH:
@@ -373,13 +375,15 @@ class State:
             if isinstance(outcome, Entry):
                 if outcome.answer.response is None:
                     return self._pass(client, read.operation, parameters)
-                singles.append(operations.copy_of(outcome.answer.response))
+                singles.append(operations.shaped(outcome.answer.response))
                 if newest is None or newest.order < outcome.order:
                     newest = outcome
             elif isinstance(outcome, PartError):
                 if outcome.part is None:
                     return self._pass(client, read.operation, parameters)
                 refused.append(operations.copy_of(outcome.part))
+            elif getattr(outcome, "original", None) is None:  # of a handle's load
+                return self._pass(client, read.operation, parameters)
             else:
                 next(tally(read.operation).misses)
                 raise own_error(outcome)
@@ -400,7 +404,7 @@ class State:
 
     def _want(self, source: ClientSource, key: Key) -> Want:
         options = self.options
-        return Want(
+        return ClientWant(
             source,
             key,
             settings.max_age_of(key.operation, options.max_age, key.label),
@@ -452,6 +456,16 @@ def _wraps(method: Any, former: Any) -> bool:
             return True
         method = getattr(method, "__wrapped__", None)
     return False
+
+
+class ClientWant(Want):
+    """What a client wants: no error is remembered for it."""
+
+    __slots__ = ()
+
+    def remembers(self, age: float) -> bool:
+        """Say that it is asked for again, whatever a handle was told."""
+        return False
 
 
 def _all(found: Iterable[tuple[Outcome, str]], *how: str) -> bool:

@@ -231,6 +231,31 @@ def copy_of(response: Any) -> Any:
     return copy.copy(response)  # a date, headers; and what a handler may have put in
 
 
+DATES = ("CreatedDate", "LastModifiedDate")
+
+
+def shaped(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of *response* with dates as botocore has them, not as the wire."""
+    copied: dict[str, Any] = copy_of(dict(response))
+    for part in (copied, copied.get("Parameter"), *copied.get("Parameters", ())):
+        if not isinstance(part, dict):
+            continue
+        for name in DATES:
+            seconds = part.get(name)
+            if isinstance(seconds, (int, float)):
+                part[name] = _date(seconds)
+    return copied
+
+
+def _date(seconds: float) -> Any:
+    # Avoids 10 ms for responses that come from boto3.
+    from datetime import datetime
+
+    from dateutil.tz import tzlocal
+
+    return datetime.fromtimestamp(seconds, tzlocal())
+
+
 def marked(response: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of *response* that says that it came from memory."""
     copied: dict[str, Any] = copy_of(response)

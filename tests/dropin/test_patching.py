@@ -14,6 +14,8 @@ from lambda_ext.dropin import tallies
 from lambda_ext.dropin.patching import patch, unpatch
 from lambda_ext.values.getters import get_secret
 
+pytestmark = pytest.mark.logs  # clients of other tests exist, which patch() tells
+
 
 @pytest.fixture(autouse=True)
 def _mock():
@@ -100,7 +102,6 @@ class TestPatch:
 
         assert {} == tallies.counters()
 
-    @pytest.mark.logs
     def test_clients_that_exist_are_told_of(self, caplog):
         """One line says how many clients stay as they are."""
         clients = [boto3.client("secretsmanager"), boto3.client("ssm")]

@@ -35,8 +35,30 @@ SECRETS = "secretsmanager"
 PARAMETERS = "ssm"
 
 
-def secret(document: Entry, key: Key) -> Answer | SourceError:
-    """Return what GetSecretValue answered to *key*, or what is wrong with it."""
+# What boto3 hands on of a value; its model drops the rest.
+SECRET_MEMBERS = (
+    "ARN", "Name", "VersionId", "SecretBinary", "SecretString", "VersionStages",
+    "CreatedDate",
+)  # fmt: skip
+PARAMETER_MEMBERS = (
+    "Name", "Type", "Value", "Version", "Selector", "SourceResult",
+    "LastModifiedDate", "ARN", "DataType",
+)  # fmt: skip
+METADATA = "ResponseMetadata"
+
+
+def _members(document: Entry, members: Iterable[str]) -> dict[str, Any]:
+    return {name: document[name] for name in members if name in document}
+
+
+def secret(
+    document: Entry, key: Key, batch: Entry | None = None
+) -> Answer | SourceError:
+    """
+    Return what GetSecretValue answered to *key*, or what is wrong with it.
+
+    Of a *batch*, *document* is the entry.
+    """
     text, blob = document.get("SecretString"), document.get("SecretBinary")
     raw: str | bytes
     if isinstance(text, str):
@@ -50,11 +72,20 @@ def secret(document: Entry, key: Key) -> Answer | SourceError:
     version, arn = document.get("VersionId") or "", document.get("ARN") or ""
     if not (isinstance(version, str) and isinstance(arn, str)):
         return _unreadable("its version or its ARN is not text", SECRETS, key)
-    return Answer(raw, version, arn if keys.is_arn_of(arn, key.name) else "")
+    response = _members(document, SECRET_MEMBERS)
+    response[METADATA] = (document if batch is None else batch).get(METADATA)
+    arn = arn if keys.is_arn_of(arn, key.name) else ""
+    return Answer(raw, version, arn, response=response)
 
 
-def parameter(document: object, key: Key) -> Answer | SourceError:
-    """Return what was answered to *key*, the member Parameter of GetParameter."""
+def parameter(
+    document: object, key: Key, whole: Entry | None = None
+) -> Answer | SourceError:
+    """
+    Return what was answered to *key*, the member Parameter of GetParameter.
+
+    *whole* is the response in which it, or the batch's entry, stands.
+    """
     if not isinstance(document, dict):
         return _unreadable("it is not a JSON object", PARAMETERS, key)
     raw = document.get("Value")
@@ -69,7 +100,22 @@ def parameter(document: object, key: Key) -> Answer | SourceError:
         return _unreadable("its ARN is not text", PARAMETERS, key)
     if not keys.is_arn_of_parameter(arn, key.name, document.get("Name")):
         arn = ""
-    return Answer(raw, str(version), arn)
+    response = {
+        "Parameter": _members(document, PARAMETER_MEMBERS),
+        METADATA: (whole or {}).get(METADATA),
+    }
+    return Answer(raw, str(version), arn, response=response)
+
+
+def page(document: Entry, values: Iterable[Entry]) -> dict[str, Any]:
+    """Return the response of GetParametersByPath, with what boto3 hands on of it."""
+    response: dict[str, Any] = {
+        "Parameters": [_members(value, PARAMETER_MEMBERS) for value in values]
+    }
+    if document.get("NextToken"):
+        response["NextToken"] = document["NextToken"]
+    response[METADATA] = document.get(METADATA)
+    return response
 
 
 def entries(document: object, member: str, service: str, label: str) -> list[Entry]:

@@ -77,6 +77,8 @@ class ParameterStore:
         self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
         """Ask AWS for *wanted*, in one call where that is possible."""
+        if wanted[0].rest is not None:
+            return {wanted[0]: self._page(wanted[0], timeout_s)}
         if wanted[0].operation == keys.PATH:
             return self._below(wanted[0], timeout_s)
         if len(wanted) == 1:
@@ -105,7 +107,7 @@ class ParameterStore:
         outcome: Answer | LambdaExtError
         try:
             answer = self._way.call("GetParameter", parameters, deadline_s=timeout_s)
-            outcome = answers.parameter(answer.get("Parameter"), key)
+            outcome = answers.parameter(answer.get("Parameter"), key, answer)
         except LambdaExtError as exc:
             outcome = exc
         trial = self._trials.pop(key, None)
@@ -142,7 +144,7 @@ class ParameterStore:
         }
         matched = answers.matched(wanted, values, _forms, _fits)
         for key, value in matched.items():
-            found.setdefault(key, answers.parameter(value, key))
+            found.setdefault(key, answers.parameter(value, key, batch))
         return found
 
     def _not_found(self, key: Key) -> LambdaExtError:
@@ -154,6 +156,31 @@ class ParameterStore:
             key=key.label,
             region=str(self._way.scope[1]),
         )
+
+    def _page(self, key: Key, timeout_s: float | None) -> Answer | LambdaExtError:
+        """Ask for one page below a path, as a drop-in client does."""
+        rest: Any = key.rest
+        most, token, filters = rest
+        parameters: dict[str, Any] = {
+            "Path": key.name,
+            "Recursive": key.recursive,
+            "WithDecryption": key.decrypt,
+        }
+        if most is not None:
+            parameters["MaxResults"] = most
+        if token is not None:
+            parameters["NextToken"] = token
+        if filters is not None:
+            parameters["ParameterFilters"] = [
+                {"Key": name, "Values": [*values]} | ({"Option": how} if how else {})
+                for name, how, values in filters
+            ]
+        try:
+            page = self._way.call(keys.PATH, parameters, deadline_s=timeout_s)
+            entries = answers.entries(page, "Parameters", SERVICE, key.label)
+        except LambdaExtError as exc:
+            return exc
+        return Answer("", response=answers.page(page, entries))
 
     def _below(
         self, key: Key, timeout_s: float | None
@@ -178,7 +205,7 @@ class ParameterStore:
                 entries = answers.entries(page, "Parameters", SERVICE, key.label)
                 for entry in entries:
                     one = self._of_page(entry, key)
-                    answer = answers.parameter(entry, one)
+                    answer = answers.parameter(entry, one, page)
                     if not isinstance(answer, Answer):
                         return {key: answer}
                     found[one] = answer

@@ -104,7 +104,7 @@ class SecretsManager:
         }
         matched = answers.matched(wanted, values, _forms)
         for key, value in matched.items():
-            found.setdefault(key, answers.secret(value, key))
+            found.setdefault(key, answers.secret(value, key, batch))
         return found
 
     def _refusal(self, error: Mapping[str, Any], key: Key) -> SourceError:

@@ -1,0 +1,252 @@
+"""
+`client`: a boto3-shaped client that reads without boto3.
+
+The five reads go to AWS by the light way, through the cache that `cached` and
+`Secret` share, and return boto3's response.  Whatever else is asked of the
+client makes boto3's own, once, and goes on there: another operation, ``meta``,
+a paginator, a waiter, ``exceptions``, a parameter of another name, type or
+length, a keyword that the light way cannot serve, a profile, a proxy, moto.  So
+every answer and every exception is boto3's own.  An error of AWS, too: the call
+that failed is repeated by boto3's client, whose error is raised.
+
+Threads
+    Any number may call.  ``_lock`` is held while boto3's client is made.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..exceptions import ConfigurationError
+from ..lifecycle import clock, process
+from ..values import keys, settings, store, transforms
+from ..values.cache import Entry
+from ..values.freshness import Want
+from ..values.loader import FRESH, LOADED
+from ..values.settings import DEFAULT
+from . import operations
+from .tallies import tally
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, NoReturn, overload
+
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_ssm import SSMClient
+
+    from ..typing import Source
+    from ..values.cache import View
+    from .operations import Read
+
+MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once
+METHODS = {  # of boto3's client -> the operation
+    "get_secret_value": keys.SECRET,
+    "batch_get_secret_value": operations.BATCH,
+    "get_parameter": keys.PARAMETER,
+    "get_parameters": operations.MANY,
+    "get_parameters_by_path": keys.PATH,
+}
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def client(
+        service_name: Literal["secretsmanager"], **keywords: Any
+    ) -> SecretsManagerClient: ...
+    @overload
+    def client(service_name: Literal["ssm"], **keywords: Any) -> SSMClient: ...
+
+
+def client(service_name: str, **keywords: Any) -> Any:
+    """
+    Return a client as `boto3.client` does, whose reads need no boto3.
+
+    GetSecretValue, BatchGetSecretValue, GetParameter, GetParameters and
+    GetParametersByPath are answered from memory where that is fresh (the options
+    ``max_age`` and ``max_stale``), else by a signed request of the library's own,
+    for which the caller waits.  Anything else loads boto3, once, makes its client
+    with the same *keywords* and goes on there.  Nothing is called or loaded by
+    making the client.
+
+    Args:
+        service_name: "secretsmanager" or "ssm".
+        **keywords: What `boto3.client` takes: ``region_name``, ``endpoint_url``,
+            ``config``, ...  With any that the light way cannot serve the client
+            is boto3's from its first call.
+
+    Raises:
+        ConfigurationError: another service: use `boto3.client` for it.
+
+    Source: boto3, ``Session.client``,
+    https://docs.aws.amazon.com/boto3/latest/reference/core/session.html
+    """
+    if service_name not in operations.SERVICES:
+        msg = (
+            f"lambda_ext.client({service_name!r:.80}): only"
+            f" {' and '.join(operations.SERVICES)} are served here; use"
+            f" boto3.client({service_name!r:.80})"
+        )
+        raise ConfigurationError(msg)
+    return LightClient(service_name, keywords)
+
+
+class LightClient:
+    """A client of one service; not made directly."""
+
+    __slots__ = (
+        "__weakref__", "_front", "_keywords", "_lock", "_methods", "_real", "_service",
+        "_source",
+    )  # fmt: skip
+
+    def __init__(self, service: str, keywords: dict[str, Any]) -> None:
+        self._service = service
+        self._keywords = keywords
+        self._lock = process.Lock()
+        self._real: Any = None
+        self._source: Source | None = None
+        self._front: dict[Any, View] = {}  # what a hit reads
+        self._methods: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<lambda_ext.client({self._service!r})>"
+
+    @property  # type: ignore[misc]  # for isinstance, as mocks do it
+    def __class__(self) -> type:
+        """What isinstance takes this for: botocore's client, once that is loaded."""
+        module = sys.modules.get("botocore.client")
+        return LightClient if module is None else module.BaseClient
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copy and pickle ask; no call of the user's does
+            msg = f"{LightClient.__name__!r} object has no attribute {name!r}"
+            raise AttributeError(msg)
+        method = self._methods.get(name)
+        if method is not None:
+            return method
+        operation = METHODS.get(name, "")
+        if operation not in operations.reads_of(self._service):
+            return getattr(self._made(), name)
+
+        def read(*args: Any, **parameters: Any) -> Any:
+            try:
+                seat = (operation, *parameters.items(), *map(type, parameters.values()))
+                view = self._front.get(seat)
+            except TypeError:  # a list
+                view = None
+            if view is not None and clock.monotonic() + clock.lead < view.until:
+                assert view.copy is not None
+                if self._real is None and not args:
+                    next(tally(operation).hits)
+                    return view.copy()
+            return self._read(name, operation, args, parameters)
+
+        read.__name__ = name
+        self._methods[name] = read
+        return read
+
+    def __dir__(self) -> list[str]:
+        return dir(self._made())
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled, as boto3's clients do."""
+        msg = f"cannot pickle a client of {self._service!r}: make one where it is used"
+        raise TypeError(msg)
+
+    # Reads -------------------------------------------------------------------
+
+    def _read(
+        self, name: str, operation: str, args: tuple[Any, ...], parameters: Any
+    ) -> Any:
+        if self._real is None and not args:
+            response = self._from_memory(operation, parameters)
+            if response is not None:
+                return response
+        return getattr(self._made(), name)(*args, **parameters)
+
+    def _from_memory(self, operation: str, parameters: Any) -> Any:
+        """Return the response to a read, loaded if need be; None: ask boto3's client."""
+        source = self._source or self._light_source()
+        if source is None:
+            return None
+        read = operations.read(source.scope, operation, parameters)
+        if read is None:
+            return None
+        wants = [
+            Want(
+                source,
+                key,
+                settings.max_age_of(key.operation, DEFAULT, key.label),
+                settings.max_stale_of(DEFAULT, key.label),
+            )
+            for key in read.keys
+        ]
+        ends_at = store.ends_at(wants[0].key.operation)
+        found = store.loader.get(wants, ends_at=ends_at)
+        responses = []
+        fresh = True
+        for outcome, how in found:
+            if not isinstance(outcome, Entry) or outcome.answer.response is None:
+                return None
+            fresh = fresh and how != LOADED
+            responses.append(operations.shaped(outcome.answer.response))
+        next(tally(operation).hits if fresh else tally(operation).misses)
+        response = _composed(read, responses, fresh=fresh)
+        (outcome, how), *_ = found
+        if read.single and how == FRESH and isinstance(outcome, Entry):
+            self._show(wants[0], outcome, operations.copy_of(response), parameters)
+        return response
+
+    def _show(self, want: Want, entry: Entry, response: Any, parameters: Any) -> None:
+        """Let equal calls find *response* without looking for its key."""
+        try:
+            operation = want.key.operation
+            seat = (operation, *parameters.items(), *map(type, parameters.values()))
+            hash(seat)
+        except TypeError:  # filters
+            return
+        if len(self._front) >= MAX_VIEWS:
+            self._front = {}
+        decoded = transforms.Decoded(response, transforms.copier(response))
+        self._front[seat] = store.show(want, entry, decoded)
+
+    def _light_source(self) -> Source | None:
+        """Return the light source, None where only boto3 can serve this client."""
+        keywords = self._keywords
+        region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+        for name, value in keywords.items():
+            if value is not None and (name, value) != ("region_name", region):
+                return None
+        # Avoids 3 ms until a value is read.
+        from ..aws.transport import transport
+
+        if transport(self._service).name != "light":
+            return None
+        kind = keys.SECRET if self._service == "secretsmanager" else keys.PARAMETER
+        store.attach()
+        self._source = settings.make_source(kind, "aws")
+        return self._source
+
+    def _made(self) -> Any:
+        """Return boto3's own client, cached, made when it is first needed."""
+        if self._real is None:
+            with self._lock:
+                if self._real is None:
+                    # Avoids ~250 ms and 40 MB as long as only reads are asked for.
+                    import boto3
+
+                    from .mixin import cached
+
+                    service: Any = self._service
+                    self._real = cached(boto3.client(service, **self._keywords))
+        return self._real
+
+
+def _composed(read: Read, responses: list[dict[str, Any]], *, fresh: bool) -> Any:
+    if read.single:
+        response = responses[0]
+    else:
+        newest = responses[-1].get(operations.METADATA)
+        response = operations.composed(read.operation, responses, [], newest)
+    return operations.marked(response) if fresh else response

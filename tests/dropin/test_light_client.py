@@ -1,0 +1,246 @@
+"""client(): boto3's responses without boto3, and boto3's own client for the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import pickle
+import urllib.request
+
+import boto3
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError, ParamValidationError
+from helpers import python
+from moto.server import ThreadedMotoServer
+
+import lambda_ext
+from lambda_ext.dropin.light_client import client
+from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.values.handles import Secret
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """A moto server on a port of this machine, in a thread of this process."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _aws(endpoint, monkeypatch):
+    """A new account with two secrets and a few parameters."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")  # moto is loaded in here
+    request = urllib.request.Request(endpoint + "/moto-api/reset", method="POST")
+    urllib.request.urlopen(request, timeout=30).close()
+    secrets, ssm = boto3.client("secretsmanager"), boto3.client("ssm")
+    secrets.create_secret(Name="a", SecretString="1")
+    secrets.create_secret(Name="b", SecretBinary=b"\xff")
+    for name in ("/p/a", "/p/b", "/p/c"):
+        ssm.put_parameter(Name=name, Value=name, Type="String")
+
+
+def normal(value):
+    """Return a response without what differs between two calls of a server."""
+    if isinstance(value, dict):
+        return {
+            name: normal(part)
+            for name, part in value.items()
+            if name not in ("RequestId", "HTTPHeaders", "LambdaExtCached")
+        }
+    if isinstance(value, list):
+        return [normal(part) for part in value]
+    return value
+
+
+READS = [
+    ("secretsmanager", "get_secret_value", {"SecretId": "a"}),
+    ("secretsmanager", "get_secret_value", {"SecretId": "b"}),
+    ("secretsmanager", "get_secret_value", {"SecretId": "a", "VersionStage": "AWSCURRENT"}),
+    ("secretsmanager", "batch_get_secret_value", {"SecretIdList": ["a", "b"]}),
+    ("ssm", "get_parameter", {"Name": "/p/a"}),
+    ("ssm", "get_parameter", {"Name": "/p/a:1", "WithDecryption": True}),
+    ("ssm", "get_parameters_by_path", {"Path": "/p", "MaxResults": 2}),
+    ("ssm", "get_parameters_by_path", {"Path": "/p", "NextToken": "2", "MaxResults": 2}),
+]  # fmt: skip
+
+
+class TestReads:
+    """What is read without boto3."""
+
+    @pytest.mark.parametrize(("service", "method", "parameters"), READS)
+    def test_response_is_boto3s(self, service, method, parameters):
+        """Members, types, dates and metadata are those of boto3's client."""
+        expected = getattr(boto3.client(service), method)(**parameters)
+        light = client(service)
+        first = getattr(light, method)(**parameters)
+        second = getattr(light, method)(**parameters)
+
+        assert normal(expected) == normal(first) == normal(second)
+        assert light._real is None
+        assert set(expected["ResponseMetadata"]) == set(first["ResponseMetadata"])
+        assert second["ResponseMetadata"]["LambdaExtCached"]
+
+    def test_parameters_of_a_batch(self):
+        """GetParameters answers with boto3's members, whatever the order."""
+        names = ["/p/b", "/p/a"]
+        expected = boto3.client("ssm").get_parameters(Names=names)
+        found = client("ssm").get_parameters(Names=names)
+
+        assert sorted(found["Parameters"], key=lambda each: each["Name"]) == sorted(
+            expected["Parameters"], key=lambda each: each["Name"]
+        )
+        assert [] == found["InvalidParameters"]
+
+    def test_boto3_is_not_loaded(self, endpoint):
+        """The first secret costs no import of boto3, botocore or wrapt."""
+        done = python(
+            "import sys, lambda_ext\n"
+            "client = lambda_ext.client('secretsmanager')\n"
+            "print(client.get_secret_value(SecretId='a')['SecretString'])\n"
+            "print(sorted({'boto3', 'botocore', 'wrapt'} & set(sys.modules)))",
+            env={"AWS_ENDPOINT_URL": endpoint, "LAMBDA_EXT_TRANSPORT": "auto"},
+        )
+
+        assert ("1\n[]\n", "") == (done.stdout, done.stderr)
+
+    def test_entries_are_shared_with_handles(self):
+        """A value that a handle has loaded answers a client, and the other way round."""
+        handle = Secret("a")
+        value = handle.value
+        response = client("secretsmanager").get_secret_value(SecretId="a")
+
+        assert ("1", "1") == (value, response["SecretString"])
+        assert response["ResponseMetadata"]["LambdaExtCached"]
+        assert 1 == lambda_ext.stats().values.loads
+
+    def test_what_a_caller_changes_stays_with_the_caller(self):
+        """No response shares anything with memory."""
+        light = client("secretsmanager")
+        for _ in range(3):
+            response = light.get_secret_value(SecretId="a")
+            assert ["AWSCURRENT"] == response["VersionStages"]
+            response["VersionStages"].clear()
+            response["ResponseMetadata"]["HTTPHeaders"].clear()
+
+
+class TestRest:
+    """What boto3's own client does."""
+
+    def test_missing_secret_is_botocores_error(self):
+        """The error is of boto3's class, with boto3's response."""
+        light = client("secretsmanager")
+        with pytest.raises(light.exceptions.ResourceNotFoundException) as caught:
+            light.get_secret_value(SecretId="missing")
+        with pytest.raises(ClientError) as expected:
+            boto3.client("secretsmanager").get_secret_value(SecretId="missing")
+
+        assert normal(expected.value.response) == normal(caught.value.response)
+
+    def test_except_works_before_boto3s_client_is_made(self):
+        """An except clause that names the class finds the error."""
+        light = client("secretsmanager")
+        try:
+            light.get_secret_value(SecretId="missing")
+        except light.exceptions.ResourceNotFoundException:
+            caught = True
+
+        assert caught
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [{}, {"SecretId": ""}, {"SecretId": 1}, {"SecretId": "a", "X": 1}],
+    )
+    def test_wrong_parameters_are_boto3s_error(self, parameters):
+        """Validation is boto3's own."""
+        with pytest.raises(ParamValidationError) as expected:
+            boto3.client("secretsmanager").get_secret_value(**parameters)
+        with pytest.raises(ParamValidationError) as caught:
+            client("secretsmanager").get_secret_value(**parameters)
+
+        assert str(expected.value) == str(caught.value)
+
+    def test_positional_argument_is_boto3s_error(self):
+        """boto3 takes keywords only, and says so."""
+        with pytest.raises(TypeError, match="keyword"):
+            client("secretsmanager").get_secret_value("a")
+
+    def test_other_operations_and_writes(self):
+        """Another operation goes to boto3's client, a write drops what it changes."""
+        light = client("secretsmanager")
+        before = light.get_secret_value(SecretId="a")["SecretString"]
+        light.put_secret_value(SecretId="a", SecretString="2")
+
+        assert ("1", "2") == (
+            before,
+            light.get_secret_value(SecretId="a")["SecretString"],
+        )
+        assert (
+            "2"
+            == client("secretsmanager").get_secret_value(SecretId="a")["SecretString"]
+        )
+        assert "secretsmanager" == light.meta.service_model.service_name
+
+    def test_paginator(self):
+        """A paginator is boto3's, over the cache."""
+        pages = (
+            client("ssm").get_paginator("get_parameters_by_path").paginate(Path="/p")
+        )
+
+        assert ["/p/a", "/p/b", "/p/c"] == [
+            each["Name"] for page in pages for each in page["Parameters"]
+        ]
+
+    @pytest.mark.parametrize(
+        "keywords",
+        [{"region_name": "us-east-1"}, {"aws_access_key_id": "x", "aws_secret_access_key": "y"}],
+    )  # fmt: skip
+    def test_keywords_make_boto3s_client(self, keywords):
+        """What the light way cannot serve is boto3's from the first call."""
+        light = client("secretsmanager", **keywords)
+        with contextlib.suppress(ClientError):  # of another region
+            light.get_secret_value(SecretId="a")
+
+        assert light._real is not None
+
+    def test_region_of_the_environment_is_no_reason(self):
+        """region_name= that says what the environment says stays light."""
+        light = client("secretsmanager", region_name="eu-central-1")
+        light.get_secret_value(SecretId="a")
+
+        assert light._real is None
+
+
+class TestClient:
+    """What the client is."""
+
+    def test_is_a_botocore_client(self):
+        """isinstance says so once botocore is loaded."""
+        assert isinstance(client("ssm"), botocore.client.BaseClient)
+
+    def test_is_not_copied_or_pickled(self):
+        """Copying and pickling are refused, and make no boto3 client."""
+        light = client("ssm")
+        for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="pickle"):
+                refused(light)
+        assert light._real is None
+
+    def test_other_services_are_refused(self):
+        """A service that is not served here is an error that names boto3.client."""
+        with pytest.raises(ConfigurationError, match=r"boto3\.client\('s3'\)"):
+            client("s3")
+
+    def test_attributes_are_boto3s(self):
+        """dir() lists what boto3's client has; an unknown name is its error."""
+        light = client("ssm")
+
+        assert set(dir(boto3.client("ssm"))) == set(dir(light))
+        with pytest.raises(AttributeError, match="nonsense"):
+            light.nonsense
