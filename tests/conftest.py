@@ -17,7 +17,6 @@ PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
 STATEFUL = (  # every module with process-wide state has a reset()
     "values.rotation",
     "values.derived",
-    "metrics.recorder",
 )
 
 

@@ -23,12 +23,11 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 
 from .. import config, disclosure, parsers
 from ..exceptions import ConfigurationError, MetricError
-from ..lifecycle import clock, phases, process, shutdown
+from ..lifecycle import clock, phases, process, real_threads, shutdown
 from ..lifecycle.interruption import by_signal_handler
 from ..limits import MAX_MAGNITUDE
 from . import stdout, tally, validation
@@ -355,13 +354,13 @@ class Timer:
 
     def __enter__(self) -> None:
         began = self._began.setdefault(id(sys._getframe(1)), [])
-        began.append((threading.get_ident(), clock.monotonic()))
+        began.append((real_threads.get_ident(), clock.monotonic()))
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         now = clock.monotonic()
         frame = id(sys._getframe(1))
         if frame not in self._began:  # an ExitStack leaves in a frame of its own
-            me = threading.get_ident()
+            me = real_threads.get_ident()
             for frame, began in reversed([*self._began.items()]):  # noqa: B007
                 if began and began[-1][0] == me:
                     break
@@ -432,7 +431,7 @@ _noted: set[str] = set()
 
 def _flush_early() -> None:
     """Flush in the thread that records: many records wait, or nothing else will."""
-    me = threading.get_ident()
+    me = real_threads.get_ident()
     if me in _flushing:  # it records in the midst of a flush, which goes on
         return
     try:

@@ -44,7 +44,7 @@ import threading
 import weakref
 
 from .. import config
-from ..lifecycle import clock, process
+from ..lifecycle import clock, process, real_threads
 from ..lifecycle.interruption import by_signal_handler
 from . import tally
 
@@ -360,9 +360,9 @@ def _follow_same(stream: Any, other: Any) -> bool:
 
 def _has_threads() -> bool:
     """Say whether a thread lives that is neither this one nor the library's."""
-    if _thread.get_ident() != threading.main_thread().ident:
+    if not real_threads.in_main_thread():
         return True  # the main thread is
-    count = _thread._count()
+    count = _thread._count() - len(real_threads.bare)
     known = _stdout.threads
     if len(known) == count:
         for thread in known:

@@ -372,3 +372,28 @@ def test_encoder_writes_nothing_that_the_checker_refuses(monkeypatch):
 
         assert [each.problems for each in checked] == [(), ()]
         assert emf_rules.total("", "n") == 0
+
+
+def test_parked_thread_of_the_library_costs_no_empty_line():
+    """One that `threading` does not know, as refreshes use it, is none of the user's."""
+    done = python(
+        "from lambda_ext import metrics\n"
+        "from lambda_ext.lifecycle import real_threads\n"
+        "from lambda_ext.values import threads\n"
+        "print('said')\n"
+        "metrics.count('n')\n"
+        "metrics.flush()\n"
+        "begun, gate = real_threads.Event(), real_threads.Event()\n"
+        "threads.spawn(lambda: (begun.set(), gate.wait(30)), [])\n"
+        "begun.wait(30)\n"
+        "for _ in range(3):\n"
+        "    print('said')\n"
+        "    metrics.count('n')\n"
+        "    metrics.flush()\n"
+        "gate.set()\n"
+    )
+    lines = done.stdout.split("\n")
+
+    assert "" == done.stderr
+    assert 4 == len([line for line in lines if line.startswith("{")])
+    assert "" not in lines[2:-1]
