@@ -24,6 +24,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/python tests/test_layers.py
 
 # The fast tests on every other Python that is installed here.

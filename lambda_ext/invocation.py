@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any, ParamSpec, TypeVar, overload
 
+    from .callables import Handler
+
     P = ParamSpec("P")
     R = TypeVar("R")
 
@@ -101,12 +103,14 @@ def _join(disabled: frozenset[str]) -> bool:
 if TYPE_CHECKING:
 
     @overload
-    def handler(function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, R]: ...
+    def handler(
+        function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R, Callable[P, Coroutine[Any, Any, R]]]: ...
     @overload
-    def handler(function: Callable[P, R], /) -> Callable[P, R]: ...
+    def handler(function: Callable[P, R], /) -> Handler[P, R, Callable[P, R]]: ...
 
 
-def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
+def handler(function: Any = None, /) -> Any:
     """
     Decorate a Lambda handler: cold start, flush, time-out and SIGTERM.
 
@@ -120,17 +124,18 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
     that its type changes from ``Awaitable[R]`` to ``R``: that is what Lambda
     calls.  Works on functions and methods with any parameters; the object with
     ``get_remaining_time_in_millis`` among the arguments tells the deadline.
+    ``handler.undecorated`` is the function as it was written, for tests.
 
     Raises:
-        ConfigurationError: what is decorated cannot be called, or an
-            environment variable of this library cannot be used.
+        ConfigurationError: what is decorated cannot be called, is a class, or
+            an environment variable of this library cannot be used.
     """
-    if not callable(function) or isinstance(function, staticmethod):
+    if not callable(function) or isinstance(function, (staticmethod, type)):
         raise ConfigurationError(_refused(function))
     start()
 
     @functools.wraps(function)
-    def invoke(*args: P.args, **kwargs: P.kwargs) -> Any:
+    def invoke(*args: Any, **kwargs: Any) -> Any:
         state = current.state()
         if state.inside:
             return _finished(function(*args, **kwargs))
@@ -149,6 +154,7 @@ def handler(function: Callable[P, Any] | None = None, /) -> Callable[P, Any]:
             state.inside = False
             state.context = None
 
+    invoke.undecorated = function  # type: ignore[attr-defined]
     return invoke
 
 
@@ -162,6 +168,11 @@ def _refused(function: object) -> str:
     if isinstance(function, (classmethod, staticmethod)):
         kind = type(function).__name__
         return f"@lambda_ext.handler belongs below @{kind}: swap the two lines"
+    if isinstance(function, type):
+        return (
+            f"@lambda_ext.handler decorates a function, not the class"
+            f" {function.__name__}: decorate its method that Lambda is to call"
+        )
     return f"@lambda_ext.handler decorates a function, not {type(function).__name__}"
 
 

@@ -18,6 +18,7 @@ from .values import counters, store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,26 @@ class Statistics:
     flags: Flags
     clients: Mapping[str, Calls]  # by operation, such as "GetSecretValue"
     transport: Mapping[str, Way]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as dictionaries, text and numbers, as JSON takes them."""
+        found = _plain(self)
+        assert isinstance(found, dict)
+        return found
+
+
+def _plain(part: object) -> Any:
+    """Return *part* as JSON takes it."""
+    if isinstance(part, dict):
+        return {str(name): _plain(each) for name, each in part.items()}
+    if isinstance(part, (list, tuple)):
+        return [_plain(each) for each in part]
+    names = getattr(part, "__dataclass_fields__", None) or getattr(
+        type(part), "__slots__", None
+    )
+    if names is None:
+        return part
+    return {name: _plain(getattr(part, name)) for name in names}
 
 
 def stats() -> Statistics:

@@ -14,6 +14,11 @@ Doubles for the tests of those who use this library, and for its own.
     with MemorySink() as sink:
         handler({"shop": "a"}, None)
     assert sink.total("orders", shop="a") == 1
+
+    with no_aws():
+        handler({"shop": "a"}, None)    # a read of AWS raises, and names what
+
+Doubles nest: leaving one puts back the one before.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import json
 import threading
 
 from .answer import Answer as _Answer
+from .aws import errors as _errors
 from .exceptions import NotFoundError
 from .lifecycle import clock as _clock
 from .lifecycle import phases as _phases
@@ -44,6 +50,7 @@ __all__ = (
     "FakeFlags",
     "FakeSource",
     "MemorySink",
+    "no_aws",
     "simulate_restore",
     "simulate_sigterm",
     "simulate_timeout",
@@ -57,7 +64,7 @@ class FakeClock:
     It begins at *wall* seconds since the epoch.  `install()` makes it the
     clock of the library, `uninstall()` goes back to the one before; as a
     context manager it does both.  It keeps what the machine's clocks promise:
-    run time never goes back.
+    run time never goes back.  It forbids nothing.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class FakeClock:
     ) -> None:
         self._wall = wall
         self._monotonic = monotonic
+        self._former: list[Any] = []  # clocks; None is the machine's
 
     def monotonic(self) -> float:
         """Return run time."""
@@ -81,12 +89,23 @@ class FakeClock:
         self._wall += seconds
 
     def freeze(self, seconds: float) -> None:
-        """Let *seconds* go by while the environment is frozen: wall time only."""
+        """
+        Let *seconds* go by while the environment is frozen: wall time only.
+
+        The thaw is noted, as the next invocation would: at the next read the
+        values have aged.
+        """
         self._check(seconds)
         self._wall += seconds
+        _clock.thawed()
 
     def step(self, seconds: float) -> None:
-        """Set the wall clock forward, or back when *seconds* is negative."""
+        """
+        Set the wall clock forward, or back when *seconds* is negative.
+
+        Nothing notes it, so that a step forward is a freeze whose thaw the
+        next invocation, or a reader that looks at the clock, must note.
+        """
         self._wall += seconds
 
     @staticmethod
@@ -97,12 +116,12 @@ class FakeClock:
 
     def install(self) -> FakeClock:
         """Make this the library's clock."""
-        _clock.install(self)
+        self._former.append(_clock.install(self))
         return self
 
     def uninstall(self) -> None:
-        """Go back to the machine's clocks."""
-        _clock.install(None)
+        """Go back to the clock before, or to the machine's if there was none."""
+        _clock.install(self._former.pop() if self._former else None)
 
     def __enter__(self) -> FakeClock:
         return self.install()
@@ -115,8 +134,9 @@ class FakeSource:
     """
     Secrets and parameters in memory, with versions, failures and gates.
 
-    As a context manager it answers for AWS to everything in this process; for
-    one handle, pass it as ``source=``.  *values* are by name (text, or bytes
+    As a context manager it answers for AWS to everything in this process, and
+    what would be asked from outside all the same (a handle with ``client=``)
+    raises, as in `no_aws`.  For one handle, pass it as ``source=``.  *values* are by name (text, or bytes
     for a binary secret); a call takes up to *batch* of them.
 
     ``calls`` holds the names that each call asked for, in order.
@@ -140,6 +160,7 @@ class FakeSource:
         self._changed = threading.Condition()
         self._held = False
         self._inside = 0  # calls that wait at the gate
+        self._former: list[Any] = []  # sources; None is none
         for each, value in (values or {}).items():
             self.rotate(each, value)
 
@@ -213,12 +234,14 @@ class FakeSource:
                 raise AssertionError(msg)
 
     def __enter__(self) -> FakeSource:
-        _store.use(self)
+        _errors.isolated_by.append("a FakeSource")
+        self._former.append(_store.use(self))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.release()
-        _store.use(None)
+        _errors.isolated_by.remove("a FakeSource")
+        _store.use(self._former.pop())
 
     # What the library asks ---------------------------------------------------
 
@@ -289,7 +312,8 @@ class _Version:
 
     def fits(self, key: Any) -> bool:
         """Say whether it is the version that *key* asks for."""
-        if key.version is not None and int(key.version) != int(self.id):
+        # A secret's id is text, a parameter's is a number.
+        if key.version is not None and key.version.lstrip("0") != self.id.lstrip("0"):
             return False
         if key.stage is not None:
             return key.stage in self.stages
@@ -417,20 +441,21 @@ class MemorySink:
                 return
         self.batches += (batch,)
 
-    def points(self, name: str, /, **dims: str) -> list[Point]:
+    def points(self, name: str, /, **dims: str | int) -> list[Point]:
         """Return what came of the metric *name*, with at least these dimensions."""
+        wanted = {name: str(value) for name, value in dims.items()}
         return [
             point
             for batch in self.batches
             for point in batch.points
-            if point.name == name and dims.items() <= dict(point.dimensions).items()
+            if point.name == name and wanted.items() <= dict(point.dimensions).items()
         ]
 
-    def values(self, name: str, /, **dims: str) -> list[float]:
+    def values(self, name: str, /, **dims: str | int) -> list[float]:
         """Return the values of `points`, one after the other."""
         return [value for point in self.points(name, **dims) for value in point.values]
 
-    def total(self, name: str, /, **dims: str) -> float:
+    def total(self, name: str, /, **dims: str | int) -> float:
         """Return the sum of `values`."""
         return sum(self.values(name, **dims))
 
@@ -446,6 +471,58 @@ class MemorySink:
     def __exit__(self, *exc_info: object) -> None:
         _recorder.default.flush()
         _recorder.restore(self._former.pop())
+
+
+class no_aws:  # noqa: N801  used like a function
+    """
+    Let no read leave this process: it raises instead, and names what was asked.
+
+        with no_aws():
+            handler({}, None)
+
+    What a `FakeSource`, a file (``source="file:..."``), a source of your own, a
+    stubbed client or moto answers is answered.  Raises what is a
+    `ConfigurationError`, where the value is read.
+    """
+
+    def __init__(self) -> None:
+        self._former: list[Any] = []  # sources; None is none
+
+    def __enter__(self) -> None:
+        _errors.isolated_by.append("no_aws()")
+        self._former.append(_store.isolate(_Outside()))
+
+    def __exit__(self, *exc_info: object) -> None:
+        _errors.isolated_by.remove("no_aws()")
+        _store.isolate(self._former.pop())
+
+
+class _Outside:
+    """The source that stands for all that is not in this process."""
+
+    name = "no_aws"
+    scope = ("no_aws",)
+    at_init = False
+
+    def plan(self, wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
+        """Ask for each by itself."""
+        return [[key] for key in wanted]
+
+    def fetch(
+        self, wanted: Sequence[Any], deadline_s: float | None
+    ) -> Mapping[Any, Any]:
+        """Answer each with an error that names it."""
+        kinds = {
+            _keys.SECRET: "the secret",
+            _keys.PATH: "what is below",
+            _keys.CONFIGURATION: "the configuration",
+        }
+        return {
+            key: _errors.isolated(
+                f"{kinds.get(key.operation, 'the parameter')} {key.label!r}"
+            )
+            for key in wanted
+        }
 
 
 def simulate_sigterm(budget_s: float = _shutdown.BUDGET_S) -> None:

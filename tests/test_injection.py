@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 
 import pytest
 
-from lambda_ext.exceptions import ConfigurationError, NotFoundError
+from lambda_ext.exceptions import ConfigurationError, DecodeError, NotFoundError
 from lambda_ext.injection import inject
 from lambda_ext.testing import FakeSource
 from lambda_ext.values.handles import Parameter, Secret
+from lambda_ext.values.rotation import refresh_on
 
 
 @pytest.fixture
@@ -55,6 +57,179 @@ def test_argument_of_the_caller_comes_first(source):
 
     assert "fake" == query(db="fake")
     assert [] == source.calls
+
+
+def test_positional_argument_of_the_caller_comes_first(source):
+    """Nothing is loaded, whatever the function is wrapped in."""
+
+    def query(table, db):
+        return table, db
+
+    class Service:
+        @inject(db=Secret("nope"))
+        def method(self, table, db):
+            return table, db
+
+        def bound(self, table, db):
+            return table, db
+
+        def __call__(self, table, db):
+            return table, db
+
+    @functools.wraps(query)
+    def wrapped(*args, **kwargs):
+        return query(*args, **kwargs)
+
+    @inject(db=Secret("nope"))
+    async def asynchronous(table, db):
+        return table, db
+
+    injected = inject(db=Secret("nope"))
+    given = ("orders", "fake")
+    assert given == injected(query)(*given)
+    assert given == injected(wrapped)(*given)
+    assert given == injected(Service())(*given)
+    assert given == injected(Service().bound)(*given)
+    assert given == injected(functools.partial(query, "orders"))("fake")
+    assert given == Service().method(*given)
+    assert given == asyncio.run(asynchronous(*given))
+    assert [] == source.calls
+
+
+def test_parameter_that_is_not_given_by_position_is_injected(source):
+    """One argument less, and the value is loaded."""
+    db = Secret("db", field="user")
+
+    class Service:
+        @inject(db=db)
+        def method(self, table, db):
+            return table, db
+
+    @inject(db=db)
+    def query(table, db, limit=3):
+        return table, db
+
+    assert ("orders", "me") == query("orders")
+    assert ("orders", "me") == Service().method("orders")
+    assert ("orders", "me") == inject(db=db)(functools.partial(query, "orders"))()
+
+
+class TestMembers:
+    """Fields of one secret as several arguments."""
+
+    def test_members_of_one_version(self, source):
+        """The value is resolved once for a call, whatever a rotation does."""
+        source.rotate("db", '{"user": "me", "password": "old"}')
+        resolved = []
+
+        class Whole:
+            def resolve(self):
+                resolved.append(1)
+                return Secret("db", transform="json").value
+
+        @inject(Whole(), user="user", pw="password", limit=Parameter("/limit"))
+        def connect(host, *, user, pw, limit):
+            return host, user, pw, limit
+
+        assert ("h", "me", "old", "20") == connect("h")
+        assert [1] == resolved
+
+    def test_async_and_generators(self, source):
+        """Every kind of function."""
+        db = Secret("db", transform="json")
+
+        @inject(db, user="user")
+        async def asynchronous(*, user):
+            return user
+
+        @inject(db, user="user")
+        def items(*, user):
+            yield user
+
+        @inject(db, user="user")
+        async def async_items(*, user):
+            yield user
+
+        async def first():
+            return [item async for item in async_items()]
+
+        assert "me" == asyncio.run(asynchronous())
+        assert ["me"] == list(items())
+        assert ["me"] == asyncio.run(first())
+
+    def test_member_of_what_was_derived(self, source):
+        """It is leased as a whole."""
+        closed = []
+        pool = Secret("db", transform="json").derive(dict, close=closed.append)
+
+        @inject(pool, user="user")
+        def connect(*, user):
+            pool._handle.invalidate()
+            source.rotate("db", '{"user": "you"}')
+            with pool as new:
+                return user, new["user"], [*closed]
+
+        assert ("me", "you", []) == connect()
+        assert [{"user": "me"}] == closed
+
+    def test_nothing_is_loaded_if_the_caller_gives_all(self, source):
+        """One that is missing is reason enough."""
+
+        @inject(Secret("db", transform="json"), user="user")
+        def connect(user):
+            return user
+
+        assert ("a", "b") == (connect("a"), connect(user="b"))
+        assert [] == source.calls
+        assert "me" == connect()
+
+    @pytest.mark.parametrize(
+        ("handle", "words"),
+        [
+            (Secret("db"), "no dictionary: mind transform='json'"),
+            (Secret("db", transform="json"), "no member 'usr' in 'db'"),
+        ],
+    )
+    def test_member_that_is_not_there(self, source, handle, words):
+        """Named, and the value is not."""
+
+        @inject(handle, user="usr")
+        def connect(*, user):
+            raise AssertionError
+
+        with pytest.raises(DecodeError, match=words) as info:
+            connect()
+        assert "me" not in str(info.value).replace("member", "").replace("name", "")
+
+    def test_refresh_on_below_is_refused(self, source):
+        """For a member as for the whole."""
+        db = Secret("db", transform="json")
+        protected = refresh_on(KeyError, db)(lambda *, user: user)
+        with pytest.raises(ConfigurationError, match="above @inject"):
+            inject(db, user="user")(protected)
+
+    @pytest.mark.parametrize(
+        ("whole", "values", "words"),
+        [
+            (None, {"user": "username"}, "passed first, by position"),
+            ("db", {"user": "username"}, r"anything that has resolve\(\)"),
+            (Secret("x"), {"user": Secret("y")}, "needs the names of members"),
+            (Secret("x"), {}, "needs keyword arguments"),
+        ],
+    )
+    def test_misuse_is_refused_when_decorating(self, whole, values, words):
+        """With what to write."""
+        with pytest.raises(ConfigurationError, match=words):
+            inject(whole, **values)
+
+
+def test_function_itself_can_be_had(source):
+    """For a test that gives everything."""
+
+    def query(*, db):
+        return db
+
+    assert query is inject(db=Secret("db"))(query).undecorated
 
 
 def test_works_on_methods(source):

@@ -149,6 +149,28 @@ class TestHandler:
         with pytest.raises(ConfigurationError, match=says):
             lambda_ext.handler(wrong)
 
+    def test_class_is_refused(self):
+        """Lambda would make an object of it, and throw it away."""
+
+        class Service:
+            def __init__(self, event, context):
+                """Do the work here, as one might."""
+
+        with pytest.raises(ConfigurationError, match="not the class Service"):
+            lambda_ext.handler(Service)
+
+    def test_function_itself_can_be_had(self):
+        """Undecorated, and async as it was written."""
+
+        def plain(event, context):
+            return 1
+
+        async def asynchronous(event, context):
+            return 2
+
+        assert plain is lambda_ext.handler(plain).undecorated
+        assert 2 == asyncio.run(lambda_ext.handler(asynchronous).undecorated({}, None))
+
     def test_handler_inside_a_handler_is_one_invocation(self, called):
         """A decorated function that calls another one begins nothing new."""
         inner = lambda_ext.handler(lambda event, context: "inner")
@@ -283,7 +305,7 @@ class TestAsyncHandler:
         async def main():
             handler({}, None)
 
-        with pytest.raises(ConfigurationError, match="__wrapped__"):
+        with pytest.raises(ConfigurationError, match=r"handler\.undecorated"):
             asyncio.run(main())
 
     def test_call_during_another_is_explained(self):

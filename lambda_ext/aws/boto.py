@@ -111,6 +111,8 @@ class Boto(retries.Retrying):
 
         def ask() -> dict[str, Any]:
             client = self.client(key)
+            if errors.isolated_by:
+                _isolate(client)
             return translated(
                 lambda: _ask(client, operation, parameters),
                 self.service,
@@ -133,6 +135,30 @@ class Boto(retries.Retrying):
             self._client = None
 
 
+class _Inside:
+    """The HTTP session of a client, which sends nothing while a test forbids it."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> Any:
+        """Send *request*; what moto answers never gets here."""
+        if errors.isolated_by:
+            raise errors.isolated(str(getattr(request, "url", "")).partition("?")[0])
+        return self._session.send(request)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+def _isolate(client: Any) -> None:
+    """Have *client* send nothing while a double of `lambda_ext.testing` is entered."""
+    endpoint = getattr(client, "_endpoint", None)
+    session = getattr(endpoint, "http_session", None)
+    if session is not None and not isinstance(session, _Inside):
+        endpoint.http_session = _Inside(session)  # type: ignore[union-attr]
+
+
 def scope_of(service: str, client: Any) -> tuple[object, ...]:
     """Return what the answers of *client* depend on besides the request."""
     signer = getattr(client, "_request_signer", None)
@@ -152,6 +178,9 @@ def translated(
     """Return what *function* does; what botocore raises becomes an error of ours."""
     try:
         return function()
+    except errors.IsolatedError:
+        cause = None
+        error: LambdaExtError = errors.isolated(f"{service} {key!r}")
     except LambdaExtError:
         raise
     except Exception as exc:

@@ -34,6 +34,9 @@ SOURCES = {  # endpoint prefix -> SourceError.source
     "appconfigdata": "appconfig",
 }
 
+# The doubles of `lambda_ext.testing` that are entered: nothing leaves the process.
+isolated_by: list[str] = []
+
 # AWS did not take the credentials: worth one more try with new ones.
 EXPIRED = frozenset(
     (
@@ -234,6 +237,19 @@ def no_region(service: str, key: str = "") -> ConfigurationError:
     return ConfigurationError(
         f"{_subject(service, key)}: no AWS region is set: set AWS_REGION, as Lambda"
         " does, or AWS_DEFAULT_REGION, or pass session= or client="
+    )
+
+
+class IsolatedError(ConfigurationError):
+    """A test asked AWS where it must not."""
+
+
+def isolated(what: str) -> IsolatedError:
+    """Return the error for a read of *what* that would leave the process."""
+    doubles = isolated_by[-1] if isolated_by else "no_aws()"
+    return IsolatedError(
+        f"{what} would be asked from outside this process, inside {doubles}: put it"
+        " into a FakeSource, or pass source="
     )
 
 

@@ -140,6 +140,8 @@ class Light(retries.Retrying):
         """Ask AWS once, or twice if it refused the keys or the time."""
         ends_at = clock.monotonic() + left_s
         key = errors.key_of(parameters)
+        if errors.isolated_by:
+            raise errors.isolated(f"{self.service} {key!r}")
         try:
             return self._asked(operation, parameters, key, ends_at)
         except LambdaExtError:  # a SourceTimeoutError is a TimeoutError

@@ -47,6 +47,8 @@ lead = time.time() - time.monotonic()  # of house time over run time; only grows
 _watchers: tuple[Callable[[], None], ...] = ()
 _deadline_at: float | None = None
 _untold = False  # the lead has grown, and not every watcher was called
+_installed: Clock | None = None
+_thawed = False  # the thaw before the next invocation has been noted
 
 generation = 0
 
@@ -110,19 +112,29 @@ def _tell() -> None:
 
 def begin_invocation(remaining_s: float | None = None) -> float:
     """Begin an invocation of up to *remaining_s* seconds; return run time."""
-    global lead, monotonic, generation, _deadline_at, _untold
+    global lead, monotonic, generation, _deadline_at, _untold, _thawed
     with _lock:
         run = _run_time()
         found = _wall_time() - run
         if found - lead >= STEP_S:
             _untold = True
             lead = found
-        generation += 1
+            _thawed = False
+        if not _thawed:
+            generation += 1
+        _thawed = False
         monotonic = _run_time
         _deadline_at = None if remaining_s is None else run + remaining_s
     if _untold:
         _tell()
     return run
+
+
+def thawed() -> None:
+    """Note a thaw ahead of the invocation that follows it; for test doubles."""
+    global _thawed
+    if sync():
+        _thawed = True
 
 
 def end_invocation() -> None:
@@ -155,10 +167,17 @@ def watch(watcher: Callable[[], None]) -> None:
             _watchers = (*_watchers, watcher)
 
 
-def install(clock: Clock | None) -> None:
-    """Take the time from *clock*; None goes back to the machine's clocks."""
+def install(clock: Clock | None) -> Clock | None:
+    """
+    Take the time from *clock*; None goes back to the machine's clocks.
+
+    Return the one that it was taken from before.
+    """
     global _run_time, _wall_time, lead, monotonic, generation, _deadline_at
+    global _installed, _thawed
     with _lock:
+        former, _installed = _installed, clock
+        _thawed = False
         _run_time = time.monotonic if clock is None else clock.monotonic
         _wall_time = time.time if clock is None else clock.wall
         lead = _wall_time() - _run_time()
@@ -167,6 +186,7 @@ def install(clock: Clock | None) -> None:
         _deadline_at = None
     for watcher in _watchers:
         watcher()
+    return former
 
 
 @process.at_reset

@@ -43,9 +43,8 @@ def run(awaitable: Awaitable[Any]) -> Any:
         msg = (
             "an async handler decorated with @lambda_ext.handler, or one with async"
             " hooks, is called like a plain function, and not from inside a running"
-            " event loop: call it"
-            " from a thread (asyncio.to_thread), or test the undecorated function"
-            " (handler.__wrapped__)"
+            " event loop: call it from a thread (asyncio.to_thread), or await the"
+            " function itself, as handler.undecorated(event, context)"
         )
     elif _loop is not None and _loop.is_running():
         msg = (

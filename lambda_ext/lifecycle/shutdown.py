@@ -239,6 +239,8 @@ def drain(
     *previous* is one of them, after those that use the network; for *claimed*
     see `phases.call_within`.
     """
+    # The listeners may read values: those have aged in a freeze before SIGTERM.
+    clock.sync()
     more = () if previous is None else ((phases.PREVIOUS, previous),)
     phases.call_within(budget_s, phases.SHUTDOWN, more=more, claimed=claimed)
 

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 NEVER = -math.inf
 MAX_VIEWS = 32  # of one slot: each inline lambda given as `transform` is one
 
+protected: set[Any] = set()  # calls of `refresh_on` that are running, see `given`
+
 
 class Entry:
     """One answer and the age of it; replaced, never changed."""

@@ -3,85 +3,110 @@ What is made of a value, a pool of connections say: `Secret.derive`.
 
 Guarantees
     At most one object is made per version.  While a new one is being made,
-    others go on with the old one.  The old one is closed once: when its last
-    ``with`` ends, or after the grace period if it was handed out otherwise.
+    others go on with the old one, and wait neither to enter nor to leave.
+    An object is closed once, and never while a lease on it is held: a ``with``
+    or a function that `inject` passed it to.  One that was handed out as
+    ``value`` is kept for the grace period after its replacement, too.
+
+Leases
+    ``__exit__`` is not told which ``__enter__`` it belongs to.  One frame
+    enters and leaves; so the lease is the last of that frame.  Where another
+    frame leaves (an ExitStack), the lease is unknown, and then nothing is
+    closed before all leases have ended and the grace period is over.
 
 Life
-    Before a snapshot every derived object is closed and forgotten.  A forked
-    child forgets them, and closes none: their sockets are the parent's, too.
+    At SIGTERM and at exit all that was made is closed, each on a thread of its
+    own, within the budget of the shutdown; before a snapshot, too.  A forked
+    child forgets all, and closes nothing: the sockets are the parent's, too.
 
 Threads
-    Who uses what is kept by thread and, in an event loop, by task.
-    Each `Derived` has a lock, which is held while its object is made and never
-    while one is closed; ``_lock`` guards the register of them.
+    Each `Derived` has a lock, which is held for a few lines at a time, never
+    while an object is made or closed; ``_making`` is held by the maker alone.
+    Loops under a lock have a function of their own: CPython 3.13 gives the
+    backward jump after a condition no exception handler, so that a signal
+    handler that raises there would leave a ``with`` without its exit.
 """
 
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
-import types
 import weakref
 
-from .. import disclosure
+from .. import callables, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
-from ..lifecycle import clock, phases
-from . import settings
+from ..lifecycle import clock, phases, shutdown
+from ..lifecycle.process import Lock, at_fork, at_reset
+from . import settings, store, transforms
+from .cache import protected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar
 
-    from ..answer import Answer
     from .cache import Entry
 
     R = TypeVar("R")
 else:
     # Generic to a type checker, without importing typing (3 ms).
     R = None
+    Generic = {R: transforms.Unmistakable}
 
-    class _Base:
-        __slots__ = ()
-        __class_getitem__ = classmethod(types.GenericAlias)
+_MAY_STOP = 0x20 | 0x80 | 0x200  # of co_flags: it may go on in another context
 
-    Generic = {R: _Base}
-
-# Which objects are in use by a thread or by a task: tasks of one loop take turns.
-_leases: contextvars.ContextVar[tuple[tuple[Any, _Made], ...]] = contextvars.ContextVar(
+# The leases that were taken in this context, by plain functions.
+_leases: contextvars.ContextVar[tuple[_Lease, ...]] = contextvars.ContextVar(
     "lambda_ext_leases", default=()
 )
-_lock = threading.Lock()
+_lock = Lock()
 _derived: weakref.WeakSet[Any] = weakref.WeakSet()
 _inherited: list[Any] = []  # the parent's objects, kept from being finalized
+_closings: list[_Closing] = []  # of the last shutdown
 _listening = False
 
 
 class _Made:
-    """One object, the answer that it was made from, and who uses it."""
+    """One object, the entry that it was made from, and how it was handed out."""
 
-    __slots__ = ("answer", "lent", "object", "retired_at", "users")
+    __slots__ = ("entry", "lent", "object", "retired_at")
 
-    def __init__(self, answer: Answer, made: Any) -> None:
-        self.answer = answer
+    def __init__(self, entry: Entry, made: Any) -> None:
+        self.entry = entry
         self.object = made
-        self.users = 0  # inside of a `with`
-        self.lent = False  # handed out otherwise: nobody says when it is done
+        self.lent = False  # handed out without a lease: its end is unknown
         self.retired_at = 0.0
+
+
+class _Lease:
+    """The use of one object, by the frame of a ``with`` or by `inject`."""
+
+    __slots__ = ("frame", "made")
+
+    def __init__(self, made: _Made, frame: Any) -> None:
+        self.made = made
+        self.frame = frame
 
 
 class Derived(Generic[R]):
     """
     What was made of a value, made again when its version changes.
 
-    Made by `Secret.derive` and `Parameter.derive`.  Use it in a ``with``, and
-    the old one is closed as soon as nobody uses it::
+    Made by `Secret.derive` and `Parameter.derive`.  Use it in a ``with``, or
+    have it passed by `inject`: an old one is then closed as soon as the last
+    user has left::
 
         pool = db.derive(make_pool, close=Pool.close)
         with pool as p:
             p.execute(...)
 
-    or as ``pool.value``, and it is closed after the grace period.
+    One that was handed out as ``pool.value`` is closed when it has been
+    replaced for the grace period, at its next use or at the end of an
+    invocation.  In an `contextlib.ExitStack` nothing tells which one is left:
+    nothing is closed then before all users have left and the grace period is
+    over.  At SIGTERM and at exit all are closed, used or not, within the
+    budget of `on_shutdown` and after its functions.
     """
 
     __slots__ = (
@@ -90,9 +115,13 @@ class Derived(Generic[R]):
         "_current",
         "_grace",
         "_handle",
+        "_leases",
         "_lock",
         "_make",
+        "_maker",
+        "_making",
         "_retired",
+        "_unknown",
     )
 
     def __init__(
@@ -106,14 +135,20 @@ class Derived(Generic[R]):
         if not callable(make) or not (close is None or callable(close)):
             msg = f"make= and close= of {label} must be functions"
             raise ConfigurationError(msg)
+        callables.refuse_async(make, f"make= of {label}")
+        callables.refuse_async(close, f"close= of {label}")
         grace_s = settings.seconds("grace", grace, label)
         self._handle = handle
         self._make = make
         self._close = close
         self._grace = grace_s  # None: never closed while it may be in use
-        self._lock = threading.RLock()
+        self._lock = Lock()
+        self._making = Lock()
+        self._maker: int | None = None  # the thread that makes
         self._current: _Made | None = None
         self._retired: list[_Made] = []
+        self._leases: list[_Lease] = []
+        self._unknown = 0  # how many of them have ended, nothing says which
         _register(self)
 
     def __repr__(self) -> str:
@@ -126,7 +161,7 @@ class Derived(Generic[R]):
 
         Raises what the handle's ``value`` raises, or what ``make`` does.
         """
-        made = self._made()
+        made = self._hold()
         made.lent = True
         return made.object  # type: ignore[no-any-return]
 
@@ -142,103 +177,191 @@ class Derived(Generic[R]):
         return await asyncio.to_thread(self.resolve)
 
     def __enter__(self) -> R:
-        while True:
-            made = self._made()
-            with self._lock:
-                if made is self._current:  # else it may be closed already
-                    made.users += 1
-                    break
-        _leases.set((*_leases.get(), (self, made)))
+        frame = sys._getframe(1)
+        lease = _Lease(_NOTHING, frame)
+        try:
+            made = self._hold(lease)
+            if not frame.f_code.co_flags & _MAY_STOP:
+                _leases.set((*_leases.get(), lease))
+        except BaseException:  # of a signal handler, say: there will be no exit
+            self._leave(lease)
+            raise
         return made.object  # type: ignore[no-any-return]
 
     def __exit__(self, *exc_info: object) -> None:
-        leases = _leases.get()
-        at = next(
-            (at for at in reversed(range(len(leases))) if leases[at][0] is self), -1
+        self._leave(self._lease_of(sys._getframe(1)))
+
+    def _lease_of(self, frame: Any) -> _Lease | None:
+        """Return the last lease that *frame* took here; None if it took none."""
+        if not frame.f_code.co_flags & _MAY_STOP:
+            # One of another context was not taken by a `with` of this frame.
+            leases = _leases.get()
+            for lease in reversed(leases):
+                if lease.frame is frame and lease in self._leases:
+                    _leases.set(tuple(each for each in leases if each is not lease))
+                    return lease
+            return None
+        return next(
+            (each for each in reversed([*self._leases]) if each.frame is frame), None
         )
+
+    def _borrow(self, held: list[Any]) -> None:
+        """Append this and a lease on the object to *held*, for `_leave` to end."""
+        lease = _Lease(_NOTHING, None)
+        held.append((self, lease))  # first: a signal handler may raise below
+        self._hold(lease)
+
+    async def _aborrow(self, held: list[Any]) -> None:
+        """Do as `_borrow`; loading and making run on a thread."""
+        # Only users that run a loop pay its 35 ms.
+        import asyncio
+
+        await asyncio.to_thread(self._borrow, held)
+
+    def _leave(self, lease: _Lease | None) -> None:
+        """End *lease*, or one that is not known, and close what is done with."""
         with self._lock:
-            if at >= 0:
-                leases[at][1].users -= 1
-            else:  # entered in another context: who can tell which one this was?
-                for made in (*self._retired, self._current):
-                    if made is not None and made.users:
-                        made.lent = True
-        if at >= 0:
-            _leases.set((*leases[:at], *leases[at + 1 :]))
+            if lease is not None:
+                lease.frame = None
+                if lease in self._leases:
+                    self._leases.remove(lease)
+            elif self._leases:
+                self._unknown += 1
+                self._lend_all()
+            if self._unknown >= len(self._leases):
+                self._leases.clear()
+                self._unknown = 0
         self._sweep()
 
+    def _lend_all(self) -> None:
+        for each in self._leases:
+            each.made.lent = True
+
     @raises_without_variables
-    def _made(self) -> _Made:
-        """Return the object of the current version."""
+    def _hold(self, lease: _Lease | None = None) -> _Made:
+        """Return the object of the current version, made if there is none."""
         if self._retired:
             self._sweep()
         entry = self._handle._entry()
-        current = self._current
-        if current is not None and _same(current, entry):
-            return current
-        # Whoever has an old one does not wait for the new one.
-        if not self._lock.acquire(blocking=current is None):
-            assert current is not None
-            return current
-        try:
+        made = self._ready(entry, lease, wait=False)
+        if made is None:
+            with self._making:
+                made = self._ready(entry, lease, wait=True)
+                if made is None:
+                    made = self._replace(entry, lease)
+            if self._retired:
+                self._sweep()
+        if protected:
+            store.note(self._handle._key_of(), made.entry)
+        return made
+
+    def _ready(self, entry: Entry, lease: _Lease | None, *, wait: bool) -> _Made | None:
+        """Return the object to hand out, leased; None if it is to be made."""
+        with self._lock:
             current = self._current
-            if current is None or not _same(current, entry):
-                answer = entry.answer
-                fresh = _Made(answer, self._make(self._handle._decoded(entry).give()))
-                self._current = fresh
-                if current is not None:
-                    current.retired_at = clock.now()
-                    self._retired.append(current)
-                current = fresh
+            if current is None or not (
+                _same(current, entry)
+                # An old one while a thread makes; not to a call it was refused.
+                or (
+                    self._maker is not None
+                    and (not wait or self._maker == threading.get_ident())
+                    and not (protected and self._was_refused(current))
+                )
+            ):
+                return None
+            if _same(current, entry) and current.entry.order < entry.order:
+                current.entry = entry
+            self._take(current, lease)
+            return current
+
+    def _was_refused(self, made: _Made) -> bool:
+        # Imports contextvars, which only users of `refresh_on` need.
+        from . import given
+
+        group = store.group_of(self._handle._key_of())
+        return given.was_refused(group, made.entry.order)
+
+    def _take(self, made: _Made, lease: _Lease | None) -> None:
+        if lease is not None:
+            lease.made = made
+            self._leases.append(lease)
+
+    def _replace(self, entry: Entry, lease: _Lease | None) -> _Made:
+        """Make the object of *entry*, and retire the former; `_making` is held."""
+        if self._maker is not None:
+            msg = f"make= of {self!r} asks for what it is making"
+            raise ConfigurationError(msg)
+        try:
+            self._maker = threading.get_ident()
+            made = self._make(self._handle._decoded(entry).give())
+            callables.refuse_coroutine(made, f"make= of {self!r}")
+            fresh = _Made(entry, made)
+            now = clock.now()
+            with self._lock:
+                former, self._current = self._current, fresh
+                if former is not None:
+                    former.retired_at = now
+                    self._retired.append(former)
+                self._take(fresh, lease)
         finally:
-            self._lock.release()
-        if self._retired:
-            self._sweep()
-        return current
+            self._maker = None
+        return fresh
 
     def _sweep(self) -> None:
         """Close what is retired and done with."""
         now = clock.now()
         with self._lock:
-            done = [made for made in self._retired if self._is_done(made, now)]
-            self._retired = [made for made in self._retired if made not in done]
+            done = self._take_done(now)
         for made in done:
             self._end(made)
 
-    def _is_done(self, made: _Made, now: float) -> bool:
+    def _take_done(self, now: float) -> list[_Made]:
+        """Return what is retired and done with, and forget it; the lock is held."""
+        leased = {lease.made for lease in self._leases}
+        done = [
+            made
+            for made in self._retired
+            if made not in leased and self._is_over(made, now)
+        ]
+        self._retired = [made for made in self._retired if made not in done]
+        return done
+
+    def _is_over(self, made: _Made, now: float) -> bool:
+        """Say whether *made*, without a lease, has been kept for long enough."""
         if not made.lent:
-            return made.users == 0
+            return True
         return self._grace is not None and now - made.retired_at >= self._grace
 
     def _end(self, made: _Made) -> None:
-        if self._close is not None:
-            try:
-                self._close(made.object)
-            except Exception as exc:  # whose message may quote the value
-                disclosure.warn(
-                    "close_failed",
-                    key=self._handle.name,
-                    error=disclosure.kind(exc),
-                )
+        if self._close is None:
+            return
+        try:
+            callables.refuse_coroutine(self._close(made.object), "close=")
+        except Exception as exc:  # whose message may quote the value
+            disclosure.warn(
+                "close_failed", key=self._handle.name, error=disclosure.kind(exc)
+            )
 
-    def _drop(self, *, close: bool) -> None:
-        """Let go of everything that was made."""
-        retired, self._retired = self._retired, []
-        current, self._current = self._current, None
-        made = retired if current is None else [*retired, current]
-        for each in made:
-            if close:
-                self._end(each)
-            else:
-                _inherited.append(each.object)
+    def _take_all(self) -> list[_Made]:
+        """Return all that was made and is not closed, and forget it."""
+        with self._lock:
+            made, self._retired = self._retired, []
+            if self._current is not None:
+                made.append(self._current)
+                self._current = None
+        return made
 
     def _forked(self) -> None:
-        self._lock = threading.RLock()
-        self._drop(close=False)
+        self._maker = None
+        _inherited.extend(made.object for made in self._take_all())
+
+
+_NOTHING: Any = None  # what a lease is on until there is an object
 
 
 def _same(made: _Made, entry: Entry) -> bool:
-    return made.answer is entry.answer or made.answer.same(entry.answer)
+    answer = made.entry.answer
+    return answer is entry.answer or answer.same(entry.answer)
 
 
 def _register(derived: Derived[Any]) -> None:
@@ -255,7 +378,9 @@ def _attach() -> None:
     if first:
         phases.listen(phases.RESPONSE, _response, priority=phases.NETWORK)
         phases.listen(phases.SNAPSHOT, _snapshot, priority=phases.USER)
-        phases.listen(phases.FORK, _forked, priority=phases.ESSENTIAL)
+        # After the user's own listeners, which may need what was made.
+        phases.listen(phases.SHUTDOWN, _shutdown, priority=phases.NETWORK)
+        shutdown.follow_exit()
 
 
 def _all() -> list[Derived[Any]]:
@@ -271,20 +396,51 @@ def _response() -> None:
 
 def _snapshot() -> None:
     for derived in _all():
-        derived._drop(close=True)
+        for made in derived._take_all():
+            derived._end(made)
 
 
+def _shutdown() -> None:
+    """Have each object closed by a listener of its own: each has its share."""
+    for closing in [*_closings]:
+        phases.silence(phases.SHUTDOWN, closing)
+    _closings.clear()
+    for derived in _all():
+        made = derived._take_all()
+        if derived._close is not None:
+            _closings.extend(_Closing(derived, each) for each in made)
+    for closing in _closings:
+        phases.listen(phases.SHUTDOWN, closing, priority=phases.NETWORK)
+
+
+class _Closing:
+    """A shutdown listener that closes one object, once."""
+
+    __slots__ = ("__qualname__", "derived", "made")
+
+    def __init__(self, derived: Derived[Any], made: _Made) -> None:
+        self.derived = derived
+        self.made: _Made | None = made
+        self.__qualname__ = f"close of {derived._handle.name!r}"
+
+    def __call__(self) -> None:
+        made, self.made = self.made, None
+        if made is not None:
+            self.derived._end(made)
+
+
+@at_fork
 def _forked() -> None:
-    global _lock
-    _lock = threading.Lock()
     for derived in _all():
         derived._forked()
 
 
+@at_reset
 def reset() -> None:
     """Forget everything, as if this were just imported; closes nothing."""
     global _listening
     with _lock:
         _derived.clear()
         _inherited.clear()
+        _closings.clear()
         _listening = False

@@ -11,8 +11,6 @@ Threads
 
 from __future__ import annotations
 
-import types
-
 from .. import disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError, LambdaExtError
@@ -47,11 +45,7 @@ else:
     # Generic to a type checker, without importing typing (3 ms).
     T_co = None
 
-    class _Base:
-        __slots__ = ()
-        __class_getitem__ = classmethod(types.GenericAlias)
-
-    Generic = {T_co: _Base}
+    Generic = {T_co: transforms.Unmistakable}
 
 
 class Handle(Generic[T_co]):
@@ -189,12 +183,19 @@ class Handle(Generic[T_co]):
         Call *listener* with this handle whenever a new version was loaded.
 
         It runs on the thread that loaded it, which may be the background's;
-        what it raises is logged.  Also a decorator.  The first load is no
-        change.
+        what it raises is logged by its class.  Also a decorator.  The first
+        load is no change.
+
+        Raises:
+            ConfigurationError: *listener* is no plain function.
         """
         if not callable(listener):
             msg = f"on_change of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not everybody checks types
             raise ConfigurationError(msg)
+        # Not at the top: a cold start seldom needs it.
+        from .. import callables
+
+        callables.refuse_async(listener, f"on_change of {self._key.label!r}")
         self._listeners = (*self._listeners, listener)
         return listener
 
@@ -208,9 +209,17 @@ class Handle(Generic[T_co]):
         """
         Return what *make* makes of the value, made again for each version.
 
-        Nothing is made before it is first used.  The old object is passed to
-        *close* once nobody uses it, or *grace* seconds after it was replaced
-        where that cannot be told (None: never then), see `Derived`.
+        Nothing is made before it is first used; the user who needs a new
+        version first waits for it, the others go on with the old one.  The old
+        object is passed to *close* when no user has it any more: at the end of
+        the last ``with``, and *grace* seconds after it was replaced if it was
+        handed out otherwise (None: not before the end).  At SIGTERM and at
+        exit all are passed to *close*, see `Derived`.  What *close* raises is
+        logged by its class.
+
+        Raises:
+            ConfigurationError: *make* or *close* is no plain function, *grace*
+                no number of seconds.
         """
         # Avoids what only users of `derive` need.
         from .derived import Derived
@@ -226,11 +235,6 @@ class Handle(Generic[T_co]):
             view = self._read()
         assert view.entry is not None
         return view.entry
-
-    def _order(self) -> int:
-        """Return which load the value at hand is of; 0 if there is none."""
-        entry = self._view.entry
-        return 0 if entry is None else entry.order
 
     def _key_of(self) -> Key:
         return (self._want or self._bind()).key
@@ -324,9 +328,12 @@ class Handle(Generic[T_co]):
             told, self._told = self._told, version
         if told is None or told == version:
             return
+        # `on_change` has loaded it.
+        from .. import callables
+
         for listener in self._listeners:
             try:
-                listener(self)
+                callables.refuse_coroutine(listener(self), "the listener")
             except Exception as exc:  # whose message may quote the value
                 if by_signal_handler(exc):
                     raise

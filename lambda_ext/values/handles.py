@@ -53,11 +53,17 @@ class Secret(Handle[T_co]):
     then, 20 in a call; what is declared later, at the first ``value`` of any.
     What could not be loaded raises where it is first used.
 
+    The handle is not its value: it raises TypeError, which names ``value``,
+    when it is formatted (f-strings, `format`), measured, iterated, indexed or
+    searched.  `str`, and hence ``"%s"``, gives its repr; concatenation and
+    `json.dumps` raise TypeErrors of Python's own; ``==`` is identity.
+
     Args:
         name: Name, ARN or partial ARN.
         transform: None for text, "json", "binary" (of text: base64), or a
-            function of the text (or bytes), called once per version; its
-            result is shared, not copied.
+            function of the text (or bytes), called once per version (threads
+            that read a version first at the same time may each call it, and
+            share one result); its result is shared, not copied.
         field: Of a JSON secret, only this member; *transform* then applies
             to it.
         version_id: Of this version.

@@ -156,13 +156,6 @@ class Loader:
             entry = None if slot is None else slot.entry
             return entry is not None and want.accepts(now - entry.born_at)
 
-    def has_newer(self, key: Key, than: int) -> bool:
-        """Say whether what is in memory was loaded after load *than*."""
-        with self.cache.lock:
-            slot = self.cache.slots.get(key)
-            entry = None if slot is None else slot.entry
-            return entry is not None and entry.order > than
-
     def good_until(self, slot: Slot, entry: Entry, want: Want, now: float) -> float:
         """
         Return the house time until which hits need not come back to us.

@@ -20,13 +20,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 
 from .. import config, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
 from . import keys, register, settings, threads
-from .cache import Cache, Entry, Slot, View
+from .cache import Cache, Entry, Slot, View, protected
 from .counters import Snapshot
 from .loader import FRESH, Loader
 from .transforms import Decoded, decode
@@ -55,6 +56,7 @@ _lock = process.Lock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
 _overrides: dict[str, Source] = {}  # by operation, set by `use_for`; come first
+_outside: Source | None = None  # set by `isolate`
 _attached = False
 
 
@@ -112,18 +114,39 @@ def source_of(operation: str) -> Source:
     if source is None:
         attach()
         option = "flags_source" if kind == keys.CONFIGURATION else "source"
-        source = settings.make_source(kind, config.get(option))
+        chosen: str = config.get(option)
+        # moto answers in this process, and for boto3 only.
+        inside = chosen.startswith("file:") or (
+            chosen == "aws" and "moto" in sys.modules
+        )
+        if _outside is not None and not inside:
+            return _outside
+        source = settings.make_source(kind, chosen)
         with _lock:
             source = _sources.setdefault(kind, source)
     return source
 
 
-def use(source: Source | None) -> None:
-    """Ask *source* for everything from now on; None: what the option says."""
+def use(source: Source | None) -> Source | None:
+    """
+    Ask *source* for everything from now on; None: what the option says.
+
+    Return what was asked before.
+    """
     global _override
     attach()
-    _override = source
+    former, _override = _override, source
     _snapshot()
+    return former
+
+
+def isolate(source: Source | None) -> Source | None:
+    """Ask *source* instead of what leaves this process; return the former one."""
+    global _outside
+    attach()
+    former, _outside = _outside, source
+    _configured()
+    return former
 
 
 def use_for(operation: str, source: Source | None) -> Source | None:
@@ -176,6 +199,8 @@ def read(
     decoded = _decoded(entry, transform, field, want.key.label)
     if seat is not None:
         show(want, entry, decoded, front, seat)
+    if protected:
+        note(want.key, entry)
     return decoded.give()
 
 
@@ -201,6 +226,8 @@ def read_many(
             raise entry
         if how == FRESH:
             _count_hit(want.key)
+        if protected:
+            note(want.key, entry)
         values.append(_decoded(entry, transform, field, want.key.label).give())
     return values
 
@@ -218,6 +245,12 @@ def show(
     That is not at all if it is stale, or was replaced meanwhile.
     """
     view = View(decoded.value, decoded.copy, None, entry)
+    if protected:
+        # Imports contextvars, which only users of `refresh_on` need.
+        from . import given
+
+        group = group_of(want.key)
+        view.copy = given.noting(view, group, entry, decoded.copy)
     now = clock.now()
 
     def publish() -> None:
@@ -243,6 +276,25 @@ def renew(want: Want, order: int) -> None:
 def ends_at(operation: str) -> float | None:
     """Return the run time until which a caller waits for a load that begins now."""
     return threads.ends_at(settings.timeout_of(operation))
+
+
+def current(key: Key) -> Entry | None:
+    """Return what is remembered for *key*, however old; asks nothing."""
+    slot = cache.slots.get(key)
+    return None if slot is None else slot.entry
+
+
+def group_of(key: Key) -> Key:
+    """Return the key that stands for all names of what *key* asks for."""
+    slot = cache.slots.get(key)
+    return key if slot is None else slot.group
+
+
+def note(key: Key, entry: Entry) -> None:
+    """Note that *entry* is given to a protected call, where one is running."""
+    from . import given
+
+    given.note(group_of(key), entry)
 
 
 def _count_hit(key: Key) -> None:
@@ -405,7 +457,7 @@ def snapshot() -> Snapshot:
 @process.at_reset
 def reset() -> None:
     """Forget everything, as if this were just imported."""
-    global cache, loader, _attached, _override
+    global cache, loader, _attached, _override, _outside
     loader.close()
     loader.clear()
     for handle in register.live():
@@ -414,7 +466,7 @@ def reset() -> None:
         _sources.clear()
         _attached = False
     register.reset()
-    _override = None
+    _override = _outside = None
     _overrides.clear()
     cache = Cache(_size, _pinned)
     loader = Loader(cache, _is_transient, _updated, _declared)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import threading
+import types
 
 from ..exceptions import ConfigurationError, DecodeError, LambdaExtError
 from ..lifecycle.interruption import by_signal_handler
@@ -24,7 +25,7 @@ from ..lifecycle.interruption import by_signal_handler
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     Transform = str | Callable[[Any], Any] | None
 
@@ -51,6 +52,45 @@ class Decoded:
         return self.value if self.copy is None else self.copy()
 
 
+class Unmistakable:
+    """
+    An object that is not its value; the base of handles at run time.
+
+    Hidden from type checkers, which refuse ``len(handle)`` because it has no
+    such method.  As text it is its repr, so that no log line can fail; all else
+    that would take it for its value raises TypeError and names ``.value``.
+    """
+
+    __slots__ = ()
+    # Generic to a type checker, without importing typing (3 ms).
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __format__(self, spec: str) -> str:
+        raise self._mistaken("formatted")
+
+    def __len__(self) -> int:
+        raise self._mistaken("measured")
+
+    def __iter__(self) -> NoReturn:
+        raise self._mistaken("iterated")
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise self._mistaken("indexed")
+
+    def __contains__(self, item: object) -> bool:
+        raise self._mistaken("searched")
+
+    def _mistaken(self, what: str) -> TypeError:
+        kind = type(self).__name__
+        return TypeError(f"a {kind} is not its value and cannot be {what}: .value can")
+
+
 def check(transform: Any, field: Any, key: str) -> None:
     """Refuse a *transform* or *field* that cannot be applied to anything."""
     if not (
@@ -64,6 +104,11 @@ def check(transform: Any, field: Any, key: str) -> None:
             " function that takes the text (or the bytes)"
         )
         raise ConfigurationError(msg)
+    if callable(transform) and not isinstance(transform, type):
+        # Not at the top: a cold start seldom needs it.
+        from .. import callables
+
+        callables.refuse_async(transform, f"transform= of {key!r}")
     if field is not None and not (isinstance(field, str) and field):
         msg = f"field of {key!r} must be the name of a member of its JSON object"
         raise ConfigurationError(msg)
@@ -214,8 +259,14 @@ def _applied(transform: Callable[[Any], Any], raw: Any, key: str) -> Any:
     inside.add(this)
     value = _NOT_MADE
     cause = None
+    verb = "raised"
     try:
         value = transform(raw)
+        if type(value).__name__ == "coroutine" and hasattr(value, "cr_code"):
+            value.close()
+            value = _NOT_MADE
+            kind = "a coroutine, which is not awaited"
+            verb = "returned"
     except LambdaExtError:
         raise  # of another value that the transform asked for: holds none
     except Exception as exc:
@@ -227,6 +278,6 @@ def _applied(transform: Callable[[Any], Any], raw: Any, key: str) -> Any:
         inside.discard(this)
     if value is _NOT_MADE:
         name = getattr(transform, "__qualname__", type(transform).__qualname__)
-        msg = f"{key!r} cannot be transformed: {name} raised {kind}"
+        msg = f"{key!r} cannot be transformed: {name} {verb} {kind}"
         raise DecodeError(msg, key=key) from cause
     return value

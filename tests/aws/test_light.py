@@ -442,7 +442,7 @@ class TestConnections:
         fake = FakeClock()
         clock.install(fake)
         get(secrets)
-        fake.freeze(connections.IDLE_S + 1)
+        fake.step(connections.IDLE_S + 1)
 
         get(secrets)
 

@@ -422,6 +422,32 @@ class TestListener:
         assert totals(texts(emulator)) == {"first": 1, "second": 1}
         assert any("app.bad" in line for line in texts(emulator))
 
+    def test_what_was_derived_is_closed(self, environment):
+        """The current object and the old one, one that hangs beside them."""
+        emulator = environment(
+            """
+            from lambda_ext.testing import FakeSource
+            source = FakeSource({"db": "1"}).__enter__()
+            db = lambda_ext.Secret("db")
+            hangs = db.derive(str, close=lambda it: time.sleep(60))
+            pool = db.derive(str, close=lambda it: print("closed", it))
+
+            @lambda_ext.handler
+            def handler(event, context):
+                hangs.value, pool.value
+                source.rotate("db", "2")
+                db.invalidate()
+                return pool.value
+            """
+        )
+        emulator.invoke({})
+        end = emulator.shutdown()
+
+        assert (end.killed, end.exit_status) == (False, 0)
+        assert ["closed 1", "closed 2"] == [
+            text for text in texts(emulator) if text.startswith("closed")
+        ]
+
     def test_essential_part_comes_first_even_when_all_hang(self, environment):
         """Metrics are out before the first listener of the user's has hung."""
         emulator = environment(
@@ -775,7 +801,7 @@ class TestLate:
             def handler(event, context):
                 first = db.value
                 source.rotate("db", "new")
-                time_.freeze(4000)
+                time_.step(4000)
                 return first
             """
         )

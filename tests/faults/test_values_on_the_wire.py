@@ -174,7 +174,7 @@ def test_connections_that_died_in_a_freeze_are_no_fault(aws, time):
     """After a thaw the value is read anew over a new connection."""
     assert "one" == lambda_ext.get_secret("db")
     aws.hang_up()
-    time.freeze(3600)
+    time.step(3600)
 
     assert "one" == lambda_ext.get_secret("db")
     assert {} == counted().errors

@@ -35,7 +35,7 @@ class TestNow:
     def test_freeze_counts(self, fake):
         """A freeze that stops the monotonic clock ages everything all the same."""
         before = clock.now()
-        fake.freeze(1800)
+        fake.step(1800)
 
         assert clock.now() - before == 1800
 
@@ -63,7 +63,7 @@ class TestNow:
         """What the largest lead already covers is not added again."""
         before = clock.now()
         fake.step(-600)
-        fake.freeze(1800)
+        fake.step(1800)
         clock.begin_invocation()
 
         assert clock.now() - before == 1200
@@ -116,7 +116,7 @@ class TestMonotonic:
     def test_notices_a_freeze_without_any_invocation(self, fake):
         """Before the first decorated invocation it looks by itself."""
         before = clock.generation
-        fake.freeze(60)
+        fake.step(60)
         clock.monotonic()
 
         assert clock.generation == before + 1
@@ -136,7 +136,7 @@ class TestGeneration:
     def test_changes_once_for_a_freeze_seen_at_an_invocation(self, fake):
         """The thaw and the invocation are one change."""
         before = clock.generation
-        fake.freeze(60)
+        fake.step(60)
         clock.begin_invocation()
 
         assert clock.generation == before + 1
@@ -158,7 +158,7 @@ class TestWatch:
         clock.watch(lambda: seen.append(clock.lead))
         clock.begin_invocation()
         quiet = list(seen)
-        fake.freeze(60)
+        fake.step(60)
         clock.begin_invocation()
 
         assert (quiet, len(seen)) == ([], 1)
@@ -169,7 +169,7 @@ class TestWatch:
         watcher = lambda: seen.append(1)  # noqa: E731
         clock.watch(watcher)
         clock.watch(watcher)
-        fake.freeze(60)
+        fake.step(60)
         clock.sync()
 
         assert seen == [1]
@@ -210,7 +210,7 @@ class TestThreads:
         fake = Interrupting()
         with fake:
             before = clock.now()
-            fake.freeze(60)
+            fake.step(60)
             inner.append("go")
             clock.sync()
 

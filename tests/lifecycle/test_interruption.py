@@ -163,7 +163,7 @@ class TestClock:
         with FakeClock() as time:
 
             def prepare():
-                time.freeze(100)
+                time.step(100)
                 seen = []
                 clock._watchers = (lambda: seen.append(1),)
                 return seen

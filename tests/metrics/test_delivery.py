@@ -156,7 +156,7 @@ class TestDrain:
         def send(payload, ends_at):
             if not before:
                 before.append(clock.now())
-                fake.freeze(60)
+                fake.step(60)
                 raise RetryError("reset", after_s=30)
             return 0, ""
 

@@ -200,7 +200,7 @@ def test_timestamp_outlived_the_flush(capfd):
         for _ in range(2):
             metrics.count("n")
             metrics.flush()
-            clock.freeze(60)
+            clock.step(60)
     stamps = [
         document["_aws"]["Timestamp"]
         for document in emf_rules.documents(capfd.readouterr().out)

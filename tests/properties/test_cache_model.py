@@ -103,7 +103,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=TIMES)
     def environment_is_frozen(self, seconds):
-        self.time.freeze(seconds)
+        self.time.step(seconds)
         self.now += seconds
         clock.begin_invocation()
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from typing_extensions import assert_type
 
 import lambda_ext
 from lambda_ext import Metrics, Parameter, Secret, get_parameter, get_secret, metrics
-from lambda_ext.testing import MemorySink
+from lambda_ext.testing import FakeClock, FakeSource, MemorySink, no_aws
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 Event = dict[str, Any]
 
 
@@ -35,6 +40,14 @@ assert_type(handler({}, None), dict[str, int])
 assert_type(async_handler({}, None), str)
 assert_type(Service().handle({}, None), None)
 handler("no event", None)  # type: ignore[arg-type]
+Service().handle("no event", None)  # type: ignore[arg-type]
+assert_type(handler.undecorated({}, None), dict[str, int])
+handler.undecorated("no event", None)  # type: ignore[arg-type]
+lambda_handler: Callable[[Event, object], dict[str, int]] = handler
+
+
+async def undecorated() -> None:
+    assert_type(await async_handler.undecorated({}, None), str)
 
 
 @lambda_ext.on_shutdown
@@ -140,9 +153,72 @@ async def read() -> None:
     assert_type(await Secret("db", transform="binary").aget(), bytes)
 
 
+# What is injected need not be given, which no type can say of a keyword: a call
+# may have any arguments, and its result and the function itself are checked.
 @lambda_ext.inject(db=Secret("db", transform="json"), limit=Parameter("/l"))
 def query(event: Event, *, db: dict[str, Any], limit: str) -> int:
     return len(db)
 
 
-query({})
+assert_type(query({}), int)
+assert_type(query({}, limit="3"), int)
+assert_type(query.undecorated({}, db={}, limit="3"), int)
+query.undecorated({}, db={}, limit=3)  # type: ignore[arg-type]
+query.undecorated({})  # type: ignore[call-arg]
+
+
+@lambda_ext.inject(Secret("db", transform="json"), user="username", pw="password")
+async def connect(*, user: str, pw: str) -> bytes:
+    return b""
+
+
+@lambda_ext.handler
+@lambda_ext.inject(db=Secret("db"))
+def injected(event: Event, context: object, *, db: str) -> str:
+    return db
+
+
+@lambda_ext.handler
+@lambda_ext.inject(db=Secret("db"))
+async def injected_async(event: Event, context: object, *, db: str) -> str:
+    return db
+
+
+def of_the_user(function: Callable[P, R]) -> Callable[P, R]:
+    return function
+
+
+class Injected:
+    @lambda_ext.inject(db=Secret("db"))
+    def method(self, event: Event, *, db: str) -> str:
+        return db
+
+    @of_the_user
+    @lambda_ext.inject(db=Secret("db"))
+    def below(self, event: Event, *, db: str) -> str:
+        return db
+
+    @lambda_ext.inject(db=Secret("db"))
+    @of_the_user
+    def above(self, event: Event, *, db: str) -> str:
+        return db
+
+
+async def connected() -> None:
+    assert_type(await connect(), bytes)
+
+
+assert_type(injected({}, None), str)
+assert_type(injected_async({}, None), str)
+assert_type(Injected().method({}), str)
+assert_type(Injected().below({}), str)
+assert_type(Injected().above({}), str)
+takes_event: Callable[[Event], int] = query
+lambda_ext.inject(db=3)  # type: ignore[arg-type]
+lambda_ext.inject("db", user="username")  # type: ignore[arg-type]
+
+with FakeSource({"db": "x"}) as source, FakeClock() as clock, no_aws():
+    assert_type(source.rotate("db", "y"), str)
+    assert_type(clock.wall(), float)
+assert_type(sink.total("orders", shard=0), float)
+assert_type(lambda_ext.stats().as_dict(), dict[str, Any])

@@ -92,3 +92,21 @@ class Vault:
 sources: list[Source] = [Vault(), FakeSource({"db": "x"})]
 Secret("db", source=Vault())
 Secret("db", source=3)  # type: ignore[call-overload]
+
+# A handle is not its value.
+db = Secret("db")
+len(db)  # type: ignore[arg-type]
+list(db)  # type: ignore[call-overload]
+db[0]  # type: ignore[index]
+assert "x" in db  # type: ignore[operator]
+"Bearer " + db  # type: ignore[operator]
+assert_type(str(db), str)
+
+# The function decides the type, of a member too.
+assert_type(Secret("db", field="port", transform=int).value, int)
+assert_type(Secret("db", field="port", transform=lambda text: len(text)).value, int)
+assert_type(Parameter("/db", field="port", transform=float).value, float)
+assert_type(get_secret("db", field="port", transform=int), int)
+assert_type(Secret("db", field="key", transform="binary").value, bytes)
+assert_type(Secret("db", field="user", transform="json").value, Any)
+assert_type(Secret("db", transform="json").derive(dict).value, dict[str, Any])

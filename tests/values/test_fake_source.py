@@ -30,6 +30,14 @@ def test_answers_for_aws_as_long_as_it_is_entered(tmp_path):
         assert "y" == db.value
 
 
+@pytest.mark.parametrize("kind", [get_secret, get_parameter])
+@pytest.mark.parametrize("id", ["a1b2c3d4-5678-90ab-cdef-EXAMPLE11111", "0" * 31 + "9"])
+def test_unknown_version_is_not_found(kind, id):
+    """Of whatever form: AWS's ids are no numbers."""
+    with FakeSource({"db": "one"}), pytest.raises(NotFoundError):
+        kind("db", version_id=id) if kind is get_secret else kind(f"db:{id[-3:]}")
+
+
 def test_rotation_moves_the_stages():
     """The new version is current, the one before previous."""
     with FakeSource({"db": "one"}) as source:

@@ -162,7 +162,7 @@ class TestDeclared:
         """What INIT loaded is aged like any value."""
         db = Secret("db")
         phases.call(phases.INIT)
-        time.freeze(300)
+        time.step(300)
         source.rotate("db", "{}")
 
         assert "{}" == db.value

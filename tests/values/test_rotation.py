@@ -239,11 +239,12 @@ class TestRefreshOn:
         @refresh_on(RefusedError, db)
         def query():
             password = db.value
-            if not loaded:
-                loaded.append(get_secret("db", force_fetch=True))
+            if not loaded:  # by a thread that is none of this call's
+                loaded.extend(run_threads(1, lambda _: get_secret("db", None, True)))
             return database.log_in(password)
 
         assert "in" == query()
+        assert ["new"] == loaded
         assert 2 == len(source.calls)
 
     @pytest.mark.logs
@@ -334,6 +335,17 @@ class TestOnChange:
         db.value
         assert [db] == seen
         assert "new" == db.value
+
+    def test_is_called_for_what_was_deleted_and_created_again(self, source, db):
+        """Its number is that of before; its value is another."""
+        seen = []
+        db.on_change(seen.append)
+        source.remove("db")
+        source.rotate("db", "new")
+        db.invalidate()
+        db.value
+
+        assert [db] == seen
 
     def test_is_called_by_a_refresh_in_the_background(self, source, db, time):
         """A version that nobody waited for is news, too."""

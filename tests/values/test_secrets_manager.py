@@ -481,7 +481,7 @@ def test_program_without_handles_follows_the_life_of_its_environment(way):
         assert "v1" == get_secret("s01")
         clock.begin_invocation()
         way.secrets["s01"] = ["new"]
-        time.freeze(600)
+        time.step(600)
         clock.begin_invocation()
         assert "new" == get_secret("s01")
 

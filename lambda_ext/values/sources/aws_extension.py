@@ -110,6 +110,8 @@ class AwsExtension:
     def _get(
         self, target: str, key: Key, service: str, ends_at: float
     ) -> tuple[int, str]:
+        if errors.isolated_by:
+            raise errors.isolated(f"{service} {key.label!r}")
         lines = (
             f"GET {target} HTTP/1.1",
             f"Host: localhost:{self._port}",
