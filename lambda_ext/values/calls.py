@@ -101,9 +101,12 @@ class Load:
 
         Not after a possible freeze, and not the thread that makes its call: a
         signal handler that interrupts a load, or a source that asks for what
-        it is loading, would wait for itself.
+        it is loading, would wait for itself.  A call that is queued is made by
+        no thread yet; the thread that has queued it may make it.
         """
-        return self.generation == generation and self.thread != real_threads.get_ident()
+        return self.generation == generation and (
+            self.thread != real_threads.get_ident() or self.batch.is_queued(self)
+        )
 
     def wait(self, left_s: float | None, *, listeners: bool = False) -> None:
         """
@@ -204,6 +207,10 @@ class Batch:
             except IndexError:
                 continue
         return None
+
+    def is_queued(self, load: Load) -> bool:
+        """Say whether no thread has taken the call that carries *load*."""
+        return load.call in self.wanted or load.call in self.others
 
     def claim_for(self, load: Load) -> Call | None:
         """Take the call that carries *load*, unless a thread has taken it."""

@@ -650,6 +650,7 @@ class Loader:
                 for each in call.loads:
                     each.thread = real_threads.get_ident()
                     each.batch = batch
+                call.wanted = True
                 batch.loads = call.loads
                 batch.wanted.append(call)
                 if not (

@@ -375,6 +375,55 @@ class TestQueued:
         reader.join()
         assert 1 == source.calls.count(("good",))
 
+    @pytest.mark.usefixtures("held_threads")
+    def test_reader_makes_the_whole_call_that_it_has_queued_itself(self, time):
+        """It does not ask for one key after the other, though no thread has begun."""
+        names = [f"n{number}" for number in range(40)]
+        with FakeSource(dict.fromkeys(names, "v"), batch=20) as source:
+            handles = [Secret(name) for name in names]
+
+            assert "v" * 40 == "".join(handle.value for handle in handles)
+            assert [20, 20] == [len(asked) for asked in source.calls]
+            thaw(time, 3600)
+            assert "v" * 40 == "".join(handle.value for handle in handles)
+            assert [20] * 4 == [len(asked) for asked in source.calls]
+
+    @pytest.mark.usefixtures("held_threads")
+    def test_call_that_a_reader_makes_keeps_the_readers_time_limit(self):
+        """Queued for the background, it is wanted now."""
+
+        class Source(Plain):
+            def __init__(self):
+                self.granted = []
+
+            def fetch(self, wanted, timeout_s):
+                self.granted.append(timeout_s)
+                return super().fetch(wanted, timeout_s)
+
+        config.configure(load_timeout=2)
+        source = Source()
+        handles = [Secret(name, source=source) for name in ("a", "b")]
+
+        assert ["v a", "v b"] == [handle.value for handle in handles]
+        assert [True, True] == [0 < granted_s <= 2 for granted_s in source.granted]
+
+
+@pytest.fixture
+def held_threads(monkeypatch):
+    """Helper threads begin only when the test is over, and none is interrupted."""
+    bodies = []
+
+    def spawn(body, started):
+        bodies.append(body)
+        started.append(-len(bodies))
+        return True
+
+    monkeypatch.setattr(threads, "may_be_interrupted", lambda: False)
+    monkeypatch.setattr(threads, "spawn", spawn)
+    yield
+    for body in bodies:
+        body()
+
 
 def whole():
     """Say whether the cache's ring, groups and slots hold the same."""
