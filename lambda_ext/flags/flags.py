@@ -36,7 +36,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .. import config, disclosure
-from ..exceptions import ConfigurationError, FlagError, LambdaExtError
+from ..exceptions import (
+    ConfigurationError,
+    FlagError,
+    InvalidDocumentError,
+    LambdaExtError,
+)
 from ..lifecycle import clock, process
 from ..values import keys
 from ..values.failures import again
@@ -276,15 +281,22 @@ class Flags(Polled[object]):
     def _parsed(self, raw: Any) -> Document:
         """Return the document that *raw* is; its version is set when it is read."""
         evaluate = getattr(self._want and self._want.source, "evaluate", None)
-        if evaluate is None:
-            return Document(raw, dialect=self._dialect)
-        name = self._key.name
+        label = self._key.label
+        ask = None
+        if evaluate is not None:
+            name = self._key.name
 
-        def ask(flag: str, context: Context) -> Evaluation:
-            evaluation: Evaluation = evaluate(name, flag, context)
-            return evaluation
+            def ask(flag: str, context: Context) -> Evaluation:
+                evaluation: Evaluation = evaluate(name, flag, context)
+                return evaluation
 
-        return Document(raw, dialect=self._dialect, ask=ask)
+        reason, location = "", ""
+        try:
+            return Document(raw, dialect=self._dialect, ask=ask)
+        except InvalidDocumentError as exc:
+            reason, location = str(exc), exc.location
+        msg = f"the configuration {label!r} holds no flags: {reason}"
+        raise InvalidDocumentError(msg, location=location)
 
     def _bind(self) -> Want:
         if self.name.startswith(UNNAMED):

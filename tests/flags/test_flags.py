@@ -488,7 +488,7 @@ class TestPolls:
         appconfig.deploy("a/b/c", "{")
         flags = Flags("a", "b", "c")
 
-        with pytest.raises(InvalidDocumentError, match="not JSON"):
+        with pytest.raises(InvalidDocumentError, match=r"'a/b/c' .* not JSON"):
             flags.enabled("on")
 
     def test_interval_of_its_own(self, flags, appconfig, clock, background):
