@@ -172,7 +172,10 @@ class Source(Protocol):
     `lambda_ext.typing.Answer` and `lambda_ext.exceptions.SourceError`.
 
     One that must not be asked in INIT has a false attribute ``at_init``: then
-    what is declared is loaded by its first read.
+    what is declared is loaded by its first read.  One whose calls are the
+    caller's own has a false attribute ``repeats``: it is not asked once more
+    after a freeze, and what is not to be kept goes to the caller of its call
+    only.
     """
 
     @property

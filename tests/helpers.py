@@ -45,6 +45,16 @@ def fetch_all(source, wanted):
     return found
 
 
+def ring(cache):
+    """Return the slots of *cache* from the oldest to the newest."""
+    slots, slot = [], cache._newest
+    for _ in cache.slots:
+        slot = slot.next
+        slots.append(slot)
+    assert slot is cache._newest
+    return slots
+
+
 def loads_under_way():
     """Return the loads that readers may wait for."""
     from lambda_ext.values import store

@@ -21,7 +21,7 @@ import sys
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
-from ..values.cache import Entry
+from ..values.entries import Entry
 from ..values.freshness import Want
 from ..values.loader import FRESH, LOADED
 from ..values.settings import DEFAULT
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
 
     from ..typing import Source
-    from ..values.cache import View
+    from ..values.entries import View
     from .operations import Read
 
 MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once
@@ -209,7 +209,7 @@ class LightClient:
         if len(self._front) >= MAX_VIEWS:
             self._front = {}
         decoded = transforms.Decoded(response, transforms.copier(response))
-        self._front[seat] = store.show(want, entry, decoded)
+        self._front[seat] = store.publish(want, entry, decoded)
 
     def _light_source(self) -> Source | None:
         """Return the light source, None where only boto3 can serve this client."""

@@ -38,7 +38,7 @@ from ..aws import boto
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..values import keys, settings, store, transforms
-from ..values.cache import Entry
+from ..values.entries import Entry
 from ..values.freshness import Want
 from ..values.loader import FRESH, LOADED, STALE
 from ..values.settings import DEFAULT
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..exceptions import LambdaExtError
-    from ..values.cache import View
+    from ..values.entries import View
     from ..values.keys import Key
     from .operations import Read
 
@@ -376,7 +376,7 @@ class State:
                 if outcome.answer.response is None:
                     return self._pass(client, read.operation, parameters)
                 singles.append(operations.shaped(outcome.answer.response))
-                if newest is None or newest.order < outcome.order:
+                if newest is None or newest.sequence < outcome.sequence:
                     newest = outcome
             elif isinstance(outcome, PartError):
                 if outcome.part is None:
@@ -424,7 +424,7 @@ class State:
         if len(self._front) >= MAX_VIEWS:
             self._front = {}
         decoded = transforms.Decoded(response, copy)
-        self._front[seat] = store.show(want, entry, decoded)
+        self._front[seat] = store.publish(want, entry, decoded)
 
     # Writes ------------------------------------------------------------------
 

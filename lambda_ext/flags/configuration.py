@@ -15,9 +15,9 @@ from __future__ import annotations
 from .. import config, parsers
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases, process
-from ..values import keys, register
+from ..values import declared, keys
 from ..values.freshness import DUE_FROM, Want
-from ..values.handle import Handle
+from ..values.handles import Handle
 from ..values.settings import DEFAULT
 from ..values.transforms import decode
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..typing import Source
-    from ..values.handle import Age
+    from ..values.handles import Age
     from ..values.transforms import Transform
 
     T = TypeVar("T")
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         session: Any
 
 else:
-    T = T_co = None  # only names, see values/handle.py
+    T = T_co = None  # only names, see values/handles.py
 
 SLACK_S = 1.0  # a refresh is never earlier than AppConfig wants it
 
@@ -288,11 +288,11 @@ def _attach() -> None:
 
 def _prefetch() -> None:
     """Declare what the option ``flags_prefetch`` names, unless it is declared."""
-    declared = {handle.name for handle in register.live()}
+    names = {handle.name for handle in declared.live()}
     _prefetched.extend(
         Configuration(*name.split("/"))
         for name in config.get("flags_prefetch")
-        if name not in declared
+        if name not in names
     )
 
 

@@ -43,7 +43,7 @@ from ..exceptions import (
     LambdaExtError,
 )
 from ..lifecycle import clock, process
-from ..values import keys
+from ..values import keys, store
 from ..values.failures import again
 from ..values.settings import DEFAULT
 from ..values.transforms import withheld
@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..typing import Source
-    from ..values.cache import View
+    from ..values.entries import View
     from ..values.freshness import Want
-    from ..values.handle import Age
+    from ..values.handles import Age
     from .rules import Context
 
     Listener = Callable[[Exposure], object]
@@ -312,8 +312,9 @@ class Flags(Polled[object]):
         return super()._bind()
 
     def _forget(self) -> None:
+        if self._want is not None:  # another source may have other rules
+            store.forget_decoded(self._want.key)
         super()._forget()
-        self._memo = None  # another source may have other rules
 
     def _document(self) -> tuple[Document, bool]:
         """Return the document, and whether it is older than it should be."""

@@ -44,9 +44,7 @@ _lock = process.Lock()
 _run_time: Callable[[], float] = time.monotonic
 _wall_time: Callable[[], float] = time.time
 lead = time.time() - time.monotonic()  # of house time over run time; only grows
-_watchers: tuple[Callable[[], None], ...] = ()
 _deadline_at: float | None = None
-_untold = False  # the lead has grown, and not every watcher was called
 _installed: Clock | None = None
 _thawed = False  # the thaw before the next invocation has been noted
 
@@ -85,39 +83,26 @@ def sync() -> float:
     """
     Compare the two clocks, and return by how many seconds the lead grew.
 
-    0.0 is by far the most usual answer.  Otherwise the generation changes and
-    the watchers are called before this returns.
+    0.0 is by far the most usual answer.  Otherwise the generation changes.
     """
-    global lead, generation, _untold
+    global lead, generation
     with _lock:
         before = lead
         found = _wall_time() - _run_time()
         grew_s = found - before if found - before >= STEP_S else 0.0
         if grew_s:
-            _untold = True
             lead = found
             generation += 1
-    if _untold:
-        _tell()
     return grew_s
-
-
-def _tell() -> None:
-    """Call the watchers; after an interruption, the next `sync` calls them again."""
-    global _untold
-    for watcher in _watchers:
-        watcher()
-    _untold = False
 
 
 def begin_invocation(remaining_s: float | None = None) -> float:
     """Begin an invocation of up to *remaining_s* seconds; return run time."""
-    global lead, monotonic, generation, _deadline_at, _untold, _thawed
+    global lead, monotonic, generation, _deadline_at, _thawed
     with _lock:
         run = _run_time()
         found = _wall_time() - run
         if found - lead >= STEP_S:
-            _untold = True
             lead = found
             _thawed = False
         if not _thawed:
@@ -125,8 +110,6 @@ def begin_invocation(remaining_s: float | None = None) -> float:
         _thawed = False
         monotonic = _run_time
         _deadline_at = None if remaining_s is None else run + remaining_s
-    if _untold:
-        _tell()
     return run
 
 
@@ -151,20 +134,10 @@ def remaining() -> float | None:
 
 def restored() -> None:
     """Begin a new generation: the process was restored from a snapshot."""
-    global generation, _untold
+    global generation
     sync()
     with _lock:
-        _untold = True
         generation += 1
-    _tell()
-
-
-def watch(watcher: Callable[[], None]) -> None:
-    """Have *watcher* called, in the thread that noticed, when the lead grew."""
-    global _watchers
-    with _lock:
-        if watcher not in _watchers:
-            _watchers = (*_watchers, watcher)
 
 
 def install(clock: Clock | None) -> Clock | None:
@@ -184,14 +157,10 @@ def install(clock: Clock | None) -> Clock | None:
         monotonic = _watchful
         generation += 1
         _deadline_at = None
-    for watcher in _watchers:
-        watcher()
     return former
 
 
 @process.at_reset
 def reset() -> None:
     """Go back to the machine's clocks, as if this were just imported."""
-    global _watchers
     install(None)
-    _watchers = ()

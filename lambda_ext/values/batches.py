@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Literal, TypeVar, overload
 
-    from .handle import Age
+    from .handles import Age
     from .transforms import Transform
 
     T = TypeVar("T")
@@ -253,22 +253,24 @@ def get_parameters_by_path(
     Source: GetParametersByPath,
     https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
     """
-    seat = (keys.PATH, path, recursive, transform, decrypt, max_age)
+    arguments = (keys.PATH, path, recursive, transform, decrypt, max_age)
     try:
-        view = store.parameters[seat]
+        view = store.parameters[arguments]
     except (KeyError, TypeError):
         view = store.DEAD
     result: dict[str, Any]
     if clock.monotonic() + clock.lead < view.until and not force_fetch:
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
-        result = view.give()
+        result = view.copied()
         return result
     source = store.source_of(keys.PATH)
     decrypt = settings.decrypt_of(decrypt, path)
     recursive = settings.switch("recursive", recursive, path)
     key = keys.path(source.scope, path, recursive=recursive, decrypt=decrypt)
     want = Want(source, key)
-    result = missed(want, transform, None, force_fetch, max_age, store.parameters, seat)
+    result = missed(
+        want, transform, None, force_fetch, max_age, store.parameters, arguments
+    )
     return result
 
 
@@ -289,8 +291,8 @@ def _many(
         for want in wants:
             want.max_age = age
             want.max_stale = stale
-    values = store.read_many(wants, transform, field, force=force)
-    return dict(zip(names, values, strict=True))
+    views = store.read(wants, transform, field, force=force)
+    return {name: view.copied() for name, view in zip(names, views, strict=True)}
 
 
 def _names(names: Any, function: str) -> list[str]:

@@ -1,7 +1,7 @@
 """
 A hit: what is remembered, how much of it, and until when it may be served.
 
-    front: arguments of a call ─▶ View ─▶ value          the hit reads only this
+    index: arguments of a call ─▶ View ─▶ value          the hit reads only this
     slots: Key ─▶ Slot ─▶ Entry ─▶ answer                the rest of this library
 
 Guarantees
@@ -41,131 +41,22 @@ from __future__ import annotations
 import math
 
 from ..lifecycle.process import Lock
+from .entries import NEVER, Slot
 from .keys import goes_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, MutableMapping
+    from collections.abc import Callable, Container
     from typing import Any, TypeVar
 
-    from ..answer import Answer
-    from ..exceptions import LambdaExtError
+    from .entries import Entry, View
     from .keys import Key
-    from .transforms import Decoded
 
     R = TypeVar("R")
 
-NEVER = -math.inf
 MAX_VIEWS = 32  # of one slot: each inline lambda given as `transform` is one
 
 protected: set[Any] = set()  # calls of `refresh_on` that are running, see `given`
-
-
-class Entry:
-    """One answer and the age of it; replaced, never changed."""
-
-    __slots__ = ("answer", "born_at", "decoded", "jitter", "landed", "order")
-
-    def __init__(
-        self, answer: Answer, born_at: float, order: int, jitter: float = 0.0
-    ) -> None:
-        self.answer = answer
-        self.born_at = born_at  # when its request was sent
-        self.order = order  # its load is the how-manieth that was begun
-        self.landed = 0  # of loads begun later, the answer came before it
-        self.jitter = jitter  # 0..1, of the instant when it is refreshed
-        self.decoded: MutableMapping[
-            Any, Decoded
-        ] = {}  # a memo, shared by equal versions
-
-    def __repr__(self) -> str:
-        return f"<Entry version={self.answer.version!r} born_at={self.born_at:.3f}>"
-
-
-class View:
-    """A value as it is handed out, valid while house time is below ``until``."""
-
-    __slots__ = ("copy", "entry", "seat", "slot", "until", "value")
-
-    def __init__(
-        self,
-        value: Any = None,
-        copy: Callable[[], Any] | None = None,
-        slot: Slot | None = None,
-        entry: Entry | None = None,
-    ) -> None:
-        self.until = NEVER
-        self.value = value
-        self.copy = copy
-        self.slot = slot
-        self.entry = entry
-        self.seat: tuple[dict[Any, View], Any] | None = None  # where it is in front
-
-    def __repr__(self) -> str:
-        return f"<View until={self.until:.3f}>"  # never the value
-
-    def give(self) -> Any:
-        """Return the value, or a copy of it that the caller may change."""
-        return self.value if self.copy is None else self.copy()
-
-
-class Slot:
-    """What is known about a key: its entry, its troubles, its popularity."""
-
-    __slots__ = (
-        "entry",
-        "failures",
-        "floor",
-        "group",
-        "hits",
-        "key",
-        "load",
-        "mark",
-        "missing",
-        "next",
-        "previous",
-        "refresh_from",
-        "retry_at",
-        "source",
-        "unheard",
-        "views",
-        "wanted",
-    )
-
-    def __init__(self, key: Key, source: Any) -> None:
-        self.key = key
-        self.source = source
-        self.entry: Entry | None = None
-        self.group: Key = key  # the key by ARN, once AWS has told it
-        self.hits = 0  # reads by get_*; handles count nothing
-        self.mark = 0  # what `hits` was when the hand last came by
-        self.next: Slot = self
-        self.previous: Slot = self
-        self.views: list[View] = []
-        self.load: Any = None  # the load that readers may wait for, see `calls`
-        self.floor = 0  # sequence number of loads below which none is kept
-        self.missing: tuple[LambdaExtError, float] | None = None  # and asked when
-        # Of a load before the first read, and when; told to the first reader.
-        self.unheard: tuple[LambdaExtError, float] | None = None
-        self.failures = 0  # passing ones in a row
-        self.retry_at = NEVER  # house time before which a stale value is served
-        self.refresh_from = math.inf  # house time; never if nobody has read it
-        self.wanted = False  # the worker has been asked to refresh it
-
-    def __repr__(self) -> str:
-        return f"<Slot {self.key.label!r} {self.entry}>"
-
-    def hide(self) -> None:
-        """Make every view of it worthless; the next read comes to us."""
-        views = self.views
-        while views:
-            view = views[-1]  # it stays until it is worthless: see Signals
-            view.until = NEVER
-            if view.seat is not None:
-                front, seat = view.seat
-                if front.get(seat) is view:
-                    del front[seat]
-            views.pop()
 
 
 class Cache:
@@ -217,15 +108,21 @@ class Cache:
                     self._repair()
                     self._torn = False
                 result = function(*args)
-                while self._later:
-                    self._later[-1]()
-                    self._later.pop()
+                if self._later:
+                    self._catch_up()
                 return result
             except BaseException:
                 self._torn = True
                 raise
             finally:
                 self._changing = False
+
+    def _catch_up(self) -> None:
+        # A function of its own: CPython 3.13 gives the jump back of a loop no
+        # exception handler, so a `with` around it could be left without its exit.
+        while self._later:
+            self._later[-1]()
+            self._later.pop()
 
     def change_later(self, function: Callable[[], object]) -> None:
         """Call *function* at the end of the change that this thread is making."""
@@ -263,36 +160,39 @@ class Cache:
         self._regroup(slot, key.at(arn) if arn else key)
         taken = []
         for each in self._members(slot):
-            if entry.order < each.floor:
+            if entry.sequence < each.floor:
                 continue
             former = each.entry
-            if former is not None:
-                if former.landed > entry.order and goes_back(  # they overlapped
-                    key, former.answer.version, entry.answer.version
-                ):
-                    continue
-                if former.answer.same(entry.answer):
-                    entry.decoded = former.decoded
+            if (
+                former is not None
+                and former.answered > entry.sequence  # they overlapped
+                and goes_back(key, former.answer.version, entry.answer.version)
+            ):
+                continue
+            memo = each.memo
+            if memo is not None and memo[0].same(entry.answer):
+                entry.decoded = memo[1]
             self._drop(each)
             each.entry = entry
-            each.floor = entry.order
+            each.memo = (entry.answer, entry.decoded)
+            each.floor = entry.sequence
             taken.append(each)
         self.trim(slot)
         return taken
 
-    def kill(self, key: Key, order: float = math.inf) -> None:
-        """Drop what is known of *key*'s group, unless it is newer than *order*."""
-        self.change(self.drop_group, key, order)
+    def kill(self, key: Key, sequence: float = math.inf) -> None:
+        """Drop what is known of *key*'s group, unless it is newer than load *sequence*."""
+        self.change(self.drop_group, key, sequence)
 
-    def drop_group(self, key: Key, order: float) -> None:
+    def drop_group(self, key: Key, sequence: float) -> None:
         """Do as `kill`, in a change."""
         slot = self.slots.get(key)
         if slot is not None:
             for each in self._members(slot):
-                if each.entry is None or each.entry.order <= order:
+                if each.entry is None or each.entry.sequence <= sequence:
                     self._drop(each)
-                    if order != math.inf:
-                        each.floor = max(each.floor, int(order))
+                    if sequence != math.inf:
+                        each.floor = max(each.floor, int(sequence))
 
     def invalidate(self, concerned: Callable[[Key], bool], floor: int) -> int:
         """
@@ -316,26 +216,26 @@ class Cache:
             slot.load = None
             self.remove(slot)
 
-    def forget_views(self) -> None:
+    def expire_views(self) -> None:
         """Make every read come to us once: the options changed."""
 
         def forget() -> bool:
             for slot in [*self.slots.values()]:
-                slot.hide()
+                slot.expire_views()
             return True
 
         if self.change(forget) is None:
             self.change_later(forget)
 
-    def show(
+    def publish(
         self,
         view: View,
         until: float,
-        front: dict[Any, View] | None = None,
-        seat: Any = None,
+        index: dict[Any, View] | None = None,
+        arguments: Any = None,
     ) -> None:
         """
-        Let hits find *view* until then, in *front* or else in a handle; in a change.
+        Let hits find *view* until then, in *index* or else in a handle; in a change.
 
         Nothing happens when the entry behind it is no longer the slot's.
         """
@@ -344,20 +244,12 @@ class Cache:
         if slot.entry is not view.entry or self.slots.get(slot.key) is not slot:
             return
         if len(slot.views) >= MAX_VIEWS:
-            slot.hide()
+            slot.expire_views()
         slot.views.append(view)
-        if front is not None:
-            view.seat = (front, seat)
-            front[seat] = view
+        if index is not None:
+            view.place = (index, arguments)
+            index[arguments] = view
         view.until = until
-
-    def order(self) -> Iterator[Slot]:
-        """Yield the slots from the oldest to the newest."""
-        slot = self._newest
-        for _ in range(len(self.slots)):
-            assert slot is not None
-            slot = slot.next
-            yield slot
 
     def forked(self) -> None:
         """Let go, in a forked child, of what another thread was changing."""
@@ -369,23 +261,23 @@ class Cache:
         """Forget *slot*, in a change."""
         if self.slots.get(slot.key) is slot:
             self._former_hits += slot.hits
-            slot.hide()
+            slot.expire_views()
             del self.slots[slot.key]
             self._unlink(slot)
             self._ungroup(slot)
-            slot.entry = None
+            slot.entry = slot.memo = None
 
     def _repair(self) -> None:
         """Derive from `slots` all that a change may have left half made."""
         self._newest = self._hand = None
         self._groups.clear()
         for slot in [*self.slots.values()]:
-            slot.hide()
+            slot.expire_views()
             self._link(slot)
             self._groups.setdefault(slot.group, {})[slot.key] = slot
 
     def _drop(self, slot: Slot) -> None:
-        slot.hide()  # first: what hits find must not outlive the entry
+        slot.expire_views()  # first: what hits find must not outlive the entry
         slot.entry = None
         slot.missing = None
         slot.unheard = None

@@ -24,121 +24,15 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..lifecycle import clock, real_threads
+from ..lifecycle import real_threads
 from . import threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..exceptions import LambdaExtError
     from ..typing import Source
-    from .cache import Entry, Slot
-    from .keys import Key
-
-    Outcome = Entry | LambdaExtError
-
-WAKE_S = 0.5  # at most, until a reader notices that no thread leads its load
-
-
-class Load:
-    """One load of one key, under way."""
-
-    __slots__ = (
-        "abandoned",
-        "background",
-        "batch",
-        "call",
-        "early",
-        "finished",
-        "generation",
-        "key",
-        "notified",
-        "order",
-        "outcome",
-        "slot",
-        "source",
-        "thread",
-        "waiters",
-    )
-
-    def __init__(
-        self,
-        source: Source,
-        key: Key,
-        order: int,
-        batch: Batch,
-        *,
-        background: bool = False,
-        early: bool = False,
-    ) -> None:
-        self.source = source
-        self.key = key
-        self.order = order  # sequence number; nothing begun before it replaces it
-        self.batch = batch  # whose threads see to it
-        self.background = background  # no reader waits for it
-        self.early = early  # of what is declared, before its first read
-        self.generation = clock.generation
-        self.thread = real_threads.get_ident()  # that makes its call, or will
-        self.call: Call | None = None
-        self.slot: Slot | None = None  # None: what it brings is not kept
-        self.outcome: Outcome | None = None
-        self.abandoned = False  # its thread was interrupted: ask again
-        self.finished = False  # and listeners have been told
-        self.notified = False  # that a stale value is served instead is logged
-        self.waiters: list[real_threads.LockType] = []
-
-    def __repr__(self) -> str:
-        return f"<Load {self.order} of {self.key.label!r}>"
-
-    def is_over(self) -> bool:
-        """Say whether there is nothing to wait for any more."""
-        return self.outcome is not None or self.abandoned
-
-    def takes(self, generation: int) -> bool:
-        """
-        Say whether a reader may wait for it.
-
-        Not after a possible freeze, and not the thread that makes its call: a
-        signal handler that interrupts a load, or a source that asks for what
-        it is loading, would wait for itself.  A call that is queued is made by
-        no thread yet; the thread that has queued it may make it.
-        """
-        return self.generation == generation and (
-            self.thread != real_threads.get_ident() or self.batch.is_queued(self)
-        )
-
-    def wait(self, left_s: float | None, *, listeners: bool = False) -> None:
-        """
-        Wait until it is over, and *listeners* told, for *left_s* seconds at most.
-
-        Returns at once when it has no thread any more.
-        """
-        while not (self.finished if listeners else self.is_over()) and (
-            left_s is None or left_s > 0
-        ):
-            # One lock for each reader, and no Event: a signal handler that
-            # raises inside of an Event leaves it locked.
-            waiter = real_threads.allocate_lock()
-            waiter.acquire()
-            self.waiters.append(waiter)
-            if (
-                self.finished
-                or (self.is_over() and not listeners)
-                or not self.batch.is_alive()
-            ):
-                return
-            step_s = WAKE_S if left_s is None else min(left_s, WAKE_S)
-            if not waiter.acquire(timeout=step_s) and left_s is not None:
-                left_s -= step_s
-
-    def wake(self) -> None:
-        """Let the readers go on that wait for it."""
-        try:
-            while True:
-                self.waiters.pop().release()
-        except IndexError:  # two threads may do this at once
-            return
+    from .entries import Load
 
 
 class Call:
@@ -215,7 +109,7 @@ class Batch:
     def claim_for(self, load: Load) -> Call | None:
         """Take the call that carries *load*, unless a thread has taken it."""
         for queue in (self.wanted, self.others):
-            call = load.call
+            call: Call | None = load.call
             try:
                 if call is not None:
                     queue.remove(call)

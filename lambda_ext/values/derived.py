@@ -46,7 +46,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar
 
-    from .cache import Entry
+    from .entries import Entry
 
     R = TypeVar("R")
 else:
@@ -269,7 +269,7 @@ class Derived(Generic[R]):
                 )
             ):
                 return None
-            if _same(current, entry) and current.entry.order < entry.order:
+            if _same(current, entry) and current.entry.sequence < entry.sequence:
                 current.entry = entry
             self._take(current, lease)
             return current
@@ -279,7 +279,7 @@ class Derived(Generic[R]):
         from . import given
 
         group = store.group_of(self._handle._key_of())
-        return given.was_refused(group, made.entry.order)
+        return given.was_refused(group, made.entry.sequence)
 
     def _take(self, made: _Made, lease: _Lease | None) -> None:
         if lease is not None:
@@ -293,7 +293,7 @@ class Derived(Generic[R]):
             raise ConfigurationError(msg)
         try:
             self._maker = threading.get_ident()
-            made = self._make(self._handle._decoded(entry).give())
+            made = self._make(self._handle._decoded(entry).copied())
             callables.refuse_coroutine(made, f"make= of {self!r}")
             fresh = _Made(entry, made)
             now = clock.now()

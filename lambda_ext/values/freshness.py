@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 
-from .cache import NEVER
+from .entries import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..typing import Source
-    from .cache import Entry, Slot
+    from .entries import Entry, Slot
     from .keys import Key
 
 DUE_FROM = 0.70  # of max_age: a refresh takes along whatever is this old ...

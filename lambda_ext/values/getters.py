@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal, TypeVar, overload
 
-    from .cache import View
-    from .handle import Age
+    from .entries import View
+    from .handles import Age
     from .transforms import Transform
 
     T = TypeVar("T")
@@ -138,9 +138,9 @@ def get_secret(
         return view.value if copy is None else copy()
     source = store.source_of(keys.SECRET)
     key = keys.secret(source.scope, name, version_id, version_stage)
-    seat = (name, transform, version_id, version_stage, field, max_age)
+    arguments = (name, transform, version_id, version_stage, field, max_age)
     return missed(
-        Want(source, key), transform, field, force_fetch, max_age, _secrets, seat
+        Want(source, key), transform, field, force_fetch, max_age, _secrets, arguments
     )
 
 
@@ -227,9 +227,15 @@ def get_parameter(
         return view.value if copy is None else copy()
     source = store.source_of(keys.PARAMETER)
     key = keys.parameter(source.scope, name, decrypt=settings.decrypt_of(decrypt, name))
-    seat = (name, transform, decrypt, field, max_age)
+    arguments = (name, transform, decrypt, field, max_age)
     return missed(
-        Want(source, key), transform, field, force_fetch, max_age, _parameters, seat
+        Want(source, key),
+        transform,
+        field,
+        force_fetch,
+        max_age,
+        _parameters,
+        arguments,
     )
 
 
@@ -239,18 +245,21 @@ def missed(
     field: str | None,
     force: bool,
     max_age: Any,
-    front: dict[Any, View],
-    seat: Any,
+    index: dict[Any, View],
+    arguments: Any,
 ) -> Any:
-    """Return the value that was not in front, or not for this *max_age*."""
+    """Return the value that hits did not find, or not for this *max_age*."""
     label = want.key.label
     transforms.check(transform, field, label)
     want.max_age = settings.max_age_of(want.key.operation, max_age, label)
     want.max_stale = settings.max_stale_of(DEFAULT, label)
     try:
-        hash(seat)
+        hash(arguments)
     except TypeError:  # a callable that cannot be hashed
-        seat = None
+        arguments = None
     if max_age in (0, 1):  # equal to False and True, which are refused each time
-        seat = None
-    return store.read(want, transform, field, front, seat, force=force)
+        arguments = None
+    (view,) = store.read(
+        (want,), transform, field, force=force, index=index, arguments=arguments
+    )
+    return view.copied()

@@ -9,11 +9,11 @@ which calls are running here; plain threads and pools do not see it.
 How hits stay free
     Only the value that was current when the call began can be given without
     coming through here, and for that one no note is needed.  All else is
-    shown (`store.show`) while a call is running: such a view gets `noting` as
+    read (`store.read`) while a call is running: such a view gets `noting` as
     its `View.copy`, which a hit calls anyway when it is set.  The first hit
     after the last call has ended puts the former `View.copy` back.  What is
-    handed out without a view (`store.read`, `read_many`, `Derived`) says so by
-    `note` while `cache.protected` is not empty.
+    handed out without a view (`Derived`) says so by `note` while
+    `cache.protected` is not empty.
 
 Nothing here holds a value: what is noted is the number of its load and a token
 of its version.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .cache import Entry, View
+    from .entries import Entry, View
     from .keys import Key
 
     Token = tuple[str, int]
@@ -61,7 +61,7 @@ NONE = Load(0, None)
 
 def load_of(entry: Entry | None) -> Load:
     """Return the load that *entry* came from; `NONE` without one."""
-    return NONE if entry is None else Load(entry.order, token_of(entry))
+    return NONE if entry is None else Load(entry.sequence, token_of(entry))
 
 
 def token_of(entry: Entry) -> Token:

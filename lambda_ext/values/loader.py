@@ -43,8 +43,8 @@ from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.interruption import by_signal_handler
 from . import freshness, threads
-from .cache import Entry
-from .calls import Batch, Load, by_scope
+from .calls import Batch, by_scope
+from .entries import Entry, Load
 from .failures import again, broken, named, tell, too_late, unanswered
 
 TYPE_CHECKING = False
@@ -53,12 +53,14 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ..typing import Source
-    from .cache import Cache, Slot
-    from .calls import Call, Outcome
+    from .cache import Cache
+    from .calls import Call
+    from .entries import Slot
     from .freshness import Want
     from .keys import Key
 
     R = TypeVar("R")
+    Outcome = Entry | LambdaExtError
     Found = dict[int, tuple[Outcome, str]]
 
 FRESH, LOADED, STALE = "fresh", "loaded", "stale"
@@ -78,7 +80,7 @@ class Loader:
         self.is_transient = is_transient
         self.on_update = on_update
         self.declared = declared
-        self._orders = itertools.count(1)
+        self._sequence = itertools.count(1)
         self.worker = threads.Worker(self.refresh_due)
         self.loads = 0  # calls of a source for which a caller waits
         self.refreshes = 0  # calls of a source for which none does
@@ -169,7 +171,7 @@ class Loader:
         """Drop what is *concerned*; no load under way brings it back."""
 
         def drop() -> int:
-            return self.cache.invalidate(concerned, next(self._orders))
+            return self.cache.invalidate(concerned, next(self._sequence))
 
         dropped = self.cache.change(drop)
         if dropped is None:
@@ -223,7 +225,7 @@ class Loader:
             if load is None:
                 load = None if slot is None else slot.load
                 floor = math.inf if want.max_age == 0 else newer_than
-                if load is None or load.order <= floor or not load.takes(generation):
+                if load is None or load.sequence <= floor or not load.takes(generation):
                     had = slot is not None and slot.entry is not None
                     expired |= had and not newer_than and want.max_age != 0
                     load = led[want.key] = self._begin(want.source, want.key, batch)
@@ -249,13 +251,13 @@ class Loader:
             slot = self.cache.slots.get(want.key)
             entry = None if slot is None else slot.entry
             if entry is not None and (
-                entry.order > newer_than
+                entry.sequence > newer_than
                 if newer_than
                 else want.accepts(now - entry.born_at)
             ):
                 found[at] = entry, FRESH
                 continue
-            load = Load(want.source, want.key, next(self._orders), batch)
+            load = Load(want.source, want.key, next(self._sequence), batch)
             batch.alone = True
             batch.loads.append(load)
             joined.append((at, load))
@@ -284,8 +286,8 @@ class Loader:
         background: bool = False,
         early: bool = False,
     ) -> Load:
-        order = next(self._orders)
-        load = Load(source, key, order, batch, background=background, early=early)
+        sequence = next(self._sequence)
+        load = Load(source, key, sequence, batch, background=background, early=early)
         slot = load.slot = self.cache.slot(key, source)
         batch.loads.append(load)  # first: who leaves early lets go of these
         slot.load = load
@@ -323,7 +325,7 @@ class Loader:
     ) -> tuple[Outcome, str] | None:
         entry = slot.entry
         if newer_than:
-            if entry is not None and entry.order > newer_than:
+            if entry is not None and entry.sequence > newer_than:
                 return entry, FRESH
             return None
         if entry is None:
@@ -380,7 +382,8 @@ class Loader:
             if batch.start(lead, 1):
                 return
         self._plan(batch)
-        alive = batch.start(lambda: self._help(batch), batch.calls() - own)
+        more = batch.calls() - own
+        alive = more > 0 and batch.start(lambda: self._help(batch), more)
         if own or not alive:
             self._work(batch, any_call=False)
 
@@ -479,64 +482,16 @@ class Loader:
         sent_at: float,
     ) -> None:
         """Keep what was answered, and let those go on who wait for it."""
-        now = clock.now()
         jitter = threads.random()
         taken: list[Slot] = []
         events: list[tuple[str, Load, LambdaExtError]] = []
-
-        def keep() -> bool:
-            landed = next(self._orders)
-            asked = {load.key for load in loads}
-            valid = all(self._is_valid(load) for load in loads)
-            errors: dict[int, LambdaExtError] = {}
-            for load in loads:
+        if not self.cache.change(
+            self._keep, loads, outcomes, sent_at, jitter, taken, events
+        ):
+            for load in loads:  # begun in the middle of a change: kept nowhere
                 result = outcomes.get(load.key)
                 if isinstance(result, Answer):
-                    entry = Entry(result, sent_at, load.order, jitter)
-                    entry.landed = landed
-                    outcome: Outcome = entry
-                    kept = result.keep and self._is_valid(load)
-                    if kept:
-                        taken.extend(self.cache.put(load.key, load.source, entry))
-                    slot = self.cache.slots.get(load.key)
-                    newest = None if slot is None else slot.entry
-                    if (
-                        result.keep
-                        and newest is not None
-                        and (kept or newest.order >= load.order)
-                    ):
-                        outcome = newest  # a reader gets no less than is remembered
-                else:
-                    if not isinstance(result, LambdaExtError):
-                        result = unanswered(load.key, load.source)
-                    outcome = named(result, load.key.label)
-                    if id(result) not in errors:
-                        errors[id(result)] = result
-                        name = type(result).__name__
-                        self.errors[name] = self.errors.get(name, 0) + 1
-                    if self._is_valid(load):
-                        event = self._failed(load, outcome, now)
-                        if event and (load.background or load.early):
-                            events.append((event, load, result))
-                self._end(load)
-                load.outcome = outcome
-            for key, answer in outcomes.items():  # what came along unasked
-                if (
-                    valid
-                    and key not in asked
-                    and isinstance(answer, Answer)
-                    and answer.keep
-                ):
-                    entry = Entry(answer, sent_at, loads[0].order, jitter)
-                    entry.landed = landed
-                    taken.extend(self.cache.put(key, loads[0].source, entry))
-            return True
-
-        if self.cache.change(keep) is None:
-            for load in loads:  # begun in the middle of a change: kept by nobody
-                result = outcomes.get(load.key)
-                if isinstance(result, Answer):
-                    load.outcome = Entry(result, sent_at, load.order, jitter)
+                    load.outcome = Entry(result, sent_at, load.sequence, jitter)
                 else:
                     error = result or unanswered(load.key, load.source)
                     load.outcome = named(error, load.key.label)
@@ -552,12 +507,70 @@ class Loader:
                 load.finished = True
                 load.wake()
 
+    def _keep(
+        self,
+        loads: list[Load],
+        outcomes: Mapping[Key, Answer | LambdaExtError],
+        sent_at: float,
+        jitter: float,
+        taken: list[Slot],
+        events: list[tuple[str, Load, LambdaExtError]],
+    ) -> bool:
+        """Store *outcomes* and end *loads*, in a change; fill *taken* and *events*."""
+        now = clock.now()
+        answered = next(self._sequence)
+        asked = {load.key for load in loads}
+        unasked = {key: outcomes[key] for key in outcomes if key not in asked}
+        valid = not unasked or all(self._is_valid(load) for load in loads)
+        counted: set[int] = set()
+        for load in loads:
+            result = outcomes.get(load.key)
+            if isinstance(result, Answer):
+                entry = Entry(result, sent_at, load.sequence, jitter)
+                entry.answered = answered
+                outcome = self._stored(load, entry, taken)
+            else:
+                if not isinstance(result, LambdaExtError):
+                    result = unanswered(load.key, load.source)
+                if id(result) not in counted:
+                    counted.add(id(result))
+                    name = type(result).__name__
+                    self.errors[name] = self.errors.get(name, 0) + 1
+                outcome = named(result, load.key.label)
+                if self._is_valid(load):
+                    event = self._failed(load, outcome, now)
+                    if event and (load.background or load.early):
+                        events.append((event, load, result))
+            self._end(load)
+            load.outcome = outcome
+        for key, answer in unasked.items():
+            if valid and isinstance(answer, Answer) and answer.keep:
+                entry = Entry(answer, sent_at, loads[0].sequence, jitter)
+                entry.answered = answered
+                taken += self.cache.put(key, loads[0].source, entry)
+        return True
+
+    def _stored(self, load: Load, entry: Entry, taken: list[Slot]) -> Outcome:
+        """Store what *load* brought; return it, or what is remembered if that is newer."""
+        stored = entry.answer.keep and self._is_valid(load)
+        if stored:
+            taken += self.cache.put(load.key, load.source, entry)
+        slot = self.cache.slots.get(load.key)
+        newest = None if slot is None else slot.entry
+        if (
+            entry.answer.keep
+            and newest is not None
+            and (stored or newest.sequence >= load.sequence)
+        ):
+            return newest
+        return entry
+
     def _is_valid(self, load: Load) -> bool:
         """Say whether what *load* brings may be kept: nothing was dropped since."""
         slot = load.slot
         return (
             slot is not None
-            and load.order >= slot.floor
+            and load.sequence >= slot.floor
             and (self.cache.slots.get(load.key) is slot or not self.cache.size())
         )
 
@@ -566,7 +579,7 @@ class Loader:
         slot = load.slot
         assert slot is not None
         entry = slot.entry
-        if entry is not None and entry.order > load.order:
+        if entry is not None and entry.sequence > load.sequence:
             return ""  # what it failed to replace is newer than itself
         not_loaded = "not_loaded" if load.early else ""
         if isinstance(error, SourceError) and not error.keep:
@@ -577,9 +590,9 @@ class Loader:
             slot.failures += 1
             slot.retry_at = now + freshness.pause(slot.failures, threads.random())
             slot.wanted = False
-            slot.hide()
+            slot.expire_views()
             return "refresh_failed"
-        self.cache.drop_group(load.key, load.order)
+        self.cache.drop_group(load.key, load.sequence)
         if isinstance(error, NotFoundError) and error.original is None:
             slot.missing = (again(error, chained=False), now)
             self.cache.trim(slot)
@@ -592,7 +605,7 @@ class Loader:
         slot = load.slot
         if slot is not None and slot.load is load:
             slot.load = None
-            if slot.entry is None and slot.missing is None and slot.unheard is None:
+            if (slot.entry, slot.missing, slot.unheard, slot.memo) == (None,) * 4:
                 self.cache.remove(slot)
 
     def _abandon(self, loads: list[Load], thread: int) -> None:

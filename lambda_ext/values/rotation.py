@@ -30,7 +30,8 @@ from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from ..lifecycle.process import Lock, at_fork, at_reset
 from . import given, keys, settings, store, threads
-from .cache import NEVER, protected
+from .cache import protected
+from .entries import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def _check(errors: Any, handles: tuple[Any, ...], cooldown: float) -> None:
     ):
         msg = "@refresh_on takes an exception class, or a tuple of them, first"
         raise ConfigurationError(msg)
-    if not handles or not all(hasattr(handle, "_renew") for handle in handles):
+    if not handles or not all(hasattr(handle, "_reload") for handle in handles):
         msg = "@refresh_on takes Secret or Parameter handles after the exception class"
         raise ConfigurationError(msg)
     if settings.seconds("cooldown", cooldown, "@refresh_on") is None:
@@ -399,7 +400,7 @@ def _renewed(handle: Any, key: Key, refused: Load, cooldown: float) -> bool:
                     record.asked_at = now
                     record.useless += 1  # unless it turns out otherwise
             if mine is not None:
-                handle._renew(max(known.order, refused.order))
+                handle._reload(max(known.order, refused.order))
                 if given.load_of(store.current(key)).token != refused.token:
                     record.useless = 0
                 return True
@@ -427,7 +428,7 @@ def _forget_other_stages(key: Key) -> None:
             and other.version is None
             and keys.concerns(other, group.name)
         ):
-            store.cache.kill(other, entry.order)
+            store.cache.kill(other, entry.sequence)
 
 
 def _pause(record: _Record, cooldown: float) -> float:

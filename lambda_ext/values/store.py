@@ -26,21 +26,24 @@ from .. import config, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
-from . import keys, register, settings, threads
-from .cache import Cache, Entry, Slot, View, protected
+from . import declared, keys, settings, threads
+from .cache import Cache, protected
 from .counters import Snapshot
+from .entries import Entry, View
 from .loader import FRESH, Loader
-from .transforms import Decoded, decode
+from .transforms import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from ..typing import Source
+    from .declared import Declared
+    from .entries import Memo, Slot
     from .freshness import Want
     from .keys import Key
-    from .transforms import Transform
+    from .transforms import Decoded, Transform
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for a load of what is declared
 PATIENCE_S = 2.0  # for which INIT waits for such a load
@@ -49,7 +52,7 @@ MAX_DECODED = 32  # per entry: each inline lambda given as `transform` is one
 
 DEAD = View()  # what a handle holds before its first read
 
-secrets: dict[Any, View] = {}  # the fronts: arguments of a call -> what it gets
+secrets: dict[Any, View] = {}  # indexes: arguments of a call -> what hits find
 parameters: dict[Any, View] = {}
 
 _lock = process.Lock()
@@ -70,12 +73,12 @@ def _is_transient(exc: BaseException) -> bool:
 def _updated(taken: list[Slot]) -> None:
     """Tell the handles what was loaded."""
     entries = {slot.key: slot.entry for slot in taken}
-    for handle in register.live():
-        if handle._want is None and not handle._listeners:
+    for handle in declared.live():
+        if handle._want is None and not handle._listens():
             continue
         # A handle that cannot be bound has no value that could have changed.
         with contextlib.suppress(LambdaExtError):
-            entry = entries.get(handle._key_of())
+            entry = entries.get((handle._want or handle._bind()).key)
             if entry is not None:
                 handle._loaded(entry)
 
@@ -88,17 +91,11 @@ def _size() -> int:
 
 def _pinned() -> set[Key]:
     """Return what is not to be evicted: the keys that live handles read."""
-    return {want.key for want in _declared()}
-
-
-def _declared() -> list[Want]:
-    """Return what live handles want, as far as they have been read or loaded."""
-    wants = [handle._want for handle in register.live()]
-    return [want for want in wants if want is not None]
+    return {want.key for want in declared.wants()}
 
 
 cache = Cache(_size, _pinned)
-loader = Loader(cache, _is_transient, _updated, _declared)
+loader = Loader(cache, _is_transient, _updated, declared.wants)
 
 
 # Sources ---------------------------------------------------------------------
@@ -174,101 +171,95 @@ def source_through(operation: str, client: Any, session: Any) -> Source:
 
 @raises_without_variables
 def read(
-    want: Want,
-    transform: Transform,
-    field: str | None,
-    front: dict[Any, View],
-    seat: Any,
-    *,
-    force: bool = False,
-) -> Any:
-    """
-    Return the value that `get_*` wants, and let later hits find it in *front*.
-
-    A *seat* of None means that they shall not.
-    """
-    ((entry, how),) = loader.get(
-        (want,),
-        newer_than=math.inf if force else 0,
-        ends_at=ends_at(want.key.operation),
-    )
-    if not isinstance(entry, Entry):
-        raise entry
-    if how == FRESH:
-        _count_hit(want.key)
-    decoded = _decoded(entry, transform, field, want.key.label)
-    if seat is not None:
-        show(want, entry, decoded, front, seat)
-    if protected:
-        note(want.key, entry)
-    return decoded.give()
-
-
-@raises_without_variables
-def read_many(
     wants: Sequence[Want],
     transform: Transform,
     field: str | None,
     *,
     force: bool = False,
-) -> list[Any]:
-    """Return the values of *wants* in order, or raise the first error."""
+    index: dict[Any, View] | None = None,
+    arguments: Any = None,
+    handle: Declared | None = None,
+) -> list[View]:
+    """
+    Return the values of *wants*, all of one operation, or raise the first error.
+
+    Later hits find them in *index* by the *arguments* of the call, or in the
+    *handle* that wants its one value; else nowhere.
+    """
     if not wants:
         return []
-    values = []
+    along: Sequence[Want] = ()
+    if handle is not None and not loader.holds(wants[0]):
+        along = wants_of(take_pending())
     found = loader.get(
         wants,
+        along=along,
         newer_than=math.inf if force else 0,
         ends_at=ends_at(wants[0].key.operation),
     )
+    views = []
     for want, (entry, how) in zip(wants, found, strict=True):
         if not isinstance(entry, Entry):
             raise entry
-        if how == FRESH:
+        if how == FRESH and handle is None:
             _count_hit(want.key)
-        if protected:
-            note(want.key, entry)
-        values.append(_decoded(entry, transform, field, want.key.label).give())
-    return values
+        made = decoded(entry, want.key, transform, field)
+        if handle is not None or arguments is not None:
+            views.append(publish(want, entry, made, index, arguments))
+        else:
+            views.append(_view(want, entry, made))
+    return views
 
 
-def show(
+def publish(
     want: Want,
     entry: Entry,
-    decoded: Decoded,
-    front: dict[Any, View] | None = None,
-    seat: Any = None,
+    made: Decoded,
+    index: dict[Any, View] | None = None,
+    arguments: Any = None,
 ) -> View:
     """
-    Return a view of *entry*, which hits may use for as long as it is good.
+    Return a view of *entry* that hits may use for as long as it is good.
 
-    That is not at all if it is stale, or was replaced meanwhile.
+    They find it in *index* by *arguments*, or else where the caller keeps it.
+    It is good for nothing if the entry is stale, or was replaced meanwhile.
     """
-    view = View(decoded.value, decoded.copy, None, entry)
-    if protected:
-        # Imports contextvars, which only users of `refresh_on` need.
-        from . import given
-
-        group = group_of(want.key)
-        view.copy = given.noting(view, group, entry, decoded.copy)
+    view = _view(want, entry, made)
     now = clock.now()
 
-    def publish() -> None:
+    def change() -> None:
         slot = cache.slots.get(want.key)
         if slot is not None:
             view.slot = slot
             until = loader.good_until(slot, entry, want, now)
             if until > now:
-                cache.show(view, until, front, seat)
+                cache.publish(view, until, index, arguments)
 
-    cache.change(publish)
+    cache.change(change)
     return view
 
 
-def renew(want: Want, order: int) -> None:
-    """Load what *want* asks for, unless it is newer than load *order*."""
+def _view(want: Want, entry: Entry, made: Decoded) -> View:
+    view = View(made.value, made.copy, None, entry)
+    if protected:
+        _note(view, want.key)
+    return view
+
+
+def _note(view: View, key: Key) -> None:
+    """Have whatever copies *view* out note that a call of `refresh_on` is given it."""
+    # Imports contextvars, which only users of `refresh_on` need.
+    from . import given
+
+    entry, group = view.entry, group_of(key)
+    assert entry is not None
+    view.copy = given.noting(view, group, entry, view.copy)
+
+
+def reload(want: Want, sequence: int) -> None:
+    """Have a value of *want* that is newer than load *sequence*, or raise."""
     ends = ends_at(want.key.operation)
-    ((outcome, _),) = loader.get((want,), newer_than=order, ends_at=ends)
+    ((outcome, _),) = loader.get((want,), newer_than=sequence, ends_at=ends)
     if not isinstance(outcome, Entry):
         raise outcome
 
@@ -291,7 +282,7 @@ def group_of(key: Key) -> Key:
 
 
 def note(key: Key, entry: Entry) -> None:
-    """Note that *entry* is given to a protected call, where one is running."""
+    """Note that *entry* is given to a call of `refresh_on`, if one is running."""
     from . import given
 
     given.note(group_of(key), entry)
@@ -303,25 +294,44 @@ def _count_hit(key: Key) -> None:
         slot.hits += 1
 
 
-def _decoded(
-    entry: Entry, transform: Transform, field: str | None, label: str
-) -> Decoded:
+def decoded(entry: Entry, key: Key, transform: Transform, field: str | None) -> Decoded:
+    """Return what *transform* and *field* make of *entry*; once per version."""
     try:
         with cache.lock:
-            decoded = entry.decoded.get((transform, field))
+            known = entry.decoded.get((transform, field))
     except TypeError:  # a callable that cannot be hashed
-        return decode(entry.answer.value, transform, field, label)
-    if decoded is None:
-        decoded = decode(entry.answer.value, transform, field, label)
-        with cache.lock:
-            if len(entry.decoded) == MAX_DECODED and type(entry.decoded) is dict:
-                entry.decoded = _bounded(entry.decoded)
-            # One for everybody, whoever was first.
-            decoded = entry.decoded.setdefault((transform, field), decoded)
-    return decoded
+        return decode(entry.answer.value, transform, field, key.label)
+    if known is not None:
+        return known
+    made = decode(entry.answer.value, transform, field, key.label)
+    with cache.lock:
+        if len(entry.decoded) == MAX_DECODED and type(entry.decoded) is dict:
+            entry.decoded = _bounded(entry.decoded)
+            slot = cache.slots.get(key)
+            if slot is not None and slot.entry is entry:
+                slot.memo = (entry.answer, entry.decoded)
+        # One for all readers, whoever was first.
+        return entry.decoded.setdefault((transform, field), made)
 
 
-def _bounded(memo: dict[Any, Decoded]) -> MutableMapping[Any, Decoded]:
+def forget_decoded(key: Key) -> None:
+    """Have transforms of *key* called again, also for the version in memory."""
+
+    def forget() -> bool:
+        slot = cache.slots.get(key)
+        if slot is not None:
+            slot.expire_views()
+            slot.memo = None
+            if slot.entry is not None:
+                slot.entry.decoded = {}
+                slot.memo = (slot.entry.answer, slot.entry.decoded)
+        return True
+
+    if cache.change(forget) is None:
+        cache.change_later(forget)
+
+
+def _bounded(memo: Memo) -> Memo:
     """Return *memo* as one that lets go of what was not used for longest."""
     # 2.7 ms, which only a value with that many transforms costs.
     from cachetools import LRUCache
@@ -334,18 +344,18 @@ def _bounded(memo: dict[Any, Decoded]) -> MutableMapping[Any, Decoded]:
 # What is declared ------------------------------------------------------------
 
 
-def declare(handle: Any) -> None:
+def declare(handle: Declared) -> None:
     """Have *handle* loaded with all others, in INIT or at the first read."""
     attach()
-    register.add(handle)
+    declared.add(handle)
 
 
-def take_pending() -> list[Any]:
+def take_pending() -> list[Declared]:
     """Return the handles to be loaded now: none before a snapshot."""
-    return [] if before_snapshot() else register.take_pending()
+    return [] if before_snapshot() else declared.take_pending()
 
 
-def wants_of(handles: Iterable[Any]) -> list[Want]:
+def wants_of(handles: Iterable[Declared]) -> list[Want]:
     """
     Return what *handles* want, of those that may be loaded before they are read.
 
@@ -365,7 +375,7 @@ def wants_of(handles: Iterable[Any]) -> list[Want]:
     return wants
 
 
-def load_early(handles: Iterable[Any]) -> None:
+def load_early(handles: Iterable[Declared]) -> None:
     """Load *handles* in as few calls as possible; waits `PATIENCE_S` at most."""
     late = loader.load_early(wants_of(handles), INIT_S, PATIENCE_S)
     for key in late:
@@ -421,7 +431,7 @@ def before_snapshot() -> bool:
 
 
 def _snapshot() -> None:
-    for handle in register.live():
+    for handle in declared.live():
         handle._drop()
     loader.clear()
 
@@ -429,14 +439,15 @@ def _snapshot() -> None:
 def _restore() -> None:
     _snapshot()
     take_pending()
-    load_early(register.live())
+    load_early(declared.live())
 
 
 @process.at_fork
 def _forked() -> None:
-    register.forked()
+    """Begin with nothing in a forked child."""
+    declared.forked()
     loader.forked()
-    for handle in register.live():
+    for handle in declared.live():
         handle._drop()
 
 
@@ -444,9 +455,9 @@ def _configured() -> None:
     """Take over options; what hits were promised may no longer hold."""
     with _lock:
         _sources.clear()
-    for handle in register.live():
+    for handle in declared.live():
         handle._forget()
-    cache.forget_views()
+    cache.expire_views()
 
 
 def snapshot() -> Snapshot:
@@ -460,13 +471,13 @@ def reset() -> None:
     global cache, loader, _attached, _override, _outside
     loader.close()
     loader.clear()
-    for handle in register.live():
+    for handle in declared.live():
         handle._drop()
     with _lock:
         _sources.clear()
         _attached = False
-    register.reset()
+    declared.reset()
     _override = _outside = None
     _overrides.clear()
     cache = Cache(_size, _pinned)
-    loader = Loader(cache, _is_transient, _updated, _declared)
+    loader = Loader(cache, _is_transient, _updated, declared.wants)

@@ -47,7 +47,7 @@ class Decoded:
     def __repr__(self) -> str:
         return "<Decoded>"  # never the value
 
-    def give(self) -> Any:
+    def copied(self) -> Any:
         """Return the value, or a copy of it that the caller may change."""
         return self.value if self.copy is None else self.copy()
 
@@ -127,7 +127,7 @@ def decode(raw: Any, transform: Transform, field: str | None, key: str) -> Decod
         parts = {
             name: decode(text, transform, field, name) for name, text in raw.items()
         }
-        return Decoded(parts, lambda: {name: d.give() for name, d in parts.items()})
+        return Decoded(parts, lambda: {name: d.copied() for name, d in parts.items()})
     if field is not None:
         raw = _member(_parsed(raw, key), field, key)
         if transform is None or transform == "json":

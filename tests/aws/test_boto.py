@@ -321,6 +321,20 @@ def test_one_way_per_service_is_shared(secrets):
     assert secrets is not transport.transport("ssm")
 
 
+def test_exception_of_a_signal_handler_stays_as_it_is():
+    """Also of one that interrupts the making of a client."""
+
+    def guard(*_):
+        raise TimeoutError("of the user's")
+
+    former = signal.signal(signal.SIGUSR2, guard)
+    try:
+        with pytest.raises(TimeoutError, match="of the user's"):
+            boto.translated(lambda: signal.raise_signal(signal.SIGUSR2), "ssm")
+    finally:
+        signal.signal(signal.SIGUSR2, former)
+
+
 def test_unknown_service_is_refused():
     """A service that has no table of operations is told as that."""
     with pytest.raises(exceptions.ConfigurationError, match="secretsmanager, ssm"):

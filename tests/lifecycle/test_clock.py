@@ -149,32 +149,6 @@ class TestGeneration:
         assert clock.generation == before + 1
 
 
-class TestWatch:
-    """clock.watch()"""
-
-    def test_calls_when_the_lead_grew(self, fake):
-        """Watchers hear of a freeze, not of an ordinary invocation."""
-        seen = []
-        clock.watch(lambda: seen.append(clock.lead))
-        clock.begin_invocation()
-        quiet = list(seen)
-        fake.step(60)
-        clock.begin_invocation()
-
-        assert (quiet, len(seen)) == ([], 1)
-
-    def test_knows_each_watcher_once(self, fake):
-        """Watching twice is watching once."""
-        seen = []
-        watcher = lambda: seen.append(1)  # noqa: E731
-        clock.watch(watcher)
-        clock.watch(watcher)
-        fake.step(60)
-        clock.sync()
-
-        assert seen == [1]
-
-
 class TestRemaining:
     """clock.remaining()"""
 

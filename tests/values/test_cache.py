@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
-from helpers import run_threads
+from helpers import ring, run_threads
 
 from lambda_ext import config
 from lambda_ext.testing import FakeSource
 from lambda_ext.typing import Answer
 from lambda_ext.values import keys, store
-from lambda_ext.values.cache import NEVER, Cache, Entry, View
+from lambda_ext.values.cache import Cache
+from lambda_ext.values.entries import NEVER, Entry, View
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 
@@ -63,7 +64,7 @@ class TestBound:
         for name in "abcd":
             put(cache, name)
 
-        assert ["b", "c", "d"] == [slot.key.name for slot in cache.order()]
+        assert ["b", "c", "d"] == [slot.key.name for slot in ring(cache)]
 
     def test_hand_goes_on_from_where_it_was(self):
         """A spared entry is not asked again before the hand has been around."""
@@ -74,7 +75,7 @@ class TestBound:
         put(cache, "d")  # spares a, takes b; the hand stands at c
         put(cache, "e")  # takes c
 
-        assert ["a", "d", "e"] == [slot.key.name for slot in cache.order()]
+        assert ["a", "d", "e"] == [slot.key.name for slot in ring(cache)]
 
     def test_newest_may_be_the_one_to_go(self):
         """When all others were read, it goes, and the ring stays whole."""
@@ -84,12 +85,12 @@ class TestBound:
         for name in "ab":
             cache.slots[key(name)].hits += 1
         put(cache, "d")  # spares a and b, takes c
-        assert ["a", "b", "d"] == [slot.key.name for slot in cache.order()]
+        assert ["a", "b", "d"] == [slot.key.name for slot in ring(cache)]
 
         put(cache, "e")
         put(cache, "f")
-        assert 3 == len(list(cache.order())) == len(cache.slots)
-        assert {*cache.slots} == {slot.key for slot in cache.order()}
+        assert 3 == len(ring(cache)) == len(cache.slots)
+        assert {*cache.slots} == {slot.key for slot in ring(cache)}
 
     def test_hit_counts_once_for_the_hand(self):
         """One hit long ago does not keep an entry for ever."""
@@ -109,7 +110,7 @@ class TestBound:
         cache.slots[key("c")].hits += 1
         put(cache, "d")
 
-        assert ["d"] == [slot.key.name for slot in cache.order()]
+        assert ["d"] == [slot.key.name for slot in ring(cache)]
 
     def test_zero_remembers_nothing(self):
         """With no room, an entry goes to its caller and nowhere else."""
@@ -127,7 +128,7 @@ class TestBound:
         put(cache, "a", order=2)
 
         assert 0 == cache.evictions
-        assert 2 == cache.slots[key("a")].entry.order
+        assert 2 == cache.slots[key("a")].entry.sequence
 
     def test_what_a_handle_reads_stays(self):
         """A flood of names by get_secret does not evict what is declared."""
@@ -239,7 +240,7 @@ class TestViews:
         slot = cache.slots[key("a")]
         view = View("v", None, slot, slot.entry)
         with cache.lock:
-            cache.show(view, until, front, seat)
+            cache.publish(view, until, front, seat)
         return view
 
     def test_are_worthless_once_the_entry_is_replaced(self):
@@ -261,7 +262,7 @@ class TestViews:
         late = View("v", None, slot, slot.entry)
         put(cache, "a", "w", 2)
         with cache.lock:
-            cache.show(late, math.inf, front, "seat")
+            cache.publish(late, math.inf, front, "seat")
 
         assert {} == front
         assert NEVER == late.until
@@ -296,7 +297,7 @@ class TestViews:
             handle = Secret("a")
             assert ("1", "1") == (handle.value, get_secret("a"))
             view = handle._view
-            store.cache.forget_views()
+            store.cache.expire_views()
             assert {} == store.secrets
             assert NEVER == view.until
             assert ("1", "1") == (handle.value, get_secret("a"))
@@ -310,7 +311,7 @@ class TestViews:
             handle = Secret("a")
             for _ in range(500):
                 handle.value, get_secret("a"), get_secret("a", max_age=60)
-                store.cache.forget_views()
+                store.cache.expire_views()
             (slot,) = store.cache.slots.values()
 
             assert len(slot.views) <= 3

@@ -104,7 +104,7 @@ class TestOne:
         transforms = [numbered(number) for number in range(store.MAX_DECODED + 8)]
         for transform in transforms:
             assert 5432 == get_parameter("port", transform)
-        store.cache.forget_views()
+        store.cache.expire_views()
         for transform in transforms[-store.MAX_DECODED :]:
             assert 5432 == get_parameter("port", transform)
         assert list(range(len(transforms))) == calls

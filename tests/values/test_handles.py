@@ -26,7 +26,7 @@ from lambda_ext.exceptions import (
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.typing import Answer
-from lambda_ext.values import register, store
+from lambda_ext.values import declared, store
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Parameter, Secret
 
@@ -219,9 +219,9 @@ class TestDeclared:
             Secret("db")
 
         gc.collect()
-        assert [] == register.live()
-        assert [] == register.take_pending()
-        assert {} == register._handles == register._pending
+        assert [] == declared.live()
+        assert [] == declared.take_pending()
+        assert {} == declared._handles
 
     def test_copy_is_the_handle_itself(self, source):
         """A second one, unknown here, would keep its value across a snapshot."""
@@ -246,7 +246,7 @@ class TestDeclared:
             assert VALUE == Secret("key").value
         gc.collect()
 
-        assert [] == register.live() == register.take_pending()
+        assert [] == declared.live() == declared.take_pending()
         assert 1 == len(source.calls)
 
     def test_handle_that_is_gone_is_not_loaded(self, source):
@@ -457,7 +457,7 @@ class TestFork:
         loading = threading.Thread(target=lambda: get_secret("key"))
         loading.start()
         source.wait_for_calls(2)
-        locks = [store.cache.lock, store._lock, register._lock]
+        locks = [store.cache.lock, store._lock, declared._lock]
         for lock in locks:
             lock.acquire()  # as if another thread of the parent held them
         try:
@@ -512,8 +512,7 @@ class TestSafety:
         shown = [
             plain, key, slot, slot.entry, slot.entry.answer, slot.views, slot.key,
             store.cache, store.loader, store.snapshot(), source, plain._view,
-            slot.entry.decoded, store.secrets, store.show(plain._want, slot.entry,
-            store._decoded(slot.entry, None, None, "key")),
+            slot.entry.decoded, store.secrets, store.decoded(slot.entry, slot.key, None, None), plain._view,
         ]  # fmt: skip
 
         assert VALUE not in repr(shown)

@@ -16,7 +16,7 @@ from lambda_ext.exceptions import (
 )
 from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import calls, keys, store, threads
+from lambda_ext.values import entries, keys, store, threads
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
 
@@ -229,9 +229,9 @@ class TestRefreshAhead:
         get_secret("db")
         source.wait_for_calls(2)
         time.advance(44)
-        wait = calls.Load.wait
+        wait = entries.Load.wait
         monkeypatch.setattr(
-            calls.Load,
+            entries.Load,
             "wait",
             lambda *given, **how: (source.release(), wait(*given, **how)),
         )

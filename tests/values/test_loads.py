@@ -8,7 +8,7 @@ import signal
 import threading
 
 import pytest
-from helpers import eventually, loads_under_way
+from helpers import eventually, loads_under_way, ring
 from interruptions import interruptions, where_handlers_run
 
 from lambda_ext import config
@@ -19,6 +19,7 @@ from lambda_ext.typing import Answer
 from lambda_ext.values import (
     cache,
     calls,
+    entries,
     failures,
     freshness,
     getters,
@@ -30,7 +31,18 @@ from lambda_ext.values.batches import get_parameters_by_path, get_secrets
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Parameter, Secret
 
-ROOM = [cache, calls, failures, threads, freshness, getters, loader, store, threading]
+ROOM = [
+    cache,
+    calls,
+    entries,
+    failures,
+    threads,
+    freshness,
+    getters,
+    loader,
+    store,
+    threading,
+]
 
 
 @pytest.fixture
@@ -338,6 +350,59 @@ class TestKept:
             get_secret("other")
         assert "new" == get_secret("other")
 
+    @pytest.mark.parametrize("repeats", [True, False])
+    def test_source_whose_calls_are_the_callers_is_not_asked_again(self, time, repeats):
+        """After a freeze others are asked once more."""
+
+        class Source(Plain):
+            def fetch(self, wanted, timeout_s):
+                asked.append(1)
+                if len(asked) == 1:
+                    thaw(time, 600)
+                    raise SourceError("broken", transient=True)
+                return super().fetch(wanted, timeout_s)
+
+        asked = []
+        source = Source()
+        source.repeats = repeats
+        store.use(source)
+        if repeats:
+            assert "v db" == get_secret("db")
+        else:
+            with pytest.raises(SourceError, match="broken"):
+                get_secret("db")
+
+        assert 1 + repeats == len(asked)
+
+    def test_waiter_asks_for_itself_where_a_call_is_its_callers(self):
+        """What is not to be kept is nobody else's."""
+
+        class Source(Plain):
+            repeats = False
+
+            def fetch(self, wanted, timeout_s):
+                number = next(numbers)
+                if not number:
+                    inside.set()
+                    go_on.wait(30)
+                return dict.fromkeys(wanted, Answer(str(number), keep=False))
+
+        numbers = itertools.count()
+        inside, go_on = threading.Event(), threading.Event()
+        store.use(Source())
+        results = []
+        first = threading.Thread(target=lambda: results.append(get_secret("db")))
+        first.start()
+        inside.wait(30)
+        second = threading.Thread(target=lambda: results.append(get_secret("db")))
+        second.start()
+        eventually(lambda: store.loader.misses == 2)
+        go_on.set()
+        first.join()
+        second.join()
+
+        assert ["0", "1"] == sorted(results)
+
     def test_response_stays_with_the_value(self):
         """Who asks the store for more than the value finds it."""
         response = {"Name": "db"}
@@ -429,11 +494,11 @@ def whole():
     """Say whether the cache's ring, groups and slots hold the same."""
     store.cache.change(bool)  # repairs what an interruption left
     slots = [*store.cache.slots.values()]
-    ring = [*store.cache.order()]
+    linked = ring(store.cache)
     members = [
         slot for group in store.cache._groups.values() for slot in group.values()
     ]
-    return {*map(id, slots)} == {*map(id, ring)} == {*map(id, members)}
+    return {*map(id, slots)} == {*map(id, linked)} == {*map(id, members)}
 
 
 @pytest.fixture(params=[True, False], ids=["another thread", "this thread"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import sys
 import threading
 
@@ -10,7 +9,7 @@ import pytest
 from helpers import eventually
 
 from lambda_ext.exceptions import NotFoundError, SourceError
-from lambda_ext.lifecycle import clock
+from lambda_ext.lifecycle import clock, real_threads
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.typing import Answer
 from lambda_ext.values import store, threads
@@ -26,7 +25,7 @@ def threadless(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    monkeypatch.setattr(_thread, "start_new_thread", start)
+    monkeypatch.setattr(real_threads, "start_new_thread", start)
 
 
 class Singles:

@@ -33,20 +33,22 @@ class TestDecode:
 
     def test_none_hands_out_text(self):
         """Text stays as it is."""
-        assert "x" == decode("x", None, None, "k").give()
+        assert "x" == decode("x", None, None, "k").copied()
 
     def test_json_hands_out_what_json_does(self):
         """A document is parsed."""
-        assert {"a": [1, None]} == decode('{"a": [1, null]}', "json", None, "k").give()
+        assert {"a": [1, None]} == decode(
+            '{"a": [1, null]}', "json", None, "k"
+        ).copied()
 
     def test_json_takes_binary(self):
         """A binary secret may hold JSON."""
-        assert {"a": 1} == decode(b'{"a": 1}', "json", None, "k").give()
+        assert {"a": 1} == decode(b'{"a": 1}', "json", None, "k").copied()
 
     @pytest.mark.parametrize("raw", [b"\x00\xff", "AP8=", "AP8=\n", " A P8 ="])
     def test_binary_hands_out_bytes(self, raw):
         """Binary stays as it is, text is base64, with any white space."""
-        assert b"\x00\xff" == decode(raw, "binary", None, "k").give()
+        assert b"\x00\xff" == decode(raw, "binary", None, "k").copied()
 
     def test_callable_gets_the_raw_value(self):
         """What a callable returns is handed out as it is."""
@@ -54,23 +56,23 @@ class TestDecode:
         seen = []
         decoded = decode("x", lambda raw: (seen.append(raw), result)[1], None, "k")
 
-        assert result is decoded.give()
+        assert result is decoded.copied()
         assert ["x"] == seen
 
     def test_field_is_one_member(self):
         """One member of a JSON object, of any type."""
         raw = '{"user": "me", "port": 5432, "tags": {"a": [1]}}'
 
-        assert "me" == decode(raw, None, "user", "k").give()
-        assert 5432 == decode(raw, "json", "port", "k").give()
-        assert {"a": [1]} == decode(raw, None, "tags", "k").give()
-        assert "5432" == decode(raw, str, "port", "k").give()
+        assert "me" == decode(raw, None, "user", "k").copied()
+        assert 5432 == decode(raw, "json", "port", "k").copied()
+        assert {"a": [1]} == decode(raw, None, "tags", "k").copied()
+        assert "5432" == decode(raw, str, "port", "k").copied()
 
     def test_path_is_decoded_one_by_one(self):
         """What lies below a path is a dictionary of values."""
         decoded = decode({"/a/x": '{"n": 1}', "/a/y": "[]"}, "json", None, "/a")
 
-        assert {"/a/x": {"n": 1}, "/a/y": []} == decoded.give()
+        assert {"/a/x": {"n": 1}, "/a/y": []} == decoded.copied()
 
 
 class TestCopies:
@@ -100,25 +102,25 @@ class TestCopies:
                     wreck(each)
                 part.append(1)
 
-        wreck(decoded.give())
-        assert document == decoded.give()
-        assert type(document) is type(decoded.give())
+        wreck(decoded.copied())
+        assert document == decoded.copied()
+        assert type(document) is type(decoded.copied())
 
     def test_field_is_copied_too(self):
         """A member that is an object does not lead to the document."""
         decoded = decode('{"a": {"b": 1}}', None, "a", "k")
-        decoded.give()["b"] = 2
+        decoded.copied()["b"] = 2
 
-        assert {"b": 1} == decoded.give()
+        assert {"b": 1} == decoded.copied()
 
     def test_deep_document_is_parsed_again(self):
         """Nesting that would exhaust the stack is copied through JSON."""
         depth = 400
         raw = "[" * depth + "]" * depth
         decoded = decode(raw, "json", None, "k")
-        decoded.give().append(1)
+        decoded.copied().append(1)
 
-        assert json.loads(raw) == decoded.give()
+        assert json.loads(raw) == decoded.copied()
 
     @pytest.mark.parametrize(("depth", "parsed"), [(3, 0), (4, 1)])
     def test_depth_decides_how_it_is_copied(self, monkeypatch, depth, parsed):
@@ -128,7 +130,7 @@ class TestCopies:
         calls = []
         loads = json.loads
         monkeypatch.setattr(json, "loads", lambda text: calls.append(1) or loads(text))
-        decoded.give()
+        decoded.copied()
 
         assert parsed == len(calls)
 
@@ -137,9 +139,9 @@ class TestCopies:
         depth = 200
         raw = '{"a": ' + "[" * depth + "]" * depth + "}"
         decoded = decode(raw, None, "a", "k")
-        decoded.give().append(1)
+        decoded.copied().append(1)
 
-        assert json.loads(raw)["a"] == decoded.give()
+        assert json.loads(raw)["a"] == decoded.copied()
 
     def test_scalars_need_no_copy(self):
         """Text, numbers and bytes are handed out as they are."""

@@ -58,6 +58,8 @@ class ParameterStore:
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
         """Divide *wanted* into calls: by 10, each name but once in a call."""
+        if len(wanted) < 2:
+            return [[key] for key in wanted]
         calls: list[Sequence[Key]] = []
         waiting: dict[bool, list[Key]] = {}
         for key in wanted:

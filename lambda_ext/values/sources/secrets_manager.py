@@ -47,7 +47,7 @@ class SecretsManager:
 
     def plan(self, wanted: Sequence[Key]) -> list[Sequence[Key]]:
         """Divide *wanted* into calls: by 20, versions and stages one by one."""
-        if not self._batching:
+        if len(wanted) < 2 or not self._batching:
             return [[key] for key in wanted]
         together = [key for key in wanted if _is_current(key)]
         alone = [[key] for key in wanted if not _is_current(key)]
