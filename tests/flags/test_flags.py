@@ -24,6 +24,7 @@ from lambda_ext.exceptions import (
 from lambda_ext.flags.rules import Dialect
 from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeSource, simulate_restore
+from lambda_ext.values import store
 
 NAME = "orders/prod/features"
 START, GET = "StartConfigurationSession", "GetLatestConfiguration"
@@ -615,7 +616,7 @@ class TestHandle:
         phases.call(phases.SNAPSHOT)
 
         assert flags._transform._last is None
-        assert flags._memo is None
+        assert {} == store.cache.slots
 
     def test_first_value_that_cannot_be_read_raises(self, appconfig, background):
         """The error names the configuration and quotes nothing."""
