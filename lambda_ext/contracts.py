@@ -24,7 +24,7 @@ from .values.handles import Secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from .typing import Source
@@ -117,13 +117,34 @@ class SourceContract:
         assert not {"one", "two"} & set(repr(source).replace("'", " ").split())
 
     def test_handles_read_through_it(self, source: Source) -> None:
-        """Caching, copying and freshness are the library's."""
+        """A handle asks it once, and again when the value has expired."""
+        counted = _Counting(source)
         with FakeClock() as clock:
-            handle = Secret("contract/a", source=source)
-            assert handle.value == "one"
+            handle = Secret("contract/a", source=counted, max_age=300)
+
+            assert (handle.value, handle.value) == ("one", "one")
+            assert counted.fetches == 1
 
             clock.advance(300)
-            assert handle.value == "one"
+            assert (handle.value, handle.value) == ("one", "one")
+            assert counted.fetches == 2
+
+
+class _Counting:
+    """A source in front of another, which counts the calls of `fetch`."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.name = source.name
+        self.scope = source.scope
+        self.plan = source.plan
+        self.fetches = 0
+
+    def fetch(
+        self, wanted: Sequence[Any], timeout_s: float | None, /
+    ) -> Mapping[Any, Any]:
+        self.fetches += 1
+        return self.source.fetch(wanted, timeout_s)
 
 
 def _asked(source: Source, wanted: list[Key]) -> dict[Key, Any]:
