@@ -78,3 +78,21 @@ def _no_thread_left():
         and thread.is_alive() and not thread.daemon
     ]  # fmt: skip
     assert after == []
+
+
+@pytest.fixture
+def time():
+    """A clock that stands still until the test moves it."""
+    from lambda_ext.testing import FakeClock
+
+    with FakeClock() as fake:
+        yield fake
+
+
+@pytest.fixture
+def source(request, time):
+    """A source that answers for AWS: with VALUES of the test's file, or one secret."""
+    from lambda_ext.testing import FakeSource
+
+    with FakeSource(getattr(request.module, "VALUES", {"db": "one"})) as fake:
+        yield fake

@@ -9,7 +9,7 @@ from helpers import loads_under_way
 
 from lambda_ext.exceptions import AccessDeniedError, SourceError, ThrottledError
 from lambda_ext.lifecycle import clock
-from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.testing import FakeSource
 from lambda_ext.values import store
 from lambda_ext.values.batches import get_parameters_by_path
 from lambda_ext.values.getters import get_secret
@@ -18,19 +18,14 @@ from lambda_ext.values.handles import Secret
 BROKEN = SourceError("the connection broke", transient=True)
 
 
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
+VALUES = {"db": "one", "/a/b": "one"}
 
 
 @pytest.fixture
-def source(time):
-    """A source that answers for AWS, within a first invocation."""
-    with FakeSource({"db": "one", "/a/b": "one"}) as fake:
-        clock.begin_invocation()
-        yield fake
+def source(source):
+    """The source, within a first invocation."""
+    clock.begin_invocation()
+    return source
 
 
 def thaw(time, seconds):

@@ -13,7 +13,6 @@ from lambda_ext.exceptions import (
     SourceTimeoutError,
     ThrottledError,
 )
-from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import store, threads
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
@@ -35,24 +34,14 @@ pytestmark = pytest.mark.logs
 
 
 @pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
-
-
-@pytest.fixture
-def source(time, monkeypatch):
+def source(source, time, monkeypatch):
     """A source whose value has just become due, and a worker that we drive."""
     monkeypatch.setattr(threads, "random", lambda: 1.0)
-    with FakeSource({"db": "one"}) as fake:
-        monkeypatch.setattr(
-            store.loader, "worker", SimpleNamespace(wake=list, close=list)
-        )
-        assert "one" == get_secret("db")
-        time.advance(271)
-        assert "one" == get_secret("db")
-        yield fake
+    monkeypatch.setattr(store.loader, "worker", SimpleNamespace(wake=list, close=list))
+    assert "one" == get_secret("db")
+    time.advance(271)
+    assert "one" == get_secret("db")
+    return source
 
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: str(error))

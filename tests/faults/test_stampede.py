@@ -9,15 +9,10 @@ from helpers import eventually, run_threads
 
 from lambda_ext.exceptions import AccessDeniedError, SourceTimeoutError, ThrottledError
 from lambda_ext.lifecycle import clock
-from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.testing import FakeClock
 from lambda_ext.values import getters, handles, store
 
-
-@pytest.fixture
-def source():
-    """A source that answers for AWS."""
-    with FakeSource({"db": "secret-1"}) as fake:
-        yield fake
+VALUES = {"db": "secret-1"}
 
 
 def storm(source, count, read):

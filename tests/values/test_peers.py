@@ -26,7 +26,7 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.lifecycle import clock
-from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.testing import FakeSource
 from lambda_ext.values import store
 from lambda_ext.values.batches import (
     get_parameters,
@@ -56,20 +56,6 @@ def parameters(monkeypatch):
     way.secure = {"/p"}
     monkeypatch.setattr(parameter_store, "transport", lambda *a, **k: way)
     return way
-
-
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
-
-
-@pytest.fixture
-def source(time):
-    """A source that answers for AWS."""
-    with FakeSource({"db": "one"}) as fake:
-        yield fake
 
 
 class TestPowertools:
