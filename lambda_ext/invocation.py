@@ -96,8 +96,10 @@ def _join(disabled: frozenset[str]) -> bool:
     if in_lambda:
         snapstart.install()
     shutdown.follow_exit()
+    # A signal handler may have started it meanwhile, and called INIT.
+    begins = in_lambda and not _started
     _started = True
-    return in_lambda
+    return begins
 
 
 if TYPE_CHECKING:

@@ -62,7 +62,8 @@ def context(store: str) -> Any:
         with _lock:
             found = _contexts.get(which)
             if found is None:
-                found = _contexts[which] = _new_context(store)
+                # A signal handler may have asked meanwhile: the first one stays.
+                found = _contexts.setdefault(which, _new_context(store))
     return found
 
 

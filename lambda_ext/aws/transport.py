@@ -108,8 +108,9 @@ def transport(service: str, *, client: Any = None, session: Any = None) -> Trans
         with _lock:
             found = _transports.get((service, wanted))
             if found is None:
-                found, reason = _chosen(service, wanted)
-                _transports[service, wanted] = _registered(found)
+                made, reason = _chosen(service, wanted)
+                # A signal handler may have asked meanwhile: the first one stays.
+                found = _transports.setdefault((service, wanted), _registered(made))
                 _status[service] = (found.name, reason)
     return found
 
@@ -124,14 +125,13 @@ def _given(service: str, client: Any, session: Any) -> Transport:
         memo = (service, id(session), in_the_clear)
         found: Transport | None = _of_sessions.get(memo)
         if found is None:
-            found = _of_sessions[memo] = _registered(
-                _through_boto3(
-                    service,
-                    session=session,
-                    reason="session= was passed",
-                    in_the_clear=in_the_clear,
-                )
+            made = _through_boto3(
+                service,
+                session=session,
+                reason="session= was passed",
+                in_the_clear=in_the_clear,
             )
+            found = _of_sessions.setdefault(memo, _registered(made))
         return found
 
 

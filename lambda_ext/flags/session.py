@@ -150,7 +150,8 @@ class AppConfig:
         with self._lock:
             session = self._sessions.get(name)
             if session is None:
-                session = self._sessions[name] = Session(self._way, name)
+                # A signal handler may have asked meanwhile: the first one stays.
+                session = self._sessions.setdefault(name, Session(self._way, name))
             return session
 
     def read_by(self, name: str, reader: Reader) -> None:

@@ -1,0 +1,79 @@
+"""What is made once is made once, also when a signal handler asks in the middle."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+from interruptions import interruptions
+
+from lambda_ext import config, invocation
+from lambda_ext.aws import tls, transport
+from lambda_ext.flags import session
+from lambda_ext.lifecycle import phases
+
+
+class TestOneForAll:
+    """A caller, and a signal handler that interrupts it anywhere, share one object."""
+
+    @pytest.mark.parametrize("way", ["light", "boto3"])
+    def test_transport_of_a_service(self, way):
+        """Connections, credentials and a refusal that is remembered are shared."""
+        config.configure(transport=way)
+
+        assert_shared(transport, lambda: transport.transport("ssm"), transport.reset)
+
+    def test_transport_of_a_session(self):
+        """A session of boto3 has one client, as without this library."""
+        boto3 = types.SimpleNamespace(region_name="eu-central-1")
+
+        assert_shared(
+            transport,
+            lambda: transport.transport("ssm", session=boto3),
+            transport.reset,
+        )
+
+    def test_context_of_a_store(self):
+        """TLS sessions are resumed within one context only."""
+        assert_shared(tls, lambda: tls.context(tls.AMAZON), tls.reset)
+
+    def test_session_of_a_configuration(self):
+        """Two sessions of one configuration would each be billed."""
+        source = session.AppConfig()
+
+        assert_shared(
+            session, lambda: source.session("a/b/c"), source._sessions.clear, places=3
+        )
+
+
+def test_start_joins_once(monkeypatch):
+    """A signal handler that starts the library in the middle of that changes nothing."""
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "localhost:1")
+    config.configure(disable="signals,extension")
+    seen = []
+
+    for run in interruptions([invocation], invocation.start):
+        invocation.reset()
+        seen.clear()
+        phases.listen(phases.INIT, lambda: seen.append(1))
+        with run:
+            invocation.start()
+        if run.sent:
+            assert [1] == seen
+        phases.reset()
+
+
+def assert_shared(module, make, forget, places=5):
+    """Check that make() returns one object, with another caller at each place."""
+    make()  # imports are not what is interrupted
+    others = []
+    number = 0
+    for run in interruptions([module], lambda: others.append(make())):
+        forget()
+        others.clear()
+        with run:
+            mine = make()
+        number += 1
+        assert all(other is mine for other in others), number
+
+    assert number > places
