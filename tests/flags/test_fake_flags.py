@@ -6,8 +6,8 @@ import pytest
 
 import lambda_ext
 from lambda_ext import Configuration, Flags, Secret
-from lambda_ext.exceptions import SourceError, UnknownFlagError
-from lambda_ext.testing import FakeFlags, FakeSource
+from lambda_ext.exceptions import ConfigurationError, SourceError, UnknownFlagError
+from lambda_ext.testing import FakeFlags, FakeSource, no_aws
 
 
 def test_answers_for_all_flags():
@@ -53,6 +53,16 @@ def test_doubles_nest():
             assert "x" == secret.value
         assert flags.enabled("on")
         assert "x" == secret.value
+
+
+def test_nothing_leaves_the_process():
+    """Inside no_aws() a flag is asked from nowhere but a double."""
+    flags = Flags("a", "b", "c")
+    with no_aws():
+        with pytest.raises(ConfigurationError, match="'a/b/c'"):
+            flags.enabled("on")
+        with FakeFlags({"on": True}):
+            assert flags.enabled("on")
 
 
 def test_double_of_one_handle():
