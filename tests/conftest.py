@@ -14,21 +14,11 @@ PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
             "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")  # fmt: skip
 
 
-STATEFUL = (  # every module with process-wide state has a reset()
-    "values.rotation",
-    "values.derived",
-)
-
-
 def _reset():
-    """Bring every loaded stateful module back to how it was imported."""
+    """Bring all process-wide state back to what it was at import."""
     process = sys.modules.get("lambda_ext.lifecycle.process")
     if process is not None:
         process.reset()
-    for name in STATEFUL:
-        module = sys.modules.get("lambda_ext." + name)
-        if module is not None:
-            module.reset()
 
 
 def pytest_make_parametrize_id(config, val, argname):

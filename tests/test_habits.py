@@ -124,3 +124,20 @@ def test_top_level_holds_what_it_should():
     names = {line.split("/")[0] for line in listed.stdout.splitlines()}
 
     assert names <= TOP_LEVEL
+
+
+def test_threads_and_locks_have_one_home():
+    """Outside the local run none is the patched one of gevent or eventlet."""
+    called = re.compile(
+        r"\bthreading\.(Thread|Timer|Lock|RLock|Event|Condition|Semaphore|get_ident)\("
+        r"|\b_thread\.(start_new_thread|allocate_lock|RLock|get_ident)\("
+    )
+    elsewhere = ("local/", "commands/", "contracts.py", "testing.py", "real_threads.py")
+    found = [
+        (path, call.group())
+        for path, text in sources("lambda_ext")
+        if not any(part in path for part in elsewhere)
+        for call in called.finditer(text)
+    ]
+
+    assert [] == found

@@ -22,6 +22,7 @@ import threading
 from ..answer import Answer
 from ..aws import boto
 from ..exceptions import LambdaExtError, SourceError
+from ..lifecycle import real_threads
 from ..values import keys
 from ..values.sources import answers
 from . import operations
@@ -102,7 +103,7 @@ class ClientSource:
         if len(self._noted) > MAX_NOTED:
             self._noted = {}
             self._contexts = {}
-        asker = threading.get_ident(), contextvars.copy_context()
+        asker = real_threads.get_ident(), contextvars.copy_context()
         together = None if read.single else Together(read, dict(parameters))
         for key in read.keys:
             self._noted[key] = together or dict(parameters)
@@ -139,7 +140,7 @@ class ClientSource:
         else:
             operation, parameters = first.operation, dict(how)
         thread, context = self._contexts.pop(first, (0, None))
-        if context is None or thread == threading.get_ident():
+        if context is None or thread == real_threads.get_ident():
             response, seen = self._asked(operation, parameters, wanted)
         else:
             response, seen = context.run(self._asked, operation, parameters, wanted)

@@ -2,7 +2,7 @@
 Who is called in which phase of an execution environment's life.
 
     INIT ─▶ INVOKE ─▶ RESPONSE ─▶ (freeze / thaw) ─▶ ... ─▶ SHUTDOWN
-    with TIMEOUT, SNAPSHOT and RESTORE (SnapStart) and FORK (in the child) on the side
+    with TIMEOUT, SNAPSHOT and RESTORE (SnapStart) on the side
 
 The lifecycle knows listeners, not metrics or caches: those register here.
 A listener that raises is logged and counted; the others are called all the same.
@@ -44,8 +44,7 @@ SHUTDOWN = "shutdown"
 SNAPSHOT = "snapshot"
 RESTORE = "restore"
 TIMEOUT = "timeout"
-FORK = "fork"
-PHASES = (INIT, INVOKE, RESPONSE, SHUTDOWN, SNAPSHOT, RESTORE, TIMEOUT, FORK)
+PHASES = (INIT, INVOKE, RESPONSE, SHUTDOWN, SNAPSHOT, RESTORE, TIMEOUT)
 
 ESSENTIAL = 0  # priority: what must happen in the first moments of a shutdown
 EARLY = 25  # priority: callbacks of the user that record what others flush
@@ -293,16 +292,10 @@ def reset() -> None:
     _zero()
 
 
+@process.at_fork
 def _zero() -> None:
     for counters in (calls, ended, failures, abandoned):
         counters.update(dict.fromkeys(PHASES, 0))
-
-
-@process.at_fork
-def _forked() -> None:
-    """Tell those who listen, with counters at zero."""
-    _zero()
-    call(FORK)
 
 
 def is_worker() -> bool:

@@ -31,13 +31,12 @@ from __future__ import annotations
 
 import contextvars
 import sys
-import threading
 import weakref
 
 from .. import callables, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
-from ..lifecycle import clock, phases, shutdown
+from ..lifecycle import clock, phases, real_threads, shutdown
 from ..lifecycle.process import Lock, at_fork, at_reset
 from . import settings, store, transforms
 from .cache import protected
@@ -264,7 +263,7 @@ class Derived(Generic[R]):
                 # An old one while a thread makes; not to a call it was refused.
                 or (
                     self._maker is not None
-                    and (not wait or self._maker == threading.get_ident())
+                    and (not wait or self._maker == real_threads.get_ident())
                     and not (protected and self._was_refused(current))
                 )
             ):
@@ -292,7 +291,7 @@ class Derived(Generic[R]):
             msg = f"make= of {self!r} asks for what it is making"
             raise ConfigurationError(msg)
         try:
-            self._maker = threading.get_ident()
+            self._maker = real_threads.get_ident()
             made = self._make(self._handle._decoded(entry).copied())
             callables.refuse_coroutine(made, f"make= of {self!r}")
             fresh = _Made(entry, made)

@@ -21,13 +21,12 @@ Threads
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import functools
 
 from .. import callables, disclosure
 from ..exceptions import ConfigurationError, LambdaExtError
-from ..lifecycle import clock
+from ..lifecycle import clock, real_threads
 from ..lifecycle.process import Lock, at_fork, at_reset
 from . import given, keys, settings, store, threads
 from .cache import protected
@@ -365,11 +364,11 @@ class _Loading:
     def __init__(self) -> None:
         self.over = False
         self.waiters: list[Any] = []
-        self.releases = map(_thread.LockType.release, self.waiters)
+        self.releases = map(real_threads.LockType.release, self.waiters)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until it is over; False if that takes longer than *timeout_s*."""
-        gate = _thread.allocate_lock()
+        gate = real_threads.allocate_lock()
         gate.acquire()
         self.waiters.append(gate)
         return self.over or gate.acquire(

@@ -204,9 +204,6 @@ class TestThreads:
         thread = threading.Thread(target=hold)
         thread.start()
         held.wait(30)
-        from lambda_ext.lifecycle import phases
-
-        phases.listen(phases.FORK, lambda: None)  # follows forks from here on
         pid = os.fork()
         if not pid:
             clock.sync()

@@ -136,17 +136,8 @@ class TestFork:
                 os._exit(code)
         return os.waitpid(pid, 0)[1] == 0
 
-    def test_listeners_are_told_in_the_child_only(self):
-        """FORK is a phase of the child's life."""
-        seen = []
-        phases.listen(phases.FORK, lambda: seen.append(os.getpid()))
-
-        assert self.child(lambda: seen == [os.getpid()])
-        assert seen == []
-
     def test_counters_begin_at_zero(self):
         """An invocation of the parent's is not under way in the child."""
-        phases.listen(phases.FORK, lambda: None)
         phases.call(phases.INVOKE)
 
         assert self.child(lambda: phases.calls[phases.INVOKE] == 0)
