@@ -31,6 +31,7 @@ from .parsers import (
     profiles,
     region,
     seconds,
+    sinks,
     source,
     switch,
     way,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         poll_interval: float | timedelta | str | None
         poll_timeout: float | timedelta | None
         service: str | None
+        sinks: str | Iterable[Any] | None
         source: str
         strict: bool
         transport: str
@@ -234,6 +236,13 @@ OPTIONS = {
             (Fallback("POWERTOOLS_SERVICE_NAME"),),
         ),
         Option(
+            "sinks",
+            None,
+            sinks,
+            "where metrics go: names such as 'emf,otlp', or a list of names, sinks,"
+            " functions and routes; EMF on stdout when it is not set",
+        ),
+        Option(
             "strict",
             False,
             switch,
@@ -307,6 +316,9 @@ def configure(**options: Unpack[Options]) -> None:
         agent_port: The port of AppConfig's agent (default 2772).
         namespace: CloudWatch namespace of the default metrics.
         service: Value of the dimension ``service``.
+        sinks: Where metrics go that have no sink of their own: a list of "emf",
+            "otlp", sinks, functions of a batch, and `lambda_ext.metrics.route`
+            for some metrics only; None (the default) is EMF on stdout.
         strict: Raise `MetricError` for a bad metric instead of counting it.
         disable: Parts to leave alone, any of "signals" and "extension"; has
             an effect until the first `start()` or decorated handler.

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+SINKS = ("emf", "otlp")  # metrics.outlets.NAMED has what they are
 PARTS = ("extension", "signals")  # what `disable` can switch off
 WAYS = ("auto", "light", "boto3")  # to AWS: what `transport` can be
 NO_NUMBERS = (bool, bytes, bytearray)  # though float() would take them
@@ -203,6 +204,38 @@ def flags_source(value: Any) -> str:
         return value
     msg = "expected 'aws', 'agent' or 'file:PATH'"
     raise ConfigurationError(msg)
+
+
+def sinks(value: Any) -> tuple[Any, ...] | None:
+    """Return *value*, "a,b" or an iterable of names and sinks; None for not set."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        found: tuple[Any, ...] = tuple(
+            [name.strip().lower() for name in value.split(",") if name.strip()]
+        )
+    else:
+        try:
+            found = tuple(value)
+        except TypeError:
+            msg = "expected a list of sinks, or names such as 'emf,otlp'"
+            raise ConfigurationError(msg) from None
+    for each in found:
+        name = each if isinstance(each, str) else None
+        if name is None and (isinstance(each, type) or not _may_be_sink(each)):
+            msg = (
+                f"{each!r:.80} is no sink: that is an object with a method"
+                " accept(batch), a function of a batch, a route, or a name"
+            )
+            raise ConfigurationError(msg)
+        if name is not None and name not in SINKS:
+            msg = f"there is no sink {name!r:.80}; known are {', '.join(SINKS)}"
+            raise ConfigurationError(msg)
+    return found
+
+
+def _may_be_sink(value: Any) -> bool:
+    return callable(value) or hasattr(value, "accept") or hasattr(value, "sink")
 
 
 def source(value: Any) -> str:

@@ -42,12 +42,23 @@ class Lifecycle:
 
 
 @dataclass(frozen=True)
+class Sink:
+    """What became of the records that a sink was to have."""
+
+    sent: int  # delivered
+    dropped: int  # never to be delivered
+    pending: int  # that wait
+    error: str  # the last one; "" for none
+
+
+@dataclass(frozen=True)
 class Metrics:
     """Records taken, and those that never became a line, by reason and name."""
 
     recorded: int
     dropped: Mapping[str, int]
     dropped_by_name: Mapping[str, Mapping[str, int]]  # reason -> name -> records
+    sinks: Mapping[str, Sink]  # by name
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,13 @@ def stats() -> Statistics:
         ),
         values=store.snapshot(),
         metrics=Metrics(
-            recorded["recorded"], recorded["dropped"], recorded["dropped_by_name"]
+            recorded["recorded"],
+            recorded["dropped"],
+            recorded["dropped_by_name"],
+            {
+                name: Sink(sink.sent, sink.dropped, sink.pending, sink.error)
+                for name, sink in recorded["sinks"].items()
+            },
         ),
         flags=_flags(),
         clients=_clients(),

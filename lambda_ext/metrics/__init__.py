@@ -14,9 +14,20 @@ handler flushes; so do SIGTERM and the interpreter's exit.
 
 from __future__ import annotations
 
+from .buffer import Status
+from .outlets import route
 from .recorder import Metrics, default
 
-__all__ = ("Metrics", "count", "distribution", "flush", "gauge", "timer")
+__all__ = (
+    "Metrics",
+    "Status",
+    "count",
+    "distribution",
+    "flush",
+    "gauge",
+    "route",
+    "timer",
+)
 
 count = default.count
 gauge = default.gauge

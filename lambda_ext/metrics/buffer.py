@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
 MAX_RECORDS = 10_000  # in the first tray: about 1 MB
 MAX_POINTS = 500  # of a batch: about 5 ms of encoding
+MAX_SERVED = 50  # sinks of which is told what became of their records
 MAX_WAITING = 100_000  # records in the parcels of one sink that takes nothing
 LOCK_S = 0.001  # for a lock, before looking whether it is still needed
 WAIT_S = 0.1  # for other threads; the essential part of a shutdown has 0.15
@@ -148,10 +149,45 @@ class Batch:
         self.properties = properties or {}
 
 
+class Status:
+    """
+    What became of the records that a sink was to have.
+
+    Attributes:
+        sent: Records that it has delivered.
+        dropped: Records that it will not deliver.
+        pending: Records that wait for it, or in it.
+        error: What went wrong the last time; "" for nothing.
+    """
+
+    __slots__ = ("dropped", "error", "pending", "sent")
+
+    def __init__(self, sent: int, dropped: int, pending: int, error: str) -> None:
+        self.sent = sent
+        self.dropped = dropped
+        self.pending = pending
+        self.error = error
+
+    def __repr__(self) -> str:
+        return (
+            f"<Status sent={self.sent} dropped={self.dropped}"
+            f" pending={self.pending} error={self.error!r}>"
+        )
+
+    def since(self, before: Status | None) -> Status:
+        """Return what has changed, with what is pending now."""
+        if before is None:
+            return self
+        sent, dropped = self.sent - before.sent, self.dropped - before.dropped
+        return Status(sent, dropped, self.pending, self.error)
+
+
 class Outlet:
     """A sink, and the order in which threads call it; see `outlet_of`."""
 
-    __slots__ = ("__weakref__", "dropped", "lock", "name", "sent", "sink", "wanted")
+    __slots__ = (
+        "__weakref__", "dropped", "error", "lock", "name", "sent", "sink", "wanted",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -160,11 +196,33 @@ class Outlet:
         wanted: Callable[[str], bool] | None = None,
     ) -> None:
         self.sink = sink
-        self.name = name or type(sink).__qualname__
+        self.name = name or getattr(sink, "name", "") or type(sink).__qualname__
         self.wanted = wanted  # says of a metric's name whether it goes here
         self.lock = process.Lock()
         self.sent = 0  # records
         self.dropped = 0  # records
+        self.error = ""
+        _outlets.add(self)
+
+    def narrowed(self, name: str, wanted: Callable[[str], bool] | None) -> Outlet:
+        """Return another outlet of the same sink, in the same order of threads."""
+        other = Outlet(self.sink, name or self.name, wanted)
+        other.lock = self.lock
+        return other
+
+    def status(self, parcels: list[Parcel]) -> Status:
+        """Return what became of its records; *parcels* are those that wait."""
+        sink: Any = self.sink
+        waiting = sum([p.samples for p in parcels if p.outlet is self and not p.done])
+        dropped = getattr(sink, "dropped", 0)
+        if not isinstance(dropped, int):
+            dropped = sum(dropped.values())
+        return Status(
+            getattr(sink, "sent", self.sent),
+            self.dropped + dropped,
+            waiting + getattr(sink, "pending", 0),
+            getattr(sink, "error", "") or self.error,
+        )
 
     @property
     def backlog(self) -> bool:
@@ -182,9 +240,7 @@ def outlet_of(sink: Sink) -> Outlet:
         for outlet in list(_outlets):
             if outlet.sink is sink and outlet.wanted is None:
                 return outlet
-        outlet = Outlet(sink)
-        _outlets.add(outlet)
-        return outlet
+        return Outlet(sink)
 
 
 class Parcel:
@@ -204,8 +260,8 @@ class Buffer:
     """The records of a process, until their sinks have them."""
 
     __slots__ = (
-        "_adding", "_asleep", "_version", "limit", "outlets", "parcels", "properties",
-        "records", "taken",
+        "_adding", "_asleep", "_version", "draining", "limit", "outlets", "parcels",
+        "properties", "records", "served", "taken",
     )  # fmt: skip
 
     def __init__(self, *outlets: Outlet) -> None:
@@ -216,6 +272,8 @@ class Buffer:
         self.limit = MAX_RECORDS
         self.taken = 0  # records that left the first tray
         self._asleep: list[Outlet] = []  # that have a backlog
+        self.served: list[Outlet] = []  # the last that had something
+        self.draining: list[Outlet] = []  # whose sinks may have to wait
         self._adding = process.Lock()
         self._version: object = None  # another one after each adding up
 
@@ -225,6 +283,11 @@ class Buffer:
         self.records.clear()
         self.parcels.clear()
         self._asleep.clear()
+        self.draining.clear()
+        self.served.clear()
+        for outlet in list(_outlets):
+            outlet.sent = outlet.dropped = 0
+            outlet.error = ""
         self.properties = {}
         self.limit = MAX_RECORDS
         self.taken = 0
@@ -261,6 +324,11 @@ class Buffer:
                 abandon(reason)
 
     # From the first tray to the second ---------------------------------------
+
+    def settle(self) -> None:
+        """Have what was recorded go where it would have gone until now."""
+        if self.records:
+            self._add_up()
 
     def _add_up(self) -> None:
         """Make parcels of the records."""
@@ -390,6 +458,46 @@ class Buffer:
                 _remove(self.parcels, parcel)
         if outlet.backlog and outlet not in self._asleep:
             self._asleep.append(outlet)
+        if outlet not in self.served:
+            self.served[:] = [*self.served[1 - MAX_SERVED :], outlet]
+        if outlet not in self.draining and hasattr(outlet.sink, "drain"):
+            self.draining.append(outlet)
+
+    def drain(self, ends_at: float, *, due_only: bool = False) -> None:
+        """
+        Let sinks send what they have queued, before the run time *ends_at*.
+
+        With *due_only* only those whose ``is_due()`` says so.  Each has an
+        equal share of the time that is left.  Raises nothing but what a signal
+        handler raises meanwhile.
+        """
+        outlets = self.draining.copy()
+        for index, outlet in enumerate(outlets):
+            sink: Any = outlet.sink
+            now = clock.run_time()
+            share_s = max(ends_at - now, 0.0) / (len(outlets) - index)
+            try:
+                is_due = getattr(sink, "is_due", None)
+                if not due_only or is_due is None or is_due():
+                    sink.drain(now + share_s)
+            except BaseException as exc:
+                if by_signal_handler(exc):
+                    raise
+                outlet.error = type(exc).__qualname__
+                disclosure.failure("sink_failed", sink=outlet.name)
+        tally.tell()
+
+    def statuses(self) -> dict[str, Status]:
+        """Return what became of the records of each sink, by name."""
+        parcels = self.parcels.copy()
+        used = [*self.outlets, *self.served, *[p.outlet for p in parcels]]
+        found: dict[str, Status] = {}
+        for outlet in dict.fromkeys(used):
+            name, number = outlet.name, 2
+            while name in found:
+                name, number = f"{outlet.name}-{number}", number + 1
+            found[name] = outlet.status(parcels)
+        return found
 
     def _hand_over(self, parcel: Parcel) -> None:
         outlet, batch, samples = parcel.outlet, parcel.batch, parcel.samples
@@ -408,6 +516,7 @@ class Buffer:
         if failure is None:
             outlet.sent += samples
         else:
+            outlet.error = type(failure).__qualname__
             self._drop(parcel, "sink", f"{outlet.name} raised {_told(failure)}")
 
     def _drop(self, parcel: Parcel, reason: str, message: str) -> None:

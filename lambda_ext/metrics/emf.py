@@ -66,14 +66,31 @@ class EmfSink:
         """Whether there are lines that stdout did not take."""
         return bool(self._writer.lines)
 
+    @property
+    def pending(self) -> int:
+        """The number of records in lines that stdout did not take."""
+        return sum([n for line in self._writer.lines.copy() for _, n in line.names])
+
+    @property
+    def dropped(self) -> int:
+        """The number of records in lines that were lost."""
+        return self._writer.lost
+
+    @property
+    def sent(self) -> int:
+        """The number of records in lines that are out."""
+        return self._writer.accepted - self.pending - self._writer.lost
+
     def accept(self, batch: Batch, /) -> None:
         """Write *batch*, and before it what stdout did not take the last time."""
         if batch not in self._offered:
             losses: list[tally.Loss] = []
             lines = self.lines(batch, losses)
             offered, waiting, dropped = self._offered, self._writer.lines, tally.losses
+            records = sum([point.samples for point in batch.points])
             # One step.
             waiting += lines
+            self._writer.accepted += records
             dropped += losses
             offered += (batch,)
             del offered[:-OFFERED]

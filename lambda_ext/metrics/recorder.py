@@ -30,8 +30,18 @@ from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from ..lifecycle.interruption import by_signal_handler
 from ..limits import MAX_MAGNITUDE
+from . import outlets as _outlets
 from . import stdout, tally, validation
-from .buffer import COUNT, DISTRIBUTION, GAUGE, Buffer, Outlet, Series, outlet_of
+from .buffer import (
+    COUNT,
+    DISTRIBUTION,
+    GAUGE,
+    Buffer,
+    Outlet,
+    Series,
+    Status,
+    outlet_of,
+)
 from .emf import EmfSink
 
 TYPE_CHECKING = False
@@ -44,13 +54,19 @@ if TYPE_CHECKING:
     Memo = dict[Any, Series]
 
 ESSENTIAL_S = 0.12  # for the first flush of a shutdown, of 0.15 for all that is
+DRAIN_S = 2.0  # for sinks that wait, at the end of an invocation and by flush()
+MARGIN_S = 0.05  # of the invocation's time, which they leave
+EXIT_S = 0.1  # for them at the end, where nothing says how long there is
 LAST_S = 0.03  # for the last one, until what is left is counted as dropped
 MEMO = 1_000  # series of a kind that one `Metrics` remembers
 MANY = 500  # values of a dimension that are worth a word
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
-_buffer = Buffer(Outlet(EmfSink(), "emf"))
+_default = (Outlet(EmfSink(), "emf"),)  # where no option says anything else
+_buffer = Buffer(*_default)
+_installed: Outlet | None = None  # whatever the options say
+_known = False  # the outlets are those of the options
 _lock = process.Lock()  # for joining the phases
 _joined = False
 _strict: bool | None = None  # whatever the option says, unless None
@@ -275,15 +291,26 @@ class Metrics:
             raise MetricError(msg, reason=refusal.reason) from None
         tally.refuse(refusal.reason, str(refusal), name=_shown(name))
 
-    def flush(self) -> None:
+    def flush(self, timeout: float | None = None) -> dict[str, Status]:
         """
-        Write what has been recorded, by any `Metrics`; nothing if that is none.
+        Write and send what has been recorded, by any `Metrics`.
 
         A decorated handler does this after each invocation.  Waits up to 0.1
         seconds for a flush in another thread, and as long for a stdout that
-        takes nothing.  Never raises; what is lost is counted.
+        takes nothing; and for sinks that use a network *timeout* seconds, None
+        for what the invocation has left, 2 at most.  Never raises; what is
+        lost is counted.
+
+        Returns:
+            What this flush did, by the names of the sinks: records sent,
+            dropped and still pending, and the last error.
         """
+        before = _buffer.statuses()
         _buffer.flush()
+        if _buffer.draining:
+            _buffer.drain(_drain_until(timeout))
+        after = _buffer.statuses()
+        return {name: now.since(before.get(name)) for name, now in after.items()}
 
     def _series(
         self, kind: str, memo: Memo, name: Any, unit: Any, dims: dict[Any, Any]
@@ -298,6 +325,8 @@ class Metrics:
         checked = validation.name(name)
         unit = validation.unit(unit)
         own = validation.dimensions(dims)
+        if not _known:
+            _know_outlets()
         namespace, defaults = self._options()
         merged = {**defaults, **dict(sorted(own.items()))}
         if checked in merged:
@@ -374,6 +403,22 @@ class Timer:
             # Not in place of the user's own exception: then it is counted.
             strict=None if exc_type is None else False,
         )  # fmt: skip
+
+
+def _know_outlets() -> None:
+    """Send what is recorded from now on where the options say."""
+    global _known
+    _known = True
+    if _installed is None:
+        given = _option("sinks")
+        try:
+            chosen = _default if given is None else _outlets.outlets(given)
+        except ConfigurationError as exc:
+            disclosure.warn("option_ignored", exc)
+            chosen = _default
+        if chosen != _buffer.outlets:
+            _buffer.settle()
+            _buffer.outlets = chosen
 
 
 def _look_up(memo: Memo, given: tuple[Any, ...]) -> Series | None:
@@ -453,9 +498,11 @@ def _join() -> None:
         config.watch(_changed)
         stdout.watch()
         for phase, priority, listener in (
-            (phases.RESPONSE, phases.USER, _buffer.flush),
-            (phases.SNAPSHOT, phases.USER, _buffer.flush),
+            (phases.RESPONSE, phases.USER, _at_response),
+            (phases.SNAPSHOT, phases.USER, _flush_all),
+            (phases.TIMEOUT, phases.ESSENTIAL, _flush_all),
             (phases.SHUTDOWN, phases.ESSENTIAL, _flush_first),
+            (phases.SHUTDOWN, phases.NETWORK, _drain_at_end),
             (phases.SHUTDOWN, phases.LAST, _flush_last),
         ):
             phases.silence(phase, listener)  # a signal handler may have raised here
@@ -463,6 +510,35 @@ def _join() -> None:
         shutdown.follow_exit()
         shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
         _joined = True
+
+
+def _at_response() -> None:
+    """Write what there is, and send what is due."""
+    _buffer.flush()
+    if _buffer.draining:
+        _buffer.drain(_drain_until(None), due_only=True)
+
+
+def _flush_all() -> None:
+    """Write and send what there is: the process stands still, or ends, soon."""
+    _buffer.flush()
+    if _buffer.draining:
+        _buffer.drain(_drain_until(None))
+
+
+def _drain_until(timeout: float | None) -> float:
+    """Return the run time until which sinks may wait."""
+    left_s = clock.remaining()
+    most_s = DRAIN_S if timeout is None else max(timeout, 0.0)
+    if left_s is not None:
+        most_s = min(most_s, max(left_s - MARGIN_S, 0.0))
+    return clock.run_time() + most_s
+
+
+def _drain_at_end() -> None:
+    """Send what there is, within the share of a shutdown's time."""
+    if _buffer.draining:
+        _buffer.drain(clock.run_time() + (phases.share_s() or EXIT_S))
 
 
 def _flush_first() -> None:
@@ -478,6 +554,8 @@ def _flush_last() -> None:
 
 def _changed() -> None:
     """Resolve each series anew: options may have changed."""
+    global _known
+    _known = False
     _ignored.clear()
     for each in list(_everyone):
         each._forget()
@@ -491,9 +569,11 @@ def snapshot() -> dict[str, Any]:
     Return what happened to the records of this process, as plain numbers.
 
     "recorded" by the user, valid or not; "dropped" of them, by reason, and
-    "dropped_by_name", by reason and name; "documents" of EMF written.
+    "dropped_by_name", by reason and name; "documents" of EMF written; and a
+    `Status` for each of "sinks", by name.
     """
     return {
+        "sinks": _buffer.statuses(),
         "recorded": _buffer.taken + len(_buffer.records) + tally.refused(),
         "documents": stdout.documents(),
         "dropped": tally.dropped(),
@@ -501,25 +581,34 @@ def snapshot() -> dict[str, Any]:
     }
 
 
-def install(
-    sink: Sink | None, *, strict: bool | None = None
-) -> tuple[tuple[Outlet, ...], bool | None]:
+def install(sink: Sink | None, *, strict: bool | None = None) -> tuple[Any, ...]:
     """Make *sink* that of every `Metrics` without one; return what `restore` takes.
 
-    None: EMF on stdout.  *strict* takes the place of the option, unless None.
+    None: what the options say.  *strict* takes the place of the option, unless
+    None.
     """
-    global _strict
-    former = _buffer.outlets, _strict
-    new = Outlet(EmfSink(), "emf") if sink is None else outlet_of(sink)
-    _buffer.outlets = (new,)
+    global _strict, _installed
+    former = _installed, _strict
+    _installed = None if sink is None else outlet_of(sink)
     _strict = strict
+    _reroute()
     return former
 
 
-def restore(former: tuple[tuple[Outlet, ...], bool | None]) -> None:
+def restore(former: tuple[Any, ...]) -> None:
     """Go back to what was before `install`."""
-    global _strict
-    _buffer.outlets, _strict = former
+    global _strict, _installed
+    _installed, _strict = former
+    _reroute()
+
+
+def _reroute() -> None:
+    global _known
+    _known = False
+    if _installed is None:
+        _know_outlets()
+    else:
+        _buffer.outlets = (_installed,)
 
 
 @process.at_fork
@@ -532,10 +621,12 @@ def forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _joined
+    global _joined, _default
     forked()
     tally.reset()
     stdout.reset()
+    _outlets.reset()
+    _default = (Outlet(EmfSink(), "emf"),)
     install(None)
     _noted.clear()
     _changed()

@@ -98,13 +98,23 @@ class Writer:
     """Writes lines to *stream*; None is the process's stdout."""
 
     __slots__ = (
-        "__weakref__", "_piece", "_stalled", "_stream", "_torn", "_until", "lines",
+        "__weakref__",
+        "_piece",
+        "_stalled",
+        "_stream",
+        "_torn",
+        "_until",
+        "accepted",
+        "lines",
+        "lost",
     )  # fmt: skip
 
     def __init__(self, stream: Any = None) -> None:
         _writers.add(self)
         self._stream = stream
         self.lines: list[Line] = []  # not yet written; append to it
+        self.accepted = 0  # records that are, or were, in lines
+        self.lost = 0  # records in lines that were dropped
         self._piece: _Piece | None = None  # of the first of them
         self._torn = False  # begin with a newline, whatever else is known
         self._stalled = False  # the last call could not write all
@@ -114,6 +124,7 @@ class Writer:
         """Forget all lines: they are those of the parent process."""
         self._piece = None
         self.lines.clear()
+        self.accepted = self.lost = 0
 
     def write(self) -> None:
         """Write the lines; what stdout does not take for the moment stays."""
@@ -238,9 +249,11 @@ class Writer:
             for line in doomed
             for name, number in line.names
         ]
+        records = sum([number for _, _, number, _ in lost])
         # One step.
         if lines[:count] == doomed:
             losses += lost
+            self.lost += records
             del lines[:count]
 
     def _writable(self, descriptor: int) -> bool:

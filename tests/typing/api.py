@@ -124,7 +124,7 @@ assert_type(Secret("db", transform="binary").value, bytes)
 assert_type(Secret("db", transform=int).value, int)
 assert_type(get_secret("db"), str)
 assert_type(get_secret("db", transform=len), int)
-assert_type(metrics.flush(), None)
+assert_type(metrics.flush(), dict[str, metrics.Status])
 metrics.count("orders", unit="Milisecond")  # type: ignore[arg-type]
 metrics.count("orders", tenant=None)  # type: ignore[arg-type]
 with metrics.timer("db.query", table="orders"):
