@@ -237,10 +237,14 @@ _finding = process.Lock()
 def outlet_of(sink: Sink) -> Outlet:
     """Return the outlet of *sink*; several `Metrics` may share a sink."""
     with _finding:
-        for outlet in list(_outlets):
-            if outlet.sink is sink and outlet.wanted is None:
+        known = [outlet for outlet in list(_outlets) if outlet.sink is sink]
+        for outlet in known:
+            if outlet.wanted is None:
                 return outlet
-        return Outlet(sink)
+        found = Outlet(sink)
+        if known:
+            found.lock = known[0].lock
+        return found
 
 
 class Parcel:

@@ -1,0 +1,266 @@
+"""Several sinks at once: what each gets, what waits, and what became of it."""
+
+from __future__ import annotations
+
+import emf_rules
+import pytest
+
+from lambda_ext import Metrics, configure, metrics, stats
+from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.lifecycle import phases
+from lambda_ext.metrics import outlets, recorder
+from lambda_ext.testing import FakeClock, MemorySink
+
+
+class Remote:
+    """A sink that queues, and sends when it may wait."""
+
+    name = "remote"
+
+    def __init__(self, due=True):
+        self.queue = []
+        self.sent = 0
+        self.dropped = {}
+        self.error = ""
+        self.due = due
+        self.drains = []
+
+    @property
+    def pending(self):
+        return sum(point.samples for batch in self.queue for point in batch.points)
+
+    def accept(self, batch, /):
+        self.queue.append(batch)
+
+    def is_due(self):
+        return self.due
+
+    def drain(self, ends_at):
+        self.drains.append(ends_at)
+        self.sent += self.pending
+        self.queue.clear()
+
+
+class TestSeveral:
+    """configure(sinks=[...])."""
+
+    def test_each_gets_every_metric(self, capfd):
+        """By name, as an object and as a function, all at once."""
+        sink, batches = MemorySink(), []
+        configure(sinks=["emf", sink, batches.append])
+        metrics.count("n", 2)
+        metrics.flush()
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 2
+        assert sink.total("n") == 2
+        assert [point.name for batch in batches for point in batch.points] == ["n"]
+
+    def test_variable_names_them(self, monkeypatch, capfd):
+        """LAMBDA_EXT_SINKS is a list of names."""
+        monkeypatch.setenv("LAMBDA_EXT_SINKS", " EMF ")
+        metrics.count("n")
+        metrics.flush()
+
+        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+
+    def test_none_at_all_is_a_choice(self, capfd):
+        """An empty list sends metrics without a sink of their own nowhere."""
+        configure(sinks=[])
+        own = MemorySink()
+        metrics.count("n")
+        Metrics("ns", sink=own).count("m")
+        metrics.flush()
+
+        assert capfd.readouterr().out == ""
+        assert own.total("m") == 1
+
+    @pytest.mark.parametrize(
+        "given", ["cloud", ["emf", "x"], [5], [MemorySink], 7, [None]]
+    )
+    def test_what_is_no_sink_is_refused(self, given):
+        """With the names that there are."""
+        with pytest.raises(ConfigurationError, match=r"sink"):
+            configure(sinks=given)
+
+    def test_route_of_no_sink_is_refused(self):
+        """And so is a pattern that is none."""
+        with pytest.raises(ConfigurationError, match="accept"):
+            metrics.route(5)
+        with pytest.raises(ConfigurationError, match="include="):
+            metrics.route("emf", include=[""])
+
+    def test_what_was_recorded_before_goes_where_it_would_have_gone(self):
+        """configure() counts from the next record."""
+        first, second = MemorySink(), MemorySink()
+        configure(sinks=[first])
+        metrics.count("n", 1)
+        configure(sinks=[second])
+        metrics.count("n", 10)
+        metrics.flush()
+
+        assert (first.total("n"), second.total("n")) == (1, 10)
+
+    def test_memory_sink_takes_all_inside_its_block(self):
+        """And afterwards the sinks are those of the options again."""
+        sink = MemorySink()
+        configure(sinks=[sink])
+        with MemorySink() as inside:
+            configure(strict=False)
+            metrics.count("n", 1)
+        metrics.count("n", 10)
+        metrics.flush()
+
+        assert (inside.total("n"), sink.total("n")) == (1, 10)
+
+    @pytest.mark.logs
+    def test_one_that_raises_does_not_hurt_the_others(self):
+        """It is counted for it alone."""
+        sink = MemorySink()
+
+        def broken(batch):
+            raise OSError("no")
+
+        configure(sinks=[broken, sink])
+        metrics.count("n")
+        metrics.flush()
+        found = {name.split(".")[-1]: one for name, one in _statuses().items()}
+
+        assert sink.total("n") == 1
+        assert (found["broken"].dropped, found["broken"].error) == (1, "OSError")
+        assert found["MemorySink"].sent == 1
+
+
+class TestRoute:
+    """metrics.route."""
+
+    def test_patterns_choose_by_name(self):
+        """include= and exclude= are names or patterns, exclude the stronger."""
+        some, rest = MemorySink(), MemorySink()
+        configure(
+            sinks=[
+                metrics.route(some, include=["orders.*", "n"], exclude="*.debug"),
+                metrics.route(rest, exclude="orders.*"),
+            ]
+        )
+        for name in ("orders.placed", "orders.debug", "n", "other"):
+            metrics.count(name)
+        metrics.flush()
+        found = [
+            {point.name for batch in sink.batches for point in batch.points}
+            for sink in (some, rest)
+        ]
+
+        assert found == [{"orders.placed", "n"}, {"n", "other"}]
+
+    def test_two_routes_of_one_sink_are_one_sink(self):
+        """It gets both, and is called by one thread at a time."""
+        sink = MemorySink()
+        configure(
+            sinks=[
+                metrics.route(sink, include="a", name="first"),
+                metrics.route(sink, include="b", name="second"),
+            ]
+        )
+        metrics.count("a", 1)
+        metrics.count("b", 2)
+        metrics.flush()
+        first, second = recorder._buffer.outlets
+
+        assert (sink.total("a"), sink.total("b")) == (1, 2)
+        assert first.lock is second.lock
+        assert {"first", "second"} <= {*_statuses()}
+
+
+class TestDraining:
+    """Sinks that wait."""
+
+    def test_emf_comes_before_any_waiting(self, capfd):
+        """However the sinks are ordered, and although one raises."""
+        seen = []
+
+        class Slow(Remote):
+            def drain(self, ends_at):
+                seen.append(capfd.readouterr().out)
+                raise TimeoutError
+
+        configure(sinks=[Slow(), "emf"])
+        metrics.count("n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lambda_ext.disclosure.failure", lambda *_, **__: None)
+            result = metrics.flush()
+
+        assert emf_rules.total(seen[0], "n") == 1
+        assert (result["remote"].pending, result["remote"].error) == (1, "TimeoutError")
+
+    def test_end_of_an_invocation_sends_what_is_due(self):
+        """Others keep it for a later one; before a snapshot all is sent."""
+        early, later = Remote(), Remote(due=False)
+        configure(sinks=[early, later])
+        metrics.count("n")
+        phases.call(phases.RESPONSE)
+        after = (early.sent, later.sent)
+        phases.call(phases.SNAPSHOT)
+
+        assert after == (1, 0)
+        assert later.sent == 1
+
+    @pytest.mark.parametrize("phase", [phases.TIMEOUT, phases.SHUTDOWN])
+    def test_end_of_it_all_sends_everything(self, phase):
+        """Before a time-out, and at a shutdown, within a bounded time."""
+        sink = Remote(due=False)
+        configure(sinks=[sink])
+        with FakeClock() as clock:
+            metrics.count("n")
+            phases.call(phase)
+
+            assert sink.sent == 1
+            assert clock.monotonic() < sink.drains[0] <= clock.monotonic() + 2
+
+    def test_time_is_shared_and_bounded(self):
+        """By timeout=, by the invocation's time, and equally among the sinks."""
+        one, two = Remote(), Remote()
+        configure(sinks=[one, two])
+        with FakeClock() as fake:
+            metrics.count("n")
+            metrics.flush(timeout=0.5)
+            now = fake.monotonic()
+
+            assert one.drains == [pytest.approx(now + 0.25)]
+            assert two.drains == [pytest.approx(now + 0.5)]
+
+    def test_flush_tells_what_it_did(self):
+        """Records of this flush, by the names of the sinks."""
+        sink = Remote()
+        configure(sinks=[sink])
+        metrics.count("n")
+        metrics.count("n")
+        first = metrics.flush()["remote"]
+        metrics.count("n")
+        second = metrics.flush()["remote"]
+
+        assert (first.sent, first.dropped, first.pending, first.error) == (2, 0, 0, "")
+        assert second.sent == 1
+        assert "sent=1" in repr(second)
+
+    def test_statistics_have_each_sink(self):
+        """As plain numbers."""
+        sink = Remote(due=False)
+        configure(sinks=[sink, "emf"])
+        metrics.count("n")
+        phases.call(phases.RESPONSE)
+        found = stats().metrics.sinks
+
+        assert (found["remote"].sent, found["remote"].pending) == (0, 1)
+        assert found["emf"].sent == 1
+
+
+def _statuses():
+    return recorder.snapshot()["sinks"]
+
+
+def test_sinks_that_are_made_by_name_are_made_once():
+    """What waits in one is not lost when options change."""
+    first = outlets.outlets(["emf"])
+    second = outlets.outlets(["emf", MemorySink()])
+
+    assert first[0] is second[0]
