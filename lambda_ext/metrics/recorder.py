@@ -621,13 +621,14 @@ def forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _joined, _default
+    global _joined, _default, _installed, _strict
     forked()
     tally.reset()
     stdout.reset()
     _outlets.reset()
     _default = (Outlet(EmfSink(), "emf"),)
-    install(None)
+    _installed = _strict = None
+    _buffer.outlets = _default
     _noted.clear()
     _changed()
     _joined = False
