@@ -29,6 +29,7 @@ from .parsers import (
     port,
     profile,
     profiles,
+    records,
     region,
     seconds,
     sinks,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         flags: str | None
         flags_prefetch: str | Iterable[str]
         flags_source: str
+        flush_every: int | None
         load_timeout: float | timedelta | None
         local_file_in_lambda: bool
         max_age: float | timedelta | None
@@ -236,6 +238,13 @@ OPTIONS = {
             (Fallback("POWERTOOLS_SERVICE_NAME"),),
         ),
         Option(
+            "flush_every",
+            None,
+            records,
+            "records of metrics after which the recording thread flushes: what is"
+            " written survives SIGKILL; 10,000 when it is not set",
+        ),
+        Option(
             "sinks",
             None,
             sinks,
@@ -296,6 +305,10 @@ def configure(**options: Unpack[Options]) -> None:
             None without limit.
         cache: False remembers nothing: every read asks AWS.
         cache_size: How many values are remembered (default 1,000).
+        flush_every: Records of metrics after which the recording thread flushes
+            (None, the default: 10,000).  What is written survives SIGKILL and
+            running out of memory, so fewer records lose less, and cost a write
+            each time.
         load_timeout: Seconds that a load may take; None or 0 (the default)
             leaves it to the way to AWS and to the invocation's own limit.
         decrypt: Whether parameters of type SecureString are decrypted

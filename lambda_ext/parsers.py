@@ -206,6 +206,17 @@ def flags_source(value: Any) -> str:
     raise ConfigurationError(msg)
 
 
+def records(value: Any) -> int | None:
+    """Return *value* as a number of records from 1; None for not set."""
+    if value is None:
+        return None
+    number = count(value)
+    if not number:
+        msg = "expected a number of records from 1"
+        raise ConfigurationError(msg)
+    return number
+
+
 def sinks(value: Any) -> tuple[Any, ...] | None:
     """Return *value*, "a,b" or an iterable of names and sinks; None for not set."""
     if value is None:

@@ -16,16 +16,18 @@ from __future__ import annotations
 
 from .buffer import Status
 from .outlets import route
-from .recorder import Metrics, default
+from .recorder import Metrics, annotate, default
 
 __all__ = (
     "Metrics",
     "Status",
+    "annotate",
     "count",
     "distribution",
     "flush",
     "gauge",
     "route",
+    "scope",
     "timer",
 )
 
@@ -33,4 +35,5 @@ count = default.count
 gauge = default.gauge
 distribution = default.distribution
 timer = default.timer
+scope = default.scope
 flush = default.flush

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import time
+from json import dumps
 from json.encoder import encode_basestring_ascii as quote
 
 from ..limits import MAX_METRICS, MAX_VALUES
@@ -31,7 +32,7 @@ from .stdout import PIPE_BUF, Line, Writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ..typing import Batch, Point
@@ -88,6 +89,7 @@ class EmfSink:
             lines = self.lines(batch, losses)
             offered, waiting, dropped = self._offered, self._writer.lines, tally.losses
             records = sum([point.samples for point in batch.points])
+            records -= sum([number for _, _, number, _ in losses])
             # One step.
             waiting += lines
             self._writer.accepted += records
@@ -116,7 +118,10 @@ class EmfSink:
             else:
                 groups[point.dimensions] = [point]
         lines: list[Line] = []
+        level = extra
         for dimensions, points in groups.items():
+            if batch.properties:
+                extra = level + _members(batch.properties, dimensions, points)
             line = self._one(batch.namespace, dimensions, points, (at_ms, extra))
             if line is None:
                 head, middle = _around(batch.namespace, dimensions)
@@ -159,6 +164,21 @@ class EmfSink:
                 self._templates[layout] = template
         data = (template % tuple(texts)).encode("ascii")
         return Line(data, names) if len(data) < PIPE_BUF else None
+
+
+def _members(
+    properties: Mapping[str, Any], dimensions: Dimensions, points: list[Point]
+) -> str:
+    """Return the text of *properties* that have no dimension's or metric's name."""
+    taken = {name for name, _ in dimensions}
+    taken.update([point.name for point in points])
+    return "".join(
+        [
+            f"{quote(name)}:{dumps(held, separators=(',', ':'), allow_nan=False)},"
+            for name, held in properties.items()
+            if name not in taken
+        ]
+    )
 
 
 def _around(namespace: str, dimensions: Dimensions) -> tuple[str, str]:

