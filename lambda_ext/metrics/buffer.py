@@ -186,7 +186,8 @@ class Outlet:
     """A sink, and the order in which threads call it; see `outlet_of`."""
 
     __slots__ = (
-        "__weakref__", "dropped", "error", "lock", "name", "sent", "sink", "wanted",
+        "__weakref__", "drains", "dropped", "error", "lock", "name", "sent", "sink",
+        "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -198,6 +199,7 @@ class Outlet:
         self.sink = sink
         self.name = name or getattr(sink, "name", "") or type(sink).__qualname__
         self.wanted = wanted  # says of a metric's name whether it goes here
+        self.drains = hasattr(sink, "drain")
         self.lock = process.Lock()
         self.sent = 0  # records
         self.dropped = 0  # records
@@ -433,6 +435,8 @@ class Buffer:
                 outlets[outlet] = None
             _remove(self._asleep, outlet)
         for outlet in outlets:
+            if self._served(outlet, ends_at):
+                continue
             mine = [each for each in self.parcels.copy() if each.outlet is outlet]
             while not self._served(outlet, ends_at):
                 if all(each.done for each in mine) or clock.run_time() > wait_until:
@@ -464,7 +468,7 @@ class Buffer:
             self._asleep.append(outlet)
         if outlet not in self.served:
             self.served[:] = [*self.served[1 - MAX_SERVED :], outlet]
-        if outlet not in self.draining and hasattr(outlet.sink, "drain"):
+        if outlet.drains and outlet not in self.draining:
             self.draining.append(outlet)
 
     def drain(self, ends_at: float, *, due_only: bool = False) -> None:

@@ -74,7 +74,9 @@ class Line:
 class _Piece:
     """What one write is to write, and what became of it."""
 
-    __slots__ = ("busy", "count", "data", "in_memory", "lines", "sent", "todo")
+    __slots__ = (
+        "busy", "count", "data", "in_memory", "lines", "sent", "todo", "whole",
+    )  # fmt: skip
 
     def __init__(
         self, data: bytes, lines: list[Line], *, in_memory: bool = False
@@ -85,6 +87,7 @@ class _Piece:
         self.in_memory = in_memory
         self.busy = False  # a write is under way, in an outer frame perhaps
         self.sent: list[Any] = []  # what each write returned
+        self.whole = [len(data)]  # `sent`, when one write took it all
         self.todo = [data]  # what is left to write; empty when nothing is
 
     def done(self, writes: int) -> int:
@@ -168,6 +171,12 @@ class Writer:
                     self._lose(piece.count, f"{type(exc).__name__}: {exc}")
                 finally:
                     piece.busy = False
+                # One step, as in `_settle`, for what came out at once.
+                if piece.sent == piece.whole and self._piece is piece:
+                    self._piece = None
+                    _stdout.documents += piece.count
+                    del self.lines[: piece.count]
+                    break
                 self._settle(piece)
         if descriptor < 0:
             _flush(stream)
@@ -186,14 +195,17 @@ class Writer:
 
     def _next(self, stream: Any, *, in_memory: bool) -> _Piece:
         """Return as many lines as one write can hold, at least one."""
-        lines: list[Line] = []
-        size = 1
-        for line in self.lines[: 1 if in_memory else 100]:
-            size += len(line.data)
-            if lines and size > PIPE_BUF:
-                break
-            lines.append(line)
-        data = b"".join([line.data for line in lines])
+        lines = self.lines[: 1 if in_memory else 100]
+        if len(lines) == 1:
+            data = lines[0].data
+        else:
+            size = 1
+            for count, line in enumerate(lines):
+                size += len(line.data)
+                if count and size > PIPE_BUF:
+                    del lines[count:]
+                    break
+            data = b"".join([line.data for line in lines])
         if not in_memory and (self._torn or not _between_lines(stream)):
             data = b"\n" + data
         return _Piece(data, lines, in_memory=in_memory)
@@ -202,7 +214,7 @@ class Writer:
         """Make *piece* the one to write, unless a signal handler's flush did it."""
         lines, count = self.lines, piece.count
         # One step.
-        if lines[:count] == piece.lines:
+        if count and lines[:count] == piece.lines:
             self._piece = piece
             self._torn = False
             _stdout.open = False  # what is written after it will say so again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -314,6 +315,10 @@ class TestReentrancy:
 
         former = signal.signal(signal.SIGALRM, handler)
         recorded = 0
+        # What dies of earlier tests has callbacks, in which Python ignores
+        # exceptions, those of signal handlers included.
+        gc.collect()
+        gc.disable()
         try:
             with new_stdout(monkeypatch) as read:
                 text = ""
@@ -331,6 +336,7 @@ class TestReentrancy:
                 metrics.flush()
                 text += read()
         finally:
+            gc.enable()
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
 
