@@ -2,8 +2,8 @@
 What the library shows besides values: log lines, error texts, tracebacks.
 
 Guarantees
-    A log line is one line of bounded length, whatever stands in a name or in
-    an error code of AWS's, and logging raises nothing: a user's filter or
+    A log line is one line of bounded length for every name and every
+    error code of AWS's, and logging raises nothing: a user's filter or
     handler that fails does not end a load or a flush.
     `forget_variables` empties the variables of a traceback's finished frames:
     tools that print or send them (Sentry, Rollbar, `traceback` with

@@ -112,7 +112,7 @@ class AppConfigProvider(AbstractProvider):
         if flags is None:
             flags = Flags()
         if not isinstance(flags, Flags):
-            msg = f"AppConfigProvider(flags=...) takes a Flags, not {type(flags).__name__}"  # type: ignore[unreachable]  # not everybody checks types
+            msg = f"AppConfigProvider(flags=...) takes a Flags, not {type(flags).__name__}"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
         self._flags = flags
         self._attribute = attribute

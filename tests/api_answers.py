@@ -138,7 +138,7 @@ EXPECTED = {
             "Extension.InvalidEventType",
             "FOO: ErrorInvalidEventType",
         ),
-        "event/next by nobody": (
+        "event/next by an unknown caller": (
             403,
             "Extension.MissingExtensionIdentifier",
             "Missing Lambda-Extension-Identifier header",
@@ -153,7 +153,7 @@ EXPECTED = {
             "Extension.UnknownExtensionIdentifier",
             "Unknown extension <id>",
         ),
-        "init/error by nobody": (
+        "init/error by an unknown caller": (
             403,
             "Extension.MissingExtensionIdentifier",
             "Missing Lambda-Extension-Identifier header",
@@ -164,7 +164,7 @@ EXPECTED = {
             "Invalid Lambda-Extension-Identifier",
         ),
         "init/error by stranger": UNTYPED,
-        "exit/error by nobody": (
+        "exit/error by an unknown caller": (
             403,
             "Extension.MissingExtensionIdentifier",
             "Missing Lambda-Extension-Identifier header",

@@ -34,7 +34,7 @@ class Gate:
         os.mkfifo(self.path)
 
     def open(self):
-        """Wait until somebody waits, and let him go on."""
+        """Wait until a process waits, and let it go on."""
         with open(self.path, "w"):
             pass
 

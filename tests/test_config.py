@@ -17,7 +17,7 @@ class TestGet:
     """The order of precedence."""
 
     def test_default_without_anything(self):
-        """An option that nobody set has its default."""
+        """An option that is not set has its default."""
         assert 300.0 == config.get("max_age")
 
     def test_environment_beats_default(self, monkeypatch):
@@ -77,7 +77,7 @@ class TestGet:
         ("raw", "expected"), [("-5", 0.0), ("900", 300.0), ("five", 300.0)]
     )
     def test_bad_fallback_never_raises(self, monkeypatch, caplog, raw, expected):
-        """It was set for somebody else: clamped or ignored, with one warning."""
+        """It was set for another tool: clamped or ignored, with one warning."""
         monkeypatch.setenv("OTHER_TTL", raw)
 
         for _ in range(3):

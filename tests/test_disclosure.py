@@ -14,7 +14,7 @@ from lambda_ext import disclosure
 
 @given(st.text(st.characters(exclude_categories=()), max_size=2000), st.integers(0, 99))
 def test_printable_text_is_one_bounded_line(text, longest):
-    """Whatever comes in, what comes out is printable and about as long as allowed."""
+    """For every input the output is printable and about as long as allowed."""
     shown = disclosure.printable(text, longest)
 
     assert shown.isprintable()

@@ -50,7 +50,7 @@ def test_example_and_its_test_run():
 
 
 def test_commands_stand_in_the_first_screen():
-    """Whoever opens the README sees both commands without scrolling."""
+    """The README shows both commands without scrolling."""
     screen = "\n".join(README.splitlines()[:30])
 
     assert "make demo" in screen

@@ -353,7 +353,7 @@ def forwarded(upstream, request):
 
 # -- certificates -----------------------------------------------------------
 class Authority:
-    """A certificate authority that nobody knows but who is given its path."""
+    """A certificate authority that only those trust who are given its path."""
 
     def __init__(self, name="A test's authority"):
         from cryptography import x509

@@ -12,7 +12,7 @@ evaluator gets the same rule and context.  Where the two differ, the table in
 `lambda_ext.flags.rules` says which switch of `Dialect` to turn, and our tests,
 which read answers.json when it is there, say the same.
 
-Exit status 0 if all answers agree, 1 if not, 2 if nobody answers.
+Exit status 0 if all answers agree, 1 if not, 2 if no agent answers.
 """
 
 import argparse

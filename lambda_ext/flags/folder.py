@@ -1,7 +1,7 @@
 """
 The source for development: flag documents and configurations in local files.
 
-``configure(flags_source="file:PATH")``: a file is the document of whatever is
+``configure(flags_source="file:PATH")``: a file is the document of what is
 asked for; in a folder the files are named as for AppConfig's agent,
 ``application:environment:profile`` with or without ``.json``.  A file is read
 again whenever it has changed, and every read of a flag looks.
@@ -38,7 +38,7 @@ class Folder:
     __slots__ = ("_path", "_read", "scope")
 
     name = "local_folder"
-    polled = False  # each read looks: nobody wants to wait 45 s for an edit
+    polled = False  # each read looks, so that an edit is seen without a wait of 45 s
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.path.abspath(path)

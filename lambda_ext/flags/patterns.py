@@ -14,7 +14,7 @@ at most 1,000.  The meaning is RE2's: ``\d``, ``\w`` and ``\s`` are ASCII,
 `re` backtracks: a pattern is refused when its `Parser.steps`, an upper bound
 of what one search can take on a subject of 1,024 characters, exceed
 `MAX_STEPS`.  What is refused is given to google-re2 if that is installed
-(linear in the subject, whatever the pattern), else it is an error.
+(linear in the subject for every pattern), else it is an error.
 
 Source of the dialect: https://github.com/google/re2/wiki/Syntax
 """

@@ -20,7 +20,7 @@ Guarantees
     for 2, 4, up to 30: meanwhile the last error is the answer, at once, so
     that a handler that asks for ten flags does not wait for ten time-outs.
     A good document survives: once there is one, no error of AWS's kills it,
-    whatever its class, and no document that cannot be read replaces it.  For
+    of any class, and no document that cannot be read replaces it.  For
     how long is the loader's business (max_stale).
 
 Lifecycle
@@ -146,7 +146,7 @@ class AppConfig:
         return found
 
     def session(self, name: str) -> Session:
-        """Return the session of a configuration, which has called nobody yet."""
+        """Return the session of a configuration, which has made no call yet."""
         with self._lock:
             session = self._sessions.get(name)
             if session is None:

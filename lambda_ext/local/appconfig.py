@@ -5,7 +5,7 @@ AppConfig's data plane, played: sessions, single-use tokens, deployments.
     player.deploy("orders/prod/features", '{"new-checkout": {"enabled": true}}')
 
 What it does as AWS does
-    A token serves once; a second use, and one of nobody's, is "Corrupted".
+    A token serves once; a second use, and one that was never issued, is "Corrupted".
     After 24 hours it is "Expired".  A poll before the seconds that the last
     answer gave is "PollIntervalNotSatisfied" and uses no token up.  What has
     not changed since the last answer of the session comes empty, without a
@@ -145,12 +145,12 @@ class AppConfigPlayer:
         return self.deploy(name, served(document), **options)
 
     def finish(self, name: str) -> None:
-        """Give everybody what a gradual deployment gave to some."""
+        """Give to all clients what a gradual deployment gave to some."""
         with self._lock:
             self._deployed[name], _ = self._rollouts.pop(name)
 
     def roll_back(self, name: str) -> None:
-        """End a gradual deployment: everybody has what was there before."""
+        """End a gradual deployment: all clients have what was there before."""
         with self._lock:
             self._rollouts.pop(name)
 

@@ -1,7 +1,7 @@
 """
 What CloudWatch would make of a line of log: a metric, nothing, or a mistake.
 
-CloudWatch drops a bad EMF document without a word to whoever wrote it.  This
+CloudWatch drops a bad EMF document without a word to the program that wrote it.  This
 module says the word.  `check()` holds a line against AWS's JSON schema and
 against the limits that the schema leaves out; `Totals` adds up what arrived.
 

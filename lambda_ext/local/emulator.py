@@ -20,7 +20,7 @@ client proves nothing.
 Threads
     An invocation has a thread, which goes on after the answer until the
     freeze; ``_turn`` lets in one at a time, except on Managed Instances.
-    ``_ending`` makes teardown happen once, whichever thread wants it first.
+    ``_ending`` makes teardown happen once, in the thread that wants it first.
 """
 
 from __future__ import annotations

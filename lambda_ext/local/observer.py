@@ -17,7 +17,7 @@ It writes one JSON object a line to the descriptor FD:
     The process ends by itself; what the library counted until then.
 
 It imports nothing of the library, and nothing that the runtime client does
-not import: it adds some 3 ms to a cold start, whatever the function.
+not import: it adds some 3 ms to the cold start of every function.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Imports:
 
 
 def follow_warnings(teller: Teller) -> None:
-    """Tell each warning of the library, whatever the function's logging does."""
+    """Tell each warning of the library, independently of the function's logging."""
     import logging  # not before the library needs it: a cold start is measured
 
     logger = logging.getLogger(LIBRARY)

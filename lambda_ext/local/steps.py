@@ -176,7 +176,7 @@ class Deploy:
         return f"deploying {self.name!r}"
 
     def perform(self, stage: Stage) -> None:
-        """Deploy it to everybody at once."""
+        """Deploy it to all clients at once."""
         stage.need_aws(self).deploy(self.name, self.value, flags=self.flags)
 
 

@@ -14,8 +14,8 @@ class Snapshot:
 
     hits          reads by `get_*` answered from memory; handles are not counted
     misses        reads that waited for a load, by `get_*` and by handles
-    loads         calls of a source for which somebody waited
-    refreshes     calls of a source for which nobody waited
+    loads         calls of a source for which a caller waited
+    refreshes     calls of a source for which no caller waited
     stale_served  reads that got a value older than they asked for
     errors        failed calls, and failed parts of a batch, by class
     entries       values that are held now

@@ -27,7 +27,7 @@ def again(error: E, *, chained: bool = True) -> E:
     """
     Return an exception of the caller's own, *chained* to *error*.
 
-    Not chained, it keeps nothing alive: no traceback, hence nobody's variables.
+    Not chained, it keeps nothing alive: no traceback, hence no caller's variables.
     """
     copy = type(error).__new__(type(error), *error.args)
     copy.args = error.args

@@ -110,7 +110,7 @@ class Worker:
         self.forked()
 
     def wake(self) -> None:
-        """Have the body run soon; nobody waits.  Callers exclude each other."""
+        """Have the body run soon, without waiting for it.  Callers exclude each other."""
         if self._started:
             with contextlib.suppress(RuntimeError):  # it has been woken already
                 self._gate.release()

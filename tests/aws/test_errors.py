@@ -58,7 +58,7 @@ def test_code_gives_the_class_that_fits(code):
     ],
 )
 def test_unknown_code_is_judged_by_its_status(status, cls, transient):
-    """A code that nobody has heard of is taken for what its status says."""
+    """An unknown code is taken for what its status says."""
     error = errors.from_code("Brandnew", "", service="ssm", key="a", status=status)
 
     assert (cls, transient) == (type(error), error.transient)

@@ -19,7 +19,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 class Flood(Exception):
-    """The reader asked for more than anybody should."""
+    """The reader asked for more than the limit."""
 
 
 def feed(data, random_=None):
@@ -263,7 +263,7 @@ def test_response_cut_anywhere_is_an_error(data):
     ids=["head", "headers", "length", "digits", "chunk", "trailers", "close", "interim"],
 )  # fmt: skip
 def test_limits_hold(data):
-    """Nobody can make us keep more than the limits say."""
+    """The reader keeps no more than the limits say."""
     with pytest.raises(http1.ProtocolError):
         http1.read(io.BytesIO(data).read)
 
@@ -296,7 +296,7 @@ def test_endless_head_is_given_up():
     ],
 )
 def test_connection_is_kept_only_after_a_response_read_to_its_end(data, reusable):
-    """Bytes that nobody asked for, or an end by closing, end the connection."""
+    """Bytes that were not asked for, or an end by closing, end the connection."""
     assert reusable is http1.read(feed(data)).reusable
 
 

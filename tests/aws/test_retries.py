@@ -93,7 +93,7 @@ def test_passing_error_is_tried_again_after_a_random_pause(time):
 
 
 def test_attempts_are_used_up_and_the_last_error_raised(time):
-    """After the third error nobody asks a fourth time."""
+    """After the third error there is no fourth attempt."""
     last = broken()
     script = Script(broken(), broken(), last)
 
@@ -103,7 +103,7 @@ def test_attempts_are_used_up_and_the_last_error_raised(time):
 
 
 def test_throttling_is_tried_longer_with_longer_pauses(time):
-    """Whoever is throttled goes on while there is time, and more slowly."""
+    """A throttled call is repeated while there is time, and more slowly."""
     script = Script(*(throttled() for _ in range(retries.THROTTLED_ATTEMPTS)))
 
     with pytest.raises(exceptions.ThrottledError):
@@ -144,7 +144,7 @@ def test_retry_after_past_the_budget_is_not_waited_for(time):
 
 
 def test_budget_is_the_least_of_grant_invocation_and_default(time):
-    """Whoever has least time decides, and some of the invocation is left over."""
+    """The shortest limit decides, and some of the invocation is left over."""
     assert retries.BUDGET_S == retries.budget()
     assert retries.BUDGET_S == retries.budget(60.0)
     assert 1.5 == retries.budget(1.5)

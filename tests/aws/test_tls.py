@@ -81,7 +81,7 @@ class TestRefusal:
             assert "not yet valid" in refused(wire, monkeypatch)
 
     def test_bundle_replaces_both_stores(self, ours, monkeypatch):
-        """Who sets AWS_CA_BUNDLE trusts nobody else, as with boto3."""
+        """With AWS_CA_BUNDLE no other certificate is trusted, as with boto3."""
         monkeypatch.setenv("AWS_CA_BUNDLE", Authority("Another").path)
 
         with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
@@ -239,7 +239,7 @@ class TestWire:
     """What goes wrong below HTTP."""
 
     def test_stalled_handshake_costs_the_deadline(self, ours, monkeypatch):
-        """A server that accepts and says nothing does not hold anybody up."""
+        """A server that accepts and says nothing holds no caller up."""
         context = authority().server("127.0.0.1")
         with Wire(answer, tls=context, handshake=False) as wire:
             with pytest.raises(exceptions.SourceTimeoutError):
@@ -271,7 +271,7 @@ class TestWire:
             assert [] == wire.requests
 
     def test_reset_inside_tls_is_an_error_that_passes(self, ours, monkeypatch):
-        """A connection that breaks is a network error, whatever OpenSSL says."""
+        """A connection that breaks is a network error for every error of OpenSSL's."""
         with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
             wire.faults.append(reset)
             with pytest.raises(exceptions.SourceError) as caught:

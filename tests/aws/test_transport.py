@@ -61,7 +61,7 @@ def test_light_is_the_way_where_it_can_be():
 def test_environment_that_asks_for_more_goes_through_boto3(
     variables, reason, monkeypatch
 ):
-    """Whatever the light client leaves out is boto3's, with the reason kept."""
+    """What the light client leaves out is boto3's, with the reason kept."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -77,7 +77,7 @@ def test_environment_that_asks_for_more_goes_through_boto3(
 @pytest.mark.parametrize("way", ["auto", "light"])
 @pytest.mark.parametrize("through", ["environment", "profile", "file", "session"])
 def test_another_machine_without_tls_is_refused(through, way, monkeypatch, tmp_path):
-    """Whatever names the endpoint, nothing is sent in the clear unasked."""
+    """However the endpoint is named, nothing is sent in the clear unasked."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # has read its files
     url = "http://127.1:4566"
     config.configure(transport=way)
@@ -218,7 +218,7 @@ def test_option_that_is_none_is_refused(value):
 
 
 def test_client_or_session_means_boto3():
-    """Whoever passes a client of boto3 gets it used, and shared with nobody."""
+    """A client of boto3 that is passed is used, and shared with no other handle."""
     client = boto3.client("secretsmanager")
 
     ways = {

@@ -151,7 +151,7 @@ def test_skew_is_unlearnt_by_a_refusal_without_a_date(way, wire):
 
 
 def test_skew_of_one_endpoint_disturbs_no_call_under_way(wire, monkeypatch):
-    """Two endpoints with different clocks: each call succeeds, whatever the other."""
+    """Two endpoints with different clocks: each call succeeds."""
     ahead = 3 * 3600
 
     def strict(off_s):

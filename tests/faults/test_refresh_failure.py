@@ -117,7 +117,7 @@ class TestLasting:
     """Failures that stay."""
 
     def test_value_is_dead_at_once(self, source, error):
-        """Nobody reads what its owner has taken away, fresh or not."""
+        """No read returns what its owner has taken away, fresh or not."""
         db = Secret("db", transform=str.upper)
         assert "ONE" == db.value
         source.fail(error)

@@ -1,4 +1,4 @@
-"""Many callers, one key: one call, whatever becomes of it."""
+"""Many callers, one key: one call, if it succeeds and if it fails."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TestOneKey:
 
 
 class TestWaiting:
-    """Waiting for somebody else's load."""
+    """Waiting for another caller's load."""
 
     def test_waiter_leaves_when_its_time_is_over(self, source):
         """A caller waits no longer than its invocation lasts."""
@@ -124,7 +124,7 @@ class TestWaiting:
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
     def test_leader_interrupted_while_it_plans_hands_over(self, source, error):
-        """Nobody waits for a call that will never be made."""
+        """No caller waits for a call that will never be made."""
         entered = threading.Event()
         plan = source.plan
 

@@ -1,7 +1,7 @@
 """What the light client makes of a network that misbehaves.
 
 Never a hang past the deadline, never an answer that is not one, never a
-signature to anybody else; and the call is well again as soon as the network is.
+signature to any other server; and the call is well again as soon as the network is.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_server_that_falls_silent_costs_the_deadline(wire):
 
 
 def test_silence_ends_before_the_invocation_does(way, wire):
-    """What is left of the invocation is the limit, without anybody saying so."""
+    """What is left of the invocation is the limit where none is given."""
     wire.faults.append(faults.silent)
     clock.begin_invocation(0.4)
 
@@ -118,7 +118,7 @@ def test_late_answer_is_waited_for_and_a_too_late_one_is_nobodys(way, wire):
 
 
 def test_mutilated_responses_never_raise_anything_else(way, wire):
-    """Whatever comes instead of an answer is an answer or an error of ours."""
+    """Every response becomes an answer or an error of this library."""
     random_ = random.Random(3)
     good = faults.response(200, ANSWER)
     outcomes = set()

@@ -201,7 +201,7 @@ class TestConfiguration:
         assert b"\xff" == Configuration("a", "b", "c", transform="binary").value
 
     def test_no_agent(self):
-        """Where nobody listens the error says so."""
+        """Where no agent listens the error says so."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

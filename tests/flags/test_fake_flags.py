@@ -11,7 +11,7 @@ from lambda_ext.testing import FakeFlags, FakeSource, no_aws
 
 
 def test_answers_for_all_flags():
-    """Whatever the names of the configuration, the flags are the test's."""
+    """For every name of a configuration, the flags are the test's."""
     rules = {"_variants": [
         {"name": "seven", "enabled": True, "rule": "(eq $n 7)"},
         {"name": "rest", "enabled": False},
@@ -27,7 +27,7 @@ def test_answers_for_all_flags():
 
 
 def test_change_is_seen_by_the_next_read():
-    """Nobody waits for a poll in a test."""
+    """No read waits for a poll in a test."""
     flags = Flags("a", "b", "c")
     heard = []
     with FakeFlags({"on": False}) as fake:

@@ -19,7 +19,7 @@ def write(path, text, at):
 
 
 def test_one_file_answers_for_everything(tmp_path):
-    """A file is the document of whatever is asked for."""
+    """A file is the document of every configuration."""
     file = tmp_path / "flags.json"
     file.write_text('{"on": {"enabled": true}}')
     lambda_ext.configure(flags_source=f"file:{file}")
@@ -40,7 +40,7 @@ def test_folder_is_the_agent_s(tmp_path, ending):
 
 
 def test_edit_is_seen_by_the_next_read(tmp_path):
-    """Nobody waits for a poll in development; variants and rules are there."""
+    """No read waits for a poll in development; variants and rules are there."""
     file = tmp_path / "flags.json"
     write(file, '{"on": {"enabled": false}}', 1)
     flags = Flags("a", "b", "c", source=Folder(file))

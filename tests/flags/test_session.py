@@ -282,7 +282,7 @@ class TestTokens:
         appconfig.deploy(NAME, "one")
         poll(light)
         clock.advance(60)
-        appconfig._latest(light.session(NAME)._token)  # nobody hears this answer
+        appconfig._latest(light.session(NAME)._token)  # this answer is lost
 
         assert "one" == poll(light)[0]
         assert 1 == counters.renewed

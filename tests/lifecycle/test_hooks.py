@@ -71,7 +71,7 @@ class TestEach:
         assert seen == [name]
 
     def test_order_is_by_priority_then_registration(self, name):
-        """Low first, whichever was registered first."""
+        """Low first, in any order of registration."""
         seen = []
         for label, priority in (("a", 50), ("b", 90), ("c", 1), ("d", 50)):
             getattr(lambda_ext, name)(priority=priority)(

@@ -210,7 +210,7 @@ class TestBadLine:
         assert 1 == len(problems(line))
 
     def test_member_twice_is_a_problem(self):
-        """Which of two equal members counts is nobody's guess."""
+        """Which of two equal members counts is not guessed."""
         line = json.dumps(document()).replace('"orders": 3', '"orders": 3, "orders": 4')
 
         assert ("'orders' stands twice in one object",) == problems(line)
@@ -275,7 +275,7 @@ class TestAgainstTheSchema:
     @given(documents)
     @settings(max_examples=400, deadline=None)
     def test_what_the_schema_refuses_is_refused(self, doc):
-        """Whatever AWS's schema finds wrong, the checker finds wrong."""
+        """What AWS's schema finds wrong, the checker finds wrong."""
         if not VALIDATOR.is_valid(doc):
             assert () != problems(doc)
 

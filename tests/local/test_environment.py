@@ -47,7 +47,7 @@ class TestBudget:
             assert end.signalled is (expected != (0.0, 0.0))
 
     def test_share_can_be_a_fraction(self):
-        """With share=0.3 the runtime gets 30 % of whatever the phase is."""
+        """With share=0.3 the runtime gets 30 % of the phase."""
         budgets = Budgets(share=0.3)
         total = budgets.shutdown(internal=True, external=True, instances=False)
 
@@ -62,7 +62,7 @@ class TestRuntime:
     """The runtime's part of the end."""
 
     def test_without_extensions_is_killed_at_once(self):
-        """Nobody registered: SIGKILL, and no handler of SIGTERM runs."""
+        """No extension registered: SIGKILL, and no handler of SIGTERM runs."""
         with emulate(env={"ON_TERM": "exit"}) as emulator:
             emulator.invoke({})
             end = emulator.shutdown()

@@ -230,7 +230,7 @@ def test_disabled_hook_is_a_reason(tmp_path, disabled):
 
 
 def test_answer_that_lambda_refuses_is_no_allowed_error(tmp_path):
-    """An answer above 6 MB spoils the verdict, whatever errors are allowed."""
+    """An answer above 6 MB spoils the verdict, also where errors are allowed."""
     source = handler("return 'x' * 7_000_000")
     _, verdict = judged(tmp_path, source, allow_errors=True)
 
@@ -393,7 +393,7 @@ def test_values_alone_need_no_decorator(tmp_path):
     ],
 )
 def test_traceback_of_a_thread_is_noted(tmp_path, body):
-    """An exception that nobody sees is a note."""
+    """An exception that no caller sees is a note."""
     source = handler(body)
     _, verdict = judged(tmp_path, source)
 

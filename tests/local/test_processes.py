@@ -110,7 +110,7 @@ class TestProcess:
             assert file.read().rpartition(")")[2].split()[0] == "T"
 
     def test_stop_of_one_that_ended_returns(self, run):
-        """A process that ended cannot be stopped, and nobody waits for it."""
+        """A process that ended cannot be stopped, and is not waited for."""
         child, _ = run("")
         child.wait()
         child.stop()

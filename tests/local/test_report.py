@@ -293,7 +293,7 @@ class TestTerminal:
 
     @pytest.mark.parametrize("width", [60, 80, 120, 200])
     def test_no_word_is_broken(self, width):
-        """Whatever the width, each line fits, and every word stands whole."""
+        """At every width each line fits, and every word stands whole."""
         text = printed(
             lambda r: (
                 r.all(WIDE, judge(WIDE)),

@@ -282,7 +282,7 @@ class TestShutdown:
             assert emulator.shutdowns == []
 
     def test_twice_at_the_same_time_is_once(self):
-        """Whoever comes second gets what the first brought about."""
+        """The second caller gets what the first brought about."""
         with emulate() as emulator:
             emulator.invoke({})
             ends = run_threads(4, lambda index: emulator.shutdown())

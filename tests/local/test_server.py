@@ -76,7 +76,7 @@ def wire():
 
 
 def test_event_for_a_client_that_hung_up_is_lost(wire):
-    """Nobody notices that a polling extension is gone; it may ask anew after."""
+    """A polling extension that is gone goes unnoticed, and may ask again."""
     pending = wire.begin()
     headers = wire.register(["INVOKE"])
     wire.poll_and_vanish(headers)
@@ -130,7 +130,7 @@ def test_poll_ends_without_an_answer_when_the_environment_does(wire):
 
 
 def test_question_without_an_environment_gets_no_answer(wire):
-    """Before the first process and after the last, nobody answers."""
+    """Before the first process and after the last, no request is answered."""
     with pytest.raises(http.client.RemoteDisconnected):
         wire.ask("GET", NEXT)
 
@@ -217,7 +217,7 @@ class TestBadRequests:
         assert [1000] == [len(body) for body in served.asked]
 
     def test_body_that_was_cut_off_is_no_request(self, served):
-        """Less than was announced reaches nobody."""
+        """A body shorter than announced is not delivered."""
         text = "POST / HTTP/1.1\r\nHOST\r\nContent-Length: 10\r\n\r\nabc"
 
         assert self.raw(served, text).startswith("HTTP/1.1 400 ")

@@ -114,7 +114,7 @@ def key(step):
 @quick
 @given(st.lists(records | flush, max_size=60))
 def test_every_record_comes_out_once(steps):
-    """Sums are exact, values complete, gauges the last, whatever is recorded."""
+    """Sums are exact, values complete, gauges the last, for all records."""
     refused = [s for s in steps if s != "flush" and s[1] in dict(key(s)[1])]
     text, dropped = run(steps)
     written = emf_rules.values(text)
@@ -158,7 +158,7 @@ def test_every_record_comes_out_once(steps):
     )
 )
 def test_nothing_that_is_recorded_makes_an_invalid_line(steps):
-    """Whatever is handed in, each line is valid, and the rest is counted."""
+    """For all arguments each line is valid, and the rest is counted."""
     steps = [s if s == "flush" or s[4] is not None else (*s[:4], {}) for s in steps]
     text, dropped = run(steps)
     documents = emf_rules.documents(text)

@@ -342,7 +342,7 @@ def test_deadline_is_of_the_whole_read(
 
 
 def test_name_server_is_not_asked_where_localhost_is(layer, monkeypatch):
-    """A token goes to this machine, whatever a resolver says."""
+    """A token goes to this machine, also where a resolver names another."""
     layer.values = {"db": "x"}
     asked = []
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: asked.append(a) or [])

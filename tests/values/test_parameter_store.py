@@ -71,7 +71,7 @@ def test_one_parameter_is_asked_for_by_itself(way, source):
 
 
 def test_versions_labels_and_arns_are_matched_to_their_askers(way, source):
-    """AWS answers under plain names, whatever was asked."""
+    """AWS answers under plain names, also where an ARN was asked for."""
     arn = way.arn("/p/01")
     names = ["/p/01", "/p/01:1", "/p/01:2", "/p/01:stable", arn, arn + ":1", "/p/02:01"]
     wanted = named(source, *names)

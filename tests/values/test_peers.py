@@ -138,7 +138,7 @@ class TestPowertools:
             get_secret("db")
 
     def test_cached_dictionary_is_handed_out_by_reference(self, source):
-        """Whoever changed his dictionary changed everybody's."""
+        """A caller that changed its dictionary changed that of all callers."""
         source.rotate("db", '{"a": {"b": 1}}')
         get_secret("db", "json")["a"]["b"] = 2
         Secret("db", transform="json").value["a"]["b"] = 3
@@ -309,7 +309,7 @@ class TestSecretsManagerCaching:
             get_secret("db")
 
     def test_exception_is_remembered_and_raised_again(self, source):
-        """The same exception object, for up to an hour, whatever it was."""
+        """The same exception object, for up to an hour, for every kind of error."""
         source.fail(AccessDeniedError("no"), times=1)
         with pytest.raises(AccessDeniedError):
             get_secret("db")
@@ -401,7 +401,7 @@ class TestSecretsCache:
         assert descriptors == set(os.listdir("/proc/self/fd"))
 
     def test_errors_are_printed_and_none_is_returned(self, source, capsys):
-        """Whoever did not read the log went on with None."""
+        """The caller went on with None; only the log told of the error."""
         with pytest.raises(NotFoundError):
             get_secret("nope")
         assert ("", "") == capsys.readouterr()

@@ -60,7 +60,7 @@ class TestRange:
 
     @pytest.mark.parametrize("value", ["-1", "soon", "nan", "inf"])
     def test_bad_variable_of_ours_names_itself_and_the_range(self, monkeypatch, value):
-        """It was set for us, so whoever set it is told."""
+        """It was set for this library, so the error is raised."""
         monkeypatch.setenv("LAMBDA_EXT_MAX_AGE", value)
         with (
             FakeSource({"x": "1"}),
@@ -81,7 +81,7 @@ class TestRange:
     def test_bad_variable_of_others_is_clamped_with_one_warning(
         self, monkeypatch, caplog, name, value, expected
     ):
-        """It was set for somebody else, who may take it."""
+        """It was set for another tool, which may accept it."""
         monkeypatch.setenv(name, value)
 
         assert [expected] * 3 == [max_age() for _ in range(3)]
@@ -137,7 +137,7 @@ class TestOthers:
         ],
     )
     def test_decrypt(self, monkeypatch, name, value, expected):
-        """True unless somebody says otherwise; Powertools' default is False."""
+        """True by default; Powertools' default is False."""
         monkeypatch.setenv(name, value)
         seen = []
         with FakeSource({"/a": "1"}) as source:

@@ -7,7 +7,7 @@ The source for development: a JSON or a .env file on this machine.
 A JSON file without these two members, and a .env file (``NAME=value`` lines),
 serve both kinds.  A value that is not text is handed out as JSON.  The file
 is read again whenever it has changed, and nowhere else kept.  A value has a new
-version when it was seen to have changed, whatever else was edited.
+version when it was seen to have changed, independently of other edits.
 
 Inside Lambda it is refused: a file in a package is no place for a secret.
 """

@@ -1,7 +1,7 @@
 """The handler of the emulator's tests: it does what the event and the variables say.
 
 EXTENSION   JSON list of events: register an internal extension, poll in a thread
-GATE        a FIFO: whoever opens it to wait, waits until the test writes to it
+GATE        a FIFO: a function that opens it waits until the test writes to it
 ON_TERM     what SIGTERM does, besides being printed: exit, linger, wait (at LAST)
 FAIL        raise, hang, exit: what happens at import
 HOOKS       print, before, after, hang: SnapStart hooks; which one raises
@@ -20,7 +20,7 @@ EXTENSION = "/2020-01-01/extension/"
 
 
 def say(*words):
-    """Write a line whole, whatever other threads write."""
+    """Write a line whole, also while other threads write."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
