@@ -97,7 +97,7 @@ def inject(
 
     def decorate(function: Callable[P, R]) -> Injected[P, R]:
         if not callable(function):
-            msg = f"@inject decorates a function, not {type(function).__name__}"  # type: ignore[unreachable]  # not everybody checks types
+            msg = f"@inject decorates a function, not {type(function).__name__}"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
         code = callables.code_of(function)
         if code is not None:

@@ -102,7 +102,7 @@ class TestNoAws:
     @pytest.mark.parametrize("way", ["auto", "boto3", "light"])
     @pytest.mark.parametrize("region", ["eu-central-1", ""])
     def test_read_is_refused(self, ask, way, region, monkeypatch):
-        """Whatever it is, and whether or not AWS could be reached."""
+        """For every value, and whether or not AWS could be reached."""
         if region == "":
             monkeypatch.delenv("AWS_DEFAULT_REGION")
             monkeypatch.setitem(__import__("sys").modules, "moto", None)

@@ -10,16 +10,10 @@ import pytest
 
 from lambda_ext.exceptions import ConfigurationError, DecodeError, NotFoundError
 from lambda_ext.injection import inject
-from lambda_ext.testing import FakeSource
 from lambda_ext.values.handles import Parameter, Secret
 from lambda_ext.values.rotation import refresh_on
 
-
-@pytest.fixture
-def source():
-    """A source that answers for AWS."""
-    with FakeSource({"db": '{"user": "me"}', "/limit": "20"}) as fake:
-        yield fake
+VALUES = {"db": '{"user": "me"}', "/limit": "20"}
 
 
 def test_values_are_resolved_at_each_call(source):
@@ -38,7 +32,7 @@ def test_values_are_resolved_at_each_call(source):
 
 
 def test_nothing_is_loaded_by_decorating(source):
-    """Decorating asks nobody."""
+    """Decorating asks no source."""
 
     @inject(db=Secret("db"))
     def query(*, db):
@@ -60,7 +54,7 @@ def test_argument_of_the_caller_comes_first(source):
 
 
 def test_positional_argument_of_the_caller_comes_first(source):
-    """Nothing is loaded, whatever the function is wrapped in."""
+    """Nothing is loaded, for every wrapper of the function."""
 
     def query(table, db):
         return table, db
@@ -118,7 +112,7 @@ class TestMembers:
     """Fields of one secret as several arguments."""
 
     def test_members_of_one_version(self, source):
-        """The value is resolved once for a call, whatever a rotation does."""
+        """The value is resolved once for a call, also in a rotation."""
         source.rotate("db", '{"user": "me", "password": "old"}')
         resolved = []
 

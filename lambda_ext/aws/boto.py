@@ -360,7 +360,7 @@ def translation(
         return errors.unreachable(type(exc).__name__, service=service, key=key)
     if isinstance(exc, botocore.BotoCoreError):
         return ConfigurationError(f"boto3 cannot be used for {service}: {exc}")
-    # botocore's parsers raise whatever Python does on a body that is no answer.
+    # botocore's parsers raise any of Python's exceptions on a body that is no answer.
     return errors.unreadable(type(exc).__name__, service=service, key=key)
 
 

@@ -166,7 +166,7 @@ def from_code(
     code = code.rpartition("#")[2].partition(":")[0]  # "com.amazonaws.x#Code:http:.."
     code = printable(code, LONGEST_CODE)
     cls, transient = _CLASSES.get(code) or _by_status(status)
-    if status == 501:  # whatever the code, which may be that of a passing failure
+    if status == 501:  # for every code, also that of a passing failure
         code, cls, transient = "NotImplemented", SourceError, False
     text = printable(text.strip())
     if not is_told(code):

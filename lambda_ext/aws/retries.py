@@ -3,7 +3,7 @@ One call of one operation: as often as it helps, as long as there is time.
 
 Guarantees
     A call never outlasts its budget: `BUDGET_S`, what the caller grants, or
-    what is left of the invocation, whichever is least.
+    what is left of the invocation: the least of them.
     Tried again are throttling, 5xx, time-outs and broken connections, after a
     random part of a growing pause (full jitter), or after what AWS asks for
     with Retry-After.  No pause is begun that the budget would not outlast.

@@ -2,7 +2,7 @@
 `client`: a boto3-shaped client that reads without boto3.
 
 The five reads go to AWS by the light way, through the cache that `cached` and
-`Secret` share, and return boto3's response.  Whatever else is asked of the
+`Secret` share, and return boto3's response.  What else is asked of the
 client makes boto3's own, once, and goes on there: another operation, ``meta``,
 a paginator, a waiter, ``exceptions``, a parameter of another name, type or
 length, a keyword that the light way cannot serve, a profile, a proxy, moto.  So

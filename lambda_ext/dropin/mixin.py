@@ -464,7 +464,7 @@ class ClientWant(Want):
     __slots__ = ()
 
     def remembers(self, age: float) -> bool:
-        """Say that it is asked for again, whatever a handle was told."""
+        """Say that it is asked for again, also where a handle has it."""
         return False
 
 

@@ -4,9 +4,9 @@ Which operations of boto3 are answered from memory, and which ones change what i
     read     GetSecretValue, GetParameter: one key
              BatchGetSecretValue by ids, GetParameters: a key for each name
              GetParametersByPath: a key for each page
-    write    whatever changes a secret, a version stage, a parameter or a label:
+    write    what changes a secret, a version stage, a parameter or a label:
              the names whose answers may be different from now on
-    other    passed through, whatever it is
+    other    passed through
 
 A read that is not exactly of a form known here (another parameter, another type,
 a length that AWS refuses, two equal names, AWSPENDING, filters of secrets) passes

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     T_co = TypeVar("T_co", covariant=True)
 
     class Options(TypedDict, total=False):
-        """What `Configuration` takes, whatever its type."""
+        """What `Configuration` of every type takes."""
 
         poll_interval: Age | str
         max_stale: Age
@@ -65,7 +65,7 @@ class Poll(Want):
 
 
 class Once:
-    """A transform that is called once for a document, by whoever needs it first."""
+    """A transform that is called once for a document, by the first reader that needs it."""
 
     __slots__ = ("__qualname__", "_last", "_transform")
 
@@ -276,7 +276,7 @@ def _interval(given: Any, label: str) -> float | None:
 # What INIT loads, too ----------------------------------------------------------
 
 _attached = False
-_prefetched: list[Polled[Any]] = []  # held here, since nobody else does
+_prefetched: list[Polled[Any]] = []  # held here, since no caller does
 
 
 def _attach() -> None:

@@ -156,7 +156,7 @@ class Flag:
     """One flag, parsed: tests with their results, and the default.
 
     *is_fixed*: the document holds one of its variants, without rules, and
-    there is nobody to ask.  *is_local*: no agent and no error is in the way.
+    there is no agent to ask.  *is_local*: no agent and no error is in the way.
     """
 
     __slots__ = ("ask", "default", "is_fixed", "is_local", "tests")

@@ -136,7 +136,7 @@ class Flags(Polled[object]):
             msg = "Flags(application, environment, profile): pass all three, or none"
             raise ConfigurationError(msg)
         if not isinstance(dialect, Dialect):
-            msg = f"dialect= takes a lambda_ext.flags.rules.Dialect, not {type(dialect).__name__}"  # type: ignore[unreachable]  # not everybody checks types
+            msg = f"dialect= takes a lambda_ext.flags.rules.Dialect, not {type(dialect).__name__}"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
         self._dialect = dialect
         self._listeners_of_all: tuple[Listener, ...] = ()
@@ -254,7 +254,7 @@ class Flags(Polled[object]):
         nothing is spent on this.
         """
         if not callable(listener):
-            msg = f"on_evaluation of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not everybody checks types
+            msg = f"on_evaluation of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
         self._listeners_of_all = (*self._listeners_of_all, listener)
         return listener
@@ -334,7 +334,7 @@ class Flags(Polled[object]):
 
     def _evaluated(self, name: str, context: Context | None) -> Evaluation:
         if context is not None and not isinstance(context, Mapping):
-            msg = f"a context is a mapping, not {type(context).__name__}"  # type: ignore[unreachable]  # not everybody checks types
+            msg = f"a context is a mapping, not {type(context).__name__}"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
         document, is_old = self._document()
         flag = document.flag(name)

@@ -933,7 +933,7 @@ class _Compiler:
         return test
 
     def _compared_slowly(self, order: _Order, left: _Node, right: _Node) -> Test:
-        """Return a comparison of any two operands, whatever their types."""
+        """Return a comparison of two operands of any types."""
         pair = self._pair(left, right)
         judged = self._judged(order)
         first, second = self._value(left), self._value(right)

@@ -6,7 +6,7 @@ What is done at the end: on SIGTERM, and when the interpreter exits.
     exit    ─▶ atexit, the second path: the listeners, and Python goes on
 
 Guarantees
-    It is done once, whichever path comes first; the other waits for it.
+    It is done once, by the path that comes first; the other waits for it.
     Every listener runs on a thread of its own: one that hangs, raises or
     exits costs its share of the budget and nothing else.  A share is what is
     left, divided by those who are still to come; what one does not use, the

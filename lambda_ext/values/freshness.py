@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .entries import Entry, Slot
     from .keys import Key
 
-DUE_FROM = 0.70  # of max_age: a refresh takes along whatever is this old ...
+DUE_FROM = 0.70  # of max_age: a refresh takes along what is this old ...
 DUE_SPREAD = 0.20  # ... and is begun by a hit up to this much later
 NOT_FOUND_S = 5.0  # a secret that is being created may be asked for soon
 BACKOFF_S = 1.0  # doubled at each failure, of which half to all is waited

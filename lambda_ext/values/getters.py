@@ -106,7 +106,7 @@ def get_secret(
         name: Name, ARN or partial ARN.
         transform: None for text, "json", "binary" (of text: base64), or a
             function of the text (or bytes); its result is shared, not copied.
-        force_fetch: Ask AWS whatever is in memory.
+        force_fetch: Ask AWS also where it is in memory.
         max_age: Seconds, or a timedelta, for which a value counts as fresh;
             0 asks AWS always, None never again.  Default: `configure()`, 300.
         version_id: Of this version; with *version_stage*, only if it has that.

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     T_co = TypeVar("T_co", covariant=True)
 
     class _Options(TypedDict, total=False):
-        """What every handle takes, whatever its type."""
+        """What a handle of every type takes."""
 
         max_age: Age
         max_stale: Age
@@ -177,7 +177,7 @@ class Handle(Generic[T_co]):
         if clock.monotonic() + clock.lead < view.until:
             copy = view.copy
             return view.value if copy is None else copy()  # type: ignore[no-any-return]
-        # Loaded by whoever runs a loop; nobody else pays its 35 ms.
+        # Loaded where a loop runs; no other program pays its 35 ms.
         import asyncio
 
         view = await asyncio.to_thread(self._read)
@@ -204,7 +204,7 @@ class Handle(Generic[T_co]):
             ConfigurationError: *listener* is no plain function.
         """
         if not callable(listener):
-            msg = f"on_change of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not everybody checks types
+            msg = f"on_change of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
         # Not at the top: a cold start seldom needs it.
         from .. import callables

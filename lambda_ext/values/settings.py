@@ -150,7 +150,7 @@ def timeout_of(operation: str) -> float | None:
 
 def make_source(kind: str, chosen: str, **given: Any) -> Source:
     """Return the source *chosen* for secrets, parameters or configurations."""
-    # Avoids whatever the other sources need.
+    # Avoids what the other sources need.
     if kind == keys.CONFIGURATION:
         from ..flags.session import make_source as make_flags_source
 

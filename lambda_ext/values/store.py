@@ -64,7 +64,7 @@ _attached = False
 
 
 def _is_transient(exc: BaseException) -> bool:
-    # Not at the top: whoever uses no AWS (tests, local files) needs none of it.
+    # Not at the top: a program that uses no AWS (tests, local files) needs none of it.
     from ..aws.errors import is_transient
 
     return is_transient(exc)
@@ -461,7 +461,7 @@ def _configured() -> None:
 
 
 def snapshot() -> Snapshot:
-    """Return the counters; calls nobody and waits for nobody."""
+    """Return the counters; calls nothing and waits for nothing."""
     return Snapshot(cache, loader)
 
 

@@ -2,7 +2,7 @@
 What is made of an answer: text, JSON, bytes, or what a callable returns.
 
 Guarantees
-    Nobody can corrupt what is remembered: JSON is handed out as a copy, made
+    No caller can corrupt what is remembered: JSON is handed out as a copy, made
     by a copier that was built for this one document; text and bytes cannot be
     changed; what a callable returns is shared as it is, the answer it was
     made from stays apart.

@@ -261,7 +261,7 @@ def test_silent_server_is_left_at_the_deadline(monkeypatch):
 
 
 def test_silent_name_server_is_left_at_the_deadline(monkeypatch, secrets):
-    """A look-up that hangs, which nobody can time out, costs the deadline."""
+    """A look-up that hangs, and takes no time-out, costs the deadline."""
     answered = threading.Event()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://nowhere.invalid")
     secrets.client()
@@ -316,7 +316,7 @@ def test_refreshable_credentials_are_known_by_identity():
 
 
 def test_one_way_per_service_is_shared(secrets):
-    """Everybody without a client of his own uses the same way."""
+    """All callers without a client of their own use the same transport."""
     assert secrets is transport.transport("secretsmanager")
     assert secrets is not transport.transport("ssm")
 

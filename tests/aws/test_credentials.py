@@ -195,7 +195,7 @@ class TestContainer:
         assert 2 == len(vault.wire.requests)
 
     def test_keys_that_do_not_expire_are_kept(self, way, vault, time):
-        """Without an expiry nobody asks again."""
+        """Without an expiry the endpoint is not asked again."""
         vault.expiration = None
         ask(way)
         time.advance(86400)
@@ -253,7 +253,7 @@ class TestContainer:
         assert 1 == len(vault.wire.requests)
 
     def test_threads_use_old_keys_while_one_fetches(self, way, server, vault, time):
-        """A renewal holds up nobody whose keys still hold."""
+        """A renewal holds up no caller whose keys are still valid."""
         vault.expiration = SOON
         ask(way)
         time.advance(31)
@@ -345,7 +345,7 @@ class TestContainer:
          response(200, b"[" * 100_000), response(404, b"hunter2"), response(500, b""), b"garbage hunter2"],
     )  # fmt: skip
     def test_answer_without_keys_is_told_and_not_quoted(self, way, vault, blob):
-        """Whatever the endpoint says instead, the error passes and tells no key."""
+        """For every other answer of the endpoint the error is transient and shows no key."""
         vault.wire.faults += [instead(blob)] * 3
 
         with pytest.raises(exceptions.SourceError, match="credentials") as caught:
@@ -504,7 +504,7 @@ def test_token_goes_only_where_aws_documents(url, documented):
 
 
 def test_authority_of_tests_is_not_the_machines():
-    """The certificates of these tests are trusted by nobody by default."""
+    """The certificates of these tests are not trusted by default."""
     assert b"BEGIN CERTIFICATE" in authority().pem
 
 

@@ -438,7 +438,7 @@ class TestConnections:
         assert 2 == len(pauses)
 
     def test_old_connection_is_not_used(self, secrets, server):
-        """After a freeze nobody waits to find out that a connection is dead."""
+        """After a freeze no caller waits to find out that a connection is dead."""
         fake = FakeClock()
         clock.install(fake)
         get(secrets)
@@ -450,7 +450,7 @@ class TestConnections:
         clock.install(None)
 
     def test_answer_with_more_behind_it_ends_the_connection(self, secrets, server):
-        """Bytes that nobody asked for never become the next call's answer."""
+        """Bytes that were not asked for never become the next call's answer."""
         blob = response(200, {"ARN": "a", "SecretString": "mine"})
         server.faults.append(instead(blob + blob, mute))
 
@@ -625,7 +625,7 @@ class TestConnections:
         assert [] == held._idle
 
     def test_threads_under_fire_get_their_own_answers(self, secrets, server):
-        """Whatever breaks, nobody gets what somebody else asked for."""
+        """For every failure, no caller gets what another asked for."""
         random_ = random.Random(4)
         kinds = (whole, whole, stale, vanish, reset, doubled, cut(90), failing(500))
         server.faults += random_.choices(kinds, k=1000)
@@ -682,7 +682,7 @@ class TestRefusals:
         "name", ["a\r\nX: y", "a\u20ac", "a\ud800", "a\0b", "\u212a"]
     )
     def test_name_cannot_smuggle_a_header_in(self, secrets, server, name):
-        """Whatever a secret is called stays in the body, as it is."""
+        """Every name of a secret stays in the body, as it is."""
         get(secrets, name)
 
         (request,) = server.requests
@@ -742,7 +742,7 @@ class TestRefusals:
         assert [1.0] == pauses
 
     def test_closed_port_is_an_error_that_passes(self, monkeypatch, pauses):
-        """Nobody listening is told with the host, and tried again."""
+        """A refused connection is reported with the host, and tried again."""
         with Wire(lambda request: b"") as gone:
             pass
         monkeypatch.setenv("AWS_ENDPOINT_URL", gone.url)

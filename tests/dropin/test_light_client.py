@@ -88,7 +88,7 @@ class TestReads:
         assert second["ResponseMetadata"]["LambdaExtCached"]
 
     def test_parameters_of_a_batch(self):
-        """GetParameters answers with boto3's members, whatever the order."""
+        """GetParameters answers with boto3's members, in every order."""
         names = ["/p/b", "/p/a"]
         expected = boto3.client("ssm").get_parameters(Names=names)
         found = client("ssm").get_parameters(Names=names)

@@ -257,7 +257,7 @@ class TestReads:
         )
 
     def test_paginator_goes_through_memory(self, ssm, calls):
-        """Each page is kept; a paginator over them asks nobody the second time."""
+        """Each page is kept; a paginator over them sends nothing the second time."""
         for number in range(25):
             ssm.put_parameter(Name=f"/p/{number:02}", Value="v", Type="String")
         client = cached(ssm)

@@ -46,7 +46,7 @@ class TestPatch:
         ids=["boto3", "session", "botocore"],
     )
     def test_new_clients_answer_from_memory(self, make):
-        """Whoever makes the client: boto3, a session of it, or botocore."""
+        """Made by boto3, by a session of it, or by botocore."""
         with patch():
             assert 2 == hits(make)
 

@@ -244,7 +244,7 @@ def test_batch_gives_no_value_to_another_name(aws, backwards):
 
 
 def test_server_without_batches_is_asked_once(aws):
-    """501 is no failure that would pass, whatever its code; it is remembered."""
+    """501 is no transient failure, for every code; it is remembered."""
     secrets = Secrets({name: name for name in ("a", "b", "c", "d")})
     aws.answer = lambda request: secrets.call(request.operation, request.parameters)
     aws.faults.append(faults.refusing("InternalFailure", "not supported", 501))
@@ -278,7 +278,7 @@ def test_json_of_a_wrong_shape_passes(aws, time, answer):
 
 
 def test_hundred_readers_of_a_silent_server_all_come_back(aws, break_):
-    """Nobody hangs, and one request at a time is made for all of them."""
+    """No caller hangs, and one request at a time is made for all of them."""
     from helpers import run_threads
 
     break_("silent")

@@ -344,7 +344,7 @@ class TestPolls:
     """When AppConfig is asked, and who waits."""
 
     def test_init_loads_flags_beside_secrets(self, flags, appconfig):
-        """What is declared is loaded in INIT: nobody waits in an invocation."""
+        """What is declared is loaded in INIT: no invocation waits."""
         secrets = FakeSource({"db": "x"})
         secret = Secret("db", source=secrets)
         configuration = Configuration(*NAME.split("/"))
@@ -357,7 +357,7 @@ class TestPolls:
         assert [START, GET] == appconfig.operations()
 
     def test_prefetch_list_is_loaded_in_init(self, flags, appconfig, monkeypatch):
-        """Names of AppConfig's extension's variable are loaded, whatever is declared."""
+        """Names of AppConfig's extension's variable are loaded, besides what is declared."""
         appconfig.deploy("App/Env/Config", "x")
         monkeypatch.setenv(
             "AWS_APPCONFIG_EXTENSION_PREFETCH_LIST",

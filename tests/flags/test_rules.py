@@ -156,7 +156,7 @@ def test_documented_split(first, second, expected):
 
 
 def test_nested_buckets_hold_exactly():
-    """Whoever is in 20 % is in 25 %: B gets what is between, never more."""
+    """Who is in 20 % is in 25 %: B gets what is between, never more."""
     inner, outer = (parse(f"(split pct::{n} by::$u)", flag="f") for n in (20, 25))
 
     for number in range(2000):

@@ -226,7 +226,7 @@ def confused(draw, confusable):
 
 
 def single_read(way, call, key):
-    """Return what one call for *key* alone brings, whatever a source makes of it."""
+    """Return what one call for *key* alone brings, from every source."""
     try:
         answer = way.call(call, {**key, **({} if "SecretId" in key else DECRYPT)})
     except LambdaExtError:

@@ -301,7 +301,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_reads_are_what_the_model_says():
-    """Whatever happens in whatever order; each state is reached hundreds of times."""
+    """For all events in all orders; each state is reached hundreds of times."""
     REACHED.clear()
     run_state_machine_as_test(
         Machine,

@@ -1,4 +1,4 @@
-"""Bare, cached and patched clients answer alike, whatever is called in any order."""
+"""Bare, cached and patched clients answer alike, for all calls in any order."""
 
 from __future__ import annotations
 

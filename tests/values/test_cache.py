@@ -121,7 +121,7 @@ class TestBound:
         assert 1 == len(taken)
 
     def test_replacing_needs_no_room(self):
-        """A new entry for a known key evicts nobody."""
+        """A new entry for a known key evicts none."""
         cache = Cache(lambda: 2)
         put(cache, "a")
         put(cache, "b")

@@ -33,7 +33,7 @@ def test_answers_for_aws_as_long_as_it_is_entered(tmp_path):
 @pytest.mark.parametrize("kind", [get_secret, get_parameter])
 @pytest.mark.parametrize("id", ["a1b2c3d4-5678-90ab-cdef-EXAMPLE11111", "0" * 31 + "9"])
 def test_unknown_version_is_not_found(kind, id):
-    """Of whatever form: AWS's ids are no numbers."""
+    """Of any form: AWS's ids are no numbers."""
     with FakeSource({"db": "one"}), pytest.raises(NotFoundError):
         kind("db", version_id=id) if kind is get_secret else kind(f"db:{id[-3:]}")
 

@@ -8,7 +8,6 @@ import pytest
 
 from lambda_ext import config
 from lambda_ext.exceptions import ConfigurationError, DecodeError, NotFoundError
-from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import keys, store
 from lambda_ext.values.batches import (
     get_parameters,
@@ -17,27 +16,14 @@ from lambda_ext.values.batches import (
 )
 from lambda_ext.values.getters import get_parameter, get_secret
 
-
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
-
-
-@pytest.fixture
-def source(time):
-    """A source that answers for AWS."""
-    values = {
-        "db": '{"user": "me", "tags": ["a"]}',
-        "port": "5432",
-        "key": b"\x00",
-        "/a/x": "1",
-        "/a/y": "2",
-        "/a/deep/z": "3",
-    }
-    with FakeSource(values) as fake:
-        yield fake
+VALUES = {
+    "db": '{"user": "me", "tags": ["a"]}',
+    "port": "5432",
+    "key": b"\x00",
+    "/a/x": "1",
+    "/a/y": "2",
+    "/a/deep/z": "3",
+}
 
 
 class TestOne:

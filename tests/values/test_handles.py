@@ -24,7 +24,7 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.testing import FakeSource
 from lambda_ext.typing import Answer
 from lambda_ext.values import declared, store
 from lambda_ext.values.getters import get_secret
@@ -32,13 +32,6 @@ from lambda_ext.values.handles import Parameter, Secret
 
 VALUE = "hunter2-sentinel"
 CLIENT = SimpleNamespace(meta=None, get_secret_value=print)
-
-
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
 
 
 class Broken:
@@ -67,12 +60,7 @@ class Broken:
         return {key: Answer(VALUE) for key in wanted}
 
 
-@pytest.fixture
-def source(time):
-    """A source that answers for AWS."""
-    values = {"db": '{"user": "me"}', "key": VALUE, "/size": "20", "/name": "n"}
-    with FakeSource(values) as fake:
-        yield fake
+VALUES = {"db": '{"user": "me"}', "key": VALUE, "/size": "20", "/name": "n"}
 
 
 class TestDeclared:
@@ -117,7 +105,7 @@ class TestDeclared:
         assert [("db",)] == source.calls
 
     def test_error_surfaces_at_first_use_with_the_key(self, source):
-        """INIT does not fail; whoever uses what could not be loaded, does."""
+        """INIT does not fail; the code that uses what could not be loaded, does."""
         good, bad = Secret("db"), Secret("nope")
         phases.call(phases.INIT)
         assert '{"user": "me"}' == good.value
@@ -250,7 +238,7 @@ class TestDeclared:
         assert 1 == len(source.calls)
 
     def test_handle_that_is_gone_is_not_loaded(self, source):
-        """Handles are held by whoever declared them, not by us."""
+        """Handles are held by the code that declared them, not by this library."""
         handle = Secret("db")
         ref = weakref.ref(handle)
         del handle
@@ -393,7 +381,7 @@ class TestSnapshot:
         phases.call(phases.INIT)
         assert [] == source.calls
 
-        db.value  # somebody reads at module scope all the same
+        db.value  # read at module scope all the same
         assert [("db",)] == source.calls
         assert VALUE == key.value
 
@@ -501,7 +489,7 @@ class TestSafety:
     """No value in any repr, log, error or counter."""
 
     def test_no_repr_shows_a_value(self, source):
-        """Whatever is printed, logged or shown by a debugger."""
+        """When printed, logged or shown by a debugger."""
         key = Secret("key", transform="json")
         with pytest.raises(DecodeError):
             key.value

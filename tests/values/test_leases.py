@@ -88,7 +88,7 @@ class TestLeases:
 
     @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
     def test_generators_leave_what_they_entered(self, pool, rotate, order):
-        """In whichever order they end."""
+        """In every order in which they end."""
 
         def rows():
             with pool as mine:
@@ -469,7 +469,7 @@ class TestPlainFunctions:
     )
     @pytest.mark.parametrize("kind", ["function", "call", "partial", "generator"])
     def test_async_is_refused(self, source, declare, kind):
-        """Whatever it is wrapped in."""
+        """In every wrapper."""
         import functools
 
         async def function(value):

@@ -1,4 +1,4 @@
-"""Fresh, stale and dead; refreshes that nobody waits for; many keys at once."""
+"""Fresh, stale and dead; refreshes for which no caller waits; many keys at once."""
 
 from __future__ import annotations
 
@@ -15,27 +15,12 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.lifecycle import phases
-from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import entries, keys, store, threads
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
 
 THROTTLED = ThrottledError("too many", code="ThrottlingException", transient=True)
 DENIED = AccessDeniedError("no", code="AccessDeniedException")
-
-
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
-
-
-@pytest.fixture
-def source(time):
-    """A source that answers for AWS."""
-    with FakeSource({"db": "one"}) as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -54,7 +39,7 @@ class TestFresh:
     """What is younger than max_age."""
 
     def test_value_is_served_from_memory_until_max_age(self, source, time, worker):
-        """Nobody asks AWS while a value is younger than max_age."""
+        """AWS is not asked while a value is younger than max_age."""
         assert "one" == get_secret("db")
         source.rotate("db", "two")
         time.advance(299.9)
@@ -108,7 +93,7 @@ class TestFresh:
         assert 2 == len(source.calls)
 
     def test_force_fetch_asks_whatever_is_remembered(self, source, worker):
-        """force_fetch asks AWS, and what it brings serves everybody."""
+        """force_fetch asks AWS, and what it brings serves all callers."""
         db = Secret("db")
         assert "one" == db.value
         source.rotate("db", "two")

@@ -14,7 +14,7 @@ from interruptions import interruptions, where_handlers_run
 from lambda_ext import config
 from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.testing import FakeSource
 from lambda_ext.typing import Answer
 from lambda_ext.values import (
     cache,
@@ -43,13 +43,6 @@ ROOM = [
     store,
     threading,
 ]
-
-
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
 
 
 def in_thread(read, timeout=30.0):
@@ -114,7 +107,7 @@ class TestAlong:
         assert (1, 2) == two.counts()
 
     def test_what_is_declared_comes_along_unread(self, time):
-        """INIT loaded it, nobody has read it yet, and it has expired."""
+        """INIT loaded it, it has not been read yet, and it has expired."""
         two = Two()
         thaw(time, 3600)
 
@@ -149,7 +142,7 @@ class TestAlong:
         assert [("old", "young")] == source.calls[3:]
 
     def test_what_was_never_read_stays(self, time):
-        """Parameters that a path brought, and nobody asked for, are left alone."""
+        """Parameters that a path brought, and were not asked for, are left alone."""
         values = {"/a/x": "1", "/a/y": "2", "db": "v"}
         with FakeSource(values) as source:
             get_parameters_by_path("/a", max_age=None)
@@ -206,7 +199,7 @@ class TestAlong:
                 b.value
 
     def test_first_read_does_not_wait_for_what_else_is_declared(self, time):
-        """It takes along whatever is declared, and waits for its own call."""
+        """It takes along what is declared, and waits for its own call."""
         silent = FakeSource({"/limit": "1"})
         silent.hold()
         with FakeSource({"db": "v"}):
@@ -516,7 +509,7 @@ class TestInterrupted:
         for interruption in interruptions(modules):
             with interruption:
                 run()
-            # Its exception arrives, nobody hangs, and nothing is left half made.
+            # Its exception arrives, no reader hangs, and nothing is left half made.
             assert interruption.raised == interruption.happened
             assert in_thread(again) == again()
             assert whole()
@@ -524,7 +517,7 @@ class TestInterrupted:
         assert runs > least
 
     def test_first_load(self):
-        """Whoever comes next has the value."""
+        """The next reader has the value."""
         store.use(Plain())
 
         def run():
@@ -534,7 +527,7 @@ class TestInterrupted:
         self.check(run, lambda: get_secret("db"))
 
     def test_several_calls(self):
-        """Nobody waits for calls that will not be made."""
+        """No reader waits for calls that will not be made."""
         store.use(Plain())
         names = ["a", "b", "c"]
 
@@ -698,7 +691,7 @@ class TestReadInASignalHandler:
     """A signal handler, or a finalizer, reads in the middle of anything."""
 
     def test_full_cache_stays_whole(self):
-        """Whatever it interrupts, it gets its value, and so does the reader."""
+        """At every place that it interrupts it gets its value, and so does the reader."""
         config.configure(cache_size=3)
         store.use(Plain())
         numbers = itertools.count()
@@ -737,7 +730,7 @@ class TestReadInASignalHandler:
 
 
 class TestArguments:
-    """What is refused is refused whatever came before."""
+    """What is refused is refused after every other call."""
 
     def test_true_is_no_age(self, time):
         """It equals 1, which is one."""

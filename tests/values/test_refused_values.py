@@ -259,7 +259,7 @@ class TestNewestGiven:
         assert 3 == len(source.calls)
 
     def test_recursion_repeats_once(self, source, time):
-        """Ten calls, one in the other: one is repeated, whatever the cooldown."""
+        """Ten calls, one in the other: one is repeated, for every cooldown."""
         handle = Secret("db")
         handle.value
         calls = []
@@ -722,7 +722,7 @@ class TestInjectAbove:
         ],
     )
     def test_same_secret_is_refused(self, source, value):
-        """By whichever handle; the order that works is named."""
+        """By any handle; the order that works is named."""
         db = Secret("db")
 
         @refresh_on(RefusedError, db)

@@ -14,7 +14,6 @@ from helpers import eventually, run_threads
 from lambda_ext.exceptions import ConfigurationError, NotFoundError, ThrottledError
 from lambda_ext.injection import inject
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.values import store
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Parameter, Secret
@@ -56,18 +55,7 @@ class Pool:
         self.closed += 1
 
 
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
-
-
-@pytest.fixture
-def source(time):
-    """A source that answers for AWS."""
-    with FakeSource({"db": "old"}) as fake:
-        yield fake
+VALUES = {"db": "old"}
 
 
 @pytest.fixture
@@ -100,7 +88,7 @@ class TestRefreshOn:
         assert 2 == len(source.calls)
 
     def test_second_refusal_is_let_through(self, source, db, database):
-        """Once is once: nobody loops, nobody sleeps."""
+        """Once is once: there is no loop and no sleep."""
 
         @refresh_on(RefusedError, db)
         def query():
@@ -348,7 +336,7 @@ class TestOnChange:
         assert [db] == seen
 
     def test_is_called_by_a_refresh_in_the_background(self, source, db, time):
-        """A version that nobody waited for is news, too."""
+        """A version for which no caller waited is reported, too."""
         versions = []
         done = threading.Event()
 
@@ -391,7 +379,7 @@ class TestOnChange:
         assert ["two"] == seen
 
     def test_is_called_for_a_handle_that_nobody_has_read(self, source):
-        """Whoever only listens hears of what others load."""
+        """A listener that reads nothing hears of what others load."""
         seen = []
         quiet = Secret("db")
         quiet.on_change(seen.append)
@@ -471,7 +459,7 @@ class TestDerived:
         assert 0 == new.closed
 
     def test_tasks_of_one_loop_leave_what_they_entered(self, source, db):
-        """Whoever leaves first leaves its own, not the last that was entered."""
+        """The first to leave leaves its own, not the last that was entered."""
         pool = db.derive(Pool, close=Pool.close)
         used = []
 
@@ -507,7 +495,7 @@ class TestDerived:
     def test_left_in_another_context_is_closed_after_the_grace_period(
         self, source, db, time
     ):
-        """Nobody can tell what was left, so nobody who is inside loses it."""
+        """What was left cannot be told, so no caller that is inside loses it."""
         pool = db.derive(Pool, close=Pool.close, grace=60)
         old = contextvars.copy_context().run(pool.__enter__)
         pool.__exit__(None, None, None)
@@ -521,7 +509,7 @@ class TestDerived:
         assert 1 == old.closed
 
     def test_unused_old_one_is_closed_at_once(self, source, db):
-        """If nobody is inside of a `with`, nobody uses it."""
+        """If no caller is inside of a `with`, it is not in use."""
         pool = db.derive(Pool, close=Pool.close)
         with pool as old:
             pass
@@ -535,7 +523,7 @@ class TestDerived:
     def test_one_that_was_handed_out_is_closed_after_the_grace_period(
         self, source, db, time
     ):
-        """Nobody says when a plain value is done with."""
+        """No call says when a plain value is done with."""
         pool = db.derive(Pool, close=Pool.close, grace=60)
         old = pool.value
         source.rotate("db", "new")

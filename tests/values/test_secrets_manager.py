@@ -94,7 +94,7 @@ def test_versions_are_asked_for_one_by_one(way, source):
 
 
 def test_name_arn_and_partial_arn_are_matched_to_their_askers(way, source):
-    """AWS answers under name and ARN, whatever was asked."""
+    """AWS answers under name and ARN, for each of the two that was asked."""
     arn = way.arn("s01")
     wanted = named(source, "s01", arn, arn[:-7], "s02")
     found = fetch(source, wanted)
@@ -104,7 +104,7 @@ def test_name_arn_and_partial_arn_are_matched_to_their_askers(way, source):
 
 
 def test_refused_parts_of_a_batch_are_errors_of_their_own(way, source):
-    """HTTP 200 with Errors: the others are not lost, and nobody goes missing."""
+    """HTTP 200 with Errors: the others are not lost, and none is missing."""
     way.denied_names.add("s02")
     way.deleted.add("s03")
     way.undecryptable.add("s04")
@@ -196,7 +196,7 @@ def test_name_and_arn_of_another_account_never_share_a_call(way, source):
 
 @pytest.mark.parametrize("order", [sorted, lambda arns: sorted(arns, reverse=True)])
 def test_secret_of_another_account_is_not_taken_for_the_own(way, order):
-    """Whichever comes first, under its name and its ARN."""
+    """In either order, under its name and its ARN."""
     abroad = "arn:aws:secretsmanager:eu-central-1:999999999999:secret:s01-BBBBBB"
     way.foreign = {abroad: "abroad"}
     way.order = order
@@ -430,7 +430,7 @@ def test_two_stand_ins_are_two_accounts():
 
 
 def test_arn_of_something_else_joins_nothing(way, monkeypatch):
-    """Stand-ins for AWS answer with one ARN whatever they are asked for."""
+    """Stand-ins for AWS answer with one ARN for every name."""
     answer = {"ARN": way.arn("any"), "Name": "any"}
     monkeypatch.setattr(
         way,

@@ -89,7 +89,7 @@ class TestCopies:
         ],
     )
     def test_no_caller_can_corrupt_it(self, document):
-        """Whatever a caller does to its copy, the next one is untouched."""
+        """A caller that changes its copy leaves the next one untouched."""
         decoded = decode(json.dumps(document), "json", None, "k")
 
         def wreck(part):
@@ -238,7 +238,7 @@ class TestRecursion:
     """A transform that asks for its own key."""
 
     def test_of_the_raw_value_is_served(self):
-        """The raw value lies in memory by then: nobody waits for itself."""
+        """The raw value lies in memory by then: no thread waits for itself."""
         with FakeSource({"db": "x"}) as source:
             plain = Secret("db")
             db = Secret("db", transform=lambda raw: raw + plain.value)
