@@ -397,8 +397,11 @@ def _count_default(label: str, evaluation: Evaluation) -> None:
     with _lock:
         if name not in defaulted and len(defaulted) >= MAX_NAMES:
             name = OTHERS
+        # Without a call, so that a signal handler counts before or after this.
         is_first = name not in defaulted
-        defaulted[name] = defaulted.get(name, 0) + 1
+        if is_first:
+            defaulted[name] = 0
+        defaulted[name] += 1
     if is_first:
         disclosure.warn(
             "flag_default",

@@ -7,10 +7,11 @@ import types
 import pytest
 from interruptions import interruptions
 
-from lambda_ext import config, invocation
+from lambda_ext import Flags, config, invocation
 from lambda_ext.aws import tls, transport
-from lambda_ext.flags import session
+from lambda_ext.flags import flags, session
 from lambda_ext.lifecycle import phases
+from lambda_ext.testing import FakeFlags
 
 
 class TestOneForAll:
@@ -44,6 +45,26 @@ class TestOneForAll:
         assert_shared(
             session, lambda: source.session("a/b/c"), source._sessions.clear, places=3
         )
+
+
+@pytest.mark.logs
+def test_defaults_are_counted_exactly(caplog):
+    """A signal handler that is given a default in the middle is counted, too."""
+    with FakeFlags({}):
+        features = Flags("a", "b", "c")
+
+        def ask():
+            features.enabled("missing", default=True)
+
+        ask()  # imports are not what is interrupted
+        for run in interruptions([flags], ask):
+            flags.defaulted.clear()
+            caplog.clear()
+            with run:
+                ask()
+
+            assert {"missing": 1 + run.happened} == flags.defaulted
+            assert 1 == len(caplog.records)
 
 
 def test_start_joins_once(monkeypatch):
