@@ -66,7 +66,7 @@ for name in lambda_ext._MODULES:
 """
     )
 
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (0, "") == (run.returncode, run.stderr)
 
 
 def test_public_functions_are_documented():

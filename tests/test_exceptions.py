@@ -39,4 +39,4 @@ def test_source_error_keeps_its_facts(copier):
 
     assert type(again) is exceptions.ThrottledError
     assert vars(error) == vars(again)
-    assert str(again) == "slow down"
+    assert "slow down" == str(again)

@@ -44,7 +44,7 @@ class TestInterruptions:
         """`with` a lock in C is never interrupted between lock and block."""
         runs, left = leaks(by_with)
 
-        assert left == 0
+        assert 0 == left
         assert runs > 5
 
     def test_acquire_and_try_leak(self):

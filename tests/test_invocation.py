@@ -84,11 +84,11 @@ class TestHandler:
             raise ValueError("ours")
 
         phases.listen(phase, listener)
-        assert lambda_ext.handler(lambda event, context: 7)({}, None) == 7
+        assert 7 == lambda_ext.handler(lambda event, context: 7)({}, None)
         with pytest.raises(ZeroDivisionError):
             lambda_ext.handler(lambda event, context: 1 / 0)({}, None)
 
-        assert phases.failures[phase] == 2
+        assert 2 == phases.failures[phase]
 
     def test_system_exit_still_ends_the_invocation(self, called):
         """A handler that exits is flushed, and exits."""
@@ -132,7 +132,7 @@ class TestHandler:
         """A partial or an object with __call__ is a handler, too."""
         decorated = lambda_ext.handler(functools.partial(max, 3))
 
-        assert decorated(1, 2) == 3
+        assert 3 == decorated(1, 2)
 
     @pytest.mark.parametrize(
         ("wrong", "says"),
@@ -176,9 +176,9 @@ class TestHandler:
         inner = lambda_ext.handler(lambda event, context: "inner")
         outer = lambda_ext.handler(lambda event, context: inner(event, context))
 
-        assert outer({}, None) == "inner"
+        assert "inner" == outer({}, None)
         assert ["invoke", "response"] == called
-        assert phases.calls[phases.INVOKE] == 1
+        assert 1 == phases.calls[phases.INVOKE]
 
     def test_deadline_lasts_as_long_as_the_invocation(self):
         """The time left is known inside, and unlimited outside."""
@@ -237,7 +237,7 @@ class TestHandler:
         Service().handle({}, context=Context())
 
         assert all(0 < left <= 3 for left in seen)
-        assert len(seen) == 2
+        assert 2 == len(seen)
 
     @pytest.mark.parametrize(
         "remaining_ms", [None, "3000", MagicMock(), True, math.nan, math.inf, 10**400]
@@ -254,7 +254,7 @@ class TestHandler:
         with FakeSource({"db": "hunter2"}):
             handler = lambda_ext.handler(lambda e, c: lambda_ext.get_secret("db"))
 
-            assert handler({}, double()) == "hunter2"
+            assert "hunter2" == handler({}, double())
 
 
 class TestAsyncHandler:
@@ -456,4 +456,4 @@ def test_concurrent_invocations_are_all_counted_in():
     for thread in threads:
         thread.join()
 
-    assert len(called) == 8
+    assert 8 == len(called)

@@ -17,21 +17,21 @@ class TestFakeClock:
         fake = FakeClock(wall=100.0, monotonic=10.0)
         fake.advance(2.5)
 
-        assert (fake.wall(), fake.monotonic()) == (102.5, 12.5)
+        assert (102.5, 12.5) == (fake.wall(), fake.monotonic())
 
     def test_freeze_moves_the_wall_only(self):
         """A frozen process has no run time."""
         fake = FakeClock(wall=100.0, monotonic=10.0)
         fake.freeze(2.5)
 
-        assert (fake.wall(), fake.monotonic()) == (102.5, 10.0)
+        assert (102.5, 10.0) == (fake.wall(), fake.monotonic())
 
     def test_step_sets_the_wall_back(self):
         """As a clock that is corrected."""
         fake = FakeClock(wall=100.0, monotonic=10.0)
         fake.step(-2.5)
 
-        assert (fake.wall(), fake.monotonic()) == (97.5, 10.0)
+        assert (97.5, 10.0) == (fake.wall(), fake.monotonic())
 
     @pytest.mark.parametrize("seconds", [-1, float("nan")])
     @pytest.mark.parametrize("move", [FakeClock.advance, FakeClock.freeze])
@@ -47,7 +47,7 @@ class TestFakeClock:
             fake.advance(1)
             later = clock.now()
 
-        assert (inside, later) == (100.0, 101.0)
+        assert (100.0, 101.0) == (inside, later)
         assert clock.now() > 1_000_000_000
 
 
@@ -58,7 +58,7 @@ def test_simulated_sigterm_calls_the_listeners_in_order():
     lambda_ext.on_shutdown(priority=10)(lambda: seen.append("early"))
     simulate_sigterm()
 
-    assert seen == ["early", "user"]
+    assert ["early", "user"] == seen
 
 
 def test_simulated_restore_calls_the_hooks_with_time_between():
@@ -71,5 +71,5 @@ def test_simulated_restore_calls_the_hooks_with_time_between():
         simulate_restore(fake, 3600)
         after = clock.generation
 
-    assert seen[1] - seen[0] == 3600
+    assert 3600 == seen[1] - seen[0]
     assert after > generation

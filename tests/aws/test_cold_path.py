@@ -49,7 +49,7 @@ def loaded_by(body, *, tls=True, env=None):
             **(env or {}),
         }
         done = python(PROGRAM.format(body=body), env=place)
-        assert done.returncode == 0, done.stderr
+        assert 0 == done.returncode, done.stderr
         assert wire.requests
     names = set(json.loads(done.stdout.splitlines()[-1]))
     own = {name for name in names if name.partition(".")[0] == "lambda_ext"}

@@ -41,7 +41,7 @@ def test_code_gives_the_class_that_fits(code):
     assert transient is error.transient
     assert (code, "/a", "parameter_store") == (error.code, error.key, error.source)
     where = " (looked for in eu-west-1)" if cls is MISSING else ""
-    assert str(error) == f"parameter '/a': {code}: Why.{where}"
+    assert f"parameter '/a': {code}: Why.{where}" == str(error)
 
 
 @pytest.mark.parametrize(

@@ -795,7 +795,7 @@ class TestRefusals:
     def test_repr_tells_the_endpoint_alone(self, secrets, server):
         """A way that is printed shows where it leads."""
         assert f"<transport to {server.url}>" == repr(secrets)
-        assert repr(regions.parse(server.url)) == f"<endpoint {server.url}>"
+        assert f"<endpoint {server.url}>" == repr(regions.parse(server.url))
 
 
 def test_wire_error_has_the_form_of_aws():

@@ -95,8 +95,8 @@ def test_registers_for_no_event_and_asks_once_for_the_next(api):
     assert register.endswith(b'\r\n\r\n{"events":[]}')
     assert following.startswith(b"GET /2020-01-01/extension/event/next HTTP/1.1\r\n")
     assert b"\r\nLambda-Extension-Identifier: id\r\n" in following
-    assert extension.status().state == "registered"
-    assert repr(extension.status()) == "<extension.Status registered>"
+    assert "registered" == extension.status().state
+    assert "<extension.Status registered>" == repr(extension.status())
 
 
 @pytest.mark.logs
@@ -125,13 +125,13 @@ def test_refusal_is_logged_once_and_kept_as_the_reason(api, caplog, error_type):
 
     assert (found.state, found.error_type) == ("refused", error_type)
     assert found.reason == "as it is (HTTP 403)" + advice
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [
         (
             f"lambda_ext.extension_refused name=lambda_ext error_type={error_type}"
             f" reason=as it is (HTTP 403){advice}"
         )
-    ]
-    assert len(server.requests) == 1
+    ] == [record.getMessage() for record in caplog.records]
+    assert 1 == len(server.requests)
 
 
 @pytest.mark.logs
@@ -140,8 +140,8 @@ def test_name_that_is_taken_is_as_good_as_ours(api, caplog):
     api(refusal("Extension.InvalidExtensionState"))
     extension.register()
 
-    assert extension.status().state == "shared"
-    assert len(caplog.records) == 1
+    assert "shared" == extension.status().state
+    assert 1 == len(caplog.records)
 
 
 def test_process_of_multiprocessing_leaves_it_to_its_parent(api, monkeypatch):
@@ -150,14 +150,14 @@ def test_process_of_multiprocessing_leaves_it_to_its_parent(api, monkeypatch):
     monkeypatch.setattr(multiprocessing.process, "parent_process", object)
     extension.register()
 
-    assert extension.status().state == "forked"
-    assert server.requests == []
+    assert "forked" == extension.status().state
+    assert [] == server.requests
 
     extension.reset()
     monkeypatch.setenv("AWS_LAMBDA_MAX_CONCURRENCY", "4")  # its parent is AWS's
     extension.register()
 
-    assert extension.status().state == "registered"
+    assert "registered" == extension.status().state
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_worker_of_a_managed_instance_does_not_complain(api, monkeypatch, error_
     api(refusal(error_type))
     extension.register()
 
-    assert extension.status().state == "shared"
+    assert "shared" == extension.status().state
     assert "at module scope" not in extension.status().reason
 
 
@@ -181,8 +181,8 @@ def test_external_extension_of_our_name_is_left_alone(api, monkeypatch, tmp_path
     server = api(OK)
     extension.register()
 
-    assert extension.status().state == "shared"
-    assert server.requests == []
+    assert "shared" == extension.status().state
+    assert [] == server.requests
 
 
 @pytest.mark.logs
@@ -208,7 +208,7 @@ def test_nonsense_is_logged_once_and_survived(api, caplog, answer):
 
     assert extension.status().state in ("refused", "unreachable")
     assert extension.status().reason
-    assert len(caplog.records) == 1
+    assert 1 == len(caplog.records)
 
 
 @pytest.mark.logs
@@ -219,10 +219,10 @@ def test_api_that_hangs_costs_its_timeout_once(api, caplog, monkeypatch):
     extension.register()
     extension.register()
 
-    assert extension.status().state == "unreachable"
+    assert "unreachable" == extension.status().state
     assert extension.status().reason.startswith("TimeoutError")
-    assert len(caplog.records) == 1
-    assert len(server.requests) == 1
+    assert 1 == len(caplog.records)
+    assert 1 == len(server.requests)
 
 
 @pytest.mark.logs
@@ -233,8 +233,8 @@ def test_api_that_is_not_there_is_logged_once(caplog, monkeypatch, address):
     monkeypatch.setattr(runtime_api, "PORT", 1)
     extension.register()
 
-    assert extension.status().state == "unreachable"
-    assert len(caplog.records) == 1
+    assert "unreachable" == extension.status().state
+    assert 1 == len(caplog.records)
 
 
 @pytest.mark.logs
@@ -244,9 +244,9 @@ def test_refused_event_next_is_noticed(api, caplog):
     extension.register()
     eventually(lambda: extension.status().state == "ended" and caplog.records)
 
-    assert extension.status().error_type == "Extension.UnknownExtensionIdentifier"
-    assert len(caplog.records) == 1
-    assert len(server.requests) == 2
+    assert "Extension.UnknownExtensionIdentifier" == extension.status().error_type
+    assert 1 == len(caplog.records)
+    assert 2 == len(server.requests)
 
 
 def test_end_of_the_api_is_no_news(api):
@@ -255,7 +255,7 @@ def test_end_of_the_api_is_no_news(api):
     extension.register()
     eventually(lambda: extension.status().state == "ended")
 
-    assert extension.status().error_type == ""
+    assert "" == extension.status().error_type
 
 
 def test_without_a_thread_to_spare_the_request_stands(api, monkeypatch):
@@ -271,7 +271,7 @@ def test_without_a_thread_to_spare_the_request_stands(api, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", started)
     eventually(lambda: len(server.requests) == 2)
 
-    assert extension.status().state == "registered"
+    assert "registered" == extension.status().state
 
 
 @pytest.mark.process
@@ -324,9 +324,9 @@ os.environ["AWS_LAMBDA_RUNTIME_API"] = address
 """
         answer, lines = run(extra)
 
-        assert answer.value == "answer"
-        assert totals(lines) == {"invoked": 1}
-        assert len(self.warnings(lines)) == 1
+        assert "answer" == answer.value
+        assert {"invoked": 1} == totals(lines)
+        assert 1 == len(self.warnings(lines))
         assert "extension_unreachable" in self.warnings(lines)[0]
 
     def test_with_a_name_that_is_taken_answers(self, run):
@@ -344,9 +344,9 @@ parked = runtime_api.send(
 """
         answer, lines = run(extra)
 
-        assert answer.value == "answer"
-        assert totals(lines) == {"invoked": 1}
-        assert len(self.warnings(lines)) == 1
+        assert "answer" == answer.value
+        assert {"invoked": 1} == totals(lines)
+        assert 1 == len(self.warnings(lines))
         assert "Extension.InvalidExtensionState" in self.warnings(lines)[0]
 
     def test_as_the_eleventh_extension_answers(self, run):
@@ -366,8 +366,8 @@ for index in range(10):
 """
         answer, lines = run(extra)
 
-        assert answer.value == "answer"
-        assert len(self.warnings(lines)) == 1
+        assert "answer" == answer.value
+        assert 1 == len(self.warnings(lines))
         assert "Extension.TooManyExtensions" in self.warnings(lines)[0]
 
     def test_when_started_too_late_answers(self, run):
@@ -379,7 +379,7 @@ lambda_ext.handler = lambda f: lambda e, c: handler_of(f)(e, c)
 """
         )
 
-        assert answer.value == "answer"
-        assert totals(lines) == {"invoked": 1}
-        assert len(self.warnings(lines)) == 1
+        assert "answer" == answer.value
+        assert {"invoked": 1} == totals(lines)
+        assert 1 == len(self.warnings(lines))
         assert "Extension.RegistrationClosed" in self.warnings(lines)[0]

@@ -57,8 +57,8 @@ def run(request, tmp_path):
             end = emulator.shutdown()
             lines = [line.text for line in emulator.lines]
 
-        assert answer.value == "still here", (answer.payload, lines)
-        assert (end.killed, end.exit_status) == (False, 0), lines
+        assert "still here" == answer.value, (answer.payload, lines)
+        assert (False, 0) == (end.killed, end.exit_status), lines
         assert totals(lines) == {"after": 1, "goodbye": 1, **expected}, lines
         return lines
 
@@ -209,9 +209,9 @@ def test_subprocess_inherits_no_blocked_signal_and_no_descriptor(run):
         head="from lambda_ext.lifecycle import signals",
     )
 
-    assert [line for line in lines if line.startswith("mask")] == [
-        "mask set() True"
-    ] * 3
+    assert ["mask set() True"] * 3 == [
+        line for line in lines if line.startswith("mask")
+    ]
 
 
 def test_child_knows_that_it_is_not_the_extension(run):
@@ -264,8 +264,8 @@ def test_sigterm_in_the_middle_of_forking_flushes_once(tmp_path):
         lines = [line.text for line in emulator.lines]
 
     # Not `killed`: a child that is forked after the signal never hears of it.
-    assert end.exit_status == 0
-    assert totals(lines) == {"begun": 1, "goodbye": 1}
+    assert 0 == end.exit_status
+    assert {"begun": 1, "goodbye": 1} == totals(lines)
 
 
 def test_spawned_child_joins_nothing(tmp_path):
@@ -309,5 +309,5 @@ def test_spawned_child_joins_nothing(tmp_path):
 
     pid = answers[0][0]
     assert answers == [[pid, 0, "forked", "off", True]] * 2
-    assert [line for line in lines if "lambda_ext" in line] == []
-    assert [line for line in lines if "goodbye" in line] == [f"goodbye {pid}"]
+    assert [] == [line for line in lines if "lambda_ext" in line]
+    assert [f"goodbye {pid}"] == [line for line in lines if "goodbye" in line]

@@ -86,13 +86,13 @@ def test_environment_with_green_threads_lives_and_ends(library, moment, environm
     answers = [emulator.invoke({}).value for _ in range(2)]
     end = emulator.shutdown()
 
-    assert report.status == "success"
-    assert answers == [[["hunter2"] * 3, "registered", "wakeup_fd"]] * 2
-    assert (end.killed, end.exit_status) == (False, 0)
-    assert totals([line.text for line in emulator.lines]) == {
+    assert "success" == report.status
+    assert [[["hunter2"] * 3, "registered", "wakeup_fd"]] * 2 == answers
+    assert (False, 0) == (end.killed, end.exit_status)
+    assert {
         "served": 2,
         "goodbye": 1,
-    }
+    } == totals([line.text for line in emulator.lines])
 
 
 REFRESH = """
@@ -133,5 +133,5 @@ def test_refresh_in_the_background_needs_no_greenlet(library, moment, environmen
     answer = emulator.invoke({})
     end = emulator.shutdown()
 
-    assert answer.value == ["old", "old", "new"]
-    assert (end.killed, end.exit_status) == (False, 0)
+    assert ["old", "old", "new"] == answer.value
+    assert (False, 0) == (end.killed, end.exit_status)

@@ -72,7 +72,7 @@ def test_nothing_is_lost_and_nothing_doubled(execution_env, tmp_path):
             )
         )
 
-    assert [result for result in results if result] == []
+    assert [] == [result for result in results if result]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="Managed Instances: 3.13")
@@ -109,5 +109,5 @@ def test_workers_of_a_managed_instance_all_flush(tmp_path):
         rie.terminate()
         found = totals(line.strip() for line in rie.output.splitlines())
 
-    assert (status, body) == (200, b'"answer"')
-    assert found == {"imported": 2, "goodbye": 2}
+    assert (200, b'"answer"') == (status, body)
+    assert {"imported": 2, "goodbye": 2} == found

@@ -57,7 +57,7 @@ def texts(emulator):
 @pytest.mark.parametrize("execution_env", EXECUTION_ENVS)
 def test_nothing_is_lost_and_nothing_doubled(execution_env, tmp_path):
     """In every state, beside every other user of signals, the end is clean."""
-    assert run_cells(tmp_path, execution_env) == []
+    assert [] == run_cells(tmp_path, execution_env)
 
 
 class TestMoment:
@@ -79,8 +79,8 @@ class TestMoment:
         emulator.wait_for_line("importing")
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert totals(texts(emulator)) == {"early": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"early": 1} == totals(texts(emulator))
 
     def test_a_second_one_changes_nothing(self, environment):
         """Listeners run once, however often SIGTERM is sent."""
@@ -101,9 +101,9 @@ class TestMoment:
         emulator.invoke({})
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert texts(emulator).count("once") == 1
-        assert totals(texts(emulator)) == {"after": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert 1 == texts(emulator).count("once")
+        assert {"after": 1} == totals(texts(emulator))
 
     def test_time_out_of_the_function_flushes_and_the_next_one_starts_anew(
         self, environment
@@ -124,9 +124,9 @@ class TestMoment:
         second = emulator.invoke("quick")
         emulator.shutdown()
 
-        assert (first.status, second.value) == ("timeout", "registered")
-        assert totals(texts(emulator)) == {"begun": 2}
-        assert [end.exit_status for end in emulator.shutdowns] == [0, 0]
+        assert ("timeout", "registered") == (first.status, second.value)
+        assert {"begun": 2} == totals(texts(emulator))
+        assert [0, 0] == [end.exit_status for end in emulator.shutdowns]
 
     def test_after_a_crash_a_new_process_registers(self, environment):
         """What a crashed process leaves behind does not disturb the next one."""
@@ -142,7 +142,7 @@ class TestMoment:
         first = emulator.invoke("crash")
         second = emulator.invoke("again")
 
-        assert (first.status, second.value) == ("failure", "registered")
+        assert ("failure", "registered") == (first.status, second.value)
 
     def test_handler_that_exits_is_flushed_at_exit(self, environment):
         """sys.exit() in a handler takes the second path, once."""
@@ -161,9 +161,9 @@ class TestMoment:
         answer = emulator.invoke({})
         emulator.wait_frozen()
 
-        assert answer.status == "failure"
-        assert emulator.shutdowns[-1].exit_status == 5
-        assert totals(texts(emulator)) == {"begun": 1, "goodbye": 1}
+        assert "failure" == answer.status
+        assert 5 == emulator.shutdowns[-1].exit_status
+        assert {"begun": 1, "goodbye": 1} == totals(texts(emulator))
 
     def test_failing_import_is_flushed_at_exit(self, environment):
         """An error after the decoration loses nothing that was recorded."""
@@ -178,8 +178,8 @@ class TestMoment:
         )
         report = emulator.init()
 
-        assert report.status == "error"
-        assert totals(texts(emulator)) == {"early": 1}
+        assert "error" == report.status
+        assert {"early": 1} == totals(texts(emulator))
 
     def test_in_the_middle_of_a_printed_line_spoils_no_document(self, environment):
         """print() makes several writes; metrics begin on a line of their own."""
@@ -197,7 +197,7 @@ class TestMoment:
         emulator.wait_for_line("ready")
         emulator.shutdown()
 
-        assert totals(texts(emulator)) == {"begun": 1}
+        assert {"begun": 1} == totals(texts(emulator))
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
@@ -223,7 +223,7 @@ def test_logged_traceback_spoils_no_document(environment, log_format):
     emulator.shutdown()
     lines = texts(emulator)
 
-    assert totals(lines) == {"invoked": 4}
+    assert {"invoked": 4} == totals(lines)
     assert sum("ZeroDivisionError" in line for line in lines) >= 2
     # One may stand where the first document begins: what was before is unknown.
     assert lines.count("") <= 1
@@ -254,9 +254,9 @@ class TestUsersHandler:
         emulator.invoke({})
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 7)
-        assert texts(emulator)[:2] == ["goodbye", "user 15 None"]
-        assert totals(texts(emulator)) == {"user": 1}
+        assert (False, 7) == (end.killed, end.exit_status)
+        assert ["goodbye", "user 15 None"] == texts(emulator)[:2]
+        assert {"user": 1} == totals(texts(emulator))
 
     def test_that_hangs_costs_its_share_only(self, environment):
         """The process ends by itself all the same."""
@@ -275,7 +275,7 @@ class TestUsersHandler:
         emulator.invoke({})
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
+        assert (False, 0) == (end.killed, end.exit_status)
         assert "goodbye" in texts(emulator)
 
     def test_installed_in_this_very_invocation_runs_once_in_the_main_thread(
@@ -303,9 +303,9 @@ class TestUsersHandler:
         emulator.wait_for_line("ready")
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 6)
-        assert texts(emulator).count("user MainThread") == 1
-        assert totals(texts(emulator)) == {"begun": 1}
+        assert (False, 6) == (end.killed, end.exit_status)
+        assert 1 == texts(emulator).count("user MainThread")
+        assert {"begun": 1} == totals(texts(emulator))
 
     def test_installed_while_importing_runs_once(self, environment):
         """The same before the first invocation, with nothing to re-arm."""
@@ -324,9 +324,9 @@ class TestUsersHandler:
         emulator.wait_for_line("importing")
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 6)
-        assert texts(emulator).count("user") == 1
-        assert totals(texts(emulator)) == {"early": 1}
+        assert (False, 6) == (end.killed, end.exit_status)
+        assert 1 == texts(emulator).count("user")
+        assert {"early": 1} == totals(texts(emulator))
 
     @pytest.mark.parametrize("execution_env", EXECUTION_ENVS)
     def test_installed_after_the_decoration_runs_before_any_invocation(
@@ -347,9 +347,9 @@ class TestUsersHandler:
         emulator.init()
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 6)
-        assert texts(emulator).count("user") == 1
-        assert totals(texts(emulator)) == {"early": 1}
+        assert (False, 6) == (end.killed, end.exit_status)
+        assert 1 == texts(emulator).count("user")
+        assert {"early": 1} == totals(texts(emulator))
 
     def test_of_an_asyncio_loop_runs_while_its_loop_does(self, environment):
         """It gets the byte after the flush, in the main thread, once."""
@@ -382,10 +382,10 @@ class TestUsersHandler:
         emulator.wait_for_line("ready")
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert texts(emulator).count("user") == 1
-        assert texts(emulator).count("stopped") == 1
-        assert totals(texts(emulator)) == {"begun": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert 1 == texts(emulator).count("user")
+        assert 1 == texts(emulator).count("stopped")
+        assert {"begun": 1} == totals(texts(emulator))
 
 
 class TestListener:
@@ -418,8 +418,8 @@ class TestListener:
         emulator.invoke({})
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert totals(texts(emulator)) == {"first": 1, "second": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"first": 1, "second": 1} == totals(texts(emulator))
         assert any("app.bad" in line for line in texts(emulator))
 
     def test_what_was_derived_is_closed(self, environment):
@@ -443,7 +443,7 @@ class TestListener:
         emulator.invoke({})
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
+        assert (False, 0) == (end.killed, end.exit_status)
         assert ["closed 1", "closed 2"] == [
             text for text in texts(emulator) if text.startswith("closed")
         ]
@@ -465,8 +465,8 @@ class TestListener:
         end = emulator.shutdown()
 
         lines = texts(emulator)
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert totals(lines[: lines.index("hung")]) == {"early": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"early": 1} == totals(lines[: lines.index("hung")])
 
     def test_main_thread_that_holds_stdout_delays_nothing(self, environment):
         """The buffer of stdout is flushed if it can be, else left."""
@@ -486,7 +486,7 @@ class TestListener:
         emulator.invoke({})
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
+        assert (False, 0) == (end.killed, end.exit_status)
 
 
 class TestSwitchedOff:
@@ -506,7 +506,7 @@ class TestSwitchedOff:
         answer = emulator.invoke({})
         end = emulator.shutdown()
 
-        assert answer.value == ["off", "disabled"]
+        assert ["off", "disabled"] == answer.value
         assert end.exit_status == -signal.SIGTERM
 
     def test_without_extension_lambda_sends_no_sigterm(self, environment):
@@ -523,7 +523,7 @@ class TestSwitchedOff:
         answer = emulator.invoke({})
         end = emulator.shutdown()
 
-        assert answer.value == ["none", "disabled"]
+        assert ["none", "disabled"] == answer.value
         assert (end.signalled, end.exit_status) == (False, -signal.SIGKILL)
 
 
@@ -550,8 +550,8 @@ class TestKindsOfEnvironment:
         emulator.init()
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert totals(texts(emulator)) == {"early": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"early": 1} == totals(texts(emulator))
         assert "half a line" in texts(emulator)
 
     def test_snapstart_calls_the_hooks_around_the_snapshot(self, environment):
@@ -584,10 +584,10 @@ class TestKindsOfEnvironment:
         end = emulator.shutdown()
 
         printed = [line for line in texts(emulator) if line and line[0] != "{"]
-        assert [line for line in at_snapshot if line[0] != "{"] == ["before None"]
-        assert printed == ["before None", "after 1"]
-        assert totals(texts(emulator)) == {"before": 1, "invoked": 1}
-        assert (end.killed, end.exit_status) == (False, 0)
+        assert ["before None"] == [line for line in at_snapshot if line[0] != "{"]
+        assert ["before None", "after 1"] == printed
+        assert {"before": 1, "invoked": 1} == totals(texts(emulator))
+        assert (False, 0) == (end.killed, end.exit_status)
 
     @pytest.mark.skipif(sys.version_info < (3, 13), reason="Managed Instances: 3.13")
     def test_managed_instances_finish_the_request_in_flight(self, environment):
@@ -614,8 +614,8 @@ class TestKindsOfEnvironment:
         emulator.wait_for_line("ready")
         emulator.shutdown()
 
-        assert pending.result().value == "answer"
-        assert totals(texts(emulator)) == {"begun": 1, "done": 1, "goodbye": 2}
+        assert "answer" == pending.result().value
+        assert {"begun": 1, "done": 1, "goodbye": 2} == totals(texts(emulator))
 
 
 class TestHidden:
@@ -643,9 +643,9 @@ class TestHidden:
         answer = emulator.invoke({})
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert answer.value == "wakeup_fd"
-        assert totals(texts(emulator)) == {"goodbye": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert "wakeup_fd" == answer.value
+        assert {"goodbye": 1} == totals(texts(emulator))
         assert any("most recent call first" in line for line in texts(emulator))
 
     def test_mask_that_the_process_inherited_is_no_obstacle(
@@ -671,8 +671,8 @@ class TestHidden:
         emulator.wait_for_line("ready")
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert totals(texts(emulator)) == {"begun": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"begun": 1} == totals(texts(emulator))
 
     @pytest.mark.parametrize("end_fd", [100, 4096])
     def test_closing_all_descriptors_puts_no_byte_into_a_file(
@@ -701,7 +701,7 @@ class TestHidden:
         emulator.shutdown()
 
         sizes = [(tmp_path / f"file{i}").stat().st_size for i in range(20)]
-        assert sizes == [0] * 20
+        assert [0] * 20 == sizes
 
     def test_closed_pipe_is_made_again_and_sigterm_is_seen(self, environment):
         """From the next invocation on, as if nothing had been closed."""
@@ -723,9 +723,9 @@ class TestHidden:
         answers = [emulator.invoke(event).value for event in ("", "close", "")]
         end = emulator.shutdown()
 
-        assert answers == ["wakeup_fd"] * 3
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert totals(texts(emulator)) == {"goodbye": 1}
+        assert ["wakeup_fd"] * 3 == answers
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"goodbye": 1} == totals(texts(emulator))
 
 
 class TestLate:
@@ -755,8 +755,8 @@ class TestLate:
         emulator.wait_for_line("ready")
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 0)
-        assert totals(texts(emulator)) == {"begun": 1, "late": 1}
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"begun": 1, "late": 1} == totals(texts(emulator))
 
     def test_by_a_handler_that_exits_is_flushed(self, environment):
         """The same, and its exit status is the process's."""
@@ -780,8 +780,8 @@ class TestLate:
         emulator.wait_for_line("ready")
         end = emulator.shutdown()
 
-        assert (end.killed, end.exit_status) == (False, 6)
-        assert totals(texts(emulator)) == {"begun": 1, "late": 1}
+        assert (False, 6) == (end.killed, end.exit_status)
+        assert {"begun": 1, "late": 1} == totals(texts(emulator))
 
     def test_callback_after_a_freeze_finds_old_values_expired(self, environment):
         """The clock is looked at before on_shutdown reads a value."""
@@ -808,7 +808,7 @@ class TestLate:
         answer = emulator.invoke({})
         emulator.shutdown()
 
-        assert answer.value == "old"
+        assert "old" == answer.value
         assert "read new" in texts(emulator)
 
 
@@ -828,7 +828,7 @@ class TestNotStarted:
         emulator.shutdown()
         found = [line for line in texts(emulator) if "lambda_ext." in line]
 
-        assert len(found) == 1
+        assert 1 == len(found)
         assert "lambda_ext.not_started lost=metrics:" in found[0]
         assert "decorate the handler with @lambda_ext.handler" in found[0]
 
@@ -846,7 +846,7 @@ class TestNotStarted:
             emulator.invoke({})
         found = [line for line in texts(emulator) if "lambda_ext." in line]
 
-        assert len(found) == 1
+        assert 1 == len(found)
         assert "lambda_ext.not_started lost=on_shutdown callbacks:" in found[0]
 
     @pytest.mark.parametrize("way", ["start", "flush"])
@@ -867,4 +867,4 @@ class TestNotStarted:
             emulator.invoke({})
         emulator.shutdown()
 
-        assert [line for line in texts(emulator) if "lambda_ext.not" in line] == []
+        assert [] == [line for line in texts(emulator) if "lambda_ext.not" in line]

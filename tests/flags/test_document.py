@@ -72,13 +72,13 @@ class TestDocumentedExample:
         """A tester gets the variant QA with its attributes."""
         found = self.document.evaluate("ui_refresh", {"email": "x@example.com"})
 
-        assert facts(found) == (
+        assert (
             True,
             "QA",
             {"dark_mode_support": True},
             "TARGETING_MATCH",
             "3",
-        )
+        ) == facts(found)
 
     def test_share_of_the_rest(self):
         """A tenth of the others gets the sample, by a split."""
@@ -101,7 +101,7 @@ class TestDocumentedExample:
         """Without a context, or without what the rules ask for: the default."""
         found = self.document.evaluate("ui_refresh", context)
 
-        assert facts(found) == (False, "Default Variant", {}, "DEFAULT", "3")
+        assert (False, "Default Variant", {}, "DEFAULT", "3") == facts(found)
 
 
 @pytest.mark.parametrize(

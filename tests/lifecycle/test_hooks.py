@@ -79,7 +79,7 @@ class TestEach:
             )
         everything()
 
-        assert seen == ["c", "a", "d", "b"]
+        assert ["c", "a", "d", "b"] == seen
 
     @pytest.mark.parametrize("takes", [False, True])
     def test_async_one_is_run_to_its_end(self, name, takes):
@@ -195,11 +195,11 @@ class TestArgument:
         getattr(lambda_ext, name)(builtin.append)
         everything()
 
-        assert seen == [
+        assert [
             "function", "1 arguments", "method", "plain method", "object", "partial",
             "full partial", "default", "keyword",
-        ]  # fmt: skip
-        assert len(builtin) == 1
+        ] == seen  # fmt: skip
+        assert 1 == len(builtin)
 
     def test_of_on_invoke_is_the_invocation(self, monkeypatch):
         """Read from Lambda's context, the environment and the clock."""
@@ -217,13 +217,13 @@ class TestArgument:
 
         first, second = seen
         assert isinstance(first, lambda_ext.Invocation)
-        assert (first.request_id, first.tenant_id) == ("8476a536", "blue")
+        assert ("8476a536", "blue") == (first.request_id, first.tenant_id)
         assert first.function_arn == Context.invoked_function_arn
-        assert first.trace_id == "1-5759e988-bd86"
+        assert "1-5759e988-bd86" == first.trace_id
         assert first.deadline == pytest.approx(wall + 3)
         assert first.context is context
-        assert (first.is_cold_start, second.is_cold_start) == (True, False)
-        assert repr(first) == "<Invocation 8476a536>"
+        assert (True, False) == (first.is_cold_start, second.is_cold_start)
+        assert "<Invocation 8476a536>" == repr(first)
 
     def test_of_on_invoke_is_empty_without_a_context(self):
         """As in a unit test that passes None."""
@@ -232,8 +232,8 @@ class TestArgument:
         lambda_ext.handler(lambda event, context: None)({}, None)
         (found,) = seen
 
-        assert [found.context, found.request_id, found.function_arn, found.tenant_id,
-                found.trace_id, found.deadline, found.remaining] == [None] * 7  # fmt: skip
+        assert [None] * 7 == [found.context, found.request_id, found.function_arn, found.tenant_id,
+                found.trace_id, found.deadline, found.remaining]  # fmt: skip
 
     def test_of_on_response_is_the_outcome(self):
         """How long it took, and what it raised."""
@@ -252,9 +252,9 @@ class TestArgument:
                 handler(KeyError(), Context())
 
         assert [outcome.error for outcome in seen] == [None, KeyError]
-        assert [outcome.duration for outcome in seen] == [0.25, 0.25]
+        assert [0.25, 0.25] == [outcome.duration for outcome in seen]
         assert seen[0].remaining is None
-        assert seen[0].request_id == "8476a536"
+        assert "8476a536" == seen[0].request_id
 
     def test_of_on_shutdown_is_its_share(self):
         """Of the first half for what is essential, else of the rest."""
@@ -267,7 +267,7 @@ class TestArgument:
         # Without the essential half it would be a 21st part of the budget.
         assert 0.1 < seen["flush"] <= 0.15
         assert 0 < seen[0] <= 0.3 / 20
-        assert len(seen) == 21
+        assert 21 == len(seen)
 
 
 class TestInit:
@@ -280,7 +280,7 @@ class TestInit:
         phases.call(phases.INIT)
         lambda_ext.on_init(lambda: seen.append("late"))
 
-        assert seen == ["early", "late"]
+        assert ["early", "late"] == seen
 
 
 class TestResponse:
@@ -293,7 +293,7 @@ class TestResponse:
         lambda_ext.on_response(lambda: seen.append("user"))
         phases.call(phases.RESPONSE)
 
-        assert seen == ["user", "flush"]
+        assert ["user", "flush"] == seen
 
     def test_is_within_the_invocation(self):
         """Its deadline still holds."""
@@ -324,7 +324,7 @@ class TestTimeout:
         assert handler({}, Context(50))
         ((remaining, thread),) = seen
         assert 0 <= remaining <= 0.05
-        assert thread == "lambda_ext_timeout"
+        assert "lambda_ext_timeout" == thread
 
     def test_is_not_called_in_time(self):
         """Nor without a deadline; one thread watches all invocations."""
@@ -336,8 +336,8 @@ class TestTimeout:
         for context in (Context(60_000), None, Context(30_000), Context(90_000)):
             handler({}, context)
 
-        assert seen == []
-        assert len(deadline_threads()) == 1
+        assert [] == seen
+        assert 1 == len(deadline_threads())
 
     def test_sees_an_earlier_deadline_of_a_later_invocation(self):
         """The thread that sleeps for a minute is woken."""
@@ -354,7 +354,7 @@ class TestTimeout:
         """Without a hook there is nothing to watch for."""
         lambda_ext.handler(lambda event, context: None)({}, Context())
 
-        assert deadline_threads() == []
+        assert [] == deadline_threads()
         assert deadline._thread is None
 
 

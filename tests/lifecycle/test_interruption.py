@@ -111,7 +111,7 @@ class TestOfSignalHandler:
         thread.join()
 
         assert interruption.by_signal_handler(KeyboardInterrupt())
-        assert found == [False]
+        assert [False] == found
 
 
 class TestPhases:
@@ -127,7 +127,7 @@ class TestPhases:
 
         with pytest.raises(TimeoutError):
             phases.call(phases.RESPONSE)
-        assert (seen, phases.failures[phases.RESPONSE]) == ([1], 0)
+        assert ([1], 0) == (seen, phases.failures[phases.RESPONSE])
 
     def test_no_listener_is_lost_or_called_twice(self):
         """Wherever the exception comes in the middle of the call."""
@@ -264,7 +264,7 @@ class TestInvocation:
             handler("second")
             assert phases.calls[phases.INVOKE] <= phases.calls[phases.RESPONSE]
             assert phases.calls[phases.RESPONSE] == phases.ended[phases.RESPONSE]
-            assert seen[-1] == "second"
+            assert "second" == seen[-1]
             count += 1
 
         assert count > 10
@@ -286,7 +286,7 @@ class TestInvocation:
         for _ in everywhere((invocation,), prepare, lambda _: lambda_ext.start()):
             lambda_ext.start()
             assert {"signals", "extension", "init"} == set(parts)
-            assert parts.count("init") == 1
+            assert 1 == parts.count("init")
             count += 1
 
         assert count > 5

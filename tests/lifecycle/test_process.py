@@ -45,7 +45,7 @@ class TestLock:
             thread.start()
             thread.join()
 
-        assert got == [False]
+        assert [False] == got
 
     def test_is_free_in_a_child_though_another_thread_held_it(self):
         """A forked child can take a lock that a lost thread was holding."""
@@ -95,7 +95,7 @@ class TestAtFork:
         process.at_fork(lambda: seen.append("second"))
 
         assert in_child(lambda: seen == ["second"])
-        assert seen == []
+        assert [] == seen
 
 
 class TestReset:
@@ -111,4 +111,4 @@ class TestReset:
         process.reset()
         process.reset()
 
-        assert seen == [1, 2, 1, 2]
+        assert [1, 2, 1, 2] == seen

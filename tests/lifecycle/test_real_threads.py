@@ -32,7 +32,7 @@ class TestEvent:
             thread.join(30)
 
         assert [False] * 8 == [thread.is_alive() for thread in threads]
-        assert (event.is_set(), event.wait(), event._waiters) == (True, True, [])
+        assert (True, True, []) == (event.is_set(), event.wait(), event._waiters)
 
     def test_serves_again_after_clear(self):
         """Set, cleared and set, as often as one likes."""
@@ -41,8 +41,8 @@ class TestEvent:
             event.set()
             assert event.wait(30)
             event.clear()
-            assert (event.wait(0), event.wait(0.001)) == (False, False)
-            assert event._waiters == []
+            assert (False, False) == (event.wait(0), event.wait(0.001))
+            assert [] == event._waiters
 
     def test_waiting_and_setting_at_once_hang_no_thread(self):
         """A waiter that comes while it is being set goes on, too."""
@@ -52,7 +52,7 @@ class TestEvent:
             def either(index, event=event):
                 return event.set() if index == 0 else event.wait(30)
 
-            assert run_threads(4, either) == [None, True, True, True]
+            assert [None, True, True, True] == run_threads(4, either)
 
     def test_interrupted_set_has_let_all_go_on_or_none_know(self):
         """Where a signal handler raises, there is no waiter left behind a set event."""
@@ -85,7 +85,7 @@ class TestStart:
 
         real_threads.start("lambda_ext_test", body).join(30)
 
-        assert seen == [("lambda_ext_test", True, False)]
+        assert [("lambda_ext_test", True, False)] == seen
         assert real_threads.in_main_thread()
 
     @pytest.mark.logs
@@ -105,7 +105,7 @@ class TestStart:
 
         reason = f"{__name__} has replaced the threads of this process"
         assert found == ("off", reason)
-        assert caplog.messages == [f"lambda_ext.signals_off reason={reason}"]
+        assert [f"lambda_ext.signals_off reason={reason}"] == caplog.messages
 
 
 @pytest.mark.process
@@ -137,4 +137,4 @@ def test_are_real_where_greenlets_replaced_them(library, moment):
         "print(posix.read(read, 1), ended.wait(30), thread.join(30), thread.is_alive())"
     )
 
-    assert (done.stdout, done.stderr) == ("b'x' True None False\n", "")
+    assert ("b'x' True None False\n", "") == (done.stdout, done.stderr)

@@ -72,16 +72,16 @@ def test_answer_in_single_bytes_is_read(pair):
     answer = b"HTTP/1.1 202 Accepted\r\nX-Some: value \r\ncontent-LENGTH: 3\r\n\r\nabc"
     reply = receive(pair, *(answer[i : i + 1] for i in range(len(answer))), end=False)
 
-    assert reply.status == 202
-    assert reply.headers["x-some"] == "value"
-    assert reply.body == b"abc"
+    assert 202 == reply.status
+    assert "value" == reply.headers["x-some"]
+    assert b"abc" == reply.body
 
 
 def test_answer_without_length_ends_with_the_connection(pair):
     """As HTTP/1.0 does it."""
     reply = receive(pair, b"HTTP/1.0 200\r\n\r\n", b"abc")
 
-    assert (reply.status, reply.body) == (200, b"abc")
+    assert (200, b"abc") == (reply.status, reply.body)
 
 
 @pytest.mark.parametrize(

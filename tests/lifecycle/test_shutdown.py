@@ -51,7 +51,7 @@ class TestDrain:
             )
         shutdown.drain(10.0, lambda: seen.append("previous"))
 
-        assert seen == ["essential", "user 1", "user 2", "network", "previous"]
+        assert ["essential", "user 1", "user 2", "network", "previous"] == seen
 
     def test_listener_that_joins_late_is_called(self):
         """The first metric may be recorded by a listener, and flushed yet."""
@@ -66,7 +66,7 @@ class TestDrain:
         lambda_ext.on_shutdown(lambda: seen.append("second"))
         shutdown.drain(10.0)
 
-        assert seen == ["first", "late", "second", "last"]
+        assert ["first", "late", "second", "last"] == seen
 
     @pytest.mark.logs
     def test_hanging_listener_costs_its_share_only(self, held, caplog):
@@ -81,8 +81,8 @@ class TestDrain:
         lambda_ext.on_shutdown(lambda: seen.append("after"))
         shutdown.drain(0.1)
 
-        assert seen == ["before", "after"]
-        assert shutdown.status().abandoned == 1
+        assert ["before", "after"] == seen
+        assert 1 == shutdown.status().abandoned
         (record,) = caplog.records
         assert "listener_abandoned phase=shutdown" in record.getMessage()
         assert "hanging" in record.getMessage()
@@ -100,9 +100,9 @@ class TestDrain:
         lambda_ext.on_shutdown(lambda: seen.append("after"))
         shutdown.drain(10.0)
 
-        assert seen == ["after"]
-        assert phases.failures[phases.SHUTDOWN] == 1
-        assert len(caplog.records) == 1
+        assert ["after"] == seen
+        assert 1 == phases.failures[phases.SHUTDOWN]
+        assert 1 == len(caplog.records)
 
     @pytest.mark.logs
     def test_all_hanging_leaves_each_a_turn(self, held):
@@ -117,8 +117,8 @@ class TestDrain:
             lambda_ext.on_shutdown(lambda: hanging())
         shutdown.drain(0.1)
 
-        assert len(begun) == 5
-        assert shutdown.status().abandoned == 5
+        assert 5 == len(begun)
+        assert 5 == shutdown.status().abandoned
 
     @pytest.mark.parametrize(
         "error", [RuntimeError("can't start new thread"), MemoryError()]
@@ -162,8 +162,8 @@ class TestSigterm:
         shutdown.install()
         self.sigterm(exits)
 
-        assert (seen, exits[0]) == ([[]], 0)
-        assert shutdown.status().begun == "sigterm"
+        assert ([[]], 0) == (seen, exits[0])
+        assert "sigterm" == shutdown.status().begun
 
     @pytest.mark.parametrize(
         ("code", "status"),
@@ -201,7 +201,7 @@ class TestSigterm:
         shutdown.install()
         self.sigterm(exits)
 
-        assert exits[0] == 0
+        assert 0 == exits[0]
         assert "ZeroDivisionError" in caplog.text
 
     def test_flush_under_way_is_let_finish(self, exits, held):
@@ -220,7 +220,7 @@ class TestSigterm:
         self.sigterm(exits)
         thread.join()
 
-        assert seen == [[]]
+        assert [[]] == seen
 
     def test_worker_of_a_managed_instance_finishes_its_request(
         self, exits, monkeypatch
@@ -239,7 +239,7 @@ class TestSigterm:
         phases.call(phases.RESPONSE)
         eventually(lambda: exits)
 
-        assert (early, seen) == ([], ["done", "listener"])
+        assert ([], ["done", "listener"]) == (early, seen)
 
     def test_exit_that_is_interrupted_has_ended(self, monkeypatch):
         """Ctrl-C in the middle of it: who waits for it is let go."""
@@ -270,8 +270,8 @@ class TestSigterm:
         self.sigterm(exits)
         thread.join()
 
-        assert seen == ["begun", []]
-        assert shutdown.status().begun == "exit"
+        assert ["begun", []] == seen
+        assert "exit" == shutdown.status().begun
 
 
 class TestExit:
@@ -284,8 +284,8 @@ class TestExit:
         shutdown._at_exit()
         shutdown._at_exit()
 
-        assert seen == [1]
-        assert shutdown.status().begun == "exit"
+        assert [1] == seen
+        assert "exit" == shutdown.status().begun
 
     def test_after_sigterm_waits_for_its_end(self, exits, held):
         """Finalisation would stop the thread that flushes."""
@@ -304,7 +304,7 @@ class TestExit:
         found = list(seen)
         thread.join()
 
-        assert found == ["begun", "ended"]
+        assert ["begun", "ended"] == found
 
     def test_is_registered_and_unregistered(self, monkeypatch):
         """Outside Lambda, this is all that there is."""
@@ -317,7 +317,7 @@ class TestExit:
         shutdown.reset()
 
         assert seen == gone == [shutdown._at_exit]
-        assert signals.path() == "off"
+        assert "off" == signals.path()
 
     def test_worker_process_is_followed_by_multiprocessings_own_means(
         self, monkeypatch
@@ -352,7 +352,7 @@ class TestExit:
         phases.call(phases.RESPONSE)
         thread.join(30)
 
-        assert (seen, early, exits) == (["listener", "byte"], [], [0])
+        assert (["listener", "byte"], [], [0]) == (seen, early, exits)
 
 
 class TestStatus:
@@ -362,19 +362,19 @@ class TestStatus:
         """With the reason in words."""
         found = shutdown.status()
 
-        assert (found.path, found.reason, found.begun) == (
+        assert (
             "off",
             "outside Lambda",
             None,
-        )
-        assert repr(found) == "<shutdown.Status off 'outside Lambda'>"
+        ) == (found.path, found.reason, found.begun)
+        assert "<shutdown.Status off 'outside Lambda'>" == repr(found)
 
     def test_disabled_says_so(self, monkeypatch):
         """LAMBDA_EXT_DISABLE is a reason."""
         monkeypatch.setenv("LAMBDA_EXT_DISABLE", "signals")
         monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
 
-        assert shutdown.status().reason == "disabled"
+        assert "disabled" == shutdown.status().reason
 
 
 WORKER = """
@@ -407,5 +407,5 @@ def test_exit_without_a_handler_loses_nothing(program, expected, start):
         f"import lambda_ext\nfrom lambda_ext import metrics\n{start}\n{program}"
     )
 
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (0, "") == (run.returncode, run.stderr)
     assert totals(run.stdout.splitlines()) == expected

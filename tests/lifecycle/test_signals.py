@@ -54,8 +54,8 @@ class TestInstall:
         sigterm()
         eventually(lambda: names)
 
-        assert names[0] == "lambda_ext_sigterm"
-        assert signals.path() == "wakeup_fd"
+        assert "lambda_ext_sigterm" == names[0]
+        assert "wakeup_fd" == signals.path()
 
     def test_other_signals_wake_nothing(self, woken):
         """Every signal that Python handles writes its number; only 15 counts."""
@@ -81,10 +81,10 @@ class TestInstall:
         before = signals.path(), signals.reason
         signals.rearm()
 
-        assert before[0] == "off"
+        assert "off" == before[0]
         assert "main thread" in before[1]
         assert [f"lambda_ext.signals_off reason={before[1]}"] == caplog.messages
-        assert (signals.path(), signals.reason) == ("wakeup_fd", "")
+        assert ("wakeup_fd", "") == (signals.path(), signals.reason)
 
     @pytest.mark.logs
     def test_without_a_thread_to_spare_leaves_everything(self, woken, monkeypatch):
@@ -97,7 +97,7 @@ class TestInstall:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         woken.install()
 
-        assert (signals.path(), signals.reason) == ("off", "can't start new thread")
+        assert ("off", "can't start new thread") == (signals.path(), signals.reason)
         assert signal.getsignal(signal.SIGTERM) is before
 
     @pytest.mark.logs
@@ -110,11 +110,11 @@ class TestInstall:
             before = signals.path(), signals.reason
         signals.rearm()
 
-        assert before == (
+        assert (
             "off",
             "[Errno 2] No such file or directory: '/nowhere/at/all'",
-        )
-        assert (signals.path(), signals.reason) == ("wakeup_fd", "")
+        ) == before
+        assert ("wakeup_fd", "") == (signals.path(), signals.reason)
 
     def test_full_pipe_is_no_error(self, woken):
         """The pipe never blocks the handler."""
@@ -165,9 +165,9 @@ class TestUsersHandler:
         after = signals.replaced(), signals.previous()
 
         assert before == (True, user)
-        assert ran == [1]
+        assert [1] == ran
         assert after == (False, user)
-        assert seen == [1]
+        assert [1] == seen
 
     def test_rearm_elsewhere_than_in_the_main_thread_changes_nothing(self, woken):
         """It cannot, and does not complain."""
@@ -210,7 +210,7 @@ class TestChain:
         finally:
             signal.signal(signal.SIGUSR1, before)
 
-        assert signals.path() == "chained"
+        assert "chained" == signals.path()
         assert first == bytes((signal.SIGUSR1,))
         assert second == bytes((signal.SIGTERM,))
 
@@ -240,7 +240,7 @@ class TestChain:
         chained = signals.path()
         other[0].close()
 
-        assert (chained, signals.path()) == ("chained", "wakeup_fd")
+        assert ("chained", "wakeup_fd") == (chained, signals.path())
         assert not signals.forward()
 
     def test_that_took_over_is_chained_by_rearm(self, woken, other):
@@ -251,7 +251,7 @@ class TestChain:
         signals.rearm()
 
         assert wakeup_fd() == ours
-        assert signals.path() == "chained"
+        assert "chained" == signals.path()
 
     def test_that_was_removed_is_ours_again(self, woken):
         """As asyncio leaves it at -1 when its last handler is removed."""
@@ -261,7 +261,7 @@ class TestChain:
         signals.rearm()
 
         assert wakeup_fd() == ours
-        assert signals.path() == "wakeup_fd"
+        assert "wakeup_fd" == signals.path()
 
     def test_number_that_is_another_files_by_now_is_never_written(
         self, woken, other, tmp_path
@@ -279,8 +279,8 @@ class TestChain:
             os.dup2(kept, number)
             os.close(kept)
 
-        assert (written, found) == (False, "wakeup_fd")
-        assert path.read_bytes() == b""
+        assert (False, "wakeup_fd") == (written, found)
+        assert b"" == path.read_bytes()
 
     def test_real_asyncio_loop_hears_its_signals_through_us(self, woken):
         """A loop that lives on between invocations is served."""
@@ -307,7 +307,7 @@ class TestChain:
         finally:
             loop.close()
 
-        assert seen == [1]
+        assert [1] == seen
 
 
 class TestPipe:
@@ -326,7 +326,7 @@ class TestPipe:
 
         assert "closed" in reason
         assert woken.acquire(timeout=30)
-        assert signals.path() == "wakeup_fd"
+        assert "wakeup_fd" == signals.path()
 
 
 class TestRuntimeClient:
@@ -360,8 +360,8 @@ class TestRuntimeClient:
         after = runtime_client.waiting
         runtime_client.reset()
 
-        assert (before, answer, after) == (False, "request", False)
-        assert instance.seen == [(True, False, ("x",))]
+        assert (False, "request", False) == (before, answer, after)
+        assert [(True, False, ("x",))] == instance.seen
         assert client.wait_next_invocation is original
 
     def test_error_passes(self, woken, client):
@@ -378,7 +378,7 @@ class TestRuntimeClient:
         woken.install()
 
         assert runtime_client.waiting is None
-        assert signals.path() == "wakeup_fd"
+        assert "wakeup_fd" == signals.path()
 
 
 def test_reset_ends_the_thread_and_closes_the_pipe(woken):
@@ -390,7 +390,7 @@ def test_reset_ends_the_thread_and_closes_the_pipe(woken):
     threads[-1].join(30)
 
     assert not threads[-1].is_alive()
-    assert wakeup_fd() == -1
+    assert -1 == wakeup_fd()
     for fd in fds:
         with pytest.raises(OSError):
             os.fstat(fd)

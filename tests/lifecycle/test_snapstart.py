@@ -34,7 +34,7 @@ def test_hooks_are_wired_once_under_snapstart(hooks, monkeypatch):
     lambda_ext.after_restore(lambda: None)
     snapstart.install()
 
-    assert (len(hooks.before), len(hooks.after)) == (1, 1)
+    assert (1, 1) == (len(hooks.before), len(hooks.after))
 
 
 @pytest.mark.parametrize("kind", ["on-demand", "provisioned-concurrency", None])
@@ -44,7 +44,7 @@ def test_nothing_is_wired_elsewhere(hooks, monkeypatch, kind):
         monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", kind)
     lambda_ext.before_snapshot(lambda: None)
 
-    assert (hooks.before, hooks.after) == ([], [])
+    assert ([], []) == (hooks.before, hooks.after)
 
 
 def test_runtime_client_without_snapstart_is_no_error(monkeypatch):
@@ -55,7 +55,7 @@ def test_runtime_client_without_snapstart_is_no_error(monkeypatch):
     lambda_ext.before_snapshot(lambda: seen.append(1))
     phases.call(phases.SNAPSHOT)
 
-    assert seen == [1]
+    assert [1] == seen
 
 
 def test_restore_begins_a_new_generation_before_the_hooks(hooks, monkeypatch):
@@ -81,5 +81,5 @@ def test_hook_that_raises_does_not_end_init(hooks, monkeypatch, caplog):
 
     hooks.before[0]()
 
-    assert phases.failures[phases.SNAPSHOT] == 1
-    assert len(caplog.records) == 1
+    assert 1 == phases.failures[phases.SNAPSHOT]
+    assert 1 == len(caplog.records)

@@ -51,13 +51,13 @@ class TestLife:
             report = emulator.init()
             sources = [line.source for line in emulator.lines]
 
-            assert report.status == "success"
-            assert paths(emulator)[0] == "register"
+            assert "success" == report.status
+            assert "register" == paths(emulator)[0]
             assert sources.index("stdout") > sources.index("outer")
             (agent,) = emulator.agents
-            assert (agent.name, agent.internal) == ("outer", False)
-            assert agent.events == ("INVOKE", "SHUTDOWN")
-            assert agent.state == "Ready"
+            assert ("outer", False) == (agent.name, agent.internal)
+            assert ("INVOKE", "SHUTDOWN") == agent.events
+            assert "Ready" == agent.state
 
     def test_gets_each_invocation_and_the_end(self):
         """INVOKE comes once per invocation and SHUTDOWN last."""
@@ -71,21 +71,21 @@ class TestLife:
                 if text.startswith("got")
             ]
 
-            assert [event["eventType"] for event in events] == [
+            assert [
                 "INVOKE",
                 "INVOKE",
                 "SHUTDOWN",
-            ]
+            ] == [event["eventType"] for event in events]
             assert [event["requestId"] for event in events[:2]] == [
                 answer.request_id for answer in answers
             ]
-            assert events[0].keys() == {
+            assert {
                 "eventType",
                 "deadlineMs",
                 "requestId",
                 "invokedFunctionArn",
                 "tracing",
-            }
+            } == events[0].keys()
             assert events[0]["tracing"]["value"].startswith("Root=1-")
 
     def test_is_frozen_with_the_runtime(self, extensions):
@@ -95,8 +95,8 @@ class TestLife:
             emulator.init()
             line = next(li for li in emulator.lines if li.text.startswith("pid"))
 
-            assert states(int(line.text.split()[1])) == {"T"}
-            assert states(emulator.pid) == {"T"}
+            assert {"T"} == states(int(line.text.split()[1]))
+            assert {"T"} == states(emulator.pid)
 
     def test_has_no_variables_of_the_runtime(self):
         """It knows the API and the function, but neither handler nor log group."""
@@ -128,7 +128,7 @@ class TestLife:
             assert json.loads(said.split(" ", 2)[2])["errorType"] == (
                 "Extension.InvalidExtensionState"
             )
-            assert [agent.name for agent in emulator.agents] == ["outer"]
+            assert ["outer"] == [agent.name for agent in emulator.agents]
 
     def test_counts_towards_the_ten(self, extensions):
         """With ten in the folder there is no room for an internal one."""
@@ -140,7 +140,7 @@ class TestLife:
             (said,) = (t for t in texts(emulator, "stdout") if "registered" in t)
 
             assert "Extension.TooManyExtensions" in said
-            assert len(emulator.agents) == 10
+            assert 10 == len(emulator.agents)
 
     def test_folders_and_their_files_are_no_extensions(self, extensions):
         """Only files at the top of the folder are started."""
@@ -149,7 +149,7 @@ class TestLife:
         with emulate(env={"EVENTS": "[]"}, extensions_dir=extensions.path) as emulator:
             emulator.init()
 
-            assert [agent.name for agent in emulator.agents] == ["outer"]
+            assert ["outer"] == [agent.name for agent in emulator.agents]
 
 
 def test_busy_extension_is_told_of_the_end_when_it_asks():
@@ -163,11 +163,11 @@ def test_busy_extension_is_told_of_the_end_when_it_asks():
         agents.tell_shutdown("timeout", 1)
         answer = agents.next(agent.id)
 
-    assert json.loads(answer.body) == {
+    assert {
         "eventType": "SHUTDOWN",
         "deadlineMs": 1,
         "shutdownReason": "timeout",
-    }
+    } == json.loads(answer.body)
     assert agent.notified
 
 
@@ -181,10 +181,10 @@ class TestCrash:
         with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
             report = emulator.init()
 
-            assert (report.status, report.error_type) == ("failure", "Extension.Crash")
+            assert ("failure", "Extension.Crash") == (report.status, report.error_type)
             assert emulator.pid is None
             (outer,) = emulator.shutdowns[0].extensions
-            assert outer.exit_status == 5
+            assert 5 == outer.exit_status
 
     def test_is_the_answer_if_it_comes_again(self):
         """An extension that fails Init twice fails the invocation."""
@@ -192,7 +192,7 @@ class TestCrash:
         with emulate(env=env, extensions_dir=EXTENSIONS) as emulator:
             answer = emulator.invoke({})
 
-            assert (answer.status, answer.error_type) == ("failure", "Extension.Crash")
+            assert ("failure", "Extension.Crash") == (answer.status, answer.error_type)
             assert "Extension outer exited" in answer.value["errorMessage"]
 
     def test_during_an_invocation_resets(self):
@@ -202,11 +202,11 @@ class TestCrash:
             emulator.invoke({"n": 1})
             emulator.wait_frozen()
 
-            assert [end.reason for end in emulator.shutdowns] == ["failure"]
+            assert ["failure"] == [end.reason for end in emulator.shutdowns]
             assert emulator.pid is None
 
             emulator.invoke({"n": 2})
-            assert [init.phase for init in emulator.inits] == ["init", "invoke"]
+            assert ["init", "invoke"] == [init.phase for init in emulator.inits]
 
     def test_that_cannot_be_started_is_a_launch_error(self, extensions):
         """A file that is not executable fails Init as Extension.LaunchError."""
@@ -215,8 +215,8 @@ class TestCrash:
         with emulate(extensions_dir=extensions.path) as emulator:
             report = emulator.init()
 
-            assert report.status == "failure"
-            assert report.error_type == "Extension.LaunchError"
+            assert "failure" == report.status
+            assert "Extension.LaunchError" == report.error_type
             assert "plain" in emulator.invoke({}).value["errorMessage"]
 
 
@@ -240,14 +240,14 @@ class TestAwssOwnEmulator:
             rie.terminate()
             theirs = heard(rie.output)
         # Lambda says spindown, timeout or failure.
-        assert theirs[-1].pop("shutdownReason") == "SandboxTerminated"
-        assert mine[-1].pop("shutdownReason") == "spindown"
+        assert "SandboxTerminated" == theirs[-1].pop("shutdownReason")
+        assert "spindown" == mine[-1].pop("shutdownReason")
 
-        assert [event.get("eventType") for event in mine] == [
+        assert [
             None,
             "INVOKE",
             "SHUTDOWN",
-        ]
+        ] == [event.get("eventType") for event in mine]
         assert mine == theirs
 
 

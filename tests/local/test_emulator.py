@@ -24,13 +24,13 @@ class TestInit:
         with emulate() as emulator:
             report = emulator.init()
 
-            assert report.status == "success"
-            assert (report.phase, report.init_type) == ("init", "on-demand")
+            assert "success" == report.status
+            assert ("init", "on-demand") == (report.phase, report.init_type)
             assert report.error is None
-            assert paths(emulator) == ["next"]
+            assert ["next"] == paths(emulator)
             assert emulator.frozen
-            assert states(emulator.pid) == {"T"}
-            assert emulator.agents == []
+            assert {"T"} == states(emulator.pid)
+            assert [] == emulator.agents
 
     def test_twice_is_once(self):
         """A second init() starts nothing and returns the same report."""
@@ -46,24 +46,24 @@ class TestInit:
         with emulate(task_root=str(tmp_path)) as emulator:
             report = emulator.init()
 
-            assert report.status == "error"
-            assert report.error_type == "Runtime.ImportModuleError"
-            assert report.error["errorType"] == "Runtime.ImportModuleError"
+            assert "error" == report.status
+            assert "Runtime.ImportModuleError" == report.error_type
+            assert "Runtime.ImportModuleError" == report.error["errorType"]
             assert "No module named 'app'" in report.error["errorMessage"]
             assert emulator.pid is None
-            assert emulator.shutdowns[0].exit_status == 1
+            assert 1 == emulator.shutdowns[0].exit_status
 
     def test_crash_at_import_is_a_failure(self):
         """A runtime that exits without a word fails Init as Runtime.ExitError."""
         with emulate(env={"FAIL": "exit"}) as emulator:
             report = emulator.init()
 
-            assert (report.status, report.error_type) == (
+            assert (
                 "failure",
                 "Runtime.ExitError",
-            )
+            ) == (report.status, report.error_type)
             assert report.error_payload is None
-            assert emulator.shutdowns[0].exit_status == 4
+            assert 4 == emulator.shutdowns[0].exit_status
 
     @pytest.mark.parametrize("init_type", ["on-demand", "provisioned-concurrency"])
     def test_type_is_what_the_function_sees(self, init_type):
@@ -85,16 +85,16 @@ class TestInvoke:
         ) as emulator:
             answer = emulator.invoke({"n": 1})
 
-            assert answer.status == "success"
-            assert answer.value["n"] == 1
+            assert "success" == answer.status
+            assert 1 == answer.value["n"]
             assert answer.value["id"] == answer.request_id
             assert 0 < answer.value["left"] <= 7000
             assert re.fullmatch(
                 r"arn:aws:lambda:eu-west-1:\d{12}:function:orders", answer.value["arn"]
             )
             assert answer.init is emulator.inits[0]
-            assert emulator.invoke(b'{"n": 2}').value["n"] == 2
-            assert len(emulator.inits) == 1
+            assert 2 == emulator.invoke(b'{"n": 2}').value["n"]
+            assert 1 == len(emulator.inits)
 
     def test_error_of_the_handler_resets_nothing(self):
         """A handler that raises is answered as error, and its process lives on."""
@@ -103,8 +103,8 @@ class TestInvoke:
             pid = emulator.pid
             answer = emulator.invoke({"do": "raise"})
 
-            assert answer.status == "error"
-            assert answer.value["errorType"] == "ValueError"
+            assert "error" == answer.status
+            assert "ValueError" == answer.value["errorType"]
             assert emulator.invoke({"n": 1}).value["pid"] == pid
 
     def test_lines_of_the_handler_are_there_with_the_answer(self):
@@ -115,7 +115,7 @@ class TestInvoke:
                 line = next(li for li in emulator.lines if f'"n": {n}' in li.text)
 
                 assert line.request_id == answer.request_id
-                assert line.source == "stdout"
+                assert "stdout" == line.source
 
     def test_invocations_wait_for_each_other(self, tmp_path):
         """Of two invocations at the same time, one begins after the other's end."""
@@ -127,12 +127,12 @@ class TestInvoke:
 
             assert not first.done()
             assert not second.done()
-            assert len([text for text in texts(emulator) if "handling" in text]) == 1
+            assert 1 == len([text for text in texts(emulator) if "handling" in text])
 
             gate.open()
 
-            assert first.result(30).value["n"] == 1
-            assert second.result(30).value["n"] == 2
+            assert 1 == first.result(30).value["n"]
+            assert 2 == second.result(30).value["n"]
 
     def test_result_with_a_timeout_raises(self, tmp_path):
         """Waiting for an answer can be bounded; the invocation goes on."""
@@ -165,7 +165,7 @@ class TestFreeze:
                 emulator.invoke(event)
                 emulator.wait_frozen()
 
-                assert states(emulator.pid) == {"T"}
+                assert {"T"} == states(emulator.pid)
 
     def test_off_leaves_the_runtime_running(self):
         """With freeze=False nothing is ever stopped."""
@@ -184,13 +184,13 @@ class TestFreeze:
             emulator.wait_for_line("handling")
             emulator.freeze()
 
-            assert states(emulator.pid) == {"T"}
+            assert {"T"} == states(emulator.pid)
             assert not pending.done()
 
             emulator.thaw()
             gate.open()
 
-            assert pending.result(30).value["n"] == 1
+            assert 1 == pending.result(30).value["n"]
 
     def test_stops_the_processes_children(self):
         """A subprocess of the handler is frozen with it."""
@@ -199,7 +199,7 @@ class TestFreeze:
             emulator.wait_frozen()
             (child,) = children(emulator.pid)
 
-            assert states(emulator.pid) == {"T"}
+            assert {"T"} == states(emulator.pid)
             assert eventually(lambda: states(child) == {"T"})
 
     def test_without_an_environment_is_an_error(self):
@@ -217,7 +217,7 @@ class TestExtensionsAtWork:
         gate = Gate(tmp_path)
         env = {"GATE": gate.path, "EXTENSION": '["INVOKE"]'}
         with emulate(env=env, timeout_s=60) as emulator:
-            assert emulator.invoke({"n": 1}).status == "success"
+            assert "success" == emulator.invoke({"n": 1}).status
             second = emulator.invoke_async({"n": 2})
             emulator.wait_for_line("extension got INVOKE")
 
@@ -226,10 +226,10 @@ class TestExtensionsAtWork:
 
             gate.open()
 
-            assert second.result(30).status == "success"
+            assert "success" == second.result(30).status
             gate.open()
             emulator.wait_frozen()
-            assert states(emulator.pid) == {"T"}
+            assert {"T"} == states(emulator.pid)
             done = texts(emulator).index("extension done")
             assert done < next(
                 i for i, text in enumerate(texts(emulator)) if '"n": 2' in text
@@ -246,9 +246,9 @@ class TestExtensionsAtWork:
                 call for call in emulator.calls if call.path.endswith("event/next")
             ]
 
-            assert (agent.name, agent.events, agent.internal) == ("inner", (), True)
-            assert agent.state == "Ready"
-            assert [(call.agent, call.status) for call in polls] == [("inner", None)]
+            assert ("inner", (), True) == (agent.name, agent.events, agent.internal)
+            assert "Ready" == agent.state
+            assert [("inner", None)] == [(call.agent, call.status) for call in polls]
             assert emulator.frozen
 
     def test_event_carries_the_invocation(self, tmp_path):
@@ -308,10 +308,10 @@ class TestLines:
             emulator.invoke({"n": 1})
             emulator.shutdown()
 
-            assert [text.split()[0] for text in texts(emulator)] == [
+            assert [
                 "loading",
                 "handling",
-            ]
+            ] == [text.split()[0] for text in texts(emulator)]
         assert "ValueError: callback" in capsys.readouterr().err
 
 
@@ -371,14 +371,14 @@ class TestArguments:
             seen = emulator.invoke({"do": "environment"}).value
 
             assert "AWS_PROFILE" not in seen
-            assert [name for name in shells if name in seen] == []
-            assert (seen["LANG"], seen["LANGUAGES_SPOKEN"]) == ("en_US.UTF-8", "2")
+            assert [] == [name for name in shells if name in seen]
+            assert ("en_US.UTF-8", "2") == (seen["LANG"], seen["LANGUAGES_SPOKEN"])
             assert "AWS_LAMBDA_FUNCTION_VERSION" not in seen
             assert "AWS_EXECUTION_ENV" not in seen
-            assert seen["LAMBDA_EXT_NAMESPACE"] == "mine"
-            assert (seen["TZ"], seen["EXTRA"]) == (":CET", "1")
-            assert seen["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "256"
-            assert seen["AWS_ACCESS_KEY_ID"] == "testing"
+            assert "mine" == seen["LAMBDA_EXT_NAMESPACE"]
+            assert (":CET", "1") == (seen["TZ"], seen["EXTRA"])
+            assert "256" == seen["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+            assert "testing" == seen["AWS_ACCESS_KEY_ID"]
             assert seen["LAMBDA_TASK_ROOT"] == FUNCTION
 
     def test_execution_env_follows_the_python(self):
@@ -397,6 +397,6 @@ class TestArguments:
             emulator.wait_for_line("handling")
             pid = emulator.pid
 
-        assert pending.result(0).status == "failure"
+        assert "failure" == pending.result(0).status
         assert not os.path.exists(f"/proc/{pid}")
-        assert emulator.shutdowns == []
+        assert [] == emulator.shutdowns

@@ -120,8 +120,8 @@ def test_answer_is_as_in_the_table(ours, scenario, question):
         error_type, message = expected
         assert answer["body"]["errorType"] == error_type
         assert message in (None, answer["body"]["errorMessage"])
-        assert answer["body"].keys() == {"errorType", "errorMessage"}
-        assert answer["headers"] == {"content-type": "application/json"}
+        assert {"errorType", "errorMessage"} == answer["body"].keys()
+        assert {"content-type": "application/json"} == answer["headers"]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -161,7 +161,7 @@ def test_answers_are_those_of_awss_own_emulator(ours, scenario, tmp_path):
     }
     known = {key for key in differing if gap(scenario, *key) is not None}
 
-    assert {key: (mine.get(key), theirs.get(key)) for key in differing - known} == {}
+    assert {} == {key: (mine.get(key), theirs.get(key)) for key in differing - known}
     for place, question, field in GAPS:
         if re.fullmatch(place, scenario):
             assert any(

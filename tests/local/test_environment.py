@@ -67,7 +67,7 @@ class TestRuntime:
             emulator.invoke({})
             end = emulator.shutdown()
 
-            assert (end.signalled, end.killed) == (False, True)
+            assert (False, True) == (end.signalled, end.killed)
             assert end.exit_status == -signal.SIGKILL
             assert not any("SIGTERM" in text for text in texts(emulator))
 
@@ -79,8 +79,8 @@ class TestRuntime:
             emulator.wait_frozen()
             end = emulator.shutdown("failure")
 
-            assert (end.reason, end.exit_status) == ("failure", 0)
-            assert (end.signalled, end.killed) == (True, False)
+            assert ("failure", 0) == (end.reason, end.exit_status)
+            assert (True, False) == (end.signalled, end.killed)
             assert texts(emulator)[-1].startswith("SIGTERM")
 
     def test_may_get_sigterm_before_the_thaw(self):
@@ -90,7 +90,7 @@ class TestRuntime:
             emulator.init()
             end = emulator.shutdown()
 
-            assert (end.exit_status, end.signalled, end.killed) == (0, True, False)
+            assert (0, True, False) == (end.exit_status, end.signalled, end.killed)
 
     def test_is_not_frozen_once_the_end_has_begun(self):
         """No freeze follows the thaw that precedes SIGTERM."""
@@ -130,7 +130,7 @@ class TestRuntime:
 
             assert end.killed
             (outer,) = end.extensions
-            assert (outer.notified, outer.killed, outer.exit_status) == (True, False, 0)
+            assert (True, False, 0) == (outer.notified, outer.killed, outer.exit_status)
 
     def test_children_share_its_signals(self):
         """SIGTERM goes to the whole group, so that a subprocess ends as well."""
@@ -141,7 +141,7 @@ class TestRuntime:
             (child,) = children(emulator.pid)
             end = emulator.shutdown()
 
-            assert (end.exit_status, end.killed) == (0, False)
+            assert (0, False) == (end.exit_status, end.killed)
             assert eventually(lambda: ended(child))
 
     def test_children_are_killed_with_it(self):
@@ -190,13 +190,13 @@ class TestExtensions:
             got = [t for t in texts(emulator, "outer") if t.startswith("got")]
             (event,) = (json.loads(text.partition(" ")[2]) for text in got)
 
-            assert event.keys() == {"eventType", "deadlineMs", "shutdownReason"}
-            assert event["shutdownReason"] == "spindown"
+            assert {"eventType", "deadlineMs", "shutdownReason"} == event.keys()
+            assert "spindown" == event["shutdownReason"]
             left = event["deadlineMs"] / 1000 - answer.value["now"]
             assert 0 < left < 60
             (outer,) = end.extensions
-            assert (outer.name, outer.notified) == ("outer", True)
-            assert (outer.exit_status, outer.killed) == (0, False)
+            assert ("outer", True) == (outer.name, outer.notified)
+            assert (0, False) == (outer.exit_status, outer.killed)
 
     def test_runtime_ends_before_extensions_are_told(self):
         """First the runtime is gone, then the extensions get SHUTDOWN."""
@@ -217,7 +217,7 @@ class TestExtensions:
             emulator.init()
             (outer,) = emulator.shutdown().extensions
 
-            assert (outer.notified, outer.killed) == (False, True)
+            assert (False, True) == (outer.notified, outer.killed)
             assert outer.exit_status == -signal.SIGKILL
 
     def test_that_lingers_is_killed_at_the_end(self):
@@ -230,7 +230,7 @@ class TestExtensions:
             emulator.init()
             (outer,) = emulator.shutdown().extensions
 
-            assert (outer.notified, outer.killed) == (True, True)
+            assert (True, True) == (outer.notified, outer.killed)
             assert outer.exit_status == -signal.SIGKILL
 
     @pytest.mark.parametrize(

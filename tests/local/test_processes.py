@@ -49,11 +49,11 @@ class TestLines:
         child.wait()
         child.close()
 
-        assert lines == [
+        assert [
             ("stdout", b"a\rb\r", True),
             ("stdout", b"c\x0bd", True),
             ("stdout", b"", True),
-        ]
+        ] == lines
 
     def test_last_one_may_be_incomplete(self, run):
         """What is written without a line end is a line that says so."""
@@ -61,11 +61,11 @@ class TestLines:
         child.wait()
         child.close()
 
-        assert sorted(lines) == [
+        assert [
             ("stderr", b"c", False),
             ("stdout", b"a", True),
             ("stdout", b"b", False),
-        ]
+        ] == sorted(lines)
 
     def test_pieces_become_one_line(self, run):
         """A line that was written in pieces comes once, when it is complete."""
@@ -74,7 +74,7 @@ class TestLines:
         child.wait()
         child.close()
 
-        assert lines == [("stdout", b"x" * 100_000, True)]
+        assert [("stdout", b"x" * 100_000, True)] == lines
 
     def test_bytes_that_are_no_utf8_are_escaped(self):
         """A line shows bytes that are no text, and goes on."""
@@ -82,7 +82,7 @@ class TestLines:
             emulator.invoke({"do": "write", "hex": "ff41c3a40a"})
             emulator.shutdown()
 
-            assert texts(emulator)[-1] == "\\xffAä"
+            assert "\\xffAä" == texts(emulator)[-1]
 
     def test_of_a_killed_process_are_complete(self):
         """Everything written before SIGKILL is there after shutdown()."""
@@ -90,7 +90,7 @@ class TestLines:
             emulator.invoke({"do": "write", "hex": "780a", "times": 20_000})
             emulator.shutdown()
 
-            assert texts(emulator).count("x") == 20_000
+            assert 20_000 == texts(emulator).count("x")
 
 
 class TestProcess:
@@ -107,7 +107,7 @@ class TestProcess:
 
         assert len(lines) == seen
         with open(f"/proc/{child.pid}/stat") as file:
-            assert file.read().rpartition(")")[2].split()[0] == "T"
+            assert "T" == file.read().rpartition(")")[2].split()[0]
 
     def test_stop_of_one_that_ended_returns(self, run):
         """A process that ended cannot be stopped, and is not waited for."""
@@ -115,7 +115,7 @@ class TestProcess:
         child.wait()
         child.stop()
 
-        assert child.exit_status == 0
+        assert 0 == child.exit_status
 
     @pytest.mark.parametrize(
         ("code", "status", "words"),
@@ -143,6 +143,6 @@ class TestProcess:
         child.wait()
 
         with open(f"/proc/{child.pid}/stat") as file:
-            assert file.read().rpartition(")")[2].split()[0] == "Z"
+            assert "Z" == file.read().rpartition(")")[2].split()[0]
         child.close()
         assert not os.path.exists(f"/proc/{child.pid}")

@@ -27,17 +27,17 @@ class TestTimeout:
             late = emulator.invoke({"do": "sleep"})
             again = emulator.invoke({"n": 1})
 
-            assert late.status == "timeout"
-            assert late.value.keys() == {"errorMessage"}
+            assert "timeout" == late.status
+            assert {"errorMessage"} == late.value.keys()
             assert late.value["errorMessage"].endswith(
                 f"{late.request_id} Task timed out after 2.00 seconds"
             )
             assert late.init is None
             (end,) = emulator.shutdowns
             assert (end.reason, end.exit_status) == ("timeout", -signal.SIGKILL)
-            assert (end.signalled, end.killed) == (False, True)
-            assert again.status == "success"
-            assert [init.phase for init in emulator.inits] == ["init", "invoke"]
+            assert (False, True) == (end.signalled, end.killed)
+            assert "success" == again.status
+            assert ["init", "invoke"] == [init.phase for init in emulator.inits]
             assert again.init is emulator.inits[1]
 
     def test_with_an_extension_the_runtime_gets_sigterm(self):
@@ -47,10 +47,10 @@ class TestTimeout:
             late = emulator.invoke({"do": "sleep"})
             emulator.wait_frozen()
 
-            assert late.status == "timeout"
+            assert "timeout" == late.status
             (end,) = emulator.shutdowns
-            assert (end.reason, end.signalled, end.killed) == ("timeout", True, False)
-            assert end.exit_status == 0
+            assert ("timeout", True, False) == (end.reason, end.signalled, end.killed)
+            assert 0 == end.exit_status
             assert "SIGTERM" in texts(emulator)[-1]
 
     def test_of_an_extension_resets_after_the_answer(self, tmp_path):
@@ -61,8 +61,8 @@ class TestTimeout:
             answer = emulator.invoke({"n": 1})
             emulator.wait_frozen()
 
-            assert answer.status == "success"
-            assert [end.reason for end in emulator.shutdowns] == ["timeout"]
+            assert "success" == answer.status
+            assert ["timeout"] == [end.reason for end in emulator.shutdowns]
             assert emulator.pid is None
 
 
@@ -83,15 +83,15 @@ class TestCrash:
             emulator.init()
             answer = emulator.invoke(event)
 
-            assert answer.status == "failure"
-            assert answer.value == {
+            assert "failure" == answer.status
+            assert {
                 "errorType": "Runtime.ExitError",
                 "errorMessage": f"RequestId: {answer.request_id} Error: Runtime {words}",
-            }
-            assert answer.error_type == "Runtime.ExitError"
+            } == answer.value
+            assert "Runtime.ExitError" == answer.error_type
             emulator.wait_frozen()
             (end,) = emulator.shutdowns
-            assert (end.reason, end.signalled, end.killed) == ("failure", False, False)
+            assert ("failure", False, False) == (end.reason, end.signalled, end.killed)
 
     def test_is_followed_by_an_init_inside_the_invocation(self, tmp_path):
         """The next invocation starts a new process, in the same /tmp."""
@@ -103,7 +103,7 @@ class TestCrash:
 
             assert again.value["kept"] == str(first.value["pid"])
             assert again.value["pid"] != first.value["pid"]
-            assert [init.phase for init in emulator.inits] == ["init", "invoke"]
+            assert ["init", "invoke"] == [init.phase for init in emulator.inits]
 
     def test_while_idle_fails_the_next_invocation(self, tmp_path):
         """A process that ended between invocations is found by the next one."""
@@ -116,7 +116,7 @@ class TestCrash:
             eventually(lambda: states(pid) <= {"Z"})
             answer = emulator.invoke({"n": 1})
 
-            assert answer.status == "failure"
+            assert "failure" == answer.status
             assert "exit status 7" in answer.value["errorMessage"]
             assert emulator.invoke({"n": 2}).value["pid"] != pid
 
@@ -129,13 +129,13 @@ class TestFailedInit:
         with emulate(env={"FAIL": "raise"}) as emulator:
             answer = emulator.invoke({})
 
-            assert answer.status == "error"
-            assert answer.value["errorType"] == "RuntimeError"
-            assert answer.value["errorMessage"] == "not today"
-            assert [(init.phase, init.status) for init in emulator.inits] == [
+            assert "error" == answer.status
+            assert "RuntimeError" == answer.value["errorType"]
+            assert "not today" == answer.value["errorMessage"]
+            assert [
                 ("init", "error"),
                 ("invoke", "error"),
-            ]
+            ] == [(init.phase, init.status) for init in emulator.inits]
             assert answer.init is emulator.inits[1]
 
     def test_crash_is_the_answer(self):
@@ -143,8 +143,8 @@ class TestFailedInit:
         with emulate(env={"FAIL": "exit"}) as emulator:
             answer = emulator.invoke({})
 
-            assert answer.status == "failure"
-            assert answer.value["errorType"] == "Runtime.ExitError"
+            assert "failure" == answer.status
+            assert "Runtime.ExitError" == answer.value["errorType"]
             assert "exit status 4" in answer.value["errorMessage"]
 
     def test_command_that_is_not_there_fails_init(self):
@@ -152,8 +152,8 @@ class TestFailedInit:
         with emulate(command=["/nowhere/runtime"]) as emulator:
             report = emulator.init()
 
-            assert report.status == "failure"
-            assert report.error_type == "Runtime.InvalidEntrypoint"
+            assert "failure" == report.status
+            assert "Runtime.InvalidEntrypoint" == report.error_type
             assert "/nowhere/runtime" in emulator.invoke({}).value["errorMessage"]
 
     def test_time_out_gets_the_functions_time(self, tmp_path):
@@ -165,12 +165,12 @@ class TestFailedInit:
         with emulate(command=command, budgets=budgets, timeout_s=60) as emulator:
             answer = emulator.invoke({"n": 1})
 
-            assert answer.status == "success"
-            assert [(init.phase, init.status) for init in emulator.inits] == [
+            assert "success" == answer.status
+            assert [
                 ("init", "timeout"),
                 ("invoke", "success"),
-            ]
-            assert [end.reason for end in emulator.shutdowns] == ["timeout"]
+            ] == [(init.phase, init.status) for init in emulator.inits]
+            assert ["timeout"] == [end.reason for end in emulator.shutdowns]
             assert answer.value["left"] > 30_000
 
     def test_time_out_inside_the_invocation_is_the_invocations(self):
@@ -179,8 +179,8 @@ class TestFailedInit:
         with emulate(env=env, budgets=Budgets(init_s=0.2), timeout_s=0.3) as emulator:
             answer = emulator.invoke({"n": 1})
 
-            assert answer.status == "timeout"
-            assert [init.status for init in emulator.inits] == ["timeout", "timeout"]
+            assert "timeout" == answer.status
+            assert ["timeout", "timeout"] == [init.status for init in emulator.inits]
 
     def test_extension_that_never_polls_stalls_it(self):
         """Init is not over before every registered extension asked for an event."""
@@ -188,19 +188,19 @@ class TestFailedInit:
             pending = emulator.invoke_async({})
             eventually(lambda: "next" in paths(emulator))
 
-            assert [agent.state for agent in emulator.agents] == ["Registered"]
-            assert emulator.inits == []
+            assert ["Registered"] == [agent.state for agent in emulator.agents]
+            assert [] == emulator.inits
             assert not pending.done()
 
     def test_limits_are_lambdas(self):
         """10 s on demand, else the larger of 130 s and the function's time-out."""
         limits = Budgets()
 
-        assert limits.init("on-demand", 900) == 10
-        assert limits.init("provisioned-concurrency", 3) == 130
-        assert limits.init("snap-start", 900) == 900
-        assert limits.init("lambda-managed-instances", 3) == 130
-        assert Budgets(init_s=1.5).init("on-demand", 3) == 1.5
+        assert 10 == limits.init("on-demand", 900)
+        assert 130 == limits.init("provisioned-concurrency", 3)
+        assert 900 == limits.init("snap-start", 900)
+        assert 130 == limits.init("lambda-managed-instances", 3)
+        assert 1.5 == Budgets(init_s=1.5).init("on-demand", 3)
 
 
 class TestShutdown:
@@ -215,8 +215,8 @@ class TestShutdown:
             end = emulator.shutdown()
 
             assert (end.reason, end.exit_status) == ("spindown", -signal.SIGKILL)
-            assert pending.result(0).status == "failure"
-            assert pending.result(0).error_type == "Sandbox.Failure"
+            assert "failure" == pending.result(0).status
+            assert "Sandbox.Failure" == pending.result(0).error_type
 
     def test_lets_a_response_through(self, tmp_path):
         """A response posted within the budget reaches its caller."""
@@ -235,13 +235,13 @@ class TestShutdown:
             emulator.wait_for_line("SIGTERM")
             gate.open()
 
-            assert pending.result(30).value["n"] == 1
+            assert 1 == pending.result(30).value["n"]
 
             last.open()
             ending.join()
             (end,) = emulator.shutdowns
 
-            assert (end.exit_status, end.killed) == (0, False)
+            assert (0, False) == (end.exit_status, end.killed)
 
     def test_during_init_ends_it(self):
         """An Init under way is given up, and so is its invocation."""
@@ -250,8 +250,8 @@ class TestShutdown:
             emulator.wait_for_line("loading")
             emulator.shutdown()
 
-            assert pending.result(0).error_type == "Sandbox.Failure"
-            assert [init.status for init in emulator.inits] == ["ending"]
+            assert "Sandbox.Failure" == pending.result(0).error_type
+            assert ["ending"] == [init.status for init in emulator.inits]
 
     def test_is_followed_by_a_cold_start(self):
         """The invocation after it begins with an ordinary Init."""
@@ -261,7 +261,7 @@ class TestShutdown:
             again = emulator.invoke({})
 
             assert first.value["pid"] != again.value["pid"]
-            assert [init.phase for init in emulator.inits] == ["init", "init"]
+            assert ["init", "init"] == [init.phase for init in emulator.inits]
 
     def test_after_a_reset_is_a_cold_start_as_well(self):
         """What was owed after a crash is forgotten with the environment."""
@@ -271,15 +271,15 @@ class TestShutdown:
             emulator.shutdown()
             emulator.invoke({})
 
-            assert [init.phase for init in emulator.inits] == ["init", "init"]
+            assert ["init", "init"] == [init.phase for init in emulator.inits]
 
     def test_of_nothing_is_nothing(self):
         """Without an environment there is neither a budget nor a status."""
         with emulate() as emulator:
             end = emulator.shutdown("timeout")
 
-            assert (end.reason, end.budget_s, end.exit_status) == ("timeout", 0.0, None)
-            assert emulator.shutdowns == []
+            assert ("timeout", 0.0, None) == (end.reason, end.budget_s, end.exit_status)
+            assert [] == emulator.shutdowns
 
     def test_twice_at_the_same_time_is_once(self):
         """The second caller gets what the first brought about."""
@@ -287,7 +287,7 @@ class TestShutdown:
             emulator.invoke({})
             ends = run_threads(4, lambda index: emulator.shutdown())
 
-            assert len(emulator.shutdowns) == 1
+            assert 1 == len(emulator.shutdowns)
             assert emulator.shutdowns[0] in ends
 
 
@@ -311,7 +311,7 @@ class TestClose:
             emulator.wait_for_line("handling")
             second = emulator.invoke_async({"n": 2})
 
-        assert first.result(0).error_type == "Sandbox.Failure"
+        assert "Sandbox.Failure" == first.result(0).error_type
         with pytest.raises(EmulatorError, match="closed"):
             second.result(0)
         with pytest.raises(EmulatorError, match="closed"):

@@ -82,13 +82,13 @@ def test_event_for_a_client_that_hung_up_is_lost(wire):
     wire.poll_and_vanish(headers)
     request_id = wire.next()
 
-    assert wire.emulator.agents[0].state == "Running"
+    assert "Running" == wire.emulator.agents[0].state
 
     wire.respond(request_id)
     wire.poll_and_vanish(headers)
 
-    assert pending.result(30).status == "success"
-    assert wire.emulator.agents[0].state == "Ready"
+    assert "success" == pending.result(30).status
+    assert "Ready" == wire.emulator.agents[0].state
 
 
 def test_connection_is_kept_for_the_next_question(wire):
@@ -99,7 +99,7 @@ def test_connection_is_kept_for_the_next_question(wire):
         connection.request("GET", "/2018-06-01/ping")
         response = connection.getresponse()
 
-        assert (response.status, response.read()) == (200, b"pong")
+        assert (200, b"pong") == (response.status, response.read())
     connection.close()
 
 
@@ -108,7 +108,7 @@ def test_body_in_chunks_is_one_body(wire):
     pending = wire.begin()
     wire.respond(wire.next(), iter([b'{"a"', b": ", b"1}"]))
 
-    assert pending.result(30).value == {"a": 1}
+    assert {"a": 1} == pending.result(30).value
 
 
 def test_poll_ends_without_an_answer_when_the_environment_does(wire):
@@ -123,9 +123,9 @@ def test_poll_ends_without_an_answer_when_the_environment_does(wire):
         eventually(lambda: wire.emulator.agents[0].state == "Ready")
         wire.emulator.shutdown()
 
-        assert client.recv(1) == b""
-    assert [call.status for call in wire.emulator.calls if "event" in call.path] == [
-        None
+        assert b"" == client.recv(1)
+    assert [None] == [
+        call.status for call in wire.emulator.calls if "event" in call.path
     ]
 
 

@@ -24,16 +24,16 @@ class TestSnapStart:
         with emulate(env={"HOOKS": "print", "EXTENSION": "[]"}, **SNAPSHOT) as emulator:
             report = emulator.init()
 
-            assert (report.status, report.phase) == ("success", "snap-start")
+            assert ("success", "snap-start") == (report.status, report.phase)
             assert "hook before" in texts(emulator)
             assert "hook after" not in texts(emulator)
             assert emulator.calls[-1].path.endswith("/next")
             assert "/2018-06-01/runtime/restore/next" in [
                 c.path for c in emulator.calls
             ]
-            assert states(emulator.pid) == {"T"}
+            assert {"T"} == states(emulator.pid)
             (agent,) = emulator.agents
-            assert agent.state == "Ready"
+            assert "Ready" == agent.state
 
     def test_restore_runs_the_hooks_and_comes_to_next(self):
         """restore() lets the runtime go on and waits for its first /next."""
@@ -43,12 +43,12 @@ class TestSnapStart:
             report = emulator.restore()
             answer = emulator.invoke({"n": 1})
 
-            assert (report.status, report.error) == ("success", None)
-            assert texts(emulator)[:3] == [
+            assert ("success", None) == (report.status, report.error)
+            assert [
                 f"loading {pid}",
                 "hook before",
                 "hook after",
-            ]
+            ] == texts(emulator)[:3]
             assert (answer.status, answer.value["pid"]) == ("success", pid)
             assert answer.restore is None
             assert emulator.restores == [report]
@@ -59,31 +59,31 @@ class TestSnapStart:
             first = emulator.invoke({})
             second = emulator.invoke({})
 
-            assert first.init.phase == "snap-start"
-            assert first.restore.status == "success"
+            assert "snap-start" == first.init.phase
+            assert "success" == first.restore.status
             assert second.restore is None
-            assert len(emulator.restores) == 1
+            assert 1 == len(emulator.restores)
 
     def test_hook_that_fails_before_fails_init(self):
         """An error before the snapshot is an error of Init."""
         with emulate(env={"HOOKS": "before"}, **SNAPSHOT) as emulator:
             report = emulator.init()
 
-            assert report.status == "error"
-            assert report.error_type == "Runtime.BeforeSnapshotError"
-            assert report.error["errorType"] == "ValueError"
-            assert emulator.shutdowns[0].exit_status == 64
+            assert "error" == report.status
+            assert "Runtime.BeforeSnapshotError" == report.error_type
+            assert "ValueError" == report.error["errorType"]
+            assert 64 == emulator.shutdowns[0].exit_status
 
     def test_hook_that_fails_after_fails_the_restore(self):
         """An error after the restore fails it, and the environment is reset."""
         with emulate(env={"HOOKS": "after"}, **SNAPSHOT) as emulator:
             answer = emulator.invoke({})
 
-            assert answer.status == "error"
-            assert answer.restore.status == "error"
-            assert answer.restore.error_type == "Runtime.AfterRestoreError"
-            assert answer.value["errorType"] == "ValueError"
-            assert emulator.shutdowns[0].exit_status == 65
+            assert "error" == answer.status
+            assert "error" == answer.restore.status
+            assert "Runtime.AfterRestoreError" == answer.restore.error_type
+            assert "ValueError" == answer.value["errorType"]
+            assert 65 == emulator.shutdowns[0].exit_status
             assert emulator.pid is None
 
     def test_restore_that_hangs_times_out(self):
@@ -93,8 +93,8 @@ class TestSnapStart:
             emulator.init()
             report = emulator.restore()
 
-            assert (report.status, report.error_type) == ("timeout", None)
-            assert [end.reason for end in emulator.shutdowns] == ["timeout"]
+            assert ("timeout", None) == (report.status, report.error_type)
+            assert ["timeout"] == [end.reason for end in emulator.shutdowns]
 
     def test_function_has_no_credentials_in_its_variables(self):
         """They come from the container endpoint, not out of the snapshot."""
@@ -105,7 +105,7 @@ class TestSnapStart:
             assert seen["AWS_CONTAINER_CREDENTIALS_FULL_URI"].endswith(
                 "/2021-04-23/credentials"
             )
-            assert seen["AWS_LAMBDA_FUNCTION_VERSION"] == "1"
+            assert "1" == seen["AWS_LAMBDA_FUNCTION_VERSION"]
 
 
 class TestInstances:
@@ -118,14 +118,14 @@ class TestInstances:
             emulator.wait_idle()
             pids = {text.split()[1] for text in loaded(emulator)}
 
-            assert (report.status, report.init_type) == (
+            assert (
                 "success",
                 "lambda-managed-instances",
-            )
-            assert len(pids) == 3
+            ) == (report.status, report.init_type)
+            assert 3 == len(pids)
             assert str(emulator.pid) not in pids
             assert not emulator.frozen
-            assert paths(emulator).count("next") == 3
+            assert 3 == paths(emulator).count("next")
 
     def test_invocations_run_side_by_side(self, tmp_path):
         """As many invocations as workers are under way at once."""
@@ -139,17 +139,17 @@ class TestInstances:
             ]
             eventually(lambda: len(handled(emulator)) == 2)
 
-            assert [one.done() for one in pending] == [False, False]
+            assert [False, False] == [one.done() for one in pending]
             refused = emulator.invoke({})
-            assert refused.status == "failure"
-            assert refused.value == {"errorType": "Runtime.Unavailable"}
+            assert "failure" == refused.status
+            assert {"errorType": "Runtime.Unavailable"} == refused.value
 
             for gate in gates:
                 gate.open()
             answers = [one.result(30) for one in pending]
 
-            assert [answer.status for answer in answers] == ["success", "success"]
-            assert len({answer.value["pid"] for answer in answers}) == 2
+            assert ["success", "success"] == [answer.status for answer in answers]
+            assert 2 == len({answer.value["pid"] for answer in answers})
 
     def test_time_out_is_the_callers_alone(self, tmp_path):
         """A worker that takes too long goes on, and nothing is reset."""
@@ -163,9 +163,9 @@ class TestInstances:
             emulator.wait_idle()
             again = emulator.invoke({"n": 2})
 
-            assert late.status == "timeout"
-            assert again.value["n"] == 2
-            assert emulator.shutdowns == []
+            assert "timeout" == late.status
+            assert 2 == again.value["n"]
+            assert [] == emulator.shutdowns
 
     def test_one_registration_brings_sigterm_to_all(self):
         """Every worker gets the signal, although one of them registered."""
@@ -184,8 +184,8 @@ class TestInstances:
             }
 
             assert workers == signalled
-            assert len([a for a in emulator.agents if a.state == "Ready"]) == 1
-            assert (end.signalled, end.killed) == (True, False)
+            assert 1 == len([a for a in emulator.agents if a.state == "Ready"])
+            assert (True, False) == (end.signalled, end.killed)
 
     def test_internal_extension_may_ask_for_no_event(self):
         """There are no INVOKE events, and asking for one is refused."""
@@ -195,10 +195,10 @@ class TestInstances:
             emulator.wait_idle()
             (said,) = (text for text in texts(emulator) if "registered" in text)
 
-            assert json.loads(said.split(" ", 2)[2]) == {
+            assert {
                 "errorType": "Extension.InvalidEventType",
                 "errorMessage": "No events allowed for internal extensions",
-            }
+            } == json.loads(said.split(" ", 2)[2])
 
     def test_crashed_worker_leaves_the_others(self):
         """A worker that dies takes its invocation along and nothing else."""
@@ -208,8 +208,8 @@ class TestInstances:
             lost = emulator.invoke({"do": "exit", "status": 3})
             answer = emulator.invoke({"n": 1})
 
-            assert lost.status == "timeout"
-            assert answer.value["n"] == 1
+            assert "timeout" == lost.status
+            assert 1 == answer.value["n"]
 
     def test_variables_tell_of_it(self):
         """The number of workers is how the runtime client knows; logs are JSON."""
@@ -218,8 +218,8 @@ class TestInstances:
             emulator.wait_idle()
             seen = emulator.invoke({"do": "environment"}).value
 
-            assert seen["AWS_LAMBDA_MAX_CONCURRENCY"] == "1"
-            assert seen["AWS_LAMBDA_LOG_FORMAT"] == "JSON"
+            assert "1" == seen["AWS_LAMBDA_MAX_CONCURRENCY"]
+            assert "JSON" == seen["AWS_LAMBDA_LOG_FORMAT"]
 
 
 def loaded(emulator):

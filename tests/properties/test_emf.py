@@ -260,7 +260,7 @@ def test_pipe_that_takes_parts_gets_whole_lines(steps, sizes):
     assert all(
         any(w.startswith(torn) for w in whole) for torn in set(lines) - set(whole)
     )
-    assert recorder.snapshot()["dropped"] == {}
+    assert {} == recorder.snapshot()["dropped"]
 
 
 def _is_json(line):

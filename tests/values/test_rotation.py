@@ -670,4 +670,4 @@ class TestDerived:
 
         assert f"<Derived from {db!r}>" == repr(pool)
         assert "old" not in repr(pool)
-        assert store.snapshot().entries == 1
+        assert 1 == store.snapshot().entries

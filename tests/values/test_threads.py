@@ -237,7 +237,7 @@ def test_time_that_is_left_is_the_least_of_all():
         assert 2.0 == threads.left(2.0)
         assert 2.9 == pytest.approx(threads.left(10.0))
         clock.end_invocation()
-    assert store.snapshot().loads == 0
+    assert 0 == store.snapshot().loads
 
 
 def test_random_is_between_nothing_and_all():
