@@ -16,7 +16,7 @@ PACKAGE = "lambda_ext"
 
 # Highest first.  A name ending in ".*" stands for everything below it.
 ROWS = {
-    6: ("", "__main__", "cli", "commands.*", "contracts", "pytest_plugin"),
+    6: ("", "__main__", "cli", "commands.*", "contracts"),
     5: ("testing", "openfeature"),
     4: (
         "dropin",
@@ -40,7 +40,6 @@ ROWS = {
         "values.rotation",
         "values.settings",
         "values.store",
-        "telemetry.*",
         "metrics",
         "metrics.recorder",
     ),
@@ -118,14 +117,13 @@ ISLAND_SHARES = ("limits",)  # AWS's numbers: data, no code
 
 HOMES = {  # third-party library -> the places that may import it
     "boto3": ("aws.boto", "dropin."),
-    "botocore": ("aws.boto", "dropin."),
+    "botocore": ("aws.boto",),
     "wrapt": ("dropin.",),
-    "cachetools": ("values.", "flags.", "dropin."),
+    "cachetools": ("values.",),
     "openfeature": ("openfeature",),
     "re2": ("flags.patterns",),
-    "rich": ("local.", "cli"),
+    "rich": ("local.",),
     "moto": ("local.",),
-    "werkzeug": ("local.",),
     "snapshot_restore_py": ("lifecycle.snapstart",),
 }
 

@@ -1,4 +1,4 @@
-"""Nothing recorded is lost or doubled, also where one call interrupts another."""
+"""Nothing recorded is lost or doubled, whoever interrupts whom."""
 
 from __future__ import annotations
 
@@ -479,7 +479,7 @@ class TestReentrancy:
 
 @pytest.mark.logs
 class TestSinkThatFails:
-    """A sink that raises disturbs neither the handler nor the other sinks."""
+    """A sink that raises is felt by nobody."""
 
     def test_it_is_counted_and_others_get_theirs(self, caplog):
         """The batch is counted as dropped, logged once, and the next sink served."""
@@ -530,7 +530,7 @@ class TestSinkThatFails:
 
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, RuntimeError])
     def test_value_that_raises_is_counted_and_blocks_nothing(self, kind):
-        """A value whose __float__ raises is dropped, and later flushes work."""
+        """Whatever its __float__ raises, it is dropped, and later flushes work."""
 
         class Value:
             def __float__(self):

@@ -1,4 +1,4 @@
-"""One valid line on stdout, for every kind of stdout."""
+"""One valid line on stdout, whatever stdout is like."""
 
 from __future__ import annotations
 
@@ -401,7 +401,7 @@ class TestStdout:
 
 @pytest.mark.logs
 class TestBrokenStdout:
-    """A stdout that takes nothing does not disturb the handler."""
+    """A stdout that takes nothing is felt by nobody."""
 
     def test_none_is_counted(self, monkeypatch):
         """Without any stdout the records count as dropped."""

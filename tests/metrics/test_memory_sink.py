@@ -52,7 +52,7 @@ class TestMemorySink:
         assert sink.values("d") == []
 
     def test_bad_record_raises_inside(self):
-        """In a test it is strict, independently of the option."""
+        """A test is where one wants to hear it: strict, whatever the option says."""
         configure(strict=False)
         with MemorySink(), pytest.raises(MetricError, match="'n'"):
             metrics.count("n", "one")

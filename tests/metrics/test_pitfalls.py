@@ -47,7 +47,7 @@ def test_arrays_were_longer_than_a_hundred(capfd):
 
 
 def test_two_namespaces_shared_one_buffer(capfd):
-    """The one that flushed first published both under its own namespace."""
+    """Whichever flushed first published both under its own namespace."""
     one, two = Metrics("one"), Metrics("two")
     one.count("n", 1)
     two.count("n", 2)

@@ -330,7 +330,7 @@ class TestBadInput:
 
     @pytest.mark.logs
     def test_objects_with_a_mind_of_their_own_do_no_harm(self, capfd):
-        """What a name, a value or a dimension raises is counted."""
+        """Whatever a name, a value or a dimension raises is counted."""
 
         class Hostile:
             def __hash__(self):
@@ -595,7 +595,7 @@ class TestState:
     """State of the process."""
 
     def test_import_does_nothing(self):
-        """Importing reads no variable and registers nothing."""
+        """Importing reads no variable and registers with nobody."""
         done = python(
             "import os\n"
             "read = []\n"
