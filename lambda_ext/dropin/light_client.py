@@ -234,12 +234,11 @@ class LightClient:
             with self._lock:
                 if self._real is None:
                     # Avoids ~250 ms and 40 MB as long as only reads are asked for.
-                    import boto3
-
+                    from ..aws.boto import default_session
                     from .mixin import cached
 
-                    service: Any = self._service
-                    self._real = cached(boto3.client(service, **self._keywords))
+                    made = default_session().client(self._service, **self._keywords)
+                    self._real = cached(made)
         return self._real
 
 

@@ -187,6 +187,13 @@ class TestRest:
         )
         assert "secretsmanager" == light.meta.service_model.service_name
 
+    def test_boto3s_own_function_may_be_replaced_by_it(self, monkeypatch):
+        """Where boto3.client is this function, boto3's client is made all the same."""
+        monkeypatch.setattr(boto3, "client", client)
+        light = boto3.client("secretsmanager")
+
+        assert "a" == light.describe_secret(SecretId="a")["Name"]
+
     def test_paginator(self):
         """A paginator is boto3's, over the cache."""
         pages = (
