@@ -120,11 +120,13 @@ def modules() -> Modules:
 
 
 def _are_sockets_forbidden() -> bool:
-    """Say whether `socket.socket` was replaced, and not together with threads."""
+    """Say whether `socket.socket` was replaced, and not for greenlets."""
     module = sys.modules.get("socket")
     if module is None or module.socket.__module__ == "socket":
         return False
-    return not real_threads.patched()
+    # gevent can be told to leave threads alone; its sockets belong to one of them.
+    package = module.socket.__module__.partition(".")[0]
+    return package not in ("gevent", "eventlet") and not real_threads.patched()
 
 
 def use(chosen: Modules | None) -> None:

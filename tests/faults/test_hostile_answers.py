@@ -21,7 +21,7 @@ from wire import Wire, response
 
 import lambda_ext
 from lambda_ext import exceptions
-from lambda_ext.aws import connections, light, retries, signing, transport
+from lambda_ext.aws import connections, light, native, retries, signing, transport
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import FakeClock
 
@@ -649,3 +649,14 @@ def test_replaced_sockets_are_used(wire, monkeypatch):
 
     assert "RuntimeError at " in str(caught.value)
     assert 1 == len(wire.requests)
+
+
+def test_sockets_of_greenlets_are_not_used(monkeypatch):
+    """gevent's belong to one thread; the library's go from hand to hand."""
+    import socket
+
+    ours = native.modules()
+    replaced = type("socket", (socket.socket,), {"__module__": "gevent._socket3"})
+    monkeypatch.setattr(socket, "socket", replaced)
+
+    assert ours is native.modules()
