@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -54,6 +55,14 @@ def _fresh_process(_clean_environment, caplog, request):
             if record.name.startswith("lambda_ext") and record.levelno > logging.INFO
         ]
         assert loud == []
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_of_the_users():
+    """The handler of pytest-timeout does not decide which thread makes a call."""
+    handler = signal.getsignal(signal.SIGALRM)
+    if getattr(handler, "__module__", "") == "pytest_timeout":
+        handler.__module__ = "lambda_ext"
 
 
 @pytest.fixture(autouse=True)

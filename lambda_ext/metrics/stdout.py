@@ -13,9 +13,9 @@ Guarantees
 When stdout is certainly between two lines
     When no other thread of the user's lives, this process has started no
     child and is none itself, and what Python last wrote to the stream (by
-    print, write or logging) ended in a newline.  Tracking alone does not
-    serve: another thread's print() is two writes.  What C code or os.write()
-    writes past the stream is not seen.
+    print, write or logging, or to its buffer) ended in a newline.  Tracking
+    alone does not serve: another thread's print() is two writes.  What C code,
+    os.write() or another file object writes past the stream is not seen.
 
 What a pipe cannot promise
     A write of up to `PIPE_BUF` bytes to a pipe is never mixed with those of
@@ -341,6 +341,21 @@ class _Write:
         return result
 
 
+class _WriteBytes(_Write):
+    """The same of a stream's buffer, which text reaches when it is flushed."""
+
+    __slots__ = ()
+
+    def __call__(self, data: Any, /) -> Any:
+        before = _stdout.open
+        _stdout.open = True
+        result = self.write(data)
+        if type(data) is not bytes:
+            data = bytes(memoryview(data).cast("B")[-1:])
+        _stdout.open = data[-1:] != b"\n" if data else before
+        return result
+
+
 def _between_lines(stream: Any) -> bool:
     """Say whether *stream* is certainly between two lines."""
     followed = _follow(stream)
@@ -357,6 +372,9 @@ def _follow(stream: Any) -> bool:
             return True
         _stdout.open = True
         stream.write = _Write(write)
+        buffer = getattr(stream, "buffer", None)
+        if buffer is not None and type(buffer.write) is not _WriteBytes:
+            buffer.write = _WriteBytes(buffer.write)
         if not _stdout.follows_forks:
             _stdout.follows_forks = True
             os.register_at_fork(before=_before_fork)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from array import array
 
 import emf_rules
 import pytest
@@ -68,6 +69,15 @@ class TestCertain:
 
             assert flushed(read).startswith('working\nmore\n{"_aws"')
 
+    def test_document_follows_a_line_of_bytes(self, monkeypatch):
+        """Written past the text, which waits in front of them."""
+        with piped(monkeypatch) as read:
+            print("text")
+            sys.stdout.buffer.write(b"bytes\n")
+            sys.stdout.buffer.write(b"")
+
+            assert flushed(read).startswith('bytes\ntext\n{"_aws"')
+
     def test_nothing_printed_changes_nothing(self, monkeypatch):
         """A print() of no text opens no line."""
         with piped(monkeypatch) as read:
@@ -106,9 +116,11 @@ class TestUncertain:
             lambda: print("working...", end=""),
             lambda: sys.stdout.write("x"),
             lambda: sys.stdout.writelines(["a\n", "b"]),
+            lambda: sys.stdout.buffer.write(b"x"),
+            lambda: sys.stdout.buffer.write(memoryview(array("H", [2561]))[:1]),
             lambda: threading.Thread(target=print, args=("x", "y"), kwargs={"end": ""}),
         ],
-        ids=["print", "write", "writelines", "thread"],
+        ids=["print", "write", "writelines", "bytes", "memory", "thread"],
     )
     def test_after_an_open_line(self, leave_open, monkeypatch):
         """It begins a line of its own, and what was open ends."""
@@ -279,11 +291,12 @@ class TestUnderTheRuntimeClient:
             "print('working...', end='')",
             "sys.stdout.write('x')",
             "sys.__stdout__.write('x')",
+            "sys.stdout.buffer.write(b'x')",
             """subprocess.run(["printf", '{"ok":true}'], check=True)""",
             "logging.getLogger().warning('no newline')",
             "try: 1 / 0\nexcept Exception: logging.getLogger().exception('failed')",
         ],
-        ids=["print", "write", "dunder", "child", "log", "traceback"],
+        ids=["print", "write", "dunder", "bytes", "child", "log", "traceback"],
     )
     @pytest.mark.parametrize("format", ["Text", "JSON"])
     def test_all_documents_arrive(self, tmp_path, body, format):
