@@ -21,12 +21,12 @@ Threads
 
 from __future__ import annotations
 
-import contextlib
 import functools
 
 from .. import callables, disclosure
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, real_threads
+from ..lifecycle.interruption import by_signal_handler
 from ..lifecycle.process import Lock, at_fork, at_reset
 from . import given, keys, settings, store, threads
 from .cache import protected
@@ -124,10 +124,12 @@ class _Attempt(given.Call):
         protected.add(self)
         self.enter()
         for handle in self.policy.handles:
-            # What cannot be bound raises where it is read.
-            with contextlib.suppress(Exception):
+            try:
                 entry = store.current(handle._key_of())
                 self.begun_with[handle] = given.load_of(entry)
+            except Exception as exc:  # what cannot be bound raises where it is read
+                if by_signal_handler(exc):
+                    raise
 
     def end(self) -> None:
         """Leave the context; `protected` holds this no more."""
@@ -327,12 +329,23 @@ def _check_function(function: Any) -> None:
         kind = type(function).__name__
         msg = f"@refresh_on belongs below @{kind}: swap the two lines"
         raise ConfigurationError(msg)
+    if _is_context_manager(function):
+        msg = "@refresh_on belongs below @contextmanager: swap the two lines"
+        raise ConfigurationError(msg)
     if isinstance(function, type):
         msg = f"@refresh_on decorates a function or a method, not the class {function.__name__}"
         raise ConfigurationError(msg)
     if not callable(function):
         msg = f"@refresh_on decorates a function, not {type(function).__name__}"
         raise ConfigurationError(msg)
+
+
+def _is_context_manager(function: Any) -> bool:
+    """Say whether contextlib made *function*: its body runs after it has returned."""
+    # By name: a function decorated with a context manager is contextlib's, too.
+    module = getattr(function, "__globals__", {}).get("__name__")
+    name = getattr(callables.code_of(function), "co_name", "")
+    return (module, name) == ("contextlib", "helper")
 
 
 # Loads -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import os
+import signal
 import threading
 
 import pytest
@@ -701,12 +702,53 @@ class TestKinds:
             (classmethod(len), "below @classmethod"),
             (staticmethod(len), "below @staticmethod"),
             (Secret, "not the class Secret"),
+            (contextlib.contextmanager(iter), "below @contextmanager"),
+            (contextlib.asynccontextmanager(aiter), "below @contextmanager"),
         ],
     )
     def test_what_is_no_function_is_refused(self, source, thing, words):
         """With what to write instead."""
         with pytest.raises(ConfigurationError, match=words):
             refresh_on(RefusedError, Secret("db"))(thing)
+
+    def test_function_inside_of_a_context_manager(self, check):
+        """Decorated with one, it is a function like any other."""
+
+        @contextlib.contextmanager
+        def around():
+            yield
+
+        protected = refresh_on(RefusedError, check.handle)(around()(check))
+
+        assert "new" == protected()
+
+    def test_guard_that_fires_before_the_call_arrives(self):
+        """What a signal handler raises while a handle is bound is not lost."""
+
+        class Source(FakeSource):
+            @property
+            def scope(self):
+                signal.raise_signal(signal.SIGUSR1)
+                return "scope"
+
+            @scope.setter
+            def scope(self, value):
+                pass
+
+        class OutOfTimeError(Exception):
+            pass
+
+        def handler(number, frame):
+            raise OutOfTimeError
+
+        handle = Secret("db", source=Source({}))
+        protected = refresh_on(RefusedError, handle)(lambda: None)
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            with pytest.raises(OutOfTimeError):
+                protected()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
 
 
 class TestInjectAbove:
