@@ -183,6 +183,7 @@ class TestAlong:
         )
         two.parameters.release()
         assert "p" == two.handles[20].value
+        eventually(lambda: not loads_under_way())
         assert (1, 2) == two.counts()
 
     @pytest.mark.logs
