@@ -481,8 +481,9 @@ class no_aws:  # noqa: N801  used like a function
             handler({}, None)
 
     What a `FakeSource`, a file (``source="file:..."``), a source of your own, a
-    stubbed client or moto answers is answered.  Raises what is a
-    `ConfigurationError`, where the value is read.
+    stubbed client or moto answers is answered, and what is in memory is read.  A
+    client of `lambda_ext.cached`, `patch` or `client` may make no other call either.
+    Raises what is a `ConfigurationError`, where the value is read.
     """
 
     def __init__(self) -> None:

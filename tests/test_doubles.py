@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,6 +96,42 @@ def boto3_client(service="secretsmanager"):
     return boto3.client(service)
 
 
+def cached_client(service):
+    """Return a client of boto3 whose reads are kept."""
+    return lambda_ext.cached(boto3_client(service))
+
+
+CALLS = {
+    "secret": (
+        "secretsmanager",
+        lambda client: client.get_secret_value(SecretId="prod/db"),
+        "secretsmanager GetSecretValue 'prod/db'",
+    ),
+    "batch": (
+        "secretsmanager",
+        lambda client: client.batch_get_secret_value(SecretIdList=["a", "b"]),
+        "secretsmanager BatchGetSecretValue 'a, b'",
+    ),
+    "paginator": (
+        "ssm",
+        lambda client: list(
+            client.get_paginator("get_parameters_by_path").paginate(Path="/orders")
+        ),
+        "ssm GetParametersByPath '/orders'",
+    ),
+    "write": (
+        "secretsmanager",
+        lambda client: client.put_secret_value(SecretId="a", SecretString="hidden"),
+        "secretsmanager PutSecretValue 'a'",
+    ),
+    "list": (
+        "secretsmanager",
+        lambda client: client.list_secrets(),
+        "secretsmanager ListSecrets would",
+    ),
+}
+
+
 class TestNoAws:
     """A read that would leave the process is an error that names it."""
 
@@ -158,6 +195,62 @@ class TestNoAws:
             with no_aws():
                 assert "mocked" == get_secret("prod/db")
                 assert "mocked" == Secret("prod/db", client=client).value
+
+    @pytest.mark.parametrize("double", [no_aws, FakeSource])
+    @pytest.mark.parametrize("make", [lambda_ext.client, cached_client])
+    @pytest.mark.parametrize("credentials", [True, False])
+    @pytest.mark.parametrize("call", CALLS)
+    def test_drop_in_is_refused(self, call, credentials, make, double, monkeypatch):
+        """Reads, paginators and writes, before anything asks for credentials."""
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        if not credentials:
+            monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        service, ask, named = CALLS[call]
+        client = make(service)
+        with double(), pytest.raises(ConfigurationError, match="outside") as info:
+            ask(client)
+        assert named in str(info.value)
+        assert "hidden" not in str(info.value)
+
+    def test_drop_in_with_an_answer_inside_is_served(self):
+        """By Stubber, by moto, and by a handler of botocore's events."""
+        from botocore.awsrequest import AWSResponse
+        from botocore.stub import Stubber
+        from moto import mock_aws
+
+        stubbed, replayed = (cached_client("secretsmanager") for _ in range(2))
+        with Stubber(stubbed) as stubber, no_aws():
+            stubber.add_response("get_secret_value", {"SecretString": "stubbed"})
+            assert "stubbed" == stubbed.get_secret_value(SecretId="a")["SecretString"]
+        with mock_aws():
+            mocked = cached_client("secretsmanager")
+            mocked.create_secret(Name="a", SecretString="mocked")
+            with no_aws():
+                for client in (mocked, lambda_ext.client("secretsmanager")):
+                    response = client.get_secret_value(SecretId="a")
+                    assert "mocked" == response["SecretString"]
+
+        def replay(request, **_):
+            raw = SimpleNamespace(stream=lambda: iter([b'{"SecretString":"replayed"}']))
+            return AWSResponse(request.url, 200, {}, raw)
+
+        replayed.meta.events.register("before-send.secrets-manager", replay)
+        with no_aws():
+            response = replayed.get_secret_value(SecretId="b")
+            assert "replayed" == response["SecretString"]
+
+    def test_drop_in_asks_again_afterwards(self, monkeypatch):
+        """What was refused inside is not remembered, and nothing stays in the way."""
+        from botocore.exceptions import EndpointConnectionError
+
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        for make in (cached_client, lambda_ext.client):
+            client = make("secretsmanager")
+            with no_aws(), pytest.raises(ConfigurationError):
+                client.get_secret_value(SecretId="a")
+            with pytest.raises(EndpointConnectionError):
+                client.get_secret_value(SecretId="a")
 
     def test_file_answers(self, tmp_path):
         """A file for development is no call."""

@@ -112,7 +112,7 @@ class Boto(retries.Retrying):
         def ask() -> dict[str, Any]:
             client = self.client(key)
             if errors.isolated_by:
-                _isolate(client)
+                isolate(client)
             return translated(
                 lambda: _ask(client, operation, parameters),
                 self.service,
@@ -151,7 +151,7 @@ class _Inside:
         return getattr(self._session, name)
 
 
-def _isolate(client: Any) -> None:
+def isolate(client: Any) -> None:
     """Have *client* send nothing while a double of `lambda_ext.testing` is entered."""
     endpoint = getattr(client, "_endpoint", None)
     session = getattr(endpoint, "http_session", None)

@@ -244,12 +244,13 @@ class IsolatedError(ConfigurationError):
     """A test asked AWS where it must not."""
 
 
-def isolated(what: str) -> IsolatedError:
-    """Return the error for a read of *what* that would leave the process."""
+def isolated(
+    what: str, advice: str = "put it into a FakeSource, or pass source="
+) -> IsolatedError:
+    """Return the error for *what*, a call that would leave the process."""
     doubles = isolated_by[-1] if isolated_by else "no_aws()"
     return IsolatedError(
-        f"{what} would be asked from outside this process, inside {doubles}: put it"
-        " into a FakeSource, or pass source="
+        f"{what} would be asked from outside this process, inside {doubles}: {advice}"
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
@@ -187,6 +188,8 @@ class LightClient:
         responses = []
         fresh = True
         for outcome, how in found:
+            if isinstance(outcome, errors.IsolatedError):  # boto3 may not ask either
+                raise outcome
             if not isinstance(outcome, Entry) or outcome.answer.response is None:
                 return None
             fresh = fresh and how != LOADED

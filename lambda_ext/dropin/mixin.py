@@ -30,11 +30,12 @@ Threads
 
 from __future__ import annotations
 
+import json
 import sys
 import weakref
 from fnmatch import fnmatchcase
 
-from ..aws import boto
+from ..aws import boto, errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..values import keys, settings, store, transforms
@@ -127,6 +128,8 @@ def mix_in(client: Any, options: Options) -> None:
         return state.call(self, operation_name, api_params)
 
     def _make_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if errors.isolated_by:  # what Stubber answers never gets here
+            _refuse_outside(self, *args, **kwargs)
         wire.seen = True
         return own._make_request(self, *args, **kwargs)
 
@@ -143,6 +146,40 @@ def mix_in(client: Any, options: Options) -> None:
     )
     _states[twin] = state
     client.__class__ = twin
+
+
+def _refuse_outside(client: Any, model: Any, request: Any, *_: object) -> None:
+    """
+    Raise what names the call that a test forbids, before credentials are looked for.
+
+    moto, and what else answers ``before-send``, is asked; the session behind it
+    sends nothing.
+    """
+    if _current_mock() is None and not _answers_before_send(client, model.name):
+        try:
+            asked = errors.key_of(json.loads(request["body"]))
+        except (KeyError, TypeError, ValueError):
+            asked = ""
+        service = client.meta.service_model.service_name
+        raise errors.isolated(
+            f"{service} {model.name} {asked and repr(asked)}".rstrip(),
+            "answer it with botocore's Stubber or moto, or read a Secret or Parameter",
+        )
+    boto.isolate(client)
+
+
+def _answers_before_send(client: Any, operation: str) -> bool:
+    """Say whether a handler of the user's may answer instead of the wire."""
+    emitter = getattr(client.meta.events, "_emitter", client.meta.events)
+    prefix = client.meta.service_model.service_id.hyphenize()
+    try:
+        found = emitter._handlers.prefix_search(f"before-send.{prefix}.{operation}")
+    except AttributeError:  # another botocore than those known
+        return True
+    # moto's is there as long as moto is loaded, and asks no one outside a mock.
+    own = ("botocore.", "moto.")
+    modules = (getattr(each, "__module__", None) for each in found)
+    return not all(str(module).startswith(own) for module in modules)
 
 
 def unmix(client: Any) -> None:

@@ -27,6 +27,7 @@ MOST_WARNINGS = 8  # of the library's, that the verdict repeats
 NAME = "lambda_ext"  # with which the library registers as an extension
 SUMMARY = "lambda_ext.metrics_dropped"
 NOT_STARTED = "lambda_ext.not_started"
+MANY_SERIES = "lambda_ext.many_series note: "
 MANY_VALUES = 100  # of a dimension, before the bill is mentioned
 # What the library logs and has dealt with: a value that it has serves on.
 DEALT_WITH = ("lambda_ext.refresh_failed", "lambda_ext.stale_served")
@@ -193,6 +194,10 @@ def _judge_warnings(result: Result, reasons: list[str], notes: list[str]) -> Non
         # The losses, and the registration, have reasons of their own.
         if text.startswith((SUMMARY, NOT_STARTED)):
             del found[text]
+        elif text.startswith(MANY_SERIES):  # a bill, no loss
+            del found[text]
+            if not any(_billed(result)):  # the metrics went elsewhere
+                notes.append(text.removeprefix(MANY_SERIES))
     grave = [text for text in found if not text.startswith(DEALT_WITH)]
     for text in grave[:MOST_WARNINGS]:
         times = f" ({found[text]} times)" if found[text] > 1 else ""

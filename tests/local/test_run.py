@@ -263,6 +263,13 @@ class TestJudge:
         assert () == verdict.reasons
         assert "1 warning of loads that failed while an older value served on" in note
 
+    def test_many_series_are_a_note(self):
+        """A dimension with many values is billed, and loses nothing."""
+        text = "'user' has 1000 values so far; each is a billed metric"
+        verdict = judge(with_(seen=(warned(f"lambda_ext.many_series note: {text}"),)))
+
+        assert ((), (text,)) == (verdict.reasons, verdict.notes)
+
     def test_many_warnings_are_cut(self):
         """Eight different warnings are repeated, the others counted."""
         seen = tuple(warned(f"lambda_ext.odd_{n}") for n in range(11))
