@@ -7,7 +7,7 @@ it honours (a *fallback*), its default.  The environment is read when an
 option is first needed, never at import, and then remembered until `reset()`.
 
 A bad argument or ``LAMBDA_EXT_*`` variable raises `ConfigurationError`.  A bad
-fallback never does: it was set for somebody else, so it is clamped, or
+fallback never does: it was set for another tool, so it is clamped, or
 ignored, with one warning.
 """
 
@@ -35,7 +35,7 @@ from .parsers import (
     sinks,
     source,
     switch,
-    way,
+    transport,
 )
 
 TYPE_CHECKING = False
@@ -266,7 +266,7 @@ OPTIONS = {
         Option(
             "transport",
             "auto",
-            way,
+            transport,
             "the way to AWS: 'light' (without boto3), 'boto3', or 'auto', which is"
             " light unless the environment asks for what only boto3 can do",
         ),

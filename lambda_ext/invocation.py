@@ -1,5 +1,5 @@
 """
-One invocation, from cold start to flush.  The story starts here.
+One invocation, from cold start to flush.  Start reading here.
 
     @handler decorates   start(): SIGTERM hook ─▶ registration ─▶ INIT
     each invocation      clock ─▶ INVOKE ─▶ your handler ─▶ RESPONSE

@@ -93,7 +93,7 @@ def label(value: Any) -> str | None:
     return name
 
 
-def way(value: Any) -> str:
+def transport(value: Any) -> str:
     """Return *value*, one of `WAYS`, in small letters."""
     word = value.strip().lower() if isinstance(value, str) else ""
     if word not in WAYS:

@@ -22,6 +22,21 @@ def _reset():
         process.reset()
 
 
+def pytest_collection_modifyitems(items):
+    """Measure no test that interrupts code: coverage's lock would stay locked."""
+    for item in items:
+        if {"interruptions", "signal"} & _imported(item.module):
+            item.add_marker("no_cover")
+
+
+def _imported(module):
+    """Return the names of the modules from which *module* has something."""
+    return {
+        getattr(value, "__module__", None) or getattr(value, "__name__", "")
+        for value in vars(module).values()
+    }
+
+
 def pytest_make_parametrize_id(config, val, argname):
     """Name bytes by their number: a response holds the time, an id may not."""
     return f"{len(val)}-bytes" if isinstance(val, bytes) else None

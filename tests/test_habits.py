@@ -1,4 +1,4 @@
-"""Habits that a reader relies on, held by a test instead of by good will."""
+"""Habits that a reader relies on, held by a test."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_nothing_is_left_for_later():
 
 
 def test_top_level_holds_what_it_should():
-    """The top level of the repository has no drawer for odds and ends."""
+    """The top level of the repository holds no other files."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     )

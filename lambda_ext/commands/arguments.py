@@ -1,4 +1,4 @@
-"""What the commands share: exit statuses, the parser's manners, types of arguments."""
+"""What the commands share: exit statuses, the parser, types of arguments."""
 
 from __future__ import annotations
 

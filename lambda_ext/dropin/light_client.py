@@ -1,11 +1,11 @@
 """
 `client`: a boto3-shaped client that reads without boto3.
 
-The five reads go to AWS by the light way, through the cache that `cached` and
+The five reads go to AWS by the light transport, through the cache that `cached` and
 `Secret` share, and return boto3's response.  What else is asked of the
 client makes boto3's own, once, and goes on there: another operation, ``meta``,
 a paginator, a waiter, ``exceptions``, a parameter of another name, type or
-length, a keyword that the light way cannot serve, a profile, a proxy, moto.  So
+length, a keyword that the light transport cannot serve, a profile, a proxy, moto.  So
 every answer and every exception is boto3's own.  An error of AWS, too: the call
 that failed is repeated by boto3's client, whose error is raised.
 
@@ -74,7 +74,7 @@ def client(service_name: str, **keywords: Any) -> Any:
     Args:
         service_name: "secretsmanager" or "ssm".
         **keywords: What `boto3.client` takes: ``region_name``, ``endpoint_url``,
-            ``config``, ...  With any that the light way cannot serve the client
+            ``config``, ...  With any that the light transport cannot serve the client
             is boto3's from its first call.
 
     Raises:

@@ -16,7 +16,7 @@ later still (by callbacks of `atexit` that were registered before ours, or by a
 SIGTERM handler of the user's that runs last) is flushed at each record.
 
 All `Metrics` share one buffer, so a flush finds the records of each, also of
-one that nobody holds any more.
+one that no caller holds any more.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _every: int | None = None  # records after which the recording thread flushes
 _known = False  # the outlets are those of the options
 _lock = process.Lock()  # for joining the phases
 _joined = False
-_strict: bool | None = None  # whatever the option says, unless None
+_strict: bool | None = None  # replaces the option, unless None
 _everyone: weakref.WeakSet[Metrics] = weakref.WeakSet()
 _flushing: set[int] = set()  # threads in an early flush
 
@@ -141,7 +141,7 @@ class Metrics:
             self._namespace = parsers.namespace(namespace)
             self._service = service and parsers.label(service)
             self._dimensions = validation.dimensions(dict(dimensions or {}))
-            validation.room_for(len(self._dimensions) + (service != ""))
+            validation.check_dimension_count(len(self._dimensions) + (service != ""))
         except (ConfigurationError, MetricError, TypeError, ValueError) as exc:
             msg = f"Metrics({namespace!r}, ...) cannot be used: {exc}"
             raise ConfigurationError(msg) from exc
@@ -335,7 +335,9 @@ class Metrics:
             number = validation.value(value)
         except MetricError as exc:
             refusal = MetricError(str(exc), reason=exc.reason)
-        except BaseException as exc:  # of a name or value with a mind of its own
+        except (
+            BaseException
+        ) as exc:  # of a name or value whose __hash__ or __eq__ raises
             if by_signal_handler(exc):
                 raise
             what = (
@@ -395,7 +397,7 @@ class Metrics:
         if checked in merged:
             msg = "a metric and its dimension cannot have the same name; rename one"
             raise MetricError(msg, reason="name_clash")
-        validation.room_for(len(merged))
+        validation.check_dimension_count(len(merged))
         pairs = tuple(merged.items())
         series = Series(
             namespace,
@@ -554,7 +556,7 @@ def _look_up(memo: Memo, given: tuple[Any, ...]) -> Series | None:
 
 
 def _shown(name: Any) -> str:
-    """Return what a log line may say about *name*, whatever it is."""
+    """Return what a log line may say about *name*, an object of any type."""
     if type(name) is str:
         return name[:80] or "<empty>"
     return f"<{type(name).__qualname__}>"

@@ -1,5 +1,5 @@
 """
-Whole lines on stdout, beside whatever else is written there.
+Whole lines on stdout, beside what else is written there.
 
 Guarantees
     A line begins at the beginning of a line and is one ``write(2)`` wherever
@@ -23,7 +23,7 @@ What a pipe cannot promise
     short wherever they can be divided.
 
 Which stdout
-    Inside Lambda the process's own, whatever ``sys.stdout`` stands for at the
+    Inside Lambda the process's own, not what ``sys.stdout`` stands for at the
     moment: what a redirection catches is no log event.  Elsewhere
     ``sys.stdout`` as it is.  Lines go to the file descriptor, behind what the
     stream has buffered, because the stream's buffer takes a lock, raises when
@@ -119,7 +119,7 @@ class Writer:
         self.accepted = 0  # records that are, or were, in lines
         self.lost = 0  # records in lines that were dropped
         self._piece: _Piece | None = None  # of the first of them
-        self._torn = False  # begin with a newline, whatever else is known
+        self._torn = False  # begin with a newline in any case
         self._stalled = False  # the last call could not write all
         self._until: float | None = None  # when this call gives up waiting
 

@@ -220,7 +220,7 @@ def unmistaken(dims: dict[str, Any]) -> dict[Any, Any]:
     return refused
 
 
-def room_for(count: int) -> None:
+def check_dimension_count(count: int) -> None:
     """Refuse more dimensions than a metric can have."""
     if count > MAX_DIMENSIONS:
         msg = (

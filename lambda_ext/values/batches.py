@@ -1,5 +1,5 @@
 """
-`get_secrets` and its kin: many values, in as few calls as AWS allows.
+`get_secrets` and `get_parameters`: many values, in as few calls as AWS allows.
 
 They share their entries with `getters`: what one of them loaded, the others
 find in memory.

@@ -144,7 +144,7 @@ class Cache:
         return slot
 
     def trim(self, spared: Slot) -> None:
-        """Let go of as many slots as there are too many, but *spared*; in a change."""
+        """Drop as many slots as there are too many, but *spared*; in a change."""
         size = self.size()
         while len(self.slots) > size and self._evict(spared):
             pass
@@ -326,7 +326,7 @@ class Cache:
         slot.next.previous = slot.previous
 
     def _evict(self, spared: Slot) -> bool:
-        """Let go of one slot but *spared*; False when there is none to go."""
+        """Drop one slot but *spared*; False when there is none to drop."""
         pinned = self.pinned()
         hand = self._hand
         for _ in range(2 * len(self.slots)):

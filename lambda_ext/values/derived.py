@@ -126,7 +126,7 @@ class Derived(Generic[R]):
     def __init__(
         self,
         handle: Any,
-        make: Any,  # types are checked in `derive`, here for everybody else
+        make: Any,  # types are checked in `derive`, here for all other callers
         close: Any,
         grace: Any,
     ) -> None:
@@ -170,7 +170,7 @@ class Derived(Generic[R]):
 
     async def aget(self) -> R:
         """Return `value`; loading and making run on a thread."""
-        # Loaded by whoever runs a loop; nobody else pays its 35 ms.
+        # Loaded where a loop runs; no other program pays its 35 ms.
         import asyncio
 
         return await asyncio.to_thread(self.resolve)

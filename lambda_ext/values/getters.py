@@ -1,5 +1,5 @@
 """
-`get_secret` and its kin: a value by name, from memory if it is there.
+`get_secret` and `get_parameter`: a value by name, from memory if it is there.
 
 The first lines of each are the hit; everything else is in `missed`.
 Arguments are positional-or-keyword because that halves the price of a call.

@@ -27,7 +27,7 @@ Threads
     Every write is a `Cache.change`.  A load runs on the thread of the first
     caller, see `calls`; on another one where a signal handler of the user's
     may raise, so that its exception reaches the caller as it is.  One daemon
-    thread refreshes; it is begun by the first hit that is due and then parks.
+    thread refreshes; it is begun by the first hit that is due, and waits between two refreshes.
 
 Time
     A caller waits no longer than the invocation lasts, less a reserve.

@@ -332,7 +332,7 @@ def forget_decoded(key: Key) -> None:
 
 
 def _bounded(memo: Memo) -> Memo:
-    """Return *memo* as one that lets go of what was not used for longest."""
+    """Return *memo* as one that drops what was not used for longest."""
     # 2.7 ms, which only a value with that many transforms costs.
     from cachetools import LRUCache
 

@@ -4,7 +4,7 @@ The threads that make calls, and how long a caller waits for them.
 Threads
     Up to `WORKERS` for one caller, besides the caller's own.  They end with
     their work, or with the process: nothing is parked between two loads.
-    A `Worker` is one thread that parks between two wakes.
+    A `Worker` is one thread that waits between two wakes.
 
 Time
     A duration (``timeout_s``) comes from options and goes to sources; in
@@ -126,7 +126,7 @@ class Worker:
 
     def forked(self) -> None:
         """Forget the thread, which a forked child does not have."""
-        self._gate = real_threads.allocate_lock()  # at which the thread parks
+        self._gate = real_threads.allocate_lock()  # for which the thread waits
         self._started: list[int] = []
 
     def _run(self, gate: real_threads.LockType) -> None:
