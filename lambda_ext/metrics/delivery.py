@@ -10,8 +10,8 @@ Guarantees
     The queue is bounded by items and by bytes: the oldest are dropped first,
     and counted.
     An item is sent again only where its receiver may not have taken it: it
-    answered 429, 502, 503 or 504, or the connection failed.  Whatever else it
-    answers is final.  One item at a time is under way.
+    answered 429, 502, 503 or 504, or the connection failed.  Any other
+    answer is final.  One item at a time is under way.
     `drain` returns at its deadline, also if the server hangs, and raises
     nothing but what a signal handler raises; then the item that was under way
     is kept, and is sent again.

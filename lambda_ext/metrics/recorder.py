@@ -71,7 +71,7 @@ SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
 _default = (Outlet(EmfSink(), "emf"),)  # where no option says anything else
 _buffer = Buffer(*_default)
-_installed: Outlet | None = None  # whatever the options say
+_installed: Outlet | None = None  # instead of what the options say
 _every: int | None = None  # records after which the recording thread flushes
 _known = False  # the outlets are those of the options
 _lock = process.Lock()  # for joining the phases

@@ -82,7 +82,7 @@ def unit(given: Any) -> str:
 def value(given: Any) -> Number:
     """Return *given* as an int or a float; True is 1, a Decimal a float.
 
-    Whatever has a working ``__index__`` or ``__float__`` is a number.
+    An object with a working ``__index__`` or ``__float__`` is a number.
     """
     number: Number | None = None
     if hasattr(given, "__index__"):

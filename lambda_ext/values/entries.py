@@ -138,7 +138,7 @@ class Slot:
         self.unheard: tuple[LambdaExtError, float] | None = None
         self.failures = 0  # passing ones in a row
         self.retry_at = NEVER  # house time before which a stale value is served
-        self.refresh_from = math.inf  # house time; never if nobody has read it
+        self.refresh_from = math.inf  # house time; never if it has not been read
         self.wanted = False  # the worker has been asked to refresh it
 
     def __repr__(self) -> str:

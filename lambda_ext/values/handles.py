@@ -274,7 +274,7 @@ class Handle(Generic[T_co]):
         """
         Return what is wanted, now that source and options can be known.
 
-        Raises nothing but what is this library's, whatever the source does.
+        Raises nothing but errors of this library, for every source.
         """
         source = self._source
         if source is None:

@@ -2,17 +2,17 @@
 A load, and a refresh: one per key, many keys per call.
 
     fresh   age < max_age            served; past ~80 % of it a hit wakes the
-                                     worker, for which nobody waits
+                                     worker, for which no caller waits
     stale   age ≥ max_age            one load, its callers wait; the old value
                                      serves only if that fails for a passing
                                      reason, for up to max_stale seconds
     dead    none, killed, too old    one load, its callers wait
 
 Guarantees
-    One load per key at a time, whoever asks: the others wait for it, and each
+    One load per key at a time: the other callers wait for it, and each
     raises an exception of its own, chained to the one that there was.
     A load that was begun before an invalidation, or before a possible freeze,
-    blocks nobody who comes later and overwrites nothing newer.  Age counts
+    blocks no later caller and overwrites nothing newer.  Age counts
     from when the request was sent.  An error after a possible freeze means
     one more try.
     A read that finds its value expired has loaded, in the same calls, what
@@ -100,7 +100,7 @@ class Loader:
         Return an entry, or the error why there is none, for each of *wants*.
 
         Beside it stands how it was had: FRESH, LOADED or STALE.  With
-        *newer_than* only loads begun after that one will do, whatever is
+        *newer_than* only loads begun after that one will do, not what is
         remembered; infinity means a load of one's own.  The caller waits until
         the run time *ends_at*, and for none of what is loaded *along*.
         """
@@ -692,7 +692,7 @@ class Loader:
     # Refreshes -------------------------------------------------------------------
 
     def refresh_due(self) -> None:
-        """Refresh, in one batch, whatever has been read and is due soon."""
+        """Refresh, in one batch, what has been read and is due soon."""
         batch = Batch()
         now = clock.now()
 

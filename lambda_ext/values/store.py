@@ -148,7 +148,7 @@ def isolate(source: Source | None) -> Source | None:
 
 def use_for(operation: str, source: Source | None) -> Source | None:
     """
-    Ask *source* for *operation* from now on, whatever is asked for the rest.
+    Ask *source* for *operation* from now on, and no other source for it.
 
     Return what was asked before.
     """
@@ -247,7 +247,7 @@ def _view(want: Want, entry: Entry, made: Decoded) -> View:
 
 
 def _note(view: View, key: Key) -> None:
-    """Have whatever copies *view* out note that a call of `refresh_on` is given it."""
+    """Have the code that copies *view* out note that a call of `refresh_on` is given it."""
     # Imports contextvars, which only users of `refresh_on` need.
     from . import given
 
@@ -310,7 +310,7 @@ def decoded(entry: Entry, key: Key, transform: Transform, field: str | None) -> 
             slot = cache.slots.get(key)
             if slot is not None and slot.entry is entry:
                 slot.memo = (entry.answer, entry.decoded)
-        # One for all readers, whoever was first.
+        # One for all readers: that of the first.
         return entry.decoded.setdefault((transform, field), made)
 
 
