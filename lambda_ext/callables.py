@@ -119,6 +119,18 @@ def refuse_async(function: Any, what: str) -> None:
         raise ConfigurationError(msg)
 
 
+def refuse_async_sink(sink: Any) -> None:
+    """
+    Refuse a sink, or a function of batches, that would have to be awaited.
+
+    Raises:
+        ConfigurationError: it, its ``accept`` or its ``drain`` is an async def.
+    """
+    for name in ("accept", "drain"):
+        refuse_async(getattr(sink, name, None), f"{name} of the sink {sink!r:.80}")
+    refuse_async(sink, f"the sink {sink!r:.80}")
+
+
 def looks_like_coroutine(result: Any) -> bool:
     """Say whether *result* is a coroutine."""
     # By name: `types.CoroutineType` is made by running a coroutine.

@@ -219,6 +219,9 @@ def records(value: Any) -> int | None:
 
 def sinks(value: Any) -> tuple[Any, ...] | None:
     """Return *value*, "a,b" or an iterable of names and sinks; None for not set."""
+    # Not loaded by those that have no sink of their own.
+    from . import callables
+
     if value is None:
         return None
     if isinstance(value, str):
@@ -242,6 +245,8 @@ def sinks(value: Any) -> tuple[Any, ...] | None:
         if name is not None and name not in SINKS:
             msg = f"there is no sink {name!r:.80}; known are {', '.join(SINKS)}"
             raise ConfigurationError(msg)
+        if name is None:
+            callables.refuse_async_sink(each)
     return found
 
 

@@ -92,6 +92,9 @@ def route(
 
 def checked(given: Any) -> Any:
     """Return *given*, a name, a route, a sink or a function; else raise."""
+    # Not loaded by those that have no sink of their own.
+    from .. import callables
+
     if isinstance(given, str):
         if given in NAMED:
             return given
@@ -101,6 +104,7 @@ def checked(given: Any) -> Any:
         not isinstance(given, type)
         and (callable(getattr(given, "accept", None)) or callable(given))
     ):
+        callables.refuse_async_sink(given)
         return given
     msg = (
         f"{given!r:.80} is no sink: that is an object with a method accept(batch), a"

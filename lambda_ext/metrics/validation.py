@@ -231,13 +231,19 @@ def check_dimension_count(count: int) -> None:
 
 def sink(given: Sink | None) -> Sink | None:
     """Return *given*, an object with a method accept(); its class is refused."""
+    if given is None:
+        return None
+    # Not loaded by those that have no sink of their own.
+    from .. import callables
+
     accept = getattr(given, "accept", None)
-    if given is not None and (isinstance(given, type) or not callable(accept)):
+    if isinstance(given, type) or not callable(accept):
         msg = (
             f"Metrics(sink={given!r:.80}) is no sink: that is an object with a"
             " method accept(batch), see lambda_ext.typing.Sink"
         )
         raise ConfigurationError(msg)
+    callables.refuse_async_sink(given)
     return given
 
 

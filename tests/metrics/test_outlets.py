@@ -89,6 +89,30 @@ class TestSeveral:
         with pytest.raises(ConfigurationError, match="include="):
             metrics.route("emf", include=[""])
 
+    def test_async_sink_is_refused(self):
+        """It would be called and never awaited, and all records lost."""
+
+        class Sink:
+            async def accept(self, batch):
+                pass
+
+        class Draining(MemorySink):
+            async def drain(self, ends_at):
+                pass
+
+        async def function(batch):
+            pass
+
+        for configured in (
+            lambda: configure(sinks=[Draining()]),
+            lambda: configure(sinks=[Sink()]),
+            lambda: configure(sinks=[function]),
+            lambda: metrics.route(function),
+            lambda: Metrics("n", sink=Sink()),
+        ):
+            with pytest.raises(ConfigurationError, match="def instead of async def"):
+                configured()
+
     def test_what_was_recorded_before_goes_where_it_would_have_gone(self):
         """configure() counts from the next record."""
         first, second = MemorySink(), MemorySink()
