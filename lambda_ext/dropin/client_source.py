@@ -58,12 +58,13 @@ wire = threading.local()  # .seen: the call of this thread has reached the wire
 class Together:
     """A batch as it was read: keys that may share a call, and what it responded."""
 
-    __slots__ = ("operation", "parameters", "response", "size")
+    __slots__ = ("is_read", "operation", "parameters", "response", "size")
 
     def __init__(self, read: Read, parameters: Mapping[str, Any]) -> None:
         self.operation = read.operation
         self.parameters = parameters
         self.size = len(read.keys)
+        self.is_read = True  # by the caller that began it, who takes the response
         self.response: Any = None  # of the call for all of them
 
 
@@ -110,6 +111,20 @@ class ClientSource:
             self._contexts[key] = asker
         return together
 
+    def read(self, read: Read, together: Together | None) -> Any:
+        """
+        Note that *read* is over; return the response of its batch, if it is whole.
+
+        Nothing of the caller's is held any longer: no context, no response.
+        """
+        for key in read.keys:
+            self._contexts.pop(key, None)
+        if together is None:
+            return None
+        together.is_read = False
+        response, together.response = together.response, None
+        return response
+
     def plan(self, wanted: Sequence[Key]) -> list[list[Key]]:
         """Divide *wanted* into calls: one by one, or as they were read together."""
         calls: list[list[Key]] = []
@@ -147,7 +162,7 @@ class ClientSource:
         if seen:
             next(tally(operation).stored)
         if isinstance(how, Together):
-            if len(wanted) == how.size:
+            if how.is_read and len(wanted) == how.size:
                 how.response = response
             return _divided(operation, response, wanted, keep=seen)
         return {first: _answer(operation, response, first, keep=seen)}

@@ -212,7 +212,7 @@ class LightClient:
         if len(self._front) >= MAX_VIEWS:
             self._front = {}
         decoded = transforms.Decoded(response, transforms.copier(response))
-        self._front[seat] = store.publish(want, entry, decoded)
+        store.publish(want, entry, decoded, self._front, seat)
 
     def _light_source(self) -> Source | None:
         """Return the light source, None where only boto3 can serve this client."""

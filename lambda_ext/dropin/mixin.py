@@ -182,13 +182,6 @@ def _answers_before_send(client: Any, operation: str) -> bool:
     return not all(str(module).startswith(own) for module in modules)
 
 
-def unmix(client: Any) -> None:
-    """Give *client* back the class that it had."""
-    state = _states.get(type(client))
-    if state is not None:
-        client.__class__ = state.bare
-
-
 def is_wrappable(client: Any) -> bool:
     """Say whether *client* is botocore's, synchronous, and of a service known here."""
     module = sys.modules.get("botocore.client")
@@ -365,12 +358,15 @@ class State:
         source = self._source
         together = source.note(read, parameters)
         wants = [self._want(source, key) for key in read.keys]
-        found = store.loader.get(wants)
+        try:
+            found = store.loader.get(wants)
+        finally:
+            whole = source.read(read, together)
         if together is None:
             return self._single(client, wants[0], found[0], parameters)
-        if together.response is not None and _all(found, LOADED):
+        if whole is not None and _all(found, LOADED):
             next(tally(operation).misses)
-            return together.response
+            return whole
         return self._batch(client, read, found, parameters)
 
     def _single(
@@ -461,7 +457,7 @@ class State:
         if len(self._front) >= MAX_VIEWS:
             self._front = {}
         decoded = transforms.Decoded(response, copy)
-        self._front[seat] = store.publish(want, entry, decoded)
+        store.publish(want, entry, decoded, self._front, seat)
 
     # Writes ------------------------------------------------------------------
 

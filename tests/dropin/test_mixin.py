@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import gc
 import json
+import types
+import weakref
 
 import boto3
 import botocore.client
@@ -16,6 +20,7 @@ from moto import mock_aws
 from lambda_ext.dropin import mixin, tallies
 from lambda_ext.dropin.mixin import cached
 from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeClock
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
@@ -579,6 +584,52 @@ class TestWireRule:
             client.get_secret_value(SecretId="a")
 
         assert (["GetSecretValue"], ["GetSecretValue"]) == (seen, calls)
+
+
+class TestSnapshot:
+    """What is left of values when a snapshot is taken."""
+
+    def test_no_value_and_no_context_is_left(self, bare):
+        """Reads of every kind leave nothing that a snapshot would hold."""
+        held = contextvars.ContextVar("held")
+        held.set(marker := Marker())
+        reference = weakref.ref(marker)
+        for name in "ab":
+            bare.create_secret(Name=name, SecretString=f"VALUE-{name}")
+        client = cached(bare)
+        for _ in range(2):
+            client.get_secret_value(SecretId="a")
+            client.batch_get_secret_value(SecretIdList=["a", "b"])
+        phases.call(phases.SNAPSHOT)
+        state = mixin._states[type(client)]
+        texts = [
+            each
+            for each in reachable(state)
+            if isinstance(each, str) and each.startswith("VALUE-")
+        ]
+        held.set(None)
+        del marker
+        gc.collect()
+
+        assert ([], None) == (texts, reference())
+
+
+class Marker:
+    """Something of a request's."""
+
+
+def reachable(root, depth=12):
+    """Return what *root* holds, by attributes and in containers, modules left out."""
+    seen, waiting = {}, [(root, 0)]
+    while waiting:
+        each, level = waiting.pop()
+        if id(each) in seen or level > depth:
+            continue
+        if isinstance(each, (type, types.ModuleType, types.FunctionType)):
+            continue
+        seen[id(each)] = each
+        waiting += [(part, level + 1) for part in gc.get_referents(each)]
+    return seen.values()
 
 
 class TestStaleIfError:
