@@ -69,7 +69,7 @@ def _fresh_process(_clean_environment, caplog, request):
             for record in caplog.get_records(phase)
             if record.name.startswith("lambda_ext") and record.levelno > logging.INFO
         ]
-        assert loud == []
+        assert [] == loud
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def _no_thread_left():
         if thread not in before and not thread.name.startswith("lambda_ext")
         and thread.is_alive() and not thread.daemon
     ]  # fmt: skip
-    assert after == []
+    assert [] == after
 
 
 @pytest.fixture

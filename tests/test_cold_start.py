@@ -47,19 +47,19 @@ def loaded_by(body, prepare="import awslambdaric.bootstrap", env=None):
     """Return the modules that *body* adds to those of the runtime client."""
     program = PROGRAM.replace(", signal_before", "").format(prepare=prepare, body=body)
     run = python(program, env=env)
-    assert run.returncode == 0, run.stderr
+    assert 0 == run.returncode, run.stderr
     (line,) = [line for line in run.stdout.splitlines() if line[:1] == "["]
     return json.loads(line)  # metrics may come, too
 
 
 def test_import_loads_only_itself():
     """`import lambda_ext` adds exactly one module to the runtime client's."""
-    assert loaded_by("import lambda_ext") == ["lambda_ext"]
+    assert ["lambda_ext"] == loaded_by("import lambda_ext")
 
 
 def test_import_loads_only_itself_in_a_bare_interpreter():
     """Without the runtime client it is one module, too."""
-    assert loaded_by("import lambda_ext", prepare="") == ["lambda_ext"]
+    assert ["lambda_ext"] == loaded_by("import lambda_ext", prepare="")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_forbidden_modules_stay_unloaded(body):
     """No way in loads a module that costs milliseconds."""
     loaded = loaded_by(body)
 
-    assert [name for name in FORBIDDEN if name in loaded] == []
+    assert [] == [name for name in FORBIDDEN if name in loaded]
 
 
 def test_import_has_no_effect():
@@ -211,4 +211,4 @@ assert signal.set_wakeup_fd(-1) == -1
 """
     )
 
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (0, "") == (run.returncode, run.stderr)

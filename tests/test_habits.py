@@ -48,7 +48,7 @@ def test_every_test_states_its_claim():
             if named and not (ast.get_docstring(node) or "").strip():
                 silent.append(f"{path}: {node.name}")
 
-    assert silent == []
+    assert [] == silent
 
 
 def test_no_test_sleeps_to_be_right():
@@ -69,7 +69,7 @@ def test_no_test_sleeps_to_be_right():
                 if name == "sleep" and number and 0 < seconds < 10:
                     sleeping.append(f"{path}:{node.lineno}")
 
-    assert sleeping == []
+    assert [] == sleeping
 
 
 def test_every_module_says_what_lives_here():
@@ -80,7 +80,7 @@ def test_every_module_says_what_lives_here():
         if text.strip() and not ast.get_docstring(ast.parse(text))
     ]
 
-    assert silent == []
+    assert [] == silent
 
 
 def test_every_public_definition_is_documented():
@@ -97,7 +97,7 @@ def test_every_public_definition_is_documented():
             ):
                 silent.append(f"{path}: {node.name}")
 
-    assert silent == []
+    assert [] == silent
 
 
 def test_nothing_is_left_for_later():
@@ -113,7 +113,7 @@ def test_nothing_is_left_for_later():
         if found
     ]
 
-    assert marked == []
+    assert [] == marked
 
 
 def test_top_level_holds_what_it_should():

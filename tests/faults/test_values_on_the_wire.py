@@ -2,7 +2,7 @@
 
 For each fault the documented outcome: with nothing in memory an error of the
 class that fits; with an old value in memory that value, if the fault may pass,
-and the error, if it stays.  Counted, and well again with the next good answer.
+and the error, if it stays.  Counted, and over with the next good answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the light client makes of a network that misbehaves.
 
 Never a hang past the deadline, never an answer that is not one, never a
-signature to any other server; and the call is well again as soon as the network is.
+signature to any other server; and the call succeeds again as soon as the network does.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ class TestNow:
         before = clock.now()
         fake.advance(12.5)
 
-        assert clock.now() - before == 12.5
+        assert 12.5 == clock.now() - before
 
     def test_freeze_counts(self, fake):
         """A freeze that stops the monotonic clock ages everything all the same."""
         before = clock.now()
         fake.step(1800)
 
-        assert clock.now() - before == 1800
+        assert 1800 == clock.now() - before
 
     def test_backward_step_has_no_effect(self, fake):
         """An hour back on the wall clock changes nothing."""
@@ -46,7 +46,7 @@ class TestNow:
         clock.begin_invocation()
         fake.advance(1)
 
-        assert clock.now() - before == 1
+        assert 1 == clock.now() - before
 
     def test_forward_step_ages_early_and_once(self, fake):
         """A step forward and back again adds its length once, not twice."""
@@ -57,7 +57,7 @@ class TestNow:
             fake.step(-3600)
             clock.begin_invocation()
 
-        assert clock.now() - before == 3600
+        assert 3600 == clock.now() - before
 
     def test_freeze_after_a_backward_step_counts_when_it_is_longer(self, fake):
         """What the largest lead already covers is not added again."""
@@ -66,7 +66,7 @@ class TestNow:
         fake.step(1800)
         clock.begin_invocation()
 
-        assert clock.now() - before == 1200
+        assert 1200 == clock.now() - before
 
     def test_slewing_is_no_step(self, fake):
         """Less than STEP_S moves neither the lead nor the generation."""
@@ -111,7 +111,7 @@ class TestMonotonic:
             clock.begin_invocation()
             again = fake.asked - asked
 
-        assert (hits, again) == (0, 1)
+        assert (0, 1) == (hits, again)
 
     def test_notices_a_freeze_without_any_invocation(self, fake):
         """Before the first decorated invocation it looks by itself."""
@@ -157,7 +157,7 @@ class TestRemaining:
         clock.begin_invocation(3.0)
         fake.advance(1.0)
 
-        assert clock.remaining() == 2.0
+        assert 2.0 == clock.remaining()
 
     def test_is_none_outside_an_invocation(self, fake):
         """No load is waiting then."""
@@ -188,8 +188,8 @@ class TestThreads:
             inner.append("go")
             clock.sync()
 
-            assert clock.now() - before == 60
-            assert inner[1] - before == 60
+            assert 60 == clock.now() - before
+            assert 60 == inner[1] - before
 
     def test_child_of_a_fork_can_sync_while_the_lock_is_held_elsewhere(self):
         """The lock is replaced: its holder does not exist in the child."""
@@ -212,7 +212,7 @@ class TestThreads:
         release.set()
         thread.join()
 
-        assert status == 0
+        assert 0 == status
 
 
 def test_machine_clocks_are_back_after_a_fake_one():

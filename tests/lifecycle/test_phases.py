@@ -23,7 +23,7 @@ class TestOrder:
             )
         phases.call(phases.INVOKE)
 
-        assert seen == ["c", "e", "a", "d", "b"]
+        assert ["c", "e", "a", "d", "b"] == seen
 
     def test_registration_during_a_call_counts_from_the_next(self):
         """A call works on the listeners that there were when it began."""
@@ -36,7 +36,7 @@ class TestOrder:
         phases.listen(phases.INVOKE, first)
         phases.call(phases.INVOKE)
 
-        assert seen == ["first"]
+        assert ["first"] == seen
 
     def test_silenced_listener_is_not_called(self):
         """silence() takes away what listen() added, and nothing else."""
@@ -48,7 +48,7 @@ class TestOrder:
         phases.silence(phases.RESPONSE, first)
         phases.call(phases.INVOKE)
 
-        assert seen == [2]
+        assert [2] == seen
 
 
 class TestIsolation:
@@ -66,10 +66,10 @@ class TestIsolation:
         phases.listen(phases.RESPONSE, lambda: seen.append(1))
         phases.call(phases.RESPONSE)
 
-        assert seen == [1]
-        assert phases.calls[phases.RESPONSE] == 1
-        assert phases.ended[phases.RESPONSE] == 1
-        assert phases.failures[phases.RESPONSE] == 1
+        assert [1] == seen
+        assert 1 == phases.calls[phases.RESPONSE]
+        assert 1 == phases.ended[phases.RESPONSE]
+        assert 1 == phases.failures[phases.RESPONSE]
         (record,) = caplog.records
         assert "listener_failed phase=response" in record.getMessage()
         assert "bad" in record.getMessage()
@@ -94,7 +94,7 @@ class TestIsolation:
         finally:
             logger.removeFilter(refuse)
 
-        assert (seen, phases.failures[phases.RESPONSE]) == ([1], 1)
+        assert ([1], 1) == (seen, phases.failures[phases.RESPONSE])
 
     def test_exit_passes_and_the_phase_has_ended(self):
         """SystemExit is no failure to swallow."""
@@ -106,7 +106,7 @@ class TestIsolation:
         with pytest.raises(SystemExit):
             phases.call(phases.INVOKE)
 
-        assert phases.ended[phases.INVOKE] == 1
+        assert 1 == phases.ended[phases.INVOKE]
 
     def test_many_threads_register_and_none_is_lost(self):
         """Registration is one append."""
@@ -119,7 +119,7 @@ class TestIsolation:
             ],
         )
 
-        assert len(phases.listeners(phases.INVOKE)) == 1_600
+        assert 1_600 == len(phases.listeners(phases.INVOKE))
 
 
 class TestFork:
@@ -141,7 +141,7 @@ class TestFork:
         phases.call(phases.INVOKE)
 
         assert self.child(lambda: phases.calls[phases.INVOKE] == 0)
-        assert phases.calls[phases.INVOKE] == 1
+        assert 1 == phases.calls[phases.INVOKE]
 
     def test_shutdown_callbacks_of_the_user_stay_behind(self):
         """They belong to the process that registered them; the library's don't."""
@@ -152,7 +152,7 @@ class TestFork:
         assert self.child(
             lambda: [call for _, call in phases.listeners(phases.SHUTDOWN)] == [ours]
         )
-        assert len(phases.listeners(phases.SHUTDOWN)) == 2
+        assert 2 == len(phases.listeners(phases.SHUTDOWN))
 
     def test_registration_may_interrupt_a_registration(self):
         """A signal handler that registers in the middle of sorting gets through."""
@@ -165,5 +165,5 @@ class TestFork:
         for _ in range(2):
             phases.listen(phases.INIT, print, priority=Priority(1))
 
-        assert len(phases.listeners(phases.INIT)) == 2
+        assert 2 == len(phases.listeners(phases.INIT))
         assert len(phases.listeners(phases.INVOKE)) > 0

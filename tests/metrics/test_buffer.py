@@ -1,4 +1,4 @@
-"""Nothing recorded is lost or doubled, whoever interrupts whom."""
+"""Nothing recorded is lost or doubled, also where one call interrupts another."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class TestSums:
             metrics.count("n", 4, dimensions={"a": "x"}, b="y")
 
         (point,) = sink.points("n")
-        assert (point.values, point.samples) == ([7], 3)
-        assert point.dimensions == (
+        assert ([7], 3) == (point.values, point.samples)
+        assert (
             ("service", "unknown_service"),
             ("a", "x"),
             ("b", "y"),
-        )
+        ) == point.dimensions
 
     def test_other_unit_or_kind_is_another_point(self):
         """Name alone does not make two series one."""
@@ -85,7 +85,7 @@ class TestSums:
             metrics.gauge("n", 3, unit="Bytes")
             metrics.distribution("n", 4, unit="Bytes")
 
-        assert [point.values for point in sink.points("n")] == [[1], [2], [3], [4]]
+        assert [[1], [2], [3], [4]] == [point.values for point in sink.points("n")]
 
     def test_equal_looking_values_of_other_types_are_told_apart(self):
         """1, True and "1" are equal or look so; only what is valid is taken."""
@@ -93,7 +93,7 @@ class TestSums:
             metrics.count("n", 1, status=1)
             metrics.count("n", 2, status="1")
 
-        assert [point.values for point in sink.points("n", status="1")] == [[3]]
+        assert [[3]] == [point.values for point in sink.points("n", status="1")]
 
     @pytest.mark.logs
     @pytest.mark.parametrize("order", [(1, True), (True, 1)])
@@ -103,8 +103,8 @@ class TestSums:
             for status in order:
                 metrics.count("n", 1, status=status)
 
-        assert sink.total("n", status="1") == 1
-        assert recorder.snapshot()["dropped"] == {"dimension_value": 1}
+        assert 1 == sink.total("n", status="1")
+        assert {"dimension_value": 1} == recorder.snapshot()["dropped"]
 
     def test_gauge_keeps_the_last_value(self):
         """Of a gauge only what it was set to last is written."""
@@ -113,7 +113,7 @@ class TestSums:
                 metrics.gauge("g", value)
 
         (point,) = sink.points("g")
-        assert (point.values, point.samples) == ([4], 3)
+        assert ([4], 3) == (point.values, point.samples)
 
     def test_distribution_keeps_every_value(self):
         """Of a distribution every value is written, in order."""
@@ -121,7 +121,7 @@ class TestSums:
             for value in (5, 3, 5):
                 metrics.distribution("d", value)
 
-        assert sink.values("d") == [5, 3, 5]
+        assert [5, 3, 5] == sink.values("d")
 
     def test_mutable_argument_is_read_when_it_is_recorded(self):
         """Changing the dict of dimensions afterwards changes nothing."""
@@ -130,7 +130,7 @@ class TestSums:
             metrics.count("n", dimensions=dimensions)
             dimensions["a"] = "y"
 
-        assert sink.total("n", a="x") == 1
+        assert 1 == sink.total("n", a="x")
 
     @pytest.mark.logs
     def test_sum_that_grows_too_large_is_dropped(self):
@@ -139,8 +139,8 @@ class TestSums:
             metrics.count("n", 2**360)
             metrics.count("n", 2**360)
 
-        assert sink.points("n") == []
-        assert recorder.snapshot()["dropped"] == {"value": 2}
+        assert [] == sink.points("n")
+        assert {"value": 2} == recorder.snapshot()["dropped"]
 
 
 class TestThreads:
@@ -151,8 +151,8 @@ class TestThreads:
         run_threads(16, lambda _: [metrics.count("n") for _ in range(5_000)])
         metrics.flush()
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 80_000
-        assert recorder.snapshot()["recorded"] == 80_000
+        assert 80_000 == emf_rules.total(capfd.readouterr().out, "n")
+        assert 80_000 == recorder.snapshot()["recorded"]
 
     def test_flushes_in_the_middle_lose_and_double_nothing(self, capfd):
         """12 threads count and distribute while four flush: every record once."""
@@ -169,13 +169,13 @@ class TestThreads:
         metrics.flush()
         found = emf_rules.values(capfd.readouterr().out)
 
-        assert results == [None] * 16
-        assert sum(sum(v) for key, v in found.items() if key[2] == "n") == 24_000
+        assert [None] * 16 == results
+        assert 24_000 == sum(sum(v) for key, v in found.items() if key[2] == "n")
         assert (
             sorted(sorted(v) for key, v in found.items() if key[2] == "d")
             == [sorted(range(2_000))] * 12
         )
-        assert recorder.snapshot()["dropped"] == {}
+        assert {} == recorder.snapshot()["dropped"]
 
     def test_flush_waits_for_what_another_thread_hands_over(self, monkeypatch):
         """When flush returns, a batch that another flush had taken has arrived."""
@@ -197,7 +197,7 @@ class TestThreads:
         waiting.join(30)
         other.join(30)
 
-        assert totals == [7]
+        assert [7] == totals
 
     def test_flush_does_not_wait_for_ever(self, monkeypatch):
         """A sink that hangs in another thread delays a flush, not more."""
@@ -214,8 +214,8 @@ class TestThreads:
         gate.go_on.set()
         other.join(30)
 
-        assert in_time == (2, 0)
-        assert gate.total() == 1
+        assert (2, 0) == in_time
+        assert 1 == gate.total()
 
     def test_flush_in_a_flush_of_the_same_thread_does_not_wait(self, monkeypatch):
         """A flush never waits for the one that it interrupts."""
@@ -231,7 +231,7 @@ class TestThreads:
         Metrics("ns", sink=Nested()).count("n")
         metrics.flush()
 
-        assert order == ["begin", "end"]
+        assert ["begin", "end"] == order
 
 
 class TestReentrancy:
@@ -250,7 +250,7 @@ class TestReentrancy:
                 wrong.append((position, found))
             position += 1
 
-        assert wrong == []
+        assert [] == wrong
         assert places > 100
 
     def _with_a_flush_at(self, position, monkeypatch):
@@ -297,9 +297,9 @@ class TestReentrancy:
             if found != [101, 2, 5] or each.raised != each.happened:
                 wrong.append((each, found, each.raised))
 
-        assert wrong == []
+        assert [] == wrong
         assert places > 100
-        assert recorder.snapshot()["dropped"] == {}
+        assert {} == recorder.snapshot()["dropped"]
 
     def test_exception_that_is_no_baseexception_arrives_too(self, monkeypatch):
         """A time-out guard of the user's raises an Exception, and it is not kept."""
@@ -342,7 +342,7 @@ class TestReentrancy:
 
         assert counts["arrived"] == counts["raised"]
         assert emf_rules.total(text, "d") == recorded
-        assert recorder.snapshot()["dropped"] == {}
+        assert {} == recorder.snapshot()["dropped"]
 
     def test_handler_that_raises_in_a_record_records_once_or_not_at_all(
         self, monkeypatch
@@ -426,8 +426,8 @@ class TestReentrancy:
             metrics.flush()
             metrics.flush()
 
-        assert sum(sink.total(f"n{i}") for i in range(100)) == 100
-        assert sink.total("died") == 100
+        assert 100 == sum(sink.total(f"n{i}") for i in range(100))
+        assert 100 == sink.total("died")
 
     def test_sink_may_record(self):
         """What a sink records while it works comes with the next flush."""
@@ -444,7 +444,7 @@ class TestReentrancy:
         metrics.flush()
         metrics.flush()
 
-        assert (sink.total("n"), sink.total("batches")) == (1, 1)
+        assert (1, 1) == (sink.total("n"), sink.total("batches"))
 
     def test_batch_whose_sink_was_interrupted_is_offered_again(self):
         """As the same object, so that the sink can tell; others come once."""
@@ -474,12 +474,12 @@ class TestReentrancy:
 
         first, second = sink.offered
         assert first is second
-        assert recorder.snapshot()["dropped"] == {}
+        assert {} == recorder.snapshot()["dropped"]
 
 
 @pytest.mark.logs
 class TestSinkThatFails:
-    """A sink that raises is felt by nobody."""
+    """A sink that raises disturbs neither the handler nor the other sinks."""
 
     def test_it_is_counted_and_others_get_theirs(self, caplog):
         """The batch is counted as dropped, logged once, and the next sink served."""
@@ -497,16 +497,16 @@ class TestSinkThatFails:
                 metrics.count("m")
                 metrics.flush()
 
-        assert recorder.snapshot()["dropped_by_name"] == {"sink": {"n": 4, "d": 2}}
-        assert sink.total("m") == 2
+        assert {"sink": {"n": 4, "d": 2}} == recorder.snapshot()["dropped_by_name"]
+        assert 2 == sink.total("m")
         first, *numbers = [record.getMessage() for record in caplog.records]
         assert first.startswith("lambda_ext.metric_dropped reason=sink: ")
         assert "Broken raised Traceback" in first
         assert first.endswith("RuntimeError: no")
-        assert [line.split(" {")[0] for line in numbers] == [
+        assert [
             "lambda_ext.metrics_dropped number=3",
             "lambda_ext.metrics_dropped number=3",
-        ]
+        ] == [line.split(" {")[0] for line in numbers]
 
     @pytest.mark.parametrize(
         "kind", [asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit]
@@ -525,12 +525,12 @@ class TestSinkThatFails:
                 metrics.count("m")
                 metrics.flush()
 
-        assert recorder.snapshot()["dropped"] == {"sink": 2}
-        assert sink.total("m") == 2
+        assert {"sink": 2} == recorder.snapshot()["dropped"]
+        assert 2 == sink.total("m")
 
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, RuntimeError])
     def test_value_that_raises_is_counted_and_blocks_nothing(self, kind):
-        """Whatever its __float__ raises, it is dropped, and later flushes work."""
+        """A value whose __float__ raises is dropped, and later flushes work."""
 
         class Value:
             def __float__(self):
@@ -542,8 +542,8 @@ class TestSinkThatFails:
                 metrics.count("n")
                 metrics.flush()
 
-        assert sink.total("n") == 2
-        assert sum(recorder.snapshot()["dropped"].values()) == 1
+        assert 2 == sink.total("n")
+        assert 1 == sum(recorder.snapshot()["dropped"].values())
 
     def test_bug_of_ours_does_not_reach_the_caller(self, monkeypatch, caplog):
         """It is logged, not raised; its records are counted, not tried for ever."""
@@ -555,8 +555,8 @@ class TestSinkThatFails:
             metrics.count("n", 2)
 
         assert "lambda_ext.flush_failed" in caplog.text
-        assert recorder.snapshot()["dropped"] == {"internal": 1}
-        assert sink.total("n") == 2
+        assert {"internal": 1} == recorder.snapshot()["dropped"]
+        assert 2 == sink.total("n")
 
 
 class TestBacklog:
@@ -579,7 +579,7 @@ class TestBacklog:
         for _ in range(5):
             metrics.flush()
 
-        assert sink.calls == [1, 0, 0]
+        assert [1, 0, 0] == sink.calls
 
     def test_sink_of_two_is_asked_once(self):
         """A sink that several Metrics share is not asked once for each."""
@@ -600,7 +600,7 @@ class TestBacklog:
             metrics.flush()
             calls.append(sink.calls)
 
-        assert calls == [3, 4, 5]
+        assert [3, 4, 5] == calls
 
 
 class TestBounds:
@@ -614,7 +614,7 @@ class TestBounds:
                 assert len(recorder._buffer.records) <= buffer.MAX_RECORDS
 
         assert sink.total("n") == sum(range(50_000))
-        assert len(sink.points("n")) == 5
+        assert 5 == len(sink.points("n"))
 
     def test_gauge_is_the_last_of_each_flush(self):
         """The order of what was set is kept."""
@@ -622,7 +622,7 @@ class TestBounds:
             for i in range(25_000):
                 metrics.gauge("g", i)
 
-        assert sink.values("g") == [10_000, 20_001, 24_999]
+        assert [10_000, 20_001, 24_999] == sink.values("g")
 
     @pytest.mark.logs
     def test_many_values_and_series_lose_nothing(self):
@@ -633,10 +633,10 @@ class TestBounds:
             for i in range(30_000):
                 metrics.count("n", tenant=i)
 
-        assert len(sink.values("d")) == 200_000
+        assert 200_000 == len(sink.values("d"))
         assert sum(sink.values("d")) == sum(range(200_000))
-        assert len(sink.points("n")) == 30_000
-        assert recorder.snapshot()["dropped"] == {}
+        assert 30_000 == len(sink.points("n"))
+        assert {} == recorder.snapshot()["dropped"]
 
     @pytest.mark.logs
     def test_dimension_with_many_values_is_noted_once(self, caplog):
@@ -646,12 +646,12 @@ class TestBounds:
                 metrics.count("n", user=str(i), shop=str(i % 3))
         notes = [r.getMessage() for r in caplog.records if "note" in r.getMessage()]
 
-        assert notes == [
+        assert [
             (
                 "lambda_ext.many_series note: 'user' has 1000 values so far; each is a"
                 " billed metric"
             )
-        ]
+        ] == notes
 
     def test_batches_are_bounded(self):
         """A large flush comes in several batches, and every point in one."""
@@ -659,7 +659,7 @@ class TestBounds:
             for i in range(900):
                 metrics.count(f"n{i}")
 
-        assert [len(batch.points) for batch in sink.batches] == [500, 400]
+        assert [500, 400] == [len(batch.points) for batch in sink.batches]
 
     def test_record_in_a_flush_does_not_flush_again(self, monkeypatch):
         """A sink that records while the buffer is full does not recurse."""
@@ -675,7 +675,7 @@ class TestBounds:
             for _ in range(30):
                 metrics.count("n")
 
-        assert sink.total("n") == 30
+        assert 30 == sink.total("n")
 
     @pytest.mark.logs
     def test_sink_that_hangs_is_bounded(self, monkeypatch):
@@ -739,7 +739,7 @@ class TestEnd:
             metrics.gauge("g", 5)
             gauge = sink.values("g")
 
-        assert (after, gauge) == (11, [5])
+        assert (11, [5]) == (after, gauge)
 
     @pytest.mark.logs
     def test_lines_that_stdout_never_takes_are_counted(self, monkeypatch):
@@ -755,7 +755,7 @@ class TestEnd:
             metrics.count("n", 3)
             phases.call(phases.SHUTDOWN)
 
-        assert recorder.snapshot()["dropped_by_name"] == {"shutdown": {"n": 2}}
+        assert {"shutdown": {"n": 2}} == recorder.snapshot()["dropped_by_name"]
 
 
 @pytest.mark.process
@@ -790,9 +790,9 @@ class TestFork:
             "assert os.waitstatus_to_exitcode(status) == 1, status\n"
         )
 
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (0, "") == (done.returncode, done.stderr)
         documents = emf_rules.documents(done.stdout)
-        assert [set(d) & {"parent", "child"} for d in documents] == [
+        assert [
             {"child"},
             {"parent"},
-        ]
+        ] == [set(d) & {"parent", "child"} for d in documents]

@@ -1,4 +1,4 @@
-"""One valid line on stdout, whatever stdout is like."""
+"""One valid line on stdout, for every kind of stdout."""
 
 from __future__ import annotations
 
@@ -133,15 +133,15 @@ class TestLine:
         dimensions = (("service", 'a"b\\c%d{}'), ('"quoted"', "x"))
         documents, _ = encoded(point(name, 1, dimensions=dimensions))
 
-        assert documents[0][name] == 1
-        assert documents[0]["service"] == 'a"b\\c%d{}'
-        assert documents[0]['"quoted"'] == "x"
+        assert 1 == documents[0][name]
+        assert 'a"b\\c%d{}' == documents[0]["service"]
+        assert "x" == documents[0]['"quoted"']
 
     def test_no_dimension_is_an_empty_set(self):
         """A metric without any dimension has the set that is empty."""
         documents, _ = encoded(point("n", 1, dimensions=()))
 
-        assert documents[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [[]]
+        assert [[]] == documents[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
 
     @pytest.mark.parametrize(
         "value", [0, -0.0, 1e-300, 1e300 / 1e200, 2**360, -(2**360), 0.1 + 0.2]
@@ -157,7 +157,7 @@ class TestLine:
         other = (*SERVICE, ("tenant", "a"))
         documents, _ = encoded(point("n", 1), point("n", 2, dimensions=other))
 
-        assert [document["n"] for document in documents] == [1, 2]
+        assert [1, 2] == [document["n"] for document in documents]
 
     def test_two_units_of_one_name_come_in_two_lines(self):
         """One key of a document has one unit, so the other unit goes elsewhere."""
@@ -169,25 +169,25 @@ class TestLine:
             for document in documents
         ]
 
-        assert units == [
+        assert [
             [{"Name": "n", "Unit": "Count"}, {"Name": "m", "Unit": "Count"}],
             [{"Name": "n", "Unit": "Seconds"}],
-        ]
+        ] == units
 
     def test_line_knows_how_many_records_are_in_it(self):
         """A sum stands for its records, an array for its values, in any line."""
         sink = emf.EmfSink()
         sums = [point("n", 9, samples=3), point("n", 5, unit="Bytes", samples=2)]
 
-        assert [samples for _, samples in lines_of(sink, *sums)] == [3, 2]
-        assert [samples for _, samples in lines_of(sink, sums[0])] == [3]
-        assert [
+        assert [3, 2] == [samples for _, samples in lines_of(sink, *sums)]
+        assert [3] == [samples for _, samples in lines_of(sink, sums[0])]
+        assert [5] == [
             samples for _, samples in lines_of(sink, sums[0], point("d", 1, 2))
-        ] == [5]
+        ]
 
     def test_no_point_is_no_line(self):
         """An empty batch is not written."""
-        assert encoded() == ([], [])
+        assert ([], []) == encoded()
 
     def test_memory_of_prepared_parts_is_bounded(self, monkeypatch):
         """Names and dimensions beyond the bound are forgotten, not piled up."""
@@ -198,7 +198,7 @@ class TestLine:
             sink.accept(batch(point(f"n{i}", 1, dimensions=(("d", str(i)),))))
 
         assert len(sink._templates) <= 5
-        assert len(emf_rules.documents(stream.getvalue())) == 20
+        assert 20 == len(emf_rules.documents(stream.getvalue()))
 
 
 class TestLimits:
@@ -213,7 +213,7 @@ class TestLimits:
             for document in documents
         ]
 
-        assert sizes == [100, 100, 50]
+        assert [100, 100, 50] == sizes
         assert [documents[i // 100][f"{i}"] for i in range(250)] == list(range(250))
 
     def test_a_hundred_values_fill_a_metric(self):
@@ -225,15 +225,15 @@ class TestLimits:
             list(range(100, 200)),
             list(range(200, 250)),
         ]
-        assert ["m" in document for document in documents] == [True, False, False]
+        assert [True, False, False] == ["m" in document for document in documents]
 
     def test_rest_of_one_value_is_a_number(self):
         """The 101st value alone is written as a number, and counts as one."""
         sink = emf.EmfSink()
         lines = lines_of(sink, point("n", *range(101)))
 
-        assert [samples for _, samples in lines] == [100, 1]
-        assert json.loads(lines[1][0])["n"] == 100
+        assert [100, 1] == [samples for _, samples in lines]
+        assert 100 == json.loads(lines[1][0])["n"]
 
     def test_line_is_no_longer_than_a_pipe_takes_at_once(self):
         """Documents that can be divided are: up to 4,096 bytes with a newline."""
@@ -263,7 +263,7 @@ class TestLimits:
         }
 
         assert values == {f"n{i}": i for i in range(100)}
-        assert sum(len(d["many"]) for d in documents if "many" in d) == 300
+        assert 300 == sum(len(d["many"]) for d in documents if "many" in d)
         assert max(map(len, lines)) < 60_000
         assert len(lines) < 40
 
@@ -273,8 +273,8 @@ class TestLimits:
         huge = tuple((f"d{i:02}" + '"' * 240, '"' * 1024) for i in range(30))
         documents, _ = encoded(point("n", 7, dimensions=huge, samples=3), point("n", 1))
 
-        assert [document["n"] for document in documents] == [1]
-        assert tally.dropped_by_name() == {"too_large": {"n": 3}}
+        assert [1] == [document["n"] for document in documents]
+        assert {"too_large": {"n": 3}} == tally.dropped_by_name()
 
     @pytest.mark.logs
     def test_rest_of_a_distribution_that_fits_nowhere_is_counted(self, monkeypatch):
@@ -284,8 +284,8 @@ class TestLimits:
         monkeypatch.setattr(emf, "PIPE_BUF", len(shortest) + 50)
         lines = lines_of(emf.EmfSink(), point("n", *[1] * 10, *[2**360] * 5))
 
-        assert [samples for _, samples in lines] == [10]
-        assert tally.dropped() == {"too_large": 5}
+        assert [10] == [samples for _, samples in lines]
+        assert {"too_large": 5} == tally.dropped()
 
 
 class TestLevel:
@@ -299,7 +299,7 @@ class TestLevel:
         documents, _ = encoded(point("n", 1))
 
         assert documents[0]["level"] == level.upper()
-        assert documents[0]["timestamp"] == "2023-11-14T22:13:20.123Z"
+        assert "2023-11-14T22:13:20.123Z" == documents[0]["timestamp"]
 
     @pytest.mark.parametrize(
         ("format", "level"),
@@ -318,7 +318,7 @@ class TestLevel:
         monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", level)
         documents, _ = encoded(point("n", 1))
 
-        assert set(documents[0]) == {"_aws", "service", "n"}
+        assert {"_aws", "service", "n"} == set(documents[0])
 
 
 class TestStdout:
@@ -341,7 +341,7 @@ class TestStdout:
         assert max(map(len, calls)) <= 4_096
         assert 2 < len(calls) <= len(documents)
         assert b"".join(calls).decode() == text
-        assert sum(len(document) - 2 for document in documents) == 250
+        assert 250 == sum(len(document) - 2 for document in documents)
 
     def test_line_comes_after_what_was_printed(self, monkeypatch):
         """What sys.stdout still buffers goes first."""
@@ -353,27 +353,27 @@ class TestStdout:
             print("after", flush=True)
             lines = [source.readline() for _ in range(4)]
 
-        assert (lines[0], lines[1], lines[3]) == ("before\n", "\n", "after\n")
-        assert emf_rules.document(lines[2].rstrip("\n"))["n"] == 1
+        assert ("before\n", "\n", "after\n") == (lines[0], lines[1], lines[3])
+        assert 1 == emf_rules.document(lines[2].rstrip("\n"))["n"]
 
     def test_capsys_sees_it(self, capsys):
         """A stdout in memory is written to."""
         emf.EmfSink().accept(batch(point("n", 1)))
 
-        assert emf_rules.total(capsys.readouterr().out, "n") == 1
+        assert 1 == emf_rules.total(capsys.readouterr().out, "n")
 
     def test_capfd_sees_it(self, capfd):
         """A stdout that is redirected by descriptor is written to."""
         emf.EmfSink().accept(batch(point("n", 1)))
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+        assert 1 == emf_rules.total(capfd.readouterr().out, "n")
 
     def test_redirected_stdout_sees_it(self):
         """contextlib.redirect_stdout works as for print."""
         with contextlib.redirect_stdout(io.StringIO()) as stream:
             emf.EmfSink().accept(batch(point("n", 1)))
 
-        assert emf_rules.total(stream.getvalue(), "n") == 1
+        assert 1 == emf_rules.total(stream.getvalue(), "n")
 
     def test_stream_without_flush_is_enough(self):
         """A stream of the user's needs a write method only."""
@@ -388,27 +388,27 @@ class TestStdout:
         stream = Stream()
         emf.EmfSink(stream).accept(batch(point("n", 1)))
 
-        assert emf_rules.total(stream.text, "n") == 1
-        assert tally.dropped() == {}
+        assert 1 == emf_rules.total(stream.text, "n")
+        assert {} == tally.dropped()
 
     def test_what_was_written_is_counted(self):
         """Documents are counted as they leave."""
         sink = emf.EmfSink(io.StringIO())
         sink.accept(batch(*[point(f"{i}", i, unit="None") for i in range(150)]))
 
-        assert stdout.documents() == 2
+        assert 2 == stdout.documents()
 
 
 @pytest.mark.logs
 class TestBrokenStdout:
-    """A stdout that takes nothing is felt by nobody."""
+    """A stdout that takes nothing does not disturb the handler."""
 
     def test_none_is_counted(self, monkeypatch):
         """Without any stdout the records count as dropped."""
         monkeypatch.setattr(sys, "stdout", None)
         emf.EmfSink().accept(batch(point("n", 5, samples=3)))
 
-        assert tally.dropped_by_name() == {"stdout": {"n": 3}}
+        assert {"stdout": {"n": 3}} == tally.dropped_by_name()
 
     def test_closed_is_counted(self, monkeypatch):
         """A closed stdout drops and counts."""
@@ -418,7 +418,7 @@ class TestBrokenStdout:
         sink = emf.EmfSink()
         sink.accept(batch(point("n", 1)))
 
-        assert tally.dropped() == {"stdout": 1}
+        assert {"stdout": 1} == tally.dropped()
         assert not sink.backlog
 
     def test_pipe_without_reader_is_counted(self, monkeypatch):
@@ -430,7 +430,7 @@ class TestBrokenStdout:
             sink = emf.EmfSink()
             sink.accept(batch(*[point(f"n{i}", i) for i in range(150)]))
 
-        assert tally.dropped() == {"stdout": 150}
+        assert {"stdout": 150} == tally.dropped()
         assert not sink.backlog
 
     def test_full_disk_is_counted(self, monkeypatch):
@@ -439,7 +439,7 @@ class TestBrokenStdout:
             monkeypatch.setattr(sys, "stdout", stream)
             emf.EmfSink().accept(batch(point("n", 1)))
 
-        assert tally.dropped() == {"stdout": 1}
+        assert {"stdout": 1} == tally.dropped()
 
 
 class TestSlowStdout:
@@ -454,7 +454,7 @@ class TestSlowStdout:
             emf.EmfSink().accept(batch(*points))
             text = read()
 
-        assert len(emf_rules.documents(text)) == 2
+        assert 2 == len(emf_rules.documents(text))
 
     def test_full_pipe_keeps_the_line_for_the_next_flush(self, monkeypatch):
         """EAGAIN loses nothing: the line comes out once there is room."""
@@ -469,13 +469,13 @@ class TestSlowStdout:
             sink.accept(batch(point("m", 2)))
             text = read()
 
-        assert before == (True, "")
+        assert (True, "") == before
         assert not sink.backlog
-        assert [set(d) & {"n", "m"} for d in emf_rules.documents(text)] == [
+        assert [
             {"n"},
             {"m"},
-        ]
-        assert tally.dropped() == {}
+        ] == [set(d) & {"n", "m"} for d in emf_rules.documents(text)]
+        assert {} == tally.dropped()
 
     def test_half_a_line_is_ended_and_written_again(self, monkeypatch):
         """After a line that was cut the whole line follows on a line of its own."""
@@ -498,9 +498,9 @@ class TestSlowStdout:
             sink.accept(batch())
             text = read()
 
-        assert first == '\n{"_aws":{"Timestamp'
+        assert '\n{"_aws":{"Timestamp' == first
         assert text.startswith("\n{")
-        assert emf_rules.total(text[1:], "n") == 1
+        assert 1 == emf_rules.total(text[1:], "n")
 
     @pytest.mark.logs
     def test_what_is_kept_is_bounded(self, monkeypatch):
@@ -520,7 +520,7 @@ class TestSlowStdout:
         kept = sink._writer.lines
 
         assert 1_000 < sum(len(line.data) for line in kept) <= 5_000
-        assert len(kept) + tally.dropped()["stdout"] == 100
+        assert 100 == len(kept) + tally.dropped()["stdout"]
 
     def test_stall_after_a_recovery_is_waited_for_again(self, monkeypatch):
         """Once everything came out, the next stall is a first one."""
@@ -544,7 +544,7 @@ class TestSlowStdout:
             for name in "abcd":
                 sink.accept(batch(point(name, 1)) if name in "ac" else batch())
 
-        assert waits == [False, False]
+        assert [False, False] == waits
         assert not sink.backlog
 
     def test_stall_is_waited_for_once(self, monkeypatch):
@@ -569,7 +569,7 @@ class TestSlowStdout:
             for _ in range(3):
                 sink.accept(batch(point("n", 1)))
 
-        assert waits == [True, False, False]
+        assert [True, False, False] == waits
 
 
 class TestThreads:
@@ -588,10 +588,10 @@ class TestThreads:
         sink = emf.EmfSink(Stream())
         sink.accept(batch(point("outer", 1)))
 
-        assert [set(json.loads(text)) & {"inner", "outer"} for text in texts] == [
+        assert [
             {"outer"},
             {"inner"},
-        ]
+        ] == [set(json.loads(text)) & {"inner", "outer"} for text in texts]
 
     def test_handler_that_raises_in_a_write_loses_nothing(self, monkeypatch):
         """What KeyboardInterrupt interrupts is written by the next flush."""
@@ -612,7 +612,7 @@ class TestThreads:
             text = read()
 
         documents = emf_rules.documents(text)
-        assert [set(d) & {"n", "m"} for d in documents] == [{"n"}, {"m"}]
+        assert [{"n"}, {"m"}] == [set(d) & {"n", "m"} for d in documents]
 
     def test_forked_child_leaves_the_lines_to_its_parent(self, monkeypatch):
         """In another process the sink starts empty."""
@@ -629,7 +629,7 @@ class TestThreads:
             stdout.forked()
             sink.accept(batch(point("child", 1)))
 
-        assert [b"child" in line.data for line in sink._writer.lines] == [True]
+        assert [True] == [b"child" in line.data for line in sink._writer.lines]
 
 
 class StandardLogSink:
@@ -708,4 +708,4 @@ class TestLinesThatTheRuntimeClientLeavesOpen:
             logs_to(sink)
             self.flush(read)
 
-        assert vars(sink) == {}
+        assert {} == vars(sink)

@@ -22,10 +22,10 @@ class TestMemorySink:
         metrics.count("n", 4)
         metrics.flush()
 
-        assert sink.total("n") == 5
-        assert sink.total("n", shop="a") == 3
-        assert sink.total("n", shop="b") == 0
-        assert len(capsys.readouterr().out.splitlines()) == 2
+        assert 5 == sink.total("n")
+        assert 3 == sink.total("n", shop="a")
+        assert 0 == sink.total("n", shop="b")
+        assert 2 == len(capsys.readouterr().out.splitlines())
 
     def test_blocks_nest(self):
         """The inner one collects until it ends, the outer one the rest."""
@@ -34,7 +34,7 @@ class TestMemorySink:
                 metrics.count("n", 1)
             metrics.count("n", 2)
 
-        assert (inner.total("n"), outer.total("n")) == (1, 2)
+        assert (1, 2) == (inner.total("n"), outer.total("n"))
 
     def test_it_is_a_sink_of_one_metrics(self):
         """Given to a Metrics it collects only what that one records."""
@@ -45,14 +45,14 @@ class TestMemorySink:
             mine.distribution("d", 2.5)
             metrics.count("n")
 
-        assert sink.values("d") == [1.5, 2.5]
-        assert sink.batches[0].namespace == "mine"
-        assert rest.points("d") == []
+        assert [1.5, 2.5] == sink.values("d")
+        assert "mine" == sink.batches[0].namespace
+        assert [] == rest.points("d")
         sink.clear()
-        assert sink.values("d") == []
+        assert [] == sink.values("d")
 
     def test_bad_record_raises_inside(self):
-        """A test is where one wants to hear it: strict, whatever the option says."""
+        """In a test it is strict, independently of the option."""
         configure(strict=False)
         with MemorySink(), pytest.raises(MetricError, match="'n'"):
             metrics.count("n", "one")
@@ -67,7 +67,7 @@ class TestMemorySink:
                 metrics.count("n", "one")
             metrics.count("n", "one")
 
-        assert recorder.snapshot()["dropped"] == {"value": 2}
+        assert {"value": 2} == recorder.snapshot()["dropped"]
 
     def test_batch_that_is_offered_again_is_kept_once(self):
         """After a signal handler's exception the same batch may come again."""
@@ -76,4 +76,4 @@ class TestMemorySink:
             metrics.flush()
             sink.accept(sink.batches[0])
 
-        assert sink.total("n") == 1
+        assert 1 == sink.total("n")

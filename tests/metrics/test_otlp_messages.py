@@ -234,5 +234,5 @@ class TestRejected:
     )
     @pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
     def test_what_cannot_be_read_is_a_success(self, body, kind):
-        """After a 2xx nothing is sent again, whatever stands in the body."""
+        """After a 2xx nothing is sent again, for every body."""
         assert (0, "") == otlp.rejected(body, kind)

@@ -51,9 +51,9 @@ class TestSeveral:
         metrics.count("n", 2)
         metrics.flush()
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 2
-        assert sink.total("n") == 2
-        assert [point.name for batch in batches for point in batch.points] == ["n"]
+        assert 2 == emf_rules.total(capfd.readouterr().out, "n")
+        assert 2 == sink.total("n")
+        assert ["n"] == [point.name for batch in batches for point in batch.points]
 
     def test_variable_names_them(self, monkeypatch, capfd):
         """LAMBDA_EXT_SINKS is a list of names."""
@@ -61,7 +61,7 @@ class TestSeveral:
         metrics.count("n")
         metrics.flush()
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+        assert 1 == emf_rules.total(capfd.readouterr().out, "n")
 
     def test_none_at_all_is_a_choice(self, capfd):
         """An empty list sends metrics without a sink of their own nowhere."""
@@ -71,8 +71,8 @@ class TestSeveral:
         Metrics("ns", sink=own).count("m")
         metrics.flush()
 
-        assert capfd.readouterr().out == ""
-        assert own.total("m") == 1
+        assert "" == capfd.readouterr().out
+        assert 1 == own.total("m")
 
     @pytest.mark.parametrize(
         "given", ["cloud", ["emf", "x"], [5], [MemorySink], 7, [None]]
@@ -122,7 +122,7 @@ class TestSeveral:
         metrics.count("n", 10)
         metrics.flush()
 
-        assert (first.total("n"), second.total("n")) == (1, 10)
+        assert (1, 10) == (first.total("n"), second.total("n"))
 
     def test_memory_sink_takes_all_inside_its_block(self):
         """And afterwards the sinks are those of the options again."""
@@ -134,7 +134,7 @@ class TestSeveral:
         metrics.count("n", 10)
         metrics.flush()
 
-        assert (inside.total("n"), sink.total("n")) == (1, 10)
+        assert (1, 10) == (inside.total("n"), sink.total("n"))
 
     @pytest.mark.logs
     def test_one_that_raises_does_not_hurt_the_others(self):
@@ -149,9 +149,9 @@ class TestSeveral:
         metrics.flush()
         found = {name.split(".")[-1]: one for name, one in _statuses().items()}
 
-        assert sink.total("n") == 1
-        assert (found["broken"].dropped, found["broken"].error) == (1, "OSError")
-        assert found["MemorySink"].sent == 1
+        assert 1 == sink.total("n")
+        assert (1, "OSError") == (found["broken"].dropped, found["broken"].error)
+        assert 1 == found["MemorySink"].sent
 
 
 class TestRoute:
@@ -174,7 +174,7 @@ class TestRoute:
             for sink in (some, rest)
         ]
 
-        assert found == [{"orders.placed", "n"}, {"n", "other"}]
+        assert [{"orders.placed", "n"}, {"n", "other"}] == found
 
     def test_two_routes_of_one_sink_are_one_sink(self):
         """It gets both, and is called by one thread at a time."""
@@ -190,7 +190,7 @@ class TestRoute:
         metrics.flush()
         first, second = recorder._buffer.outlets
 
-        assert (sink.total("a"), sink.total("b")) == (1, 2)
+        assert (1, 2) == (sink.total("a"), sink.total("b"))
         assert first.lock is second.lock
         assert {"first", "second"} <= {*_statuses()}
 
@@ -213,8 +213,8 @@ class TestDraining:
             patch.setattr("lambda_ext.disclosure.failure", lambda *_, **__: None)
             result = metrics.flush()
 
-        assert emf_rules.total(seen[0], "n") == 1
-        assert (result["remote"].pending, result["remote"].error) == (1, "TimeoutError")
+        assert 1 == emf_rules.total(seen[0], "n")
+        assert (1, "TimeoutError") == (result["remote"].pending, result["remote"].error)
 
     def test_end_of_an_invocation_sends_what_is_due(self):
         """Others keep it for a later one; before a snapshot all is sent."""
@@ -225,8 +225,8 @@ class TestDraining:
         after = (early.sent, later.sent)
         phases.call(phases.SNAPSHOT)
 
-        assert after == (1, 0)
-        assert later.sent == 1
+        assert (1, 0) == after
+        assert 1 == later.sent
 
     @pytest.mark.parametrize("phase", [phases.TIMEOUT, phases.SHUTDOWN])
     def test_end_of_it_all_sends_everything(self, phase):
@@ -237,7 +237,7 @@ class TestDraining:
             metrics.count("n")
             phases.call(phase)
 
-            assert sink.sent == 1
+            assert 1 == sink.sent
             assert clock.monotonic() < sink.drains[0] <= clock.monotonic() + 2
 
     def test_time_is_shared_and_bounded(self):
@@ -262,8 +262,8 @@ class TestDraining:
         metrics.count("n")
         second = metrics.flush()["remote"]
 
-        assert (first.sent, first.dropped, first.pending, first.error) == (2, 0, 0, "")
-        assert second.sent == 1
+        assert (2, 0, 0, "") == (first.sent, first.dropped, first.pending, first.error)
+        assert 1 == second.sent
         assert "sent=1" in repr(second)
 
     def test_statistics_have_each_sink(self):
@@ -274,8 +274,8 @@ class TestDraining:
         phases.call(phases.RESPONSE)
         found = stats().metrics.sinks
 
-        assert (found["remote"].sent, found["remote"].pending) == (0, 1)
-        assert found["emf"].sent == 1
+        assert (0, 1) == (found["remote"].sent, found["remote"].pending)
+        assert 1 == found["emf"].sent
 
 
 def _statuses():

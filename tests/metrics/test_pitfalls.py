@@ -28,7 +28,7 @@ def test_threads_published_more_than_was_added(capfd):
     metrics.flush()
     (values,) = emf_rules.values(capfd.readouterr().out).values()
 
-    assert values == [1] * 32_000
+    assert [1] * 32_000 == values
 
 
 def test_arrays_were_longer_than_a_hundred(capfd):
@@ -43,21 +43,21 @@ def test_arrays_were_longer_than_a_hundred(capfd):
     ]
 
     assert max(lengths) <= 100
-    assert sum(lengths) == 660
+    assert 660 == sum(lengths)
 
 
 def test_two_namespaces_shared_one_buffer(capfd):
-    """Whichever flushed first published both under its own namespace."""
+    """The one that flushed first published both under its own namespace."""
     one, two = Metrics("one"), Metrics("two")
     one.count("n", 1)
     two.count("n", 2)
     one.flush()
     found = emf_rules.values(capfd.readouterr().out)
 
-    assert sorted((key[0], values) for key, values in found.items()) == [
+    assert [
         ("one", [1]),
         ("two", [2]),
-    ]
+    ] == sorted((key[0], values) for key, values in found.items())
 
 
 def test_empty_flush_leaked_dimensions_into_the_next_invocation(capfd):
@@ -69,10 +69,10 @@ def test_empty_flush_leaked_dimensions_into_the_next_invocation(capfd):
     metrics.flush()
     documents = emf_rules.documents(capfd.readouterr().out)
 
-    assert [sorted(set(d) - {"_aws", "service"}) for d in documents] == [
+    assert [
         ["first", "tenant"],
         ["second"],
-    ]
+    ] == [sorted(set(d) - {"_aws", "service"}) for d in documents]
 
 
 def test_empty_flush_printed_a_document_without_metrics(capfd):
@@ -83,7 +83,7 @@ def test_empty_flush_printed_a_document_without_metrics(capfd):
     capfd.readouterr()
     metrics.flush()
 
-    assert capfd.readouterr() == ("", "")
+    assert ("", "") == capfd.readouterr()
 
 
 @pytest.mark.logs
@@ -104,7 +104,7 @@ def test_flush_error_replaced_the_error_of_the_handler():
     with pytest.raises(KeyError, match="the handler"):
         handler({}, None)
 
-    assert recorder.snapshot()["dropped"] == {"sink": 1}
+    assert {"sink": 1} == recorder.snapshot()["dropped"]
 
 
 @pytest.mark.logs
@@ -116,7 +116,7 @@ def test_bad_metric_raised_from_the_path_of_the_handler():
         metrics.count("n", unit="Milisecond")
         return "answer"
 
-    assert handler({}, None) == "answer"
+    assert "answer" == handler({}, None)
 
 
 @pytest.mark.logs
@@ -128,7 +128,7 @@ def test_nan_was_printed(capfd):
     metrics.flush()
     (document,) = emf_rules.documents(capfd.readouterr().out)
 
-    assert document["good"] == 1
+    assert 1 == document["good"]
     assert "bad" not in document
 
 
@@ -149,10 +149,10 @@ def test_second_unit_of_a_name_changed_the_values_before(capfd):
     metrics.flush()
     found = emf_rules.values(capfd.readouterr().out)
 
-    assert {key[3]: values for key, values in found.items()} == {
+    assert {
         "Kilobytes": [1, 2],
         "Bytes": [1024],
-    }
+    } == {key[3]: values for key, values in found.items()}
 
 
 @pytest.mark.logs
@@ -164,11 +164,11 @@ def test_metric_named_like_a_dimension_overwrote_it(capfd):
     metrics.flush()
     documents = emf_rules.documents(capfd.readouterr().out)
 
-    assert [(d["service"], d["tenant"], d.get("n")) for d in documents] == [
+    assert [
         ("unknown_service", 1, None),
         ("unknown_service", "a", 2),
-    ]
-    assert recorder.snapshot()["dropped"] == {"name_clash": 1}
+    ] == [(d["service"], d["tenant"], d.get("n")) for d in documents]
+    assert {"name_clash": 1} == recorder.snapshot()["dropped"]
 
 
 def test_metric_of_a_block_that_raised_was_lost(capfd):
@@ -191,7 +191,7 @@ def test_long_line_was_printed_whole(capfd):
     found = emf_rules.values(out)
 
     assert max(map(len, out.splitlines())) < 60_000
-    assert sum(map(len, found.values())) == 6_000
+    assert 6_000 == sum(map(len, found.values()))
 
 
 def test_timestamp_outlived_the_flush(capfd):
@@ -206,7 +206,7 @@ def test_timestamp_outlived_the_flush(capfd):
         for document in emf_rules.documents(capfd.readouterr().out)
     ]
 
-    assert stamps[1] - stamps[0] == 60_000
+    assert 60_000 == stamps[1] - stamps[0]
 
 
 def test_async_handler_was_flushed_before_it_ran(capfd):
@@ -218,7 +218,7 @@ def test_async_handler_was_flushed_before_it_ran(capfd):
 
     handler({}, None)
 
-    assert emf_rules.total(capfd.readouterr().out, "n") == 1
+    assert 1 == emf_rules.total(capfd.readouterr().out, "n")
 
 
 def test_reserved_namespace_was_taken():

@@ -107,7 +107,7 @@ class TestTable:
                 ):
                     wrong.append((name, field))
 
-        assert wrong == []
+        assert [] == wrong
         assert seen == set(protobuf.MESSAGES)
 
 

@@ -78,8 +78,8 @@ class TestNamespaceAndService:
         Metrics("mine", service="me", sink=sink).count("n")
         metrics.flush()
 
-        assert sink.batches[0].namespace == "mine"
-        assert sink.total("n", service="me") == 1
+        assert "mine" == sink.batches[0].namespace
+        assert 1 == sink.total("n", service="me")
 
     def test_configure_has_an_effect_on_the_next_flush(self):
         """configure() replaces what was read before."""
@@ -89,8 +89,8 @@ class TestNamespaceAndService:
             configure(namespace="other", service="cart")
             metrics.count("n")
 
-        assert [batch.namespace for batch in sink.batches] == ["lambda_ext", "other"]
-        assert sink.total("n", service="cart") == 1
+        assert ["lambda_ext", "other"] == [batch.namespace for batch in sink.batches]
+        assert 1 == sink.total("n", service="cart")
 
     def test_empty_service_leaves_the_dimension_out(self):
         """service="" records without the dimension."""
@@ -98,7 +98,7 @@ class TestNamespaceAndService:
         Metrics("ns", service="", sink=sink).count("n")
         metrics.flush()
 
-        assert sink.points("n")[0].dimensions == ()
+        assert () == sink.points("n")[0].dimensions
 
     @pytest.mark.logs
     def test_unusable_variable_does_not_lose_metrics(self, monkeypatch, caplog):
@@ -108,7 +108,7 @@ class TestNamespaceAndService:
         with MemorySink() as sink:
             metrics.count("n")
 
-        assert sink.batches[0].namespace == "fn"
+        assert "fn" == sink.batches[0].namespace
         assert "LAMBDA_EXT_METRICS_NAMESPACE" in caplog.text
 
     @pytest.mark.logs
@@ -120,8 +120,8 @@ class TestNamespaceAndService:
             metrics.count("")
             metrics.count("n")
 
-        assert sink.total("n") == 1
-        assert caplog.text.count("LAMBDA_EXT_STRICT") == 1
+        assert 1 == sink.total("n")
+        assert 1 == caplog.text.count("LAMBDA_EXT_STRICT")
 
     @pytest.mark.parametrize(
         "arguments",
@@ -156,12 +156,12 @@ class TestDimensions:
         mine.count("n", dimensions={"the tenant": "a"}, zone="b", unit="None")
         metrics.flush()
 
-        assert dict(sink.points("n")[0].dimensions) == {
+        assert {
             "service": "unknown_service",
             "stage": "prod",
             "zone": "b",
             "the tenant": "a",
-        }
+        } == dict(sink.points("n")[0].dimensions)
 
     def test_parameters_are_taken_by_keyword(self):
         """name=, value= and unit= are what they say, not dimensions."""
@@ -171,14 +171,14 @@ class TestDimensions:
             metrics.distribution(name="d", value=3, unit="Seconds")
         (point,) = sink.points("n")
 
-        assert (point.values, point.unit) == ([512], "Bytes")
-        assert dict(point.dimensions) == {
+        assert ([512], "Bytes") == (point.values, point.unit)
+        assert {
             "service": "unknown_service",
             "kind": "z",
             "self": "me",
-        }
-        assert (sink.values("g"), sink.points("g")[0].unit) == ([2], "Percent")
-        assert (sink.values("d"), sink.points("d")[0].unit) == ([3], "Seconds")
+        } == dict(point.dimensions)
+        assert ([2], "Percent") == (sink.values("g"), sink.points("g")[0].unit)
+        assert ([3], "Seconds") == (sink.values("d"), sink.points("d")[0].unit)
 
     def test_dimension_called_like_a_parameter_comes_in_the_mapping(self):
         """dimensions={...} takes name, value and unit as names of dimensions."""
@@ -188,8 +188,8 @@ class TestDimensions:
             with metrics.timer("t", dimensions=named):
                 pass
 
-        assert len(sink.points("n", **named)) == 1
-        assert len(sink.points("t", **named)) == 1
+        assert 1 == len(sink.points("n", **named))
+        assert 1 == len(sink.points("t", **named))
 
     @pytest.mark.parametrize("name", ["name", "value", "unit"])
     def test_timer_refuses_what_is_meant_as_a_parameter(self, name):
@@ -205,7 +205,7 @@ class TestDimensions:
         """29 of a record and ``service`` make a valid document."""
         metrics.count("n", dimensions={f"d{i}": "x" for i in range(29)})
 
-        assert len(written(capfd)) == 1
+        assert 1 == len(written(capfd))
 
 
 BAD = [
@@ -248,8 +248,8 @@ class TestBadInput:
         documents = written(capfd)
 
         assert recorder.snapshot()["dropped"] == {reason: 2}
-        assert recorder.snapshot()["recorded"] == 3
-        assert [document["good"] for document in documents] == [1]
+        assert 3 == recorder.snapshot()["recorded"]
+        assert [1] == [document["good"] for document in documents]
         first, number = [r.getMessage() for r in caplog.records]
         assert first.startswith(f"lambda_ext.metric_dropped reason={reason} name=")
         assert number.startswith("lambda_ext.metrics_dropped number=2 {")
@@ -264,9 +264,9 @@ class TestBadInput:
 
         assert caught.value.reason == reason
         assert str(caught.value).startswith("metric ")
-        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
-        assert len(written(capfd)) == 1
-        assert recorder.snapshot()["dropped"] == {}
+        assert (None, None) == (caught.value.__cause__, caught.value.__context__)
+        assert 1 == len(written(capfd))
+        assert {} == recorder.snapshot()["dropped"]
 
     def test_strict_mode_names_the_metric(self):
         """So that it can be found in the code."""
@@ -304,7 +304,7 @@ class TestBadInput:
         metrics.flush()
 
         assert caught.value.__context__ is None
-        assert recorder.snapshot()["dropped"] == {"name": 1}
+        assert {"name": 1} == recorder.snapshot()["dropped"]
         with pytest.raises(MetricError), metrics.timer(""):
             pass
 
@@ -325,12 +325,12 @@ class TestBadInput:
         metrics.count("n")
         metrics.flush()
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 1
-        assert recorder.snapshot()["dropped"] == {"name": 1}
+        assert 1 == emf_rules.total(capfd.readouterr().out, "n")
+        assert {"name": 1} == recorder.snapshot()["dropped"]
 
     @pytest.mark.logs
     def test_objects_with_a_mind_of_their_own_do_no_harm(self, capfd):
-        """Whatever a name, a value or a dimension raises is counted."""
+        """What a name, a value or a dimension raises is counted."""
 
         class Hostile:
             def __hash__(self):
@@ -361,8 +361,8 @@ class TestBadInput:
         documents = written(capfd)
         dropped = recorder.snapshot()["dropped"]
 
-        assert [document["good"] for document in documents if "good" in document] == [1]
-        assert sum(dropped.values()) + sum("n" in d for d in documents) == 6
+        assert [1] == [document["good"] for document in documents if "good" in document]
+        assert 6 == sum(dropped.values()) + sum("n" in d for d in documents)
 
     def test_value_types_are_converted(self):
         """True counts one, and any real number is taken."""
@@ -372,7 +372,7 @@ class TestBadInput:
             metrics.count("n", True)
             metrics.count("n", Decimal("0.5"))
 
-        assert sink.values("n") == [1.5]
+        assert [1.5] == sink.values("n")
 
 
 class TestTimer:
@@ -386,7 +386,7 @@ class TestTimer:
                     clock.advance(seconds)
 
         (point,) = sink.points("t", table="orders")
-        assert (point.values, point.unit) == ([250.0, 1500.0], "Milliseconds")
+        assert ([250.0, 1500.0], "Milliseconds") == (point.values, point.unit)
 
     def test_dimensions_are_those_of_a_count(self):
         """A timer, a gauge and a distribution take a mapping and keywords."""
@@ -397,11 +397,11 @@ class TestTimer:
             metrics.distribution("m", 3, dimensions={"the shop": "a"}, zone=1)
         points = sink.points("m", **{"the shop": "a", "zone": "1"})
 
-        assert [point.kind for point in points] == [
+        assert [
             "distribution",
             "gauge",
             "distribution",
-        ]
+        ] == [point.kind for point in points]
         assert repr(points[1]) == (
             "<Point gauge 'm' {'service': 'unknown_service', 'the shop': 'a',"
             " 'zone': '1'} [2]>"
@@ -416,7 +416,7 @@ class TestTimer:
                 with timer:
                     clock.advance(2)
 
-        assert sink.values("t") == [2000.0, 3000.0]
+        assert [2000.0, 3000.0] == sink.values("t")
 
     def test_threads_share_a_timer(self):
         """Blocks that overlap in two threads each have their own beginning."""
@@ -436,9 +436,9 @@ class TestTimer:
                         clock.advance(1)
                     inside.wait(30)
 
-            assert run_threads(2, body) == [None, None]
+            assert [None, None] == run_threads(2, body)
 
-        assert sorted(sink.values("t")) == [1000.0, 3000.0]
+        assert [1000.0, 3000.0] == sorted(sink.values("t"))
 
     def test_tasks_share_a_timer(self):
         """And so do blocks that overlap in two tasks of one thread."""
@@ -465,7 +465,7 @@ class TestTimer:
         with FakeClock() as clock, MemorySink() as sink:
             asyncio.run(main(clock, metrics.timer("t")))
 
-        assert sink.values("t") == [3000.0, 6000.0]
+        assert [3000.0, 6000.0] == sink.values("t")
 
     def test_generators_share_a_timer(self):
         """Two that are interleaved in one thread do, too."""
@@ -485,7 +485,7 @@ class TestTimer:
             clock.advance(4)
             next(two, None)
 
-        assert sink.values("t") == [3000.0, 6000.0]
+        assert [3000.0, 6000.0] == sink.values("t")
 
     def test_exit_stack_may_hold_it(self):
         """It leaves in another frame than it entered."""
@@ -497,8 +497,8 @@ class TestTimer:
                 with timer:
                     clock.advance(2)
 
-        assert sink.values("t") == [2000.0, 3000.0]
-        assert timer._began == {}
+        assert [2000.0, 3000.0] == sink.values("t")
+        assert {} == timer._began
 
 
 class TestPhases:
@@ -509,7 +509,7 @@ class TestPhases:
         metrics.count("n")
         phases.call(phases.RESPONSE)
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+        assert 1 == emf_rules.total(capfd.readouterr().out, "n")
 
     def test_shutdown_flushes_before_and_after_the_users_callbacks(self):
         """What a user's on_shutdown records comes out as well."""
@@ -529,14 +529,14 @@ class TestPhases:
 
         phases.call(phases.SHUTDOWN)
 
-        assert seen == ["before", "callback", "during"]
+        assert ["before", "callback", "during"] == seen
 
     def test_snapshot_flushes(self, capfd):
         """Nothing recorded before a snapshot is in the snapshot."""
         metrics.count("n")
         phases.call(phases.SNAPSHOT)
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+        assert 1 == emf_rules.total(capfd.readouterr().out, "n")
 
     @pytest.mark.process
     def test_fork_forgets_what_is_the_parents(self):
@@ -557,11 +557,11 @@ class TestPhases:
             "os._exit(0)\n"
         )
 
-        assert done.stdout == "7\n"
+        assert "7\n" == done.stdout
 
     def test_phases_are_joined_once_by_the_first_record(self):
         """16 threads that record first register one set of listeners."""
-        assert phases.listeners(phases.RESPONSE) == ()
+        assert () == phases.listeners(phases.RESPONSE)
         run_threads(16, lambda _: metrics.count("n"))
         configure(strict=False)
         metrics.count("n")
@@ -579,7 +579,7 @@ class TestPhases:
         Metrics("gone").count("n")
         metrics.flush()
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+        assert 1 == emf_rules.total(capfd.readouterr().out, "n")
 
     def test_timestamp_is_wall_time_of_the_flush(self, capfd):
         """Each document says in whole milliseconds when it was flushed."""
@@ -588,14 +588,14 @@ class TestPhases:
             clock.advance(1)
             (document,) = written(capfd)
 
-        assert document["_aws"]["Timestamp"] == 1_700_000_001_500
+        assert 1_700_000_001_500 == document["_aws"]["Timestamp"]
 
 
 class TestState:
     """State of the process."""
 
     def test_import_does_nothing(self):
-        """Importing reads no variable and registers with nobody."""
+        """Importing reads no variable and registers nothing."""
         done = python(
             "import os\n"
             "read = []\n"
@@ -608,7 +608,7 @@ class TestState:
             "print(read, any(phases._listeners.values()), config._listeners)\n"
         )
 
-        assert (done.stdout, done.stderr) == ("[] False []\n", "")
+        assert ("[] False []\n", "") == (done.stdout, done.stderr)
 
     def test_reset_forgets_everything(self, capfd):
         """After reset() nothing is left, and recording works as at first."""
@@ -616,17 +616,17 @@ class TestState:
         recorder.reset()
         phases.reset()
         metrics.flush()
-        assert capfd.readouterr().out == ""
-        assert counted() == {
+        assert "" == capfd.readouterr().out
+        assert {
             "recorded": 0,
             "documents": 0,
             "dropped": {},
             "dropped_by_name": {},
-        }
+        } == counted()
         metrics.count("n")
         phases.call(phases.RESPONSE)
 
-        assert emf_rules.total(capfd.readouterr().out, "n") == 1
+        assert 1 == emf_rules.total(capfd.readouterr().out, "n")
 
     def test_snapshot_counts_what_was_written(self, capfd):
         """Documents are those on stdout."""
@@ -634,13 +634,13 @@ class TestState:
         metrics.count("n", a="x")
         metrics.flush()
 
-        assert len(emf_rules.documents(capfd.readouterr().out)) == 2
-        assert counted() == {
+        assert 2 == len(emf_rules.documents(capfd.readouterr().out))
+        assert {
             "recorded": 2,
             "documents": 2,
             "dropped": {},
             "dropped_by_name": {},
-        }
+        } == counted()
 
     def test_memory_of_checked_series_is_bounded(self, monkeypatch):
         """Dimensions of ever new values are not remembered for ever."""
@@ -649,7 +649,7 @@ class TestState:
             for i in range(100):
                 metrics.count("n", tenant=i)
 
-        assert sink.total("n") == 100
+        assert 100 == sink.total("n")
         assert len(recorder.default._counts) <= 10
 
     def test_facade_has_it(self):
@@ -657,4 +657,4 @@ class TestState:
         assert lambda_ext.Metrics is recorder.Metrics
         assert lambda_ext.metrics is metrics
         assert metrics.count == recorder.default.count
-        assert os.path.basename(metrics.__file__) == "__init__.py"
+        assert "__init__.py" == os.path.basename(metrics.__file__)

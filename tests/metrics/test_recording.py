@@ -33,10 +33,10 @@ class TestTimerAsDecorator:
 
             results = [query(1), query(2, more=3)]
 
-        assert results == [1, 2]
-        assert sink.values("t", table="orders") == [1000.0, 5000.0]
-        assert (query.__name__, query.__doc__) == ("query", "Query.")
-        assert str(inspect.signature(query)) == "(seconds, *, more=0)"
+        assert [1, 2] == results
+        assert [1000.0, 5000.0] == sink.values("t", table="orders")
+        assert ("query", "Query.") == (query.__name__, query.__doc__)
+        assert "(seconds, *, more=0)" == str(inspect.signature(query))
 
     def test_recursion_and_exceptions_are_measured(self):
         """A start lives in its call, and an exception passes unchanged."""
@@ -53,7 +53,7 @@ class TestTimerAsDecorator:
             with pytest.raises(KeyError, match="bottom"):
                 down(2)
 
-        assert sink.values("t") == [1000.0, 2000.0, 3000.0]
+        assert [1000.0, 2000.0, 3000.0] == sink.values("t")
 
     def test_coroutine_is_measured_until_it_is_done(self):
         """Two of one function that overlap each have their own beginning."""
@@ -80,8 +80,8 @@ class TestTimerAsDecorator:
             results = asyncio.run(main())
 
         assert inspect.iscoroutinefunction(wait)
-        assert results == ("done", "done")
-        assert sink.values("t") == [1000.0, 6000.0]
+        assert ("done", "done") == results
+        assert [1000.0, 6000.0] == sink.values("t")
 
     def test_generators_are_refused(self):
         """Their call runs nothing yet; the message says what to do."""
@@ -110,10 +110,10 @@ class TestScope:
                 inner.count("n")
         metrics.flush()
 
-        assert [dict(point.dimensions) for point in sink.points("n")] == [
+        assert [
             {"stage": "prod", "the shop": "a", "zone": "1", "tenant": "x"},
             {"stage": "prod", "the shop": "a", "zone": "2"},
-        ]
+        ] == [dict(point.dimensions) for point in sink.points("n")]
 
     def test_bad_dimension_is_refused_at_once(self):
         """Where the scope is made."""
@@ -136,10 +136,10 @@ class TestTime:
             for definition in document["_aws"]["CloudWatchMetrics"][0]["Metrics"]
         ]
 
-        assert definitions == [
+        assert [
             {"Name": "n", "Unit": "Count"},
             {"Name": "n", "Unit": "Count", "StorageResolution": 1},
-        ]
+        ] == definitions
 
     @pytest.mark.parametrize("form", ["seconds", "datetime"])
     def test_timestamp_is_that_of_the_document(self, capfd, form):
@@ -157,7 +157,7 @@ class TestTime:
             for document in emf_rules.documents(capfd.readouterr().out)
         }
 
-        assert found == {1: 1_699_000_000_500, 2: 1_700_000_000_000}
+        assert {1: 1_699_000_000_500, 2: 1_700_000_000_000} == found
 
     @pytest.mark.parametrize(
         "given",
@@ -189,9 +189,9 @@ class TestProperties:
         out = capfd.readouterr().out
         checked = [check(line) for line in out.splitlines() if line]
 
-        assert [each.problems for each in checked] == [(), ()]
-        assert [each.document["order"] for each in checked] == ["7", "7"]
-        assert [each.document["items"] for each in checked] == [[1, {"a": None}]] * 2
+        assert [(), ()] == [each.problems for each in checked]
+        assert ["7", "7"] == [each.document["order"] for each in checked]
+        assert [[1, {"a": None}]] * 2 == [each.document["items"] for each in checked]
         assert '"order"' not in out.split('"Dimensions"')[1].split("]")[0]
 
     def test_end_of_the_invocation_forgets_them(self):
@@ -205,10 +205,10 @@ class TestProperties:
             metrics.count("n")
             phases.call(phases.RESPONSE)
 
-        assert [batch.properties for batch in sink.batches] == [
+        assert [
             {"build": "b1", "order": "1"},
             {"build": "b1"},
-        ]
+        ] == [batch.properties for batch in sink.batches]
 
     def test_dimension_and_metric_go_before(self, capfd):
         """A property of the same name is left out of that document."""
@@ -218,9 +218,9 @@ class TestProperties:
         (line,) = [line for line in capfd.readouterr().out.splitlines() if line]
         checked = check(line)
 
-        assert checked.problems == ()
+        assert () == checked.problems
         found = {name: checked.document[name] for name in ("n", "tenant", "order")}
-        assert found == {"n": 1, "tenant": "x", "order": 1}
+        assert {"n": 1, "tenant": "x", "order": 1} == found
 
     @pytest.mark.parametrize(
         "given",
@@ -240,8 +240,8 @@ class TestProperties:
         metrics.annotate({"order": 1})
         metrics.annotate(given)
 
-        assert recorder._buffer.properties == {"order": 1}
-        assert recorder.snapshot()["dropped"] == {"property": 1}
+        assert {"order": 1} == recorder._buffer.properties
+        assert {"property": 1} == recorder.snapshot()["dropped"]
         configure(strict=True)
         with pytest.raises(MetricError):
             metrics.annotate(given)
@@ -256,7 +256,7 @@ class TestFlushEvery:
         for _ in range(3):
             metrics.count("n")
             text = capfd.readouterr().out
-            assert emf_rules.total(text, "n") == 1
+            assert 1 == emf_rules.total(text, "n")
 
     def test_bound_is_that_of_records(self, monkeypatch):
         """The recording thread flushes at the bound, as the variable says."""
@@ -266,7 +266,7 @@ class TestFlushEvery:
         for _ in range(7):
             metrics.count("n")
 
-        assert [batch.points[0].samples for batch in sink.batches] == [3, 3]
+        assert [3, 3] == [batch.points[0].samples for batch in sink.batches]
 
     @pytest.mark.parametrize("given", [0, -1, 1.5, "often"])
     def test_other_numbers_are_refused(self, given):

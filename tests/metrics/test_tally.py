@@ -35,9 +35,9 @@ class TestCounting:
                 if number % 50 == 0:
                     tally.dropped()
 
-        assert run_threads(8, body) == [None] * 8
-        assert tally.dropped() == {"a": 4_000, "b": 8_000}
-        assert tally.refused() == 4_000
+        assert [None] * 8 == run_threads(8, body)
+        assert {"a": 4_000, "b": 8_000} == tally.dropped()
+        assert 4_000 == tally.refused()
         assert tally.dropped_by_name() == {
             "a": {"n": 4_000},
             "b": {str(index): 1_000 for index in range(8)},
@@ -49,7 +49,7 @@ class TestCounting:
         for name in "abcde":
             tally.drop("r", 1, "why", name=name)
 
-        assert tally.dropped_by_name() == {"r": {"a": 1, "b": 1, "c": 1, "...": 2}}
+        assert {"r": {"a": 1, "b": 1, "c": 1, "...": 2}} == tally.dropped_by_name()
 
     def test_signal_handlers_that_raise_lose_nothing(self):
         """An exception at any place leaves the number right."""
@@ -92,12 +92,12 @@ class TestTelling:
         tally.drop("unit", 1, "third", name="m")
         tally.drop("name", 1, "fourth", name="<list>")
 
-        assert tally.dropped() == {"unit": 4, "name": 1}
-        assert [record.getMessage() for record in caplog.records] == [
+        assert {"unit": 4, "name": 1} == tally.dropped()
+        assert [
             "lambda_ext.metric_dropped reason=unit name='n': first",
             "lambda_ext.metric_dropped reason=unit name='m': third",
             "lambda_ext.metric_dropped reason=name name='<list>': fourth",
-        ]
+        ] == [record.getMessage() for record in caplog.records]
 
     def test_sum_of_the_lines_is_what_was_dropped(self, caplog):
         """One line for each time of telling, none when nothing is new."""
@@ -113,14 +113,14 @@ class TestTelling:
         ]
         told = [json.loads(line.split(" ", 2)[2]) for line in lines]
 
-        assert [line.split(" ")[:2] for line in lines] == [
+        assert [
             ["lambda_ext.metrics_dropped", "number=4"],
             ["lambda_ext.metrics_dropped", "number=5"],
-        ]
-        assert told == [
+        ] == [line.split(" ")[:2] for line in lines]
+        assert [
             {"unit": {'a "b"\n': 3}, "value": {"n": 1}},
             {"unit": {'a "b"\n': 4}, "value": {"n": 1}},
-        ]
+        ] == told
         assert not any("\n" in line for line in lines)
 
     def test_line_is_bounded(self, caplog):
@@ -135,7 +135,7 @@ class TestTelling:
         ]
         names = json.loads(line.split(" ", 2)[2])["unit"]
 
-        assert (len(names), names["n49"], names["..."]) == (21, 2, 30)
+        assert (21, 2, 30) == (len(names), names["n49"], names["..."])
 
     def test_number_of_lines_is_bounded(self, caplog):
         """Names that are never the same do not fill the log."""
@@ -143,7 +143,7 @@ class TestTelling:
             tally.drop("name", 1, "why", name=f"n{index}")
 
         assert len(caplog.records) == tally.MAX_LOGGED
-        assert tally.dropped() == {"name": 1_000}
+        assert {"name": 1_000} == tally.dropped()
 
     def test_log_that_raises_changes_no_number(self):
         """A log handler of the user's that raises is felt nowhere, counted once."""
@@ -161,4 +161,4 @@ class TestTelling:
         finally:
             log.removeHandler(handler)
 
-        assert tally.dropped() == {"stdout": 1}
+        assert {"stdout": 1} == tally.dropped()

@@ -49,7 +49,7 @@ class TestName:
         with pytest.raises(MetricError) as caught:
             validation.name(name)
 
-        assert caught.value.reason == "name"
+        assert "name" == caught.value.reason
 
     def test_text_enum_becomes_plain_text(self):
         """A member of a str enum counts as its value."""
@@ -65,7 +65,7 @@ class TestUnit:
     def test_units_are_those_of_the_annotation_and_of_the_schema(self):
         """The set checked, the type for annotations and AWS's schema agree."""
         assert frozenset(get_args(Unit)) == validation.UNITS
-        assert len(validation.UNITS) == 27
+        assert 27 == len(validation.UNITS)
         assert all(re.match(emf_rules.UNIT_PATTERN, u) for u in validation.UNITS)
 
     @pytest.mark.parametrize("unit", ["", "count", "ms", "Nanoseconds", None, 1, []])
@@ -74,7 +74,7 @@ class TestUnit:
         with pytest.raises(MetricError, match="Bytes/Second") as caught:
             validation.unit(unit)
 
-        assert caught.value.reason == "unit"
+        assert "unit" == caught.value.reason
 
 
 class TestValue:
@@ -113,7 +113,7 @@ class TestValue:
         with pytest.raises(MetricError) as caught:
             validation.value(given)
 
-        assert caught.value.reason == "value"
+        assert "value" == caught.value.reason
 
     def test_array_of_one_number_is_a_number(self):
         """An object whose __index__ raises may have a __float__ that works."""
@@ -130,7 +130,7 @@ class TestValue:
             def __float__(self):
                 return float(self.held)
 
-        assert validation.value(Array(1.5)) == 1.5
+        assert 1.5 == validation.value(Array(1.5))
         with pytest.raises(MetricError):
             validation.value(Array("x"))
 
@@ -159,11 +159,11 @@ class TestDimensions:
         """Text stays and an int is written in decimal."""
         given = {"a": "x", "status": 200, "colour": Colour.RED}
 
-        assert validation.dimensions(given) == {
+        assert {
             "a": "x",
             "status": "200",
             "colour": "red",
-        }
+        } == validation.dimensions(given)
 
     @pytest.mark.parametrize(
         "name",
@@ -174,7 +174,7 @@ class TestDimensions:
         with pytest.raises(MetricError) as caught:
             validation.dimensions({name: "x"})
 
-        assert caught.value.reason == "dimension_name"
+        assert "dimension_name" == caught.value.reason
 
     @pytest.mark.parametrize(
         "value", ["", "  ", "x" * 1025, "é", "a\x7f", None, True, 1.5, b"x", []]
@@ -184,7 +184,7 @@ class TestDimensions:
         with pytest.raises(MetricError, match="'tenant'") as caught:
             validation.dimensions({"tenant": value})
 
-        assert caught.value.reason == "dimension_value"
+        assert "dimension_value" == caught.value.reason
 
     def test_city_beyond_ascii_is_told_what_to_do(self):
         """The message says how to write it, and does not repeat it."""

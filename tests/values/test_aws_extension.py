@@ -64,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((url.path, query))
         if not self.server.hang.is_set():
             self.server.hang.wait(30)
-            return None  # whoever asked has left
+            return None  # the caller has left
         if self.server.replies:
             return self.reply(*self.server.replies.pop(0))
         if self.headers.get("X-Aws-Parameters-Secrets-Token") != "token":
@@ -150,7 +150,7 @@ def test_secret_with_version_and_stage(layer, source):
 
 def test_parameter_with_version_label_and_decryption(layer, source):
     """Hierarchical names survive the way, and decryption is always said."""
-    layer.values = {"/a/b": "20"}  # whatever the version
+    layer.values = {"/a/b": "20"}  # for every version
     assert 20 == Parameter("/a/b", transform=int, source=source).value
     Parameter("/a/b:5", source=source, decrypt=False).value
     Parameter("/a/b:prod", source=source).value

@@ -52,7 +52,7 @@ class TestOne:
         """An explicit max_age hits the front, for as long as it says."""
         get_secret("db", max_age=60)
         looked = store.loader.get
-        store.loader.get = None  # whoever gets there has not hit
+        store.loader.get = None  # a reader that gets there has not hit
         try:
             get_secret("db", max_age=60)
         finally:

@@ -432,7 +432,7 @@ class TestEnd:
         )
 
     def test_after_what_the_user_does_at_the_end(self, pool):
-        """The last words of the user may need the pool."""
+        """The user's own SHUTDOWN hook may need the pool."""
         seen = []
         phases.listen(phases.SHUTDOWN, lambda: seen.append(pool.value.closed))
         with pool as mine:

@@ -369,7 +369,7 @@ class TestKept:
         assert 1 + repeats == len(asked)
 
     def test_waiter_asks_for_itself_where_a_call_is_its_callers(self):
-        """What is not to be kept is nobody else's."""
+        """What is not to be kept reaches no other caller."""
 
         class Source(Plain):
             repeats = False

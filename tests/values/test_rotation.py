@@ -237,7 +237,7 @@ class TestRefreshOn:
 
     @pytest.mark.logs
     def test_failed_load_lets_the_first_error_through(self, source, db, caplog):
-        """The refusal is the news; that AWS was throttling goes to the log."""
+        """The refusal is raised; that AWS was throttling is logged."""
         source.fail(ThrottledError("too many", transient=True))
 
         @refresh_on(RefusedError, db)

@@ -1,4 +1,4 @@
-"""Several calls at a time, and a worker that parks between two wakes."""
+"""Several calls at a time, and a worker that waits between two wakes."""
 
 from __future__ import annotations
 
