@@ -10,6 +10,7 @@ from helpers import ROOT
 
 import lambda_ext
 from lambda_ext import config
+from lambda_ext.testing import MemorySink
 
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as _file:
     README = _file.read()
@@ -47,6 +48,33 @@ def test_example_and_its_test_run():
     exec(test, names)
 
     names["test_order_is_counted"]()
+
+
+def test_table_of_metrics_records_what_it_says():
+    """Each call of the table and of the snippet after it is taken, in strict mode."""
+    section = README.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    calls = re.findall(r"`((?:@|with )?metrics\.[^`]+)`", section)
+    names = {"metrics": lambda_ext.metrics}
+    with MemorySink() as sink:
+        for call in calls:
+            text = "\ndef query(): ...\nquery()" if call.startswith("@") else ""
+            exec(call + text, names)
+        exec(
+            next(text for text in SNIPPETS if "checkout" in text and "shop" in text),
+            names,
+        )
+        names["checkout"]({"shop": "a", "text": "tea"})
+
+    assert 8 == len(calls)
+    assert (1, 1) == (
+        len(sink.points("orders", service="unknown_service", shop="a")),
+        len(sink.points("orders", service="orders", shop="a")),
+    )
+    assert (512, 3) == (sink.values("bytes")[0], sink.total("bytes", service="orders"))
+    assert [12.5] == sink.values("size")
+    assert 2 == len(sink.values("db.query"))
+    assert 7 == sink.total("queue", name="late")
+    assert 1 == len(sink.values("checkout"))
 
 
 def test_commands_stand_in_the_first_screen():
