@@ -518,12 +518,14 @@ class _Outside:
             _keys.PATH: "what is below",
             _keys.CONFIGURATION: "the configuration",
         }
-        return {
-            key: _errors.isolated(
-                f"{kinds.get(key.operation, 'the parameter')} {key.label!r}"
-            )
-            for key in wanted
-        }
+        found = {}
+        for key in wanted:
+            what = f"{kinds.get(key.operation, 'the parameter')} {key.label!r}"
+            flags = key.operation == _keys.CONFIGURATION
+            double = "FakeFlags" if flags else "FakeSource"
+            advice = f"put it into a {double}, or pass source="
+            found[key] = _errors.isolated(what, advice)
+        return found
 
 
 def simulate_sigterm(budget_s: float = _shutdown.BUDGET_S) -> None:

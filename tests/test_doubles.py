@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 import lambda_ext
-from lambda_ext import Parameter, Secret, get_parameter, get_secret, metrics
+from lambda_ext import (
+    Configuration,
+    Flags,
+    Parameter,
+    Secret,
+    get_parameter,
+    get_secret,
+    metrics,
+)
 from lambda_ext.aws.transport import transport
 from lambda_ext.exceptions import ConfigurationError, SourceError
 from lambda_ext.lifecycle import clock
@@ -212,6 +221,26 @@ class TestNoAws:
         assert named in str(info.value)
         assert "hidden" not in str(info.value)
 
+    def test_advice_is_the_double_for_it(self):
+        """Flags have one of their own."""
+        flags = Flags("orders", "prod", "features")
+        limits = Configuration("orders", "prod", "limits")
+        for read in (lambda: flags.enabled("x"), lambda: limits.value):
+            with no_aws(), pytest.raises(ConfigurationError, match="into a FakeFlags"):
+                read()
+        with no_aws(), pytest.raises(ConfigurationError, match="into a FakeSource"):
+            get_secret("prod/db")
+
+    def test_light_client_is_refused_without_boto3(self, monkeypatch):
+        """The read is the error; boto3, which might ask too, is not loaded for it."""
+        monkeypatch.setitem(sys.modules, "boto3", None)
+        lambda_ext.configure(transport="light")
+        for service, ask, named in (CALLS["secret"], CALLS["batch"]):
+            client = lambda_ext.client(service)
+            with no_aws(), pytest.raises(ConfigurationError, match="outside") as info:
+                ask(client)
+            assert named.split()[-1].strip("'") in str(info.value)
+
     def test_drop_in_with_an_answer_inside_is_served(self):
         """By Stubber, by moto, and by a handler of botocore's events."""
         from botocore.awsrequest import AWSResponse
@@ -365,11 +394,18 @@ def test_statistics_are_json_as_a_dictionary():
     """Every part, with the names that it has as an attribute."""
     with FakeSource({"db": "hunter2"}):
         get_secret("db")
+        with contextlib.suppress(ConfigurationError):
+            cached_client("secretsmanager").get_secret_value(SecretId="db")
         found = lambda_ext.stats().as_dict()
 
     text = json.dumps(found)
     assert json.loads(text) == found
-    assert 1 == found["values"]["loads"]
+    assert 2 == found["values"]["loads"]
+    assert (
+        1
+        == found["clients"]["GetSecretValue"]["misses"]
+        + (found["clients"]["GetSecretValue"]["passed"])
+    )
     assert "none" == found["lifecycle"]["registration"]["state"]
     assert 0 == found["lifecycle"]["phases"]["invoke"]["calls"]
     assert "hunter2" not in text
