@@ -522,9 +522,7 @@ class _Outside:
         for key in wanted:
             what = f"{kinds.get(key.operation, 'the parameter')} {key.label!r}"
             flags = key.operation == _keys.CONFIGURATION
-            double = "FakeFlags" if flags else "FakeSource"
-            advice = f"put it into a {double}, or pass source="
-            found[key] = _errors.isolated(what, advice)
+            found[key] = _errors.isolated(what, "appconfigdata" if flags else "")
         return found
 
 

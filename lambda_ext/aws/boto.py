@@ -180,7 +180,7 @@ def translated(
         return function()
     except errors.IsolatedError:
         cause = None
-        error: LambdaExtError = errors.isolated(f"{service} {key!r}")
+        error: LambdaExtError = errors.isolated(f"{service} {key!r}", service)
     except LambdaExtError:
         raise
     except Exception as exc:

@@ -244,11 +244,15 @@ class IsolatedError(ConfigurationError):
     """A test asked AWS where it must not."""
 
 
-def isolated(
-    what: str, advice: str = "put it into a FakeSource, or pass source="
-) -> IsolatedError:
+def isolated(what: str, service: str = "", *, client: bool = False) -> IsolatedError:
     """Return the error for *what*, a call that would leave the process."""
     doubles = isolated_by[-1] if isolated_by else "no_aws()"
+    double = "FakeFlags" if service == "appconfigdata" else "FakeSource"
+    advice = f"put it into a {double}, or pass source="
+    if client:  # whose calls no double answers
+        advice = (
+            "answer it with botocore's Stubber or moto, or read a Secret or Parameter"
+        )
     return IsolatedError(
         f"{what} would be asked from outside this process, inside {doubles}: {advice}"
     )

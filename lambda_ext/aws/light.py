@@ -141,7 +141,7 @@ class Light(retries.Retrying):
         ends_at = clock.monotonic() + left_s
         key = errors.key_of(parameters)
         if errors.isolated_by:
-            raise errors.isolated(f"{self.service} {key!r}")
+            raise errors.isolated(f"{self.service} {key!r}", self.service)
         try:
             return self._asked(operation, parameters, key, ends_at)
         except LambdaExtError:  # a SourceTimeoutError is a TimeoutError

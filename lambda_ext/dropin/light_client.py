@@ -189,7 +189,9 @@ class LightClient:
         fresh = True
         for outcome, how in found:
             if isinstance(outcome, errors.IsolatedError):  # boto3 may not ask either
-                raise outcome
+                asked = errors.key_of(parameters)
+                what = f"{self._service} {operation} {asked!r}"
+                raise errors.isolated(what, client=True)
             if not isinstance(outcome, Entry) or outcome.answer.response is None:
                 return None
             fresh = fresh and how != LOADED

@@ -161,10 +161,8 @@ def _refuse_outside(client: Any, model: Any, request: Any, *_: object) -> None:
         except (KeyError, TypeError, ValueError):
             asked = ""
         service = client.meta.service_model.service_name
-        raise errors.isolated(
-            f"{service} {model.name} {asked and repr(asked)}".rstrip(),
-            "answer it with botocore's Stubber or moto, or read a Secret or Parameter",
-        )
+        what = f"{service} {model.name} {asked and repr(asked)}".rstrip()
+        raise errors.isolated(what, client=True)
     boto.isolate(client)
 
 
