@@ -226,6 +226,7 @@ def run_within(
     raised: list[BaseException] = []
 
     def body() -> None:
+        former = getattr(_local, "share_s", 0.0)
         _local.share_s = max(share_s, 0.0)
         try:
             function()
@@ -235,6 +236,7 @@ def run_within(
             else:
                 failed(phase, listener or function)
         finally:
+            _local.share_s = former  # where this is the caller's own thread
             done.set()
 
     try:

@@ -167,3 +167,16 @@ class TestFork:
 
         assert 2 == len(phases.listeners(phases.INIT))
         assert len(phases.listeners(phases.INVOKE)) > 0
+
+
+def test_share_ends_with_its_listener(monkeypatch):
+    """Where no thread is to be had, the caller's thread keeps no share of its own."""
+    shares = []
+
+    def start(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(phases.real_threads, "start", start)
+    phases.run_within(10, lambda: shares.append(phases.share_s()), phases.SHUTDOWN)
+
+    assert [10, 0] == [*shares, phases.share_s()]
