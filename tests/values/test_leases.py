@@ -14,7 +14,7 @@ from helpers import python
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.injection import inject
 from lambda_ext.lifecycle import phases
-from lambda_ext.testing import FakeClock, FakeSource, simulate_sigterm
+from lambda_ext.testing import simulate_sigterm
 from lambda_ext.values.handles import Secret
 
 
@@ -29,18 +29,7 @@ class Pool:
         self.closed += 1
 
 
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
-
-
-@pytest.fixture
-def source(time):
-    """A source that answers for AWS."""
-    with FakeSource({"db": "1"}) as fake:
-        yield fake
+VALUES = {"db": "1"}
 
 
 @pytest.fixture

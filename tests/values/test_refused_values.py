@@ -15,7 +15,7 @@ from helpers import run_threads
 
 from lambda_ext.exceptions import ConfigurationError, ThrottledError
 from lambda_ext.injection import inject
-from lambda_ext.testing import FakeClock, FakeSource
+from lambda_ext.testing import FakeSource
 from lambda_ext.values import cache
 from lambda_ext.values.batches import get_secrets
 from lambda_ext.values.getters import get_secret
@@ -27,18 +27,7 @@ class RefusedError(Exception):
     """The database does not take the password."""
 
 
-@pytest.fixture
-def time():
-    """A clock that stands still."""
-    with FakeClock() as fake:
-        yield fake
-
-
-@pytest.fixture
-def source(time):
-    """A source that answers for AWS."""
-    with FakeSource({"db": '{"p": "old"}'}) as fake:
-        yield fake
+VALUES = {"db": '{"p": "old"}'}
 
 
 NEW = '{"p": "new"}'
