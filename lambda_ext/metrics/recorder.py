@@ -291,7 +291,8 @@ class Metrics:
         Leaving the block does nothing: what was recorded waits for the flush.
 
         Args:
-            dimensions: Dimensions of all that it records, as for `count`.
+            dimensions: Dimensions of all that it records, as for `count`; also
+                those named ``name``, ``value`` or ``unit``.
             resolution: As for `Metrics`; None: that of this one.
             timestamp: As for `Metrics`; None: that of this one.
             **dims: More dimensions.
@@ -299,6 +300,7 @@ class Metrics:
         Raises:
             ConfigurationError: as for `Metrics`.
         """
+        dims = validation.unmistaken(dims)
         made = Metrics(
             self._namespace,
             service=self._service,

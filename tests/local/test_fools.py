@@ -352,6 +352,36 @@ def test_dimension_with_many_values_is_noted(tmp_path):
     )
 
 
+def test_many_thousand_values_are_written_and_noted(tmp_path):
+    """The library warns of them, too; nothing is lost, so the verdict is good."""
+    source = handler("for n in range(15_000): metrics.count('b', user=f'u{n}')")
+    result, verdict = judged(tmp_path, source)
+
+    assert 15_000 == sum('"user"' in each.line.text for each in result.emf)
+    assert ((), ("'user' has 15,000 values; each is a billed metric",)) == (
+        verdict.reasons,
+        verdict.notes,
+    )
+
+
+def test_each_dropped_name_is_counted(tmp_path):
+    """However many they are, the log has a line a reason and name, and one in all."""
+    body = (
+        "for n in range(1_000):"
+        " metrics.count('a', 'x'); metrics.gauge('b', float('nan'));"
+        " metrics.count('c', city='\\u0141\\xf3d\\u017a')"
+    )
+    result, verdict = judged(tmp_path, handler(body))
+    logged = [line.text for line in result.lines if "lambda_ext.metric" in line.text]
+
+    assert (
+        "3000 records of metrics dropped: value: 'a' (1,000), 'b' (1,000);"
+        " dimension_value: 'c' (1,000)"
+    ) == verdict.reasons[0]
+    assert 4 == len(logged)
+    assert "number=3000" in logged[-1]
+
+
 def test_allowed_name_is_good(tmp_path):
     """A value may stand anywhere if its name is allowed; others may not."""
     source = handler("print(db.value, Parameter('/encrypted').value)")

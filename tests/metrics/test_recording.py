@@ -120,6 +120,16 @@ class TestScope:
         with pytest.raises(ConfigurationError):
             metrics.scope(city="Łódź")
 
+    @pytest.mark.parametrize("name", ["name", "value", "unit"])
+    def test_parameter_of_count_is_no_dimension_by_keyword(self, name):
+        """A mistake, which would be billed; in *dimensions* it is meant."""
+        with pytest.raises(ConfigurationError, match=f"{name}= is no parameter here"):
+            metrics.scope(**{name: "Bytes"})
+        with MemorySink() as sink:
+            metrics.scope(dimensions={name: "Bytes"}).count("n")
+
+        assert 1 == sink.total("n", **({} if name == "name" else {name: "Bytes"}))
+
 
 class TestTime:
     """Resolution and timestamp."""
