@@ -7,6 +7,7 @@ index that pip is configured for; where there is none, it is skipped.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -92,6 +93,15 @@ def shell(tmp_path_factory):
     return shell
 
 
+@pytest.fixture(scope="module")
+def written(shell):
+    """The folder in which `init` has written, beside that of the other commands."""
+    folder = os.path.join(shell.folder, "typed")
+    done = shell.run(f"lambda-ext init {folder}")
+    assert 0 == done.returncode, done.stderr
+    return folder
+
+
 def test_each_command_of_the_readme_ends_well(shell):
     """init, run and pytest, as they stand in the README: all green."""
     done = [(command, shell.run(command)) for command in STEPS]
@@ -121,20 +131,28 @@ def test_what_was_installed_is_the_wheel(shell):
     )
 
 
-def test_what_init_wrote_is_strictly_typed(shell):
+def test_what_init_wrote_is_strictly_typed(shell, written):
     """mypy --strict has nothing to say, in an environment of its own."""
     shell.install("pip install -q mypy")
-    if not os.path.exists(os.path.join(shell.shop, "app.py")):
-        shell.run("lambda-ext init")
-    done = shell.run("mypy --strict .")
+    done = shell.run("mypy --strict .", cwd=written)
 
     assert (0, True) == (done.returncode, "no issues found" in done.stdout), done.stdout
 
 
+def test_what_init_wrote_is_strictly_typed_for_pyright(shell, written):
+    """Neither has pyright in its strict mode: here as basedpyright, which pip has whole."""
+    shell.install("pip install -q basedpyright")
+    with open(os.path.join(shell.folder, "strict.json"), "w", encoding="utf-8") as file:
+        json.dump({"typeCheckingMode": "strict", "include": [written]}, file)
+    done = shell.run("basedpyright --project ../strict.json")
+
+    assert (0, True) == (done.returncode, "0 errors, 0 warnings" in done.stdout), (
+        done.stdout + done.stderr
+    )
+
+
 def test_package_for_lambda_is_small_and_complete(shell):
     """What the README packs is some 1 MB, and runs with the runtime's own boto3."""
-    if not os.path.exists(os.path.join(shell.shop, "app.py")):
-        shell.run("lambda-ext init")
     install = PACKAGE[0]
     assert " lambda-ext " in install
     shell.install(install.replace(" lambda-ext ", f" '{shell.wheel}' "))
