@@ -243,6 +243,8 @@ def no_region(service: str, key: str = "") -> ConfigurationError:
 class IsolatedError(ConfigurationError):
     """A test asked AWS where it must not."""
 
+    forbidden = True  # no default stands in for it
+
 
 def isolated(what: str, service: str = "", *, client: bool = False) -> IsolatedError:
     """Return the error for *what*, a call that would leave the process."""

@@ -61,6 +61,10 @@ def test_nothing_leaves_the_process():
     with no_aws():
         with pytest.raises(ConfigurationError, match="'a/b/c'"):
             flags.enabled("on")
+        with pytest.raises(ConfigurationError, match="'a/b/c'"):  # no default hides it
+            flags.enabled("on", default=False)
+        with pytest.raises(ConfigurationError, match="'a/b/c'"):
+            flags.attribute("on", "color", default="red")
         with FakeFlags({"on": True}):
             assert flags.enabled("on")
 
