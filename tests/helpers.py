@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 import threading
 import time
 import warnings
+
+import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -131,3 +134,12 @@ def in_child(check, *locks):
     finally:
         done.set()
         thread.join(60)
+
+
+def installed(library):
+    """Skip the test where *library* is not installed; never load it in here.
+
+    eventlet, once loaded, warns of every fork of this process.
+    """
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")

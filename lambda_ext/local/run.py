@@ -195,6 +195,8 @@ def run(plan: Plan, progress: Progress = lambda _: None) -> Result:
             why = why or str(exc) or "SIGINT"
     if performance.error is not None:
         raise performance.error
+    if why is not None:  # also one that came just as the run ended
+        performance.interrupted = performance.interrupted or why
     return performance.result()
 
 

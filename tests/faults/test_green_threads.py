@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, installed
 from sigterm_cells import totals
 
 from lambda_ext.local.emulator import Budgets, Emulator
@@ -79,7 +79,7 @@ def _environment(tmp_path):
 @pytest.mark.parametrize("library", PATCHES)
 def test_environment_with_green_threads_lives_and_ends(library, moment, environment):
     """INIT, invocations, reads in greenlets and SIGTERM work as without a patch."""
-    pytest.importorskip(library, exc_type=ImportError)
+    installed(library)
     patch = {"before": "", "after": "", moment: PATCHES[library]}
     emulator = environment(APP.format(**patch))
     report = emulator.init()
@@ -127,7 +127,7 @@ def handler(event, context):
 @pytest.mark.parametrize("library", PATCHES)
 def test_refresh_in_the_background_needs_no_greenlet(library, moment, environment):
     """The worker is a real thread: a hit that is due wakes it and goes on."""
-    pytest.importorskip(library, exc_type=ImportError)
+    installed(library)
     patch = {"before": "", "after": "", moment: PATCHES[library]}
     emulator = environment(REFRESH.format(**patch))
     answer = emulator.invoke({})

@@ -274,7 +274,7 @@ class TestEvaluate:
         assert [(False, "everybody", "DEFAULT")] * 2 == [
             (each.enabled, each.variant, each.reason) for each in found
         ]
-        (record,) = caplog.records
+        (record,) = [each for each in caplog.records if each.name == "lambda_ext"]
         assert "lambda_ext.flags_without_rules" in record.getMessage()
         assert "freeform profile" in record.getMessage()
 

@@ -6,7 +6,7 @@ import _thread
 import threading
 
 import pytest
-from helpers import eventually, interrupted, python, run_threads
+from helpers import eventually, installed, interrupted, python, run_threads
 from interruptions import interruptions
 
 from lambda_ext.lifecycle import real_threads, signals
@@ -113,7 +113,7 @@ class TestStart:
 @pytest.mark.parametrize("library", PATCHES)
 def test_are_real_where_greenlets_replaced_them(library, moment):
     """They run while the caller's thread blocks in C, and share locks with it."""
-    pytest.importorskip(library, exc_type=ImportError)
+    installed(library)
     lines = [
         "import warnings; warnings.simplefilter('ignore')",
         "from lambda_ext.lifecycle import process, real_threads",

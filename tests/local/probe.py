@@ -140,7 +140,7 @@ def registrations(probe):
 def strangers(probe):
     """Call as an extension that is none."""
     callers = {
-        "nobody": None,
+        "an unknown caller": None,
         "odd": {ID: "odd"},
         "stranger": {ID: "8c8a3bb1-3b3b-4b3b-8b3b-3b3b3b3b3b3b"},
     }

@@ -704,3 +704,36 @@ class TestLogLevel:
     def test_level_counts_with_json_only(self, environment, level):
         """Only the JSON log format has a filter."""
         assert level == run_module._log_level(environment)
+
+
+def test_interruption_that_comes_as_the_run_ends_is_told(monkeypatch):
+    """Ctrl-C in the last moment of a run is not lost: the result says so."""
+
+    class Ended(threading.Event):
+        """Is set, and interrupted while it is waited for."""
+
+        def is_set(self):
+            former, self.asked = getattr(self, "asked", False), True
+            return former
+
+        def wait(self, timeout=None):
+            raise KeyboardInterrupt
+
+    class Performance:
+        """A run that is over at once."""
+
+        error = interrupted = None
+
+        def __init__(self, plan, progress):
+            self.done = Ended()
+
+        def run(self):
+            """Do nothing."""
+
+        def result(self):
+            """Return what the run knows of an interruption."""
+            return self.interrupted
+
+    monkeypatch.setattr(run_module, "_Performance", Performance)
+
+    assert "SIGINT" == run_module.run(None)
