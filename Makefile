@@ -27,9 +27,11 @@ lint: $(VENV)/.lint
 	$(BIN)/basedpyright
 	$(BIN)/python tests/test_layers.py
 
-# The fast tests on every other Python that is installed here.
+# The fast tests on every other Python that is installed here, of these minor versions.
+MINORS ?= 10 11 12 13 14
 pythons:
-	@for minor in 10 11 12 13 14; do \
+	@for minor in $(MINORS); do \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] == (3, '$$minor'))' || continue; \
 	  for python in python3.$$minor $(PYENV)/versions/3.$$minor.*/bin/python; do \
 	    $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, '$$minor'))' 2>/dev/null || continue; \
 	    echo "== Python 3.$$minor"; \
