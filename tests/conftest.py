@@ -27,6 +27,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"interruptions", "signal"} & _imported(item.module):
             item.add_marker("no_cover")
+            item.add_marker("interrupts")
 
 
 def _imported(module):

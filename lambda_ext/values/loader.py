@@ -110,7 +110,10 @@ class Loader:
         batch = Batch(ends_at)
         try:
             with batch.held:
-                if self.cache.change(
+                # In a signal handler that found this thread holding the lock no
+                # other thread could settle a load: this one makes it alone.
+                held = self.cache.lock._is_owned()
+                if not held and self.cache.change(
                     self._enter, wants, along, newer_than, now, batch, found, joined
                 ):
                     if batch.loads:

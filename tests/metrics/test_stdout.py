@@ -135,6 +135,9 @@ class TestUncertain:
             assert check(text.splitlines()[-1]).problems == ()
             assert flushed(read).startswith('{"_aws"')
 
+    @pytest.mark.xfail(
+        sys.version_info >= (3, 12), run=False, reason="counts threads of other tests"
+    )
     def test_beside_a_thread_of_the_users(self, monkeypatch):
         """Which may be between the two writes of a print()."""
         with piped(monkeypatch) as read:
