@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib.util
 import os
 import subprocess
@@ -37,6 +38,19 @@ def run_threads(count, function, timeout=60.0):
         thread.join(timeout)
         assert not thread.is_alive(), "a thread hangs"
     return results
+
+
+def forget_threads(monkeypatch):
+    """Know the library's threads and those that begin from now on: others may end."""
+    from lambda_ext.lifecycle import real_threads
+    from lambda_ext.metrics import stdout
+
+    left = {t for t in threading.enumerate() if not t.name.startswith(stdout.OURS)}
+
+    def count():
+        return len(set(threading.enumerate()) - left) + len(real_threads.bare)
+
+    monkeypatch.setattr(_thread, "_count", count)
 
 
 def fetch_all(source, wanted):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import io
 import json
@@ -12,6 +11,7 @@ import sys
 
 import emf_rules
 import pytest
+from helpers import forget_threads
 
 from lambda_ext.metrics import emf, stdout, tally
 from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Batch, Point, Series
@@ -72,9 +72,7 @@ class Unbuffered:
 @contextlib.contextmanager
 def piped(monkeypatch, *, blocking=True):
     """Make stdout a pipe; yield what reads all that it holds."""
-    count = _thread._count  # a thread of pytest's does not count
-    left = count()
-    monkeypatch.setattr(_thread, "_count", lambda: count() - left)
+    forget_threads(monkeypatch)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, blocking)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
 import os
@@ -14,7 +13,7 @@ from array import array
 
 import emf_rules
 import pytest
-from helpers import ROOT, python
+from helpers import ROOT, forget_threads, python
 
 from lambda_ext import metrics
 from lambda_ext.local.emf_check import check
@@ -26,12 +25,9 @@ from lambda_ext.metrics import recorder, stdout
 def piped(monkeypatch):
     """Make stdout a pipe, with nothing unknown before; yield what reads it.
 
-    Threads and children that other tests have left do not count.
+    Threads and children that other tests have left do not count, and may end.
     """
-    count = _thread._count
-    ours = [t for t in threading.enumerate() if t.name.startswith(stdout.OURS)]
-    left = count() - len(ours)
-    monkeypatch.setattr(_thread, "_count", lambda: count() - left)
+    forget_threads(monkeypatch)
     if stdout._has_living_child():
         monkeypatch.setattr(stdout, "_has_living_child", lambda: False)
     reader, writer = os.pipe()
@@ -135,9 +131,6 @@ class TestUncertain:
             assert check(text.splitlines()[-1]).problems == ()
             assert flushed(read).startswith('{"_aws"')
 
-    @pytest.mark.xfail(
-        sys.version_info >= (3, 12), run=False, reason="counts threads of other tests"
-    )
     def test_beside_a_thread_of_the_users(self, monkeypatch):
         """Which may be between the two writes of a print()."""
         with piped(monkeypatch) as read:
