@@ -337,7 +337,7 @@ class TestInit:
     def test_files_are_written_and_the_next_commands_told(
         self, capsys, tmp_path, monkeypatch
     ):
-        """Four files of about ten lines, and the two commands that use them."""
+        """Four files of ten lines, and the two commands that use them."""
         monkeypatch.chdir(tmp_path)
         status = cli.main(["init"])
         out = capsys.readouterr().out
@@ -346,9 +346,10 @@ class TestInit:
         assert ["app.py", "event.json", "seed.json", "test_app.py"] == sorted(
             os.listdir(tmp_path)
         )
-        for name in os.listdir(tmp_path):
-            lines = (tmp_path / name).read_text().splitlines()
-            assert 3 < len([line for line in lines if line.strip()]) <= 12
+        assert [10, 10, 10, 10] == [
+            len((tmp_path / name).read_text().splitlines())
+            for name in os.listdir(tmp_path)
+        ]
         assert (
             "wrote app.py, event.json, seed.json, test_app.py\n"
             "\n"

@@ -9,28 +9,29 @@ from typing import Any
 
 from .arguments import GOOD, UsageError
 
-FILES = {
+FILES = {  # ten lines each: a beginning, not a framework
     "app.py": '''\
-"""Takes orders."""
-
-from typing import Any
-
 import lambda_ext
-from lambda_ext import Secret, metrics
 
-db = Secret("prod/orders/db", transform="json")
+db = lambda_ext.Secret("prod/orders/db", transform="json")
 
 
 @lambda_ext.handler
-def handler(event: dict[str, Any], context: object) -> dict[str, str]:
+def handler(event: dict[str, str], context: object) -> dict[str, str]:
     """Count the order, and say who would store it."""
-    metrics.count("orders.placed", shop=event["shop"])
+    lambda_ext.metrics.count("orders.placed", shop=event["shop"])
     return {"connected_as": db.value["username"]}
 ''',
     "event.json": """\
 {
+  "order": "A-1001",
   "shop": "web",
-  "items": ["tea", "cup"]
+  "customer": "kim",
+  "item": "tea",
+  "pieces": "2",
+  "price": "4.50",
+  "currency": "EUR",
+  "country": "DE"
 }
 """,
     "seed.json": """\
@@ -39,31 +40,29 @@ def handler(event: dict[str, Any], context: object) -> dict[str, str]:
     "prod/orders/db": {"username": "kim", "password": "not-a-real-password"}
   },
   "parameters": {
+    "/orders/currency": "EUR",
     "/orders/page-size": "20",
     "/orders/token": {"value": "not-a-real-token", "type": "SecureString"}
   }
 }
 """,
-    "test_app.py": '''\
-"""Tests the handler without AWS: python -m pytest."""
-
+    "test_app.py": """\
 from app import handler
 
 from lambda_ext.testing import FakeSource, MemorySink
 
-SECRETS = {"prod/orders/db": '{"username": "kim"}'}
-
 
 def test_order_is_counted() -> None:
-    with FakeSource(SECRETS), MemorySink() as sink:
+    secrets = {"prod/orders/db": '{"username": "kim"}'}
+    with FakeSource(secrets), MemorySink() as sink:
         assert handler({"shop": "web"}, None) == {"connected_as": "kim"}
         assert sink.total("orders.placed", shop="web") == 1
-''',
+""",
 }
 
 DESCRIPTION = """\
-Write app.py (a handler), event.json, seed.json and test_app.py, of about ten
-lines each, and say how to run and to test them.  Nothing is overwritten.
+Write app.py (a handler), event.json, seed.json and test_app.py, of ten lines
+each, and say how to run and to test them.  Nothing is overwritten.
 """
 
 
