@@ -27,53 +27,29 @@ variables, https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import weakref
-import zlib
 from json import dumps
 
-from .. import config
-from ..aws import connections, credentials, http1, regions, retries, signing, tls
-from ..exceptions import ConfigurationError, LambdaExtError
-from ..lifecycle import clock, phases, process
-from . import otlp_messages, protobuf
-from .delivery import Delivery, RefusedError, RetryError
+from ..aws import regions
+from ..delivery import otlp_common, protobuf
+from ..delivery.queue import Delivery
+from ..delivery.receiver import Receiver, follow_life, label
+from ..exceptions import ConfigurationError
+from ..lifecycle import clock
+from . import otlp_messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, Protocol
+    from collections.abc import Mapping
+    from typing import Any
 
+    from ..delivery.receiver import Text
     from ..typing import Batch, Point
-
-    class Handle(Protocol):
-        """A value that is read when it is needed: a `Secret`, a `Parameter`."""
-
-        @property
-        def value(self) -> str:
-            """Return the value."""
-            ...
-
-        def invalidate(self) -> None:
-            """Forget it, so that the next `value` is new."""
-            ...
-
-    Text = str | Handle | Callable[[], str]
 
 MAX_POINTS = 1_000  # of a request; CloudWatch takes no more
 MAX_BYTES = 400_000  # of a request, before gzip; Datadog takes 500 KB
-WORTH_GZIP = 1_000  # bytes
 EVERY_S = 30.0  # between two requests while little is recorded
-TIMEOUT_S = 10.0  # OTEL_EXPORTER_OTLP_TIMEOUT's default
-LOCAL = "http://localhost:4318"  # where a collector listens
 PATH = "/v1/metrics"
-PASSING = (429, 502, 503, 504)
-DENIED = (401, 403)
-TYPES = {"http/protobuf": "application/x-protobuf", "http/json": "application/json"}
-
-_instance = ""  # of this execution environment, once it was needed
+SIGNAL = "METRICS"  # in the names of OpenTelemetry's variables
 
 
 class OtlpSink:
@@ -102,6 +78,7 @@ class OtlpSink:
             the end of each invocation.
         name: What statistics and log lines call it.
         sign: The service whose SigV4 signature a request needs, "" for none.
+        region: For the signature; "" is the function's.
         clear: Whether plain HTTP may go to another machine; never with headers.
 
     Raises:
@@ -110,10 +87,8 @@ class OtlpSink:
     """
 
     __slots__ = (
-        "__weakref__", "_certificate", "_clear", "_compression", "_connections",
-        "_delivery", "_disabled", "_due_at", "_endpoint", "_every", "_headers",
-        "_last", "_protocol", "_region", "_seen", "_sign", "_timeout", "_url",
-        "name",
+        "__weakref__", "_delivery", "_disabled", "_due_at", "_every", "_last",
+        "_protocol", "_receiver", "_seen", "name",
     )  # fmt: skip
 
     def __init__(
@@ -127,42 +102,40 @@ class OtlpSink:
         every: float = EVERY_S,
         name: str = "otlp",
         sign: str = "",
+        region: str = "",
         clear: bool = False,
     ) -> None:
         self.name = name
         if endpoint is None:
-            endpoint = _configured_endpoint()
-            headers = {**otlp_messages.pairs(_variable("HEADERS")), **(headers or {})}
-        self._endpoint = endpoint
-        self._headers = {key.lower(): value for key, value in (headers or {}).items()}
-        for key, value in self._headers.items():
-            _check_header(key, value if isinstance(value, str) else "")
-        self._protocol = _choice("protocol", protocol, "PROTOCOL", TYPES)
-        self._compression = _choice(
-            "compression", compression, "COMPRESSION", ("gzip", "none")
+            endpoint = otlp_common.configured_endpoint(SIGNAL, PATH)
+            given = otlp_common.pairs(otlp_common.variable(SIGNAL, "HEADERS"))
+            headers = {**given, **(headers or {})}
+        self._protocol = otlp_common.choice(
+            SIGNAL, "protocol", protocol, "PROTOCOL", otlp_common.TYPES
         )
-        self._timeout = _timeout(timeout)
+        compression = otlp_common.choice(
+            SIGNAL, "compression", compression, "COMPRESSION", ("gzip", "none")
+        )
+        self._receiver = Receiver(
+            name,
+            endpoint,
+            headers=headers,
+            content_type=otlp_common.TYPES[self._protocol],
+            compressed=compression == "gzip",
+            timeout=otlp_common.timeout_of(SIGNAL, timeout),
+            sign=sign,
+            region=region,
+            clear=clear,
+            certificate=otlp_common.certificate_of(SIGNAL),
+        )
         self._every = every
-        self._sign = sign
-        self._clear = clear
-        self._certificate = _variable("CERTIFICATE")
-        if self._certificate and not os.path.exists(self._certificate):
-            msg = (
-                "OTEL_EXPORTER_OTLP_CERTIFICATE is not the path of a file:"
-                f" {self._certificate!r:.200}"
-            )
-            raise ConfigurationError(msg)
-        self._disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        self._disabled = otlp_common.is_disabled()
         self._delivery = Delivery(name, self._send)
-        self._connections: connections.Connections | None = None
-        self._url = ""
-        self._region = ""
         self._last: dict[str, int] = {}  # by namespace: when its last batch ended
         self._seen: Batch | None = None
         self._due_at = clock.now() + every
-        if isinstance(endpoint, str):
-            self._parsed(endpoint)
-        _follow_life(self)
+        follow_life(self)
+        otlp_common.follow_restores()
 
     def __repr__(self) -> str:
         return f"<OtlpSink {self.name!r}, {self.pending} records pending>"
@@ -220,20 +193,10 @@ class OtlpSink:
     # One request -------------------------------------------------------------
 
     def _send(self, payload: Any, ends_at: float) -> tuple[int, str]:
-        ends_at = min(ends_at, clock.monotonic() + self._timeout)
-        body = self._encoded(*payload)
-        response = self._posted(body, ends_at)
-        if response.status in DENIED and self._renewed(ends_at):
-            response = self._posted(body, ends_at)
-        status = response.status
-        if 200 <= status < 300:
-            return otlp_messages.rejected(
-                response.body, response.headers.get("content-type", "")
-            )
-        if status in PASSING:
-            after = response.headers.get("retry-after")
-            raise RetryError(f"HTTP {status}", retries.retry_after(after))
-        raise RefusedError(f"HTTP {status}")
+        response = self._receiver.post(self._encoded(*payload), ends_at)
+        return otlp_common.rejected(
+            response.body, response.headers.get("content-type", "")
+        )
 
     def _encoded(
         self, namespace: str, points: list[Point], start_ns: int, at_ns: int
@@ -243,133 +206,19 @@ class OtlpSink:
             points,
             start_ns=start_ns,
             at_ns=at_ns,
-            of=otlp_messages.resource(instance(), _service()),
-            version=_version(),
+            of=otlp_common.resource(otlp_common.instance(), otlp_common.service()),
+            version=otlp_common.version(),
         )
         if self._protocol == "http/json":
             message = protobuf.as_json(otlp_messages.METRICS, tree)
             return dumps(message, separators=(",", ":")).encode()
         return protobuf.encode(otlp_messages.METRICS, tree)
 
-    def _posted(self, body: bytes, ends_at: float) -> http1.Response:
-        """Send *body* once; what may pass is a RetryError without a chain."""
-        reason = ""
-        try:
-            url = _text(self._endpoint)
-            if url != self._url or self._connections is None:
-                self._parsed(url)
-            headers = {key: _text(value) for key, value in self._headers.items()}
-            for key, value in headers.items():
-                _check_header(key, value)
-            assert self._connections is not None
-            return self._connections.exchange(
-                lambda: self._request(body, headers, ends_at), ends_at
-            )
-        except ConfigurationError as exc:
-            reason = str(exc)
-        except LambdaExtError as exc:  # of a key that cannot be read just now
-            reason = f"its key cannot be read: {type(exc).__name__}"
-        except TimeoutError:
-            reason = "no answer in time"
-        except http1.ProtocolError as exc:
-            reason = str(exc)
-        except (credentials.MissingError, credentials.UnavailableError):
-            reason = "no credentials to sign with"
-        except OSError as exc:
-            reason = exc.strerror or type(exc).__name__
-        raise RetryError(reason)
-
-    def _request(self, body: bytes, headers: dict[str, str], ends_at: float) -> bytes:
-        endpoint = regions.parse(self._url)
-        path, _, query = endpoint.path.partition("?")
-        all_headers = {"host": endpoint.authority, **headers}
-        all_headers["content-type"] = TYPES[self._protocol]
-        if self._sign:
-            # Not compressed: CloudWatch's answer to gzip under a signature is open.
-            all_headers.update(self._signed(path, query, all_headers, body, ends_at))
-        elif self._compression == "gzip" and len(body) >= WORTH_GZIP:
-            body = gzipped(body)
-            all_headers["content-encoding"] = "gzip"
-        all_headers["content-length"] = str(len(body))
-        all_headers["user-agent"] = "lambda-ext"
-        lines = [f"POST {endpoint.path or '/'} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in all_headers.items()]
-        return "\r\n".join((*lines, "", "")).encode("latin-1") + body
-
-    def _signed(
-        self,
-        path: str,
-        query: str,
-        headers: dict[str, str],
-        body: bytes,
-        ends_at: float,
-    ) -> dict[str, str]:
-        """Return the headers that sign the request, made when it is sent."""
-        provider = credentials.provider()
-        if provider is None:
-            raise credentials.MissingError
-        keys = provider.keys(ends_at)
-        signed = {"x-amz-date": signing.timestamp(signing.skew_s)}
-        if keys.token:
-            signed["x-amz-security-token"] = keys.token
-        signed["authorization"] = signing.authorization(
-            "POST",
-            path or "/",
-            query,
-            {**headers, **signed},
-            body,
-            keys=keys,
-            region=regions.region(self._sign),
-            service=self._sign,
-        )
-        return signed
-
-    def _renewed(self, ends_at: float) -> bool:
-        """Have the key read anew; say whether there is one that can be."""
-        if self._sign:
-            provider = credentials.provider()
-            return provider is not None and provider.renewed(
-                provider.keys(ends_at), ends_at
-            )
-        handles = [
-            value
-            for value in (self._endpoint, *self._headers.values())
-            if not isinstance(value, str)
-        ]
-        for handle in handles:
-            forget = getattr(handle, "invalidate", None)
-            if forget is not None:
-                forget()
-        return bool(handles)
-
-    def _parsed(self, url: str) -> None:
-        """Make ready to send to *url*, or say what is wrong with it."""
-        endpoint = _endpoint(url, self.name)
-        plain = not (endpoint.tls or endpoint.local)
-        if plain and (not self._clear or self._headers):
-            msg = (
-                f"the sink {self.name!r} would send in the clear to another machine:"
-                " use https; only a collector that needs no key may do without"
-            )
-            raise ConfigurationError(msg)
-        former, self._connections = (
-            self._connections,
-            connections.Connections(endpoint, stores=self._stores, clear=self._clear),
-        )
-        self._url = url
-        if former is not None:
-            former.close()
-
-    def _stores(self, host: str) -> tuple[str, ...]:
-        """Return whom to trust: the machine's whole store, or a file of the user's."""
-        return (self._certificate or tls.SYSTEM,)
-
     # Life --------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the connections; the next request opens one."""
-        if self._connections is not None:
-            self._connections.close()
+        self._receiver.close()
 
     def restored(self) -> None:
         """Begin anew after a restore from a snapshot: other times, another instance."""
@@ -379,8 +228,7 @@ class OtlpSink:
 
     def forked(self) -> None:
         """Leave connections and what waits to the parent."""
-        self._connections = None
-        self._url = ""
+        self._receiver.forked()
         self._delivery.forked()
         self._last = {}
 
@@ -414,7 +262,7 @@ def splunk(token: Text, *, realm: str, every: float = EVERY_S) -> OtlpSink:
     Source: "Splunk Observability Cloud ingest API",
     https://dev.splunk.com/observability/reference/api/ingest_data/latest
     """
-    url = f"https://ingest.{_label('realm', realm)}.observability.splunkcloud.com"
+    url = f"https://ingest.{label('realm', realm)}.observability.splunkcloud.com"
     return OtlpSink(
         f"{url}/v2/datapoint/otlp",
         headers={"x-sf-token": token},
@@ -434,9 +282,9 @@ def sumo_logic(url: Text, *, every: float = EVERY_S) -> OtlpSink:
     https://www.sumologic.com/help/docs/send-data/hosted-collectors/http-source/otlp/
     """
     if isinstance(url, str):
-        target: Text = _below(url, PATH)
+        target: Text = otlp_common.below(url, PATH)
     else:
-        target = _Suffixed(url)
+        target = otlp_common.Below(url, PATH)
     return OtlpSink(target, every=every, name="sumo_logic")
 
 
@@ -452,7 +300,7 @@ def datadog(
     Source: "OTLP Metrics Intake Endpoint",
     https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest/metrics/
     """
-    url = f"https://otlp.{_label('site', site)}{PATH}"
+    url = f"https://otlp.{label('site', site)}{PATH}"
     return OtlpSink(url, headers={"dd-api-key": key}, every=every, name="datadog")
 
 
@@ -465,18 +313,19 @@ def cloudwatch(region: str | None = None, *, every: float = EVERY_S) -> OtlpSink
     Source: "OTLP Endpoints", https://docs.aws.amazon.com/AmazonCloudWatch/
     latest/monitoring/CloudWatch-OTLPEndpoint.html
     """
-    name = regions.region("monitoring") if region is None else _label("region", region)
+    name = regions.region("monitoring") if region is None else label("region", region)
     suffix = next(end for start, end in regions.SUFFIXES if name.startswith(start))
     return OtlpSink(
         f"https://monitoring.{name}.{suffix}{PATH}",
         sign="monitoring",
+        region=name,
         every=every,
         name="cloudwatch",
     )
 
 
 def collector(
-    url: str = LOCAL,
+    url: str = otlp_common.LOCAL,
     *,
     headers: Mapping[str, Text] | None = None,
     every: float = EVERY_S,
@@ -488,91 +337,17 @@ def collector(
     there are no *headers*, which may hold a key.
     """
     return OtlpSink(
-        _below(url, PATH), headers=headers, every=every, name="collector", clear=True
+        otlp_common.below(url, PATH),
+        headers=headers,
+        every=every,
+        name="collector",
+        clear=True,
     )
-
-
-class _Suffixed:
-    """An address that is read when it is needed, with the path of metrics."""
-
-    __slots__ = ("_url",)
-
-    def __init__(self, url: Any) -> None:
-        self._url = url
-
-    @property
-    def value(self) -> str:
-        return _below(_text(self._url), PATH)
-
-    def invalidate(self) -> None:
-        forget = getattr(self._url, "invalidate", None)
-        if forget is not None:
-            forget()
-
-
-# Process-wide ----------------------------------------------------------------
-
-
-def instance() -> str:
-    """Return what tells this execution environment from all others."""
-    global _instance
-    if not _instance:
-        made = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME") or os.urandom(8).hex()
-        kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
-        # There, several processes share one stream.
-        _instance = (
-            f"{made}/{os.getpid()}" if kind == "lambda-managed-instances" else made
-        )
-    return _instance
-
-
-_sinks: weakref.WeakSet[OtlpSink] = weakref.WeakSet()
-
-
-@process.at_fork
-@process.at_reset
-def _another_instance() -> None:
-    global _instance
-    _instance = ""
-
-
-@process.at_fork
-def _forked() -> None:
-    for sink in list(_sinks):
-        sink.forked()
-
-
-def _follow_life(sink: OtlpSink) -> None:
-    phases.listen(phases.SNAPSHOT, sink.close, priority=phases.NETWORK)
-    phases.listen(phases.RESTORE, sink.restored, priority=phases.ESSENTIAL)
-    phases.listen(phases.RESTORE, _another_instance, priority=phases.ESSENTIAL)
-    _sinks.add(sink)
 
 
 def _began_ns() -> int:
     """Return when the first interval began: now, where nothing was sent before."""
     return int((clock.wall() - 1) * 1e9)
-
-
-def _version() -> str:
-    version: str = sys.modules[__name__.partition(".")[0]].__version__
-    return version
-
-
-def _service() -> str:
-    name: str = config.get("service") or os.environ.get(
-        "AWS_LAMBDA_FUNCTION_NAME", "unknown_service"
-    )
-    return name
-
-
-# What was given --------------------------------------------------------------
-
-
-def gzipped(body: bytes) -> bytes:
-    """Return *body* as gzip; the module of that name costs 1.3 ms."""
-    compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
-    return compressor.compress(body) + compressor.flush()
 
 
 def _divided(points: Any) -> Any:
@@ -592,89 +367,3 @@ def _divided(points: Any) -> Any:
         size += bytes_
     if run:
         yield run, size
-
-
-def _text(given: Any) -> str:
-    value = given if isinstance(given, str) else None
-    if value is None:
-        value = given() if callable(given) else given.value
-    if not isinstance(value, str):
-        msg = "a key or an address of a sink is not text"
-        raise ConfigurationError(msg)
-    return value
-
-
-def _below(url: str, path: str) -> str:
-    return url if url.endswith(path) else url.rstrip("/") + path
-
-
-def _endpoint(url: str, name: str) -> regions.Endpoint:
-    endpoint = None
-    with contextlib.suppress(ConfigurationError):  # quotes the URL, maybe a key
-        endpoint = regions.parse(url)
-    if endpoint is None:
-        msg = (
-            f"the endpoint of the sink {name!r} is no URL such as"
-            " https://otlp.example.com/v1/metrics"
-        )
-        raise ConfigurationError(msg)
-    return endpoint
-
-
-def _configured_endpoint() -> str:
-    own = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
-    return own or _below(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or LOCAL, PATH)
-
-
-def _variable(name: str) -> str:
-    environ = os.environ
-    own = environ.get(f"OTEL_EXPORTER_OTLP_METRICS_{name}")
-    return own or environ.get(f"OTEL_EXPORTER_OTLP_{name}") or ""
-
-
-def _choice(argument: str, given: str | None, variable: str, choices: Any) -> str:
-    chosen = given or _variable(variable) or next(iter(choices))
-    if chosen not in choices:
-        where = argument if given else f"OTEL_EXPORTER_OTLP_{variable}"
-        msg = f"{where}={chosen!r:.80} is not supported: use {' or '.join(choices)}"
-        raise ConfigurationError(msg)
-    return chosen
-
-
-def _timeout(given: float | None) -> float:
-    if given is not None:
-        if not given > 0:
-            msg = f"timeout={given!r:.80} must be a number of seconds above 0"
-            raise ConfigurationError(msg)
-        return float(given)
-    text = _variable("TIMEOUT")
-    if text.isascii() and text.isdigit() and int(text):
-        return int(text) / 1000
-    return TIMEOUT_S
-
-
-def _check_header(name: str, value: str) -> None:
-    """Refuse what cannot be a header, without quoting its value."""
-    token = name.encode("utf-8", "replace")
-    if not token or token.translate(None, http1.TOKEN):
-        msg = f"{name!r:.80} cannot be the name of a header"
-        raise ConfigurationError(msg)
-    latin = value.encode("latin-1", "replace")
-    if latin.decode("latin-1") != value or len(
-        latin.translate(None, http1.CONTROL)
-    ) != len(latin):
-        msg = f"the value of the header {name!r} has characters that none may have"
-        raise ConfigurationError(msg)
-
-
-def _label(argument: str, value: str) -> str:
-    """Return *value*, which becomes part of a host name."""
-    plain = value.replace("-", "").replace(".", "")
-    if (
-        not (plain.isascii() and plain.isalnum())
-        or value[0] in "-."
-        or value[-1] in "-."
-    ):
-        msg = f"{argument}={value!r:.80} cannot be part of a host name"
-        raise ConfigurationError(msg)
-    return value

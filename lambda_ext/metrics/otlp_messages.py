@@ -9,7 +9,7 @@ The namespace is the name of the instrumentation scope, dimensions are
 attributes, CloudWatch's units become UCUM's.  Temporality is always delta: an
 execution environment never lives long enough for cumulative sums to add up.
 
-Pure, but for `resource`, which reads the environment.
+Pure.
 
 Source: OpenTelemetry protocol and its semantic conventions for FaaS and cloud,
 https://opentelemetry.io/docs/specs/otlp/
@@ -19,10 +19,8 @@ https://opentelemetry.io/docs/specs/semconv/resource/faas/
 from __future__ import annotations
 
 import bisect
-import json
-import os
 
-from . import protobuf
+from ..delivery import protobuf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,100 +146,3 @@ def _histogram(
         "min": float(min(point.values)),
         "max": float(max(point.values)),
     }
-
-
-def resource(instance: str, service: str) -> dict[str, Any]:
-    """
-    Return the attributes of this execution environment.
-
-    *instance* tells it from all others.  ``OTEL_SERVICE_NAME`` and
-    ``OTEL_RESOURCE_ATTRIBUTES`` come before what Lambda's variables say.
-    """
-    environ = os.environ
-    found: dict[str, Any] = {"service.name": service}
-    if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
-        found["cloud.provider"] = "aws"
-        found["cloud.platform"] = "aws_lambda"
-    for name, variable in (
-        ("cloud.region", "AWS_REGION"),
-        ("faas.name", "AWS_LAMBDA_FUNCTION_NAME"),
-        ("faas.version", "AWS_LAMBDA_FUNCTION_VERSION"),
-    ):
-        if environ.get(variable):
-            found[name] = environ[variable]
-    megabytes = environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
-    if megabytes.isascii() and megabytes.isdigit():
-        found["faas.max_memory"] = int(megabytes) << 20
-    for name, variable in (
-        ("aws.log.group.names", "AWS_LAMBDA_LOG_GROUP_NAME"),
-        ("aws.log.stream.names", "AWS_LAMBDA_LOG_STREAM_NAME"),
-    ):
-        if environ.get(variable):
-            found[name] = [environ[variable]]
-    found["faas.instance"] = instance
-    found.update(pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", "")))
-    if environ.get("OTEL_SERVICE_NAME"):
-        found["service.name"] = environ["OTEL_SERVICE_NAME"]
-    return found
-
-
-def pairs(text: str) -> dict[str, str]:
-    """
-    Return what a list "key=value,key=value" of OpenTelemetry's variables says.
-
-    Keys and values are percent-decoded; a part without "=" or without a key is
-    left out.
-
-    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-    """
-    found = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if equals and key.strip():
-            found[_decoded(key.strip())] = _decoded(value.strip())
-    return found
-
-
-def _decoded(text: str) -> str:
-    """Return *text* with its %XX replaced; `urllib.parse` would cost 5 ms."""
-    if "%" not in text:
-        return text
-    first, *rest = text.encode().split(b"%")
-    parts = [first]
-    for part in rest:
-        try:
-            parts.append(bytes([int(part[:2].decode("ascii"), 16)]) + part[2:])
-        except ValueError:
-            parts.append(b"%" + part)
-    return b"".join(parts).decode("utf-8", "replace")
-
-
-def rejected(body: bytes, content_type: str) -> tuple[int, str]:
-    """
-    Return how many points a receiver that answered 2xx has refused, and why.
-
-    (0, "") where it refused none, answered nothing, or cannot be understood:
-    a partial success must not be sent again, and so must nothing else.
-    """
-    if not body:
-        return 0, ""
-    if "json" in content_type:
-        try:
-            answer = json.loads(body)
-            partial = answer.get("partialSuccess") or {}
-            count = int(partial.get("rejectedDataPoints") or 0)
-            return count, str(partial.get("errorMessage") or "")
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            return 0, ""
-    count, reason = 0, ""
-    try:
-        for number, value in protobuf.fields(body):
-            if number == 1 and isinstance(value, bytes):
-                for inner, part in protobuf.fields(value):
-                    if inner == 1 and isinstance(part, int):
-                        count = part
-                    elif inner == 2 and isinstance(part, bytes):
-                        reason = part.decode("utf-8", "replace")
-    except ValueError:
-        return 0, ""
-    return count, reason

@@ -14,10 +14,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from wire import Wire, failing, late, reset, response, silent, stale, vanish, whole
 
-from lambda_ext.aws import credentials
+from lambda_ext.aws import credentials, signing
+from lambda_ext.delivery import otlp_common
+from lambda_ext.delivery import queue as delivery
 from lambda_ext.exceptions import AccessDeniedError, ConfigurationError
 from lambda_ext.lifecycle import clock, phases, process
-from lambda_ext.metrics import delivery, otlp
+from lambda_ext.metrics import otlp
 from lambda_ext.metrics.otlp import OtlpSink
 from lambda_ext.testing import FakeClock
 
@@ -463,6 +465,36 @@ class TestSigned:
         assert request.headers["authorization"].endswith(f"Signature={signature}")
         assert "content-encoding" not in request.headers
 
+    def test_signature_is_of_the_endpoints_region(self, receiver):
+        """An endpoint of another region than the function's gets its own signature."""
+        sink = sink_at(receiver, sign="monitoring", region="eu-west-1")
+        sink.accept(Batch())
+        drained(sink)
+
+        (request,) = receiver.requests
+        assert "/eu-west-1/monitoring/" in request.headers["authorization"]
+        assert "eu-west-1" == otlp.cloudwatch("eu-west-1")._receiver._region
+
+    @FAILED
+    def test_keys_that_cannot_be_fetched_keep_the_batch(
+        self, receiver, sink, monkeypatch
+    ):
+        """A refusal while the endpoint for credentials is away loses nothing."""
+
+        class Provider:
+            def keys(self, ends_at):
+                return signing.Keys("a", "b", "")
+
+            def renewed(self, refused, ends_at):
+                raise credentials.UnavailableError
+
+        monkeypatch.setattr(credentials, "provider", Provider)
+        receiver.faults += [failing(403)] * delivery.ATTEMPTS
+        sink.accept(Batch())
+
+        assert (0, {}, 1) == drained(sink)
+        assert "no credentials to sign with" == sink.error
+
     @FAILED
     def test_without_credentials_nothing_is_sent(self, receiver, sink, monkeypatch):
         """A process that cannot sign keeps the batch and says why."""
@@ -506,23 +538,23 @@ class TestLife:
         """Environments that are restored from one snapshot differ in faas.instance."""
         monkeypatch.delenv("AWS_LAMBDA_LOG_STREAM_NAME", raising=False)
         OtlpSink("https://x.example/v1/metrics")
-        before = otlp.instance()
+        before = otlp_common.instance()
         phases.call(phases.RESTORE)
 
-        assert otlp.instance() not in ("", before)
+        assert otlp_common.instance() not in ("", before)
 
     def test_instance_is_the_log_stream(self, monkeypatch):
         """Where Lambda names a log stream it is the instance."""
         monkeypatch.setenv("AWS_LAMBDA_LOG_STREAM_NAME", "2026/[$LATEST]ab")
 
-        assert "2026/[$LATEST]ab" == otlp.instance()
+        assert "2026/[$LATEST]ab" == otlp_common.instance()
 
     def test_workers_of_one_stream_differ(self, monkeypatch):
         """On Managed Instances the process is part of the instance."""
         monkeypatch.setenv("AWS_LAMBDA_LOG_STREAM_NAME", "s")
         monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances")
 
-        assert f"s/{os.getpid()}" == otlp.instance()
+        assert f"s/{os.getpid()}" == otlp_common.instance()
 
     def test_child_sends_nothing_of_its_parents(self, receiver):
         """What waits in a forked child is the parent's to send."""
@@ -629,7 +661,7 @@ class TestPresets:
         """Each preset has its vendor's URL and the name of its header."""
         sink = make()
 
-        assert (url, headers) == (sink._url, [*sink._headers])
+        assert (url, headers) == (sink._receiver._url, [*sink._receiver.headers])
 
     @pytest.mark.parametrize(
         "make",

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
+from lambda_ext.delivery import otlp_common, protobuf
 from lambda_ext.metrics import otlp_messages as otlp
-from lambda_ext.metrics import protobuf
 
 NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70), st.floats(-1e12, 1e12, allow_nan=False)
@@ -166,7 +166,7 @@ class TestResource:
         }.items():
             monkeypatch.setenv(name, value)
 
-        found = otlp.resource("abc", "shop")
+        found = otlp_common.resource("abc", "shop")
 
         assert {
             "service.name": "shop",
@@ -185,7 +185,7 @@ class TestResource:
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a%2Cb,service.name=x, ,=y")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "checkout")
 
-        found = otlp.resource("abc", "shop")
+        found = otlp_common.resource("abc", "shop")
 
         assert {
             "service.name": "checkout",
@@ -209,7 +209,7 @@ class TestPairs:
     )
     def test_reads_a_list(self, text, expected):
         """Values are percent-decoded, what is no pair is left out."""
-        assert expected == otlp.pairs(text)
+        assert expected == otlp_common.pairs(text)
 
 
 class TestRejected:
@@ -224,10 +224,10 @@ class TestRejected:
             {"partialSuccess": {"rejectedDataPoints": "3", "errorMessage": "bad"}}
         )
 
-        assert (3, "bad") == otlp.rejected(
+        assert (3, "bad") == otlp_common.rejected(
             response.SerializeToString(), "application/x-protobuf"
         )
-        assert (3, "bad") == otlp.rejected(text.encode(), "application/json")
+        assert (3, "bad") == otlp_common.rejected(text.encode(), "application/json")
 
     @pytest.mark.parametrize(
         "body", [b"", b"\xff", b"[]", b"{", b"null", b'{"partialSuccess": 3}']
@@ -235,4 +235,4 @@ class TestRejected:
     @pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
     def test_what_cannot_be_read_is_a_success(self, body, kind):
         """After a 2xx nothing is sent again, for every body."""
-        assert (0, "") == otlp.rejected(body, kind)
+        assert (0, "") == otlp_common.rejected(body, kind)

@@ -7,9 +7,9 @@ import threading
 import pytest
 from helpers import run_threads
 
+from lambda_ext.delivery import queue as delivery
+from lambda_ext.delivery.queue import Delivery, RefusedError, RetryError
 from lambda_ext.lifecycle import clock
-from lambda_ext.metrics import delivery
-from lambda_ext.metrics.delivery import Delivery, RefusedError, RetryError
 from lambda_ext.testing import FakeClock
 
 FAILED = pytest.mark.logs  # a failure is logged once a reason

@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
 )
 
-from lambda_ext.metrics import protobuf
+from lambda_ext.delivery import protobuf
 
 REFERENCE = {
     "ExportMetricsServiceRequest": ExportMetricsServiceRequest,

@@ -1,0 +1,1 @@
+"""Delivery over a network, for metric sinks and log destinations alike."""

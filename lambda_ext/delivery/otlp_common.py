@@ -1,0 +1,245 @@
+"""
+What the signals of OTLP over HTTP share: resource, variables and answers.
+
+Source: OTLP/HTTP, https://opentelemetry.io/docs/specs/otlp/#otlphttp, and its
+variables, https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from .. import config
+from ..exceptions import ConfigurationError
+from ..lifecycle import phases, process
+from . import protobuf
+from .receiver import TIMEOUT_S
+from .receiver import text as text_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LOCAL = "http://localhost:4318"  # where a collector listens
+TYPES = {"http/protobuf": "application/x-protobuf", "http/json": "application/json"}
+REJECTED = ("rejectedDataPoints", "rejectedLogRecords", "rejectedSpans")
+
+_instance = ""  # of this execution environment, once it was needed
+
+
+def instance() -> str:
+    """Return what tells this execution environment from all others."""
+    global _instance
+    if not _instance:
+        made = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME") or os.urandom(8).hex()
+        kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
+        # There, several processes share one stream.
+        _instance = (
+            f"{made}/{os.getpid()}" if kind == "lambda-managed-instances" else made
+        )
+    return _instance
+
+
+@process.at_fork
+@process.at_reset
+def another_instance() -> None:
+    """Forget which instance this was: it is another one after a fork or a restore."""
+    global _instance
+    _instance = ""
+
+
+def follow_restores() -> None:
+    """Be another instance after each restore from a snapshot."""
+    phases.silence(phases.RESTORE, another_instance)
+    phases.listen(phases.RESTORE, another_instance, priority=phases.ESSENTIAL)
+
+
+def version() -> str:
+    """Return the version of this library."""
+    version: str = sys.modules[__name__.partition(".")[0]].__version__
+    return version
+
+
+def service() -> str:
+    """Return what the service is called: as configured, or as the function."""
+    name: str = config.get("service") or os.environ.get(
+        "AWS_LAMBDA_FUNCTION_NAME", "unknown_service"
+    )
+    return name
+
+
+def resource(of: str, called: str) -> dict[str, Any]:
+    """
+    Return the attributes of this execution environment.
+
+    *of* tells it from all others; *called* is the name of the service.  ``OTEL_SERVICE_NAME`` and
+    ``OTEL_RESOURCE_ATTRIBUTES`` come before what Lambda's variables say.
+    """
+    environ = os.environ
+    found: dict[str, Any] = {"service.name": called}
+    if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
+        found["cloud.provider"] = "aws"
+        found["cloud.platform"] = "aws_lambda"
+    for name, variable in (
+        ("cloud.region", "AWS_REGION"),
+        ("faas.name", "AWS_LAMBDA_FUNCTION_NAME"),
+        ("faas.version", "AWS_LAMBDA_FUNCTION_VERSION"),
+    ):
+        if environ.get(variable):
+            found[name] = environ[variable]
+    megabytes = environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    if megabytes.isascii() and megabytes.isdigit():
+        found["faas.max_memory"] = int(megabytes) << 20
+    for name, variable in (
+        ("aws.log.group.names", "AWS_LAMBDA_LOG_GROUP_NAME"),
+        ("aws.log.stream.names", "AWS_LAMBDA_LOG_STREAM_NAME"),
+    ):
+        if environ.get(variable):
+            found[name] = [environ[variable]]
+    found["faas.instance"] = of
+    found.update(pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", "")))
+    if environ.get("OTEL_SERVICE_NAME"):
+        found["service.name"] = environ["OTEL_SERVICE_NAME"]
+    return found
+
+
+def pairs(text: str) -> dict[str, str]:
+    """
+    Return what a list "key=value,key=value" of OpenTelemetry's variables says.
+
+    Keys and values are percent-decoded; a part without "=" or without a key is
+    left out.
+
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    found = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if equals and key.strip():
+            found[_decoded(key.strip())] = _decoded(value.strip())
+    return found
+
+
+def _decoded(text: str) -> str:
+    """Return *text* with its %XX replaced; `urllib.parse` would cost 5 ms."""
+    if "%" not in text:
+        return text
+    first, *rest = text.encode().split(b"%")
+    parts = [first]
+    for part in rest:
+        try:
+            parts.append(bytes([int(part[:2].decode("ascii"), 16)]) + part[2:])
+        except ValueError:
+            parts.append(b"%" + part)
+    return b"".join(parts).decode("utf-8", "replace")
+
+
+def rejected(body: bytes, content_type: str) -> tuple[int, str]:
+    """
+    Return how many records a receiver that answered 2xx has refused, and why.
+
+    (0, "") where it refused none, answered nothing, or cannot be understood:
+    a partial success must not be sent again, and so must nothing else.
+    """
+    if not body:
+        return 0, ""
+    if "json" in content_type:
+        try:
+            answer = json.loads(body)
+            partial = answer.get("partialSuccess") or {}
+            count = sum(int(partial.get(name) or 0) for name in REJECTED)
+            return count, str(partial.get("errorMessage") or "")
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return 0, ""
+    count, reason = 0, ""
+    try:
+        for number, value in protobuf.fields(body):
+            if number == 1 and isinstance(value, bytes):
+                for inner, part in protobuf.fields(value):
+                    if inner == 1 and isinstance(part, int):
+                        count = part
+                    elif inner == 2 and isinstance(part, bytes):
+                        reason = part.decode("utf-8", "replace")
+    except ValueError:
+        return 0, ""
+    return count, reason
+
+
+def below(url: str, path: str) -> str:
+    """Return *url* with *path*, unless it ends so already."""
+    return url if url.endswith(path) else url.rstrip("/") + path
+
+
+def variable(signal: str, name: str) -> str:
+    """Return what OpenTelemetry's variables say of *name* for *signal*, or ""."""
+    environ = os.environ
+    own = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{name}")
+    return own or environ.get(f"OTEL_EXPORTER_OTLP_{name}") or ""
+
+
+def configured_endpoint(signal: str, path: str) -> str:
+    """Return the whole URL for *signal* that the environment says, or this machine's."""
+    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    return own or below(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or LOCAL, path)
+
+
+def choice(
+    signal: str, argument: str, given: str | None, name: str, choices: Any
+) -> str:
+    """Return *given*, or what the variable *name* says, or the first of *choices*."""
+    chosen = given or variable(signal, name) or next(iter(choices))
+    if chosen not in choices:
+        where = argument if given else f"OTEL_EXPORTER_OTLP_{name}"
+        msg = f"{where}={chosen!r:.80} is not supported: use {' or '.join(choices)}"
+        raise ConfigurationError(msg)
+    return chosen
+
+
+def timeout_of(signal: str, given: float | None) -> float:
+    """Return *given* seconds, or what the environment says, or the default."""
+    if given is not None:
+        if not given > 0:
+            msg = f"timeout={given!r:.80} must be a number of seconds above 0"
+            raise ConfigurationError(msg)
+        return float(given)
+    text = variable(signal, "TIMEOUT")
+    if text.isascii() and text.isdigit() and int(text):
+        return int(text) / 1000
+    return TIMEOUT_S
+
+
+def certificate_of(signal: str) -> str:
+    """Return the path of the certificates to trust that the environment says, or ""."""
+    path = variable(signal, "CERTIFICATE")
+    if path and not os.path.exists(path):
+        msg = f"OTEL_EXPORTER_OTLP_CERTIFICATE is not the path of a file: {path!r:.200}"
+        raise ConfigurationError(msg)
+    return path
+
+
+def is_disabled() -> bool:
+    """Say whether OpenTelemetry's variables turn everything off."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+
+
+class Below:
+    """An address that is read when it is needed, with a path below it."""
+
+    __slots__ = ("_path", "_url")
+
+    def __init__(self, url: Any, path: str) -> None:
+        self._url = url
+        self._path = path
+
+    @property
+    def value(self) -> str:
+        """Return the whole address."""
+        return below(text_of(self._url), self._path)
+
+    def invalidate(self) -> None:
+        """Have it read anew."""
+        forget = getattr(self._url, "invalidate", None)
+        if forget is not None:
+            forget()

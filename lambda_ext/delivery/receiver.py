@@ -1,0 +1,353 @@
+"""
+An HTTP address that takes what a sink or a log destination sends.
+
+Address and headers may be a `Secret`, or anything else with ``value`` and
+``invalidate()``: they are read when they are needed, and once more where the
+receiver answers 401 or 403, since such keys are rotated.
+
+Guarantees
+    A key goes over verified TLS only, or to this machine, and into no message,
+    log line or repr; neither does a URL, which may be a key itself.
+    429, 502, 503, 504 and broken connections are for another attempt, with the
+    pause that the receiver asks for; 2xx is final; everything else is refused.
+
+Source: OTLP/HTTP, "Failures",
+https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+import zlib
+
+from ..aws import connections, credentials, http1, regions, retries, signing, tls
+from ..exceptions import ConfigurationError, LambdaExtError
+from ..lifecycle import clock, phases, process
+from .queue import RefusedError, RetryError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Protocol
+
+    class Handle(Protocol):
+        """A value that is read when it is needed: a `Secret`, a `Parameter`."""
+
+        @property
+        def value(self) -> str:
+            """Return the value."""
+            ...
+
+        def invalidate(self) -> None:
+            """Forget it, so that the next `value` is new."""
+            ...
+
+    Text = str | Handle | Callable[[], str]
+
+    class Living(Protocol):
+        """What a snapshot, a restore and a fork concern."""
+
+        def close(self) -> None: ...
+        def restored(self) -> None: ...
+        def forked(self) -> None: ...
+
+
+WORTH_GZIP = 1_000  # bytes
+TIMEOUT_S = 10.0  # of one request
+PASSING = (429, 502, 503, 504)
+DENIED = (401, 403)
+
+
+class Receiver:
+    """
+    Takes POST requests at *url*.
+
+    Args:
+        name: What messages call the sink or destination.
+        url: The whole URL, or what has one as its ``value``.
+        headers: Names and values; a value may be read when it is needed, too.
+        content_type: Of the bodies.
+        compressed: Whether bodies of a kilobyte and more are sent as gzip; never
+            where they are signed.
+        timeout: Seconds that one request may take.
+        sign: The service whose SigV4 signature a request needs, "" for none.
+        region: For the signature; "" is the function's.
+        clear: Whether plain HTTP may go to another machine; never with headers.
+        certificate: The path of a file with the certificates to trust; "" for
+            those of the machine.
+        passing: Statuses after which the same body is sent again, later.
+
+    Raises:
+        ConfigurationError: one of these cannot be used; the message quotes no
+            URL and no header's value.
+    """
+
+    __slots__ = (
+        "_certificate", "_clear", "_compressed", "_connections", "_content_type",
+        "_passing", "_region", "_sign", "_timeout", "_url", "given", "headers", "name",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        url: Text,
+        *,
+        headers: Mapping[str, Text] | None = None,
+        content_type: str = "application/json",
+        compressed: bool = True,
+        timeout: float = TIMEOUT_S,
+        sign: str = "",
+        region: str = "",
+        clear: bool = False,
+        certificate: str = "",
+        passing: tuple[int, ...] = PASSING,
+    ) -> None:
+        self.name = name
+        self.given = url
+        self.headers = {key.lower(): value for key, value in (headers or {}).items()}
+        for key, value in self.headers.items():
+            check_header(key, value if isinstance(value, str) else "")
+        self._content_type = content_type
+        self._compressed = compressed
+        self._timeout = timeout
+        self._sign = sign
+        self._region = region
+        self._clear = clear
+        self._certificate = certificate
+        self._passing = passing
+        self._connections: connections.Connections | None = None
+        self._url = ""
+        if isinstance(url, str):
+            self._parsed(url)
+
+    def __repr__(self) -> str:
+        return f"<Receiver of {self.name!r}>"
+
+    def post(self, body: bytes, ends_at: float) -> http1.Response:
+        """
+        Send *body* before the run time *ends_at*, and return the answer.
+
+        Once, or twice if the key was refused and could be read anew.
+
+        Raises:
+            RetryError: it was not taken, and may be later.
+            RefusedError: it was refused for good.
+        """
+        ends_at = min(ends_at, clock.monotonic() + self._timeout)
+        response = self._posted(body, ends_at)
+        if response.status in DENIED and self._renewed(ends_at):
+            response = self._posted(body, ends_at)
+        status = response.status
+        if 200 <= status < 300:
+            return response
+        if status in self._passing:
+            after = response.headers.get("retry-after")
+            raise RetryError(f"HTTP {status}", retries.retry_after(after))
+        raise RefusedError(f"HTTP {status}")
+
+    def close(self) -> None:
+        """Close the connections; the next request opens one."""
+        if self._connections is not None:
+            self._connections.close()
+
+    def forked(self) -> None:
+        """Leave the connections to the parent."""
+        self._connections = None
+        self._url = ""
+
+    def _posted(self, body: bytes, ends_at: float) -> http1.Response:
+        """Send *body* once; what may pass is a RetryError without a chain."""
+        reason = ""
+        try:
+            url = text(self.given)
+            if url != self._url or self._connections is None:
+                self._parsed(url)
+            headers = {key: text(value) for key, value in self.headers.items()}
+            for key, value in headers.items():
+                check_header(key, value)
+            assert self._connections is not None
+            return self._connections.exchange(
+                lambda: self._request(body, headers, ends_at), ends_at
+            )
+        except ConfigurationError as exc:
+            reason = str(exc)
+        except LambdaExtError as exc:  # of a key that cannot be read just now
+            reason = f"its key cannot be read: {type(exc).__name__}"
+        except TimeoutError:
+            reason = "no answer in time"
+        except http1.ProtocolError as exc:
+            reason = str(exc)
+        except (credentials.MissingError, credentials.UnavailableError):
+            reason = "no credentials to sign with"
+        except OSError as exc:
+            reason = exc.strerror or type(exc).__name__
+        raise RetryError(reason)
+
+    def _request(self, body: bytes, headers: dict[str, str], ends_at: float) -> bytes:
+        endpoint = regions.parse(self._url)
+        path, _, query = endpoint.path.partition("?")
+        all_headers = {"host": endpoint.authority, **headers}
+        all_headers["content-type"] = self._content_type
+        if self._sign:
+            # Not compressed: CloudWatch's answer to gzip under a signature is open.
+            all_headers.update(self._signed(path, query, all_headers, body, ends_at))
+        elif self._compressed and len(body) >= WORTH_GZIP:
+            body = gzipped(body)
+            all_headers["content-encoding"] = "gzip"
+        all_headers["content-length"] = str(len(body))
+        all_headers["user-agent"] = "lambda-ext"
+        lines = [f"POST {endpoint.path or '/'} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in all_headers.items()]
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+
+    def _signed(
+        self,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        body: bytes,
+        ends_at: float,
+    ) -> dict[str, str]:
+        """Return the headers that sign the request, made when it is sent."""
+        provider = credentials.provider()
+        if provider is None:
+            raise credentials.MissingError
+        keys = provider.keys(ends_at)
+        signed = {"x-amz-date": signing.timestamp(signing.skew_s)}
+        if keys.token:
+            signed["x-amz-security-token"] = keys.token
+        signed["authorization"] = signing.authorization(
+            "POST",
+            path or "/",
+            query,
+            {**headers, **signed},
+            body,
+            keys=keys,
+            region=self._region or regions.region(self._sign),
+            service=self._sign,
+        )
+        return signed
+
+    def _renewed(self, ends_at: float) -> bool:
+        """Have the key read anew; say whether there is one that can be."""
+        if self._sign:
+            try:
+                provider = credentials.provider()
+                return provider is not None and provider.renewed(
+                    provider.keys(ends_at), ends_at
+                )
+            except (credentials.MissingError, credentials.UnavailableError):
+                pass
+            raise RetryError("no credentials to sign with")
+        handles = [
+            value
+            for value in (self.given, *self.headers.values())
+            if not isinstance(value, str)
+        ]
+        for handle in handles:
+            forget = getattr(handle, "invalidate", None)
+            if forget is not None:
+                forget()
+        return bool(handles)
+
+    def _parsed(self, url: str) -> None:
+        """Make ready to send to *url*, or say what is wrong with it."""
+        endpoint = endpoint_of(url, self.name)
+        plain = not (endpoint.tls or endpoint.local)
+        if plain and (not self._clear or self.headers):
+            msg = (
+                f"the sink {self.name!r} would send in the clear to another machine:"
+                " use https; only a collector that needs no key may do without"
+            )
+            raise ConfigurationError(msg)
+        former, self._connections = (
+            self._connections,
+            connections.Connections(endpoint, stores=self._stores, clear=self._clear),
+        )
+        self._url = url
+        if former is not None:
+            former.close()
+
+    def _stores(self, host: str) -> tuple[str, ...]:
+        """Return whom to trust: the machine's whole store, or a file of the user's."""
+        return (self._certificate or tls.SYSTEM,)
+
+
+# Process-wide ----------------------------------------------------------------
+
+_living: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@process.at_fork
+def _forked() -> None:
+    for each in list(_living):
+        each.forked()
+
+
+def follow_life(of: Living) -> None:
+    """Close *of* before a snapshot, and tell it of a restore and of a fork."""
+    phases.listen(phases.SNAPSHOT, of.close, priority=phases.NETWORK)
+    phases.listen(phases.RESTORE, of.restored, priority=phases.ESSENTIAL)
+    _living.add(of)
+
+
+# What was given --------------------------------------------------------------
+
+
+def gzipped(body: bytes) -> bytes:
+    """Return *body* as gzip; the module of that name costs 1.3 ms."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return compressor.compress(body) + compressor.flush()
+
+
+def text(given: Any) -> str:
+    """Return *given*, or what it has as its value now."""
+    value = given if isinstance(given, str) else None
+    if value is None:
+        value = given() if callable(given) else given.value
+    if not isinstance(value, str):
+        msg = "a key or an address of a sink is not text"
+        raise ConfigurationError(msg)
+    return value
+
+
+def endpoint_of(url: str, name: str) -> regions.Endpoint:
+    """Return the endpoint at *url*, or say without quoting it that it is none."""
+    endpoint = None
+    with contextlib.suppress(ConfigurationError):  # quotes the URL, maybe a key
+        endpoint = regions.parse(url)
+    if endpoint is None:
+        msg = (
+            f"the endpoint of the sink {name!r} is no URL such as"
+            " https://otlp.example.com/v1/metrics"
+        )
+        raise ConfigurationError(msg)
+    return endpoint
+
+
+def check_header(name: str, value: str) -> None:
+    """Refuse what cannot be a header, without quoting its value."""
+    token = name.encode("utf-8", "replace")
+    if not token or token.translate(None, http1.TOKEN):
+        msg = f"{name!r:.80} cannot be the name of a header"
+        raise ConfigurationError(msg)
+    latin = value.encode("latin-1", "replace")
+    if latin.decode("latin-1") != value or len(
+        latin.translate(None, http1.CONTROL)
+    ) != len(latin):
+        msg = f"the value of the header {name!r} has characters that none may have"
+        raise ConfigurationError(msg)
+
+
+def label(argument: str, value: str) -> str:
+    """Return *value*, which becomes part of a host name."""
+    plain = value.replace("-", "").replace(".", "")
+    if (
+        not (plain.isascii() and plain.isalnum())
+        or value[0] in "-."
+        or value[-1] in "-."
+    ):
+        msg = f"{argument}={value!r:.80} cannot be part of a host name"
+        raise ConfigurationError(msg)
+    return value
