@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import exceptions as exceptions
     from . import metrics as metrics
+    from . import telemetry as telemetry
     from . import testing as testing
     from . import typing as typing
     from .config import configure as configure
@@ -71,7 +72,7 @@ else:
         "stats": ".statistics",
         "unpatch": ".dropin.patching",
     }
-    _MODULES = ("exceptions", "metrics", "testing", "typing")
+    _MODULES = ("exceptions", "metrics", "telemetry", "testing", "typing")
 
     def __getattr__(name):
         from importlib import import_module
@@ -122,6 +123,7 @@ __all__ = (
     "refresh_on",
     "start",
     "stats",
+    "telemetry",
     "testing",
     "typing",
     "unpatch",

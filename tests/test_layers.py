@@ -44,6 +44,7 @@ ROWS = {
         "metrics.otlp",
         "metrics.outlets",
         "metrics.recorder",
+        "telemetry",
     ),
     2: (
         "values.sources.*",
@@ -83,6 +84,8 @@ ROWS = {
         "metrics.tally",
         "metrics.validation",
         "aws.*",
+        "telemetry.dispatch",
+        "telemetry.records",
         "lifecycle.current",
         "lifecycle.event_loop",
         "lifecycle.hooks",
