@@ -21,6 +21,7 @@ ROWS = {
     4: (
         "dropin",
         "dropin.client_source",
+        "dropin.dates",
         "dropin.light_client",
         "dropin.mixin",
         "dropin.operations",

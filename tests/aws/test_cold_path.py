@@ -36,7 +36,7 @@ def answer(request):
                               "ARN": "arn:aws:ssm:eu-central-1:1:parameter/a"}}  # fmt: skip
     return {"ARN": "arn:aws:secretsmanager:eu-central-1:1:secret:db-AbCdEf",
             "Name": "db", "SecretString": "x", "VersionId": "v" * 32,
-            "VersionStages": ["AWSCURRENT"]}  # fmt: skip
+            "VersionStages": ["AWSCURRENT"], "CreatedDate": 1.7e9}  # fmt: skip
 
 
 def loaded_by(body, *, tls=True, env=None):
@@ -87,6 +87,19 @@ def test_first_configuration_loads_no_more():
 
     assert {"_socket", "_ssl", SHA} == others
     assert LIGHT <= own
+
+
+@pytest.mark.process
+def test_first_response_of_a_client_loads_a_date_besides():
+    """In UTC, as in Lambda, dateutil is not loaded, nor is `datetime`'s Python half."""
+    _, others = loaded_by(
+        "client = lambda_ext.client('secretsmanager')\n"
+        "response = client.get_secret_value(SecretId='db')\n"
+        "assert response['CreatedDate'].isoformat() == '2023-11-14T22:13:20+00:00'",
+        env={"TZ": ":UTC"},
+    )
+
+    assert {"_socket", "_ssl", SHA, "_datetime"} == others
 
 
 @pytest.mark.process
