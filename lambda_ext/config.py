@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         poll_timeout: float | timedelta | None
         service: str | None
         sinks: str | Iterable[Any] | None
+        skip_replays: bool
         source: str
         strict: bool
         transport: str
@@ -252,6 +253,13 @@ OPTIONS = {
             " functions and routes; EMF on stdout when it is not set",
         ),
         Option(
+            "skip_replays",
+            True,
+            switch,
+            "whether a record that a durable function makes again, while it replays,"
+            " is left out",
+        ),
+        Option(
             "strict",
             False,
             switch,
@@ -332,6 +340,8 @@ def configure(**options: Unpack[Options]) -> None:
         sinks: Where metrics go that have no sink of their own: a list of "emf",
             "otlp", sinks, functions of a batch, and `lambda_ext.metrics.route`
             for some metrics only; None (the default) is EMF on stdout.
+        skip_replays: Whether a record that a durable function makes again,
+            while it replays, is left out (default True).
         strict: Raise `MetricError` for a bad metric instead of counting it.
         disable: Parts to leave alone, any of "signals" and "extension"; has
             an effect until the first `start()` or decorated handler.

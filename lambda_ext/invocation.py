@@ -126,6 +126,8 @@ def handler(function: Any = None, /) -> Any:
     that its type changes from ``Awaitable[R]`` to ``R``: that is what Lambda
     calls.  Works on functions and methods with any parameters; the object with
     ``get_remaining_time_in_millis`` among the arguments tells the deadline.
+    Above or below the ``@durable_execution`` of AWS's SDK it does the same; an
+    execution that suspends is no failed invocation.
     ``handler.undecorated`` is the function as it was written, for tests.
 
     Raises:
@@ -147,7 +149,7 @@ def handler(function: Any = None, /) -> Any:
                 _begin(state, args, kwargs)
                 return _finished(function(*args, **kwargs))
             except BaseException as exc:
-                state.error = type(exc)
+                state.error = current.error_of(exc)
                 raise
             finally:
                 phases.call(phases.RESPONSE)
@@ -188,6 +190,13 @@ def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             context = candidate
             remaining_s = _seconds(ask)
             break
+    else:
+        for candidate in args:  # AWS's durable context leads to Lambda's
+            found = getattr(candidate, "lambda_context", None)
+            ask = getattr(found, "get_remaining_time_in_millis", None)
+            if ask is not None:
+                context = found
+                remaining_s = _seconds(ask)
     state.begun_at = clock.begin_invocation(remaining_s)
     state.context = context
     state.is_cold_start = not phases.calls[phases.INVOKE]

@@ -56,6 +56,7 @@ class Metrics:
     """Records taken, and those that never became a line, by reason and name."""
 
     recorded: int
+    replayed: int  # left out: a durable function had made them before
     dropped: Mapping[str, int]
     dropped_by_name: Mapping[str, Mapping[str, int]]  # reason -> name -> records
     sinks: Mapping[str, Sink]  # by name
@@ -149,6 +150,7 @@ def stats() -> Statistics:
         values=store.snapshot(),
         metrics=Metrics(
             recorded["recorded"],
+            recorded["replayed"],
             recorded["dropped"],
             recorded["dropped_by_name"],
             {

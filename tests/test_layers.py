@@ -81,6 +81,7 @@ ROWS = {
         "delivery",
         "delivery.protobuf",
         "metrics.buffer",
+        "metrics.durable",
         "metrics.stdout",
         "metrics.tally",
         "metrics.validation",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+SUSPENDS = "aws_durable_execution_sdk_python.exceptions"
+
+
 class State:
     """What is known of one thread's invocation."""
 
@@ -103,7 +106,8 @@ class Outcome(Invocation):
 
     Attributes:
         duration: Seconds that the handler took.
-        error: The class of the exception that it raised, None if it returned.
+        error: The class of the exception that it raised; None if it returned,
+            or if AWS's SDK suspended a durable execution.
     """
 
     __slots__ = ("duration", "error")
@@ -113,6 +117,19 @@ class Outcome(Invocation):
         now = state()
         self.duration = clock.run_time() - now.begun_at
         self.error = now.error
+
+
+def error_of(raised: BaseException) -> type[BaseException] | None:
+    """
+    Return the class of *raised* as the outcome of an invocation.
+
+    None where AWS's SDK suspends a durable execution by it, which is no error.
+    """
+    kind = type(raised)
+    for each in kind.__mro__:
+        if each.__name__ == "SuspendExecution" and each.__module__ == SUSPENDS:
+            return None
+    return kind
 
 
 def _trace_id() -> str | None:

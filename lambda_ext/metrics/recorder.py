@@ -17,6 +17,10 @@ SIGTERM handler of the user's that runs last) is flushed at each record.
 
 All `Metrics` share one buffer, so a flush finds the records of each, also of
 one that no caller holds any more.
+
+Where AWS's SDK for durable functions is loaded, `durable` is asked before each
+record (but a gauge) whether the code has run before.  `_Unseen` then takes the
+place of what is remembered, so that `count` needs no check for it.
 """
 
 from __future__ import annotations
@@ -69,6 +73,18 @@ _GENERATOR = 0x20 | 0x200
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
+DURABLE_SDK = "aws_durable_execution_sdk_python"
+
+
+class _Unseen(dict):  # type: ignore[type-arg]
+    """What is remembered, for `get` only: by index it is never found."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        raise KeyError(key)
+
+
 _default = (Outlet(EmfSink(), "emf"),)  # where no option says anything else
 _buffer = Buffer(*_default)
 _installed: Outlet | None = None  # instead of what the options say
@@ -77,6 +93,8 @@ _known = False  # the outlets are those of the options
 _lock = process.Lock()  # for joining the phases
 _joined = False
 _strict: bool | None = None  # replaces the option, unless None
+_replays: Callable[[], bool] | None = None  # only where AWS's durable SDK is loaded
+_durable: Any = None  # the module, where it is
 _everyone: weakref.WeakSet[Metrics] = weakref.WeakSet()
 _flushing: set[int] = set()  # threads in an early flush
 
@@ -148,7 +166,7 @@ class Metrics:
         checked = validation.sink(sink)
         self._outlet = None if checked is None else outlet_of(checked)
         # By what was given; replaced when options change.
-        self._counts: Memo = {}
+        self._counts: Memo = {} if _replays is None else _Unseen()
         self._gauges: Memo = {}
         self._distributions: Memo = {}
         _everyone.add(self)
@@ -331,6 +349,11 @@ class Metrics:
         """Record, or refuse with a word why."""
         if not _joined:
             _join()
+        if not _known:  # since an option has changed
+            _look_for_durable()
+        if _replays is not None and kind is not GAUGE and _replays():
+            _durable.note()
+            return
         refusal: MetricError
         try:
             series = self._series(kind, memo, name, unit, dims)
@@ -433,7 +456,7 @@ class Metrics:
 
     def _forget(self) -> None:
         """Resolve each series anew: options may have changed."""
-        self._counts = {}
+        self._counts = {} if _replays is None else _Unseen()
         self._gauges = {}
         self._distributions = {}
 
@@ -473,7 +496,7 @@ class Timer:
         _, since = began.pop()
         if began:
             self._began[frame] = began
-        self._done(now - since, raised=exc_type is not None)
+        self._done(now - since, exc_type)
 
     def __call__(self, function: F, /) -> F:
         """
@@ -496,12 +519,12 @@ class Timer:
             @functools.wraps(function)
             async def timed_coroutine(*args: Any, **kwargs: Any) -> Any:
                 began = clock.monotonic()
-                raised = True
                 try:
                     result = await function(*args, **kwargs)
-                    raised = False
-                finally:
-                    self._done(clock.monotonic() - began, raised=raised)
+                except BaseException as exc:
+                    self._done(clock.monotonic() - began, type(exc))
+                    raise
+                self._done(clock.monotonic() - began)
                 return result
 
             return timed_coroutine  # type: ignore[return-value]  # of the same type
@@ -509,23 +532,48 @@ class Timer:
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = clock.monotonic()
-            raised = True
             try:
                 result = function(*args, **kwargs)
-                raised = False
-            finally:
-                self._done(clock.monotonic() - began, raised=raised)
+            except BaseException as exc:
+                self._done(clock.monotonic() - began, type(exc))
+                raise
+            self._done(clock.monotonic() - began)
             return result
 
         return timed  # type: ignore[return-value]  # of the same type
 
-    def _done(self, elapsed_s: float, *, raised: bool) -> None:
+    def _done(
+        self, elapsed_s: float, raised: type[BaseException] | None = None
+    ) -> None:
+        if _durable is not None and _durable.is_suspension(raised):
+            return  # it ends after the execution has resumed
         self._owner._record(
             DISTRIBUTION, self._owner._distributions, self._name,
             round(elapsed_s * 1000, 3), "Milliseconds", self._dims,
             # Not in place of the user's own exception: then it is counted.
-            strict=False if raised else None,
+            strict=None if raised is None else False,
         )  # fmt: skip
+
+
+def _look_for_durable() -> None:
+    """Ask before each record whether it was made before, where that may be."""
+    global _durable, _replays
+    wanted = DURABLE_SDK in sys.modules and _option("skip_replays") is not False
+    if wanted == (_replays is not None):
+        return
+    if wanted:
+        from . import durable  # only in durable functions
+
+        _durable = durable
+    _replays = _durable.replays if wanted else None
+    for each in list(_everyone):
+        each._forget()
+
+
+def _look_once() -> None:
+    """Look again at the first invocation: a record may come before the SDK's import."""
+    phases.silence(phases.INVOKE, _look_once)
+    _look_for_durable()
 
 
 def _know_outlets() -> None:
@@ -634,6 +682,10 @@ def _join() -> None:
         ):
             phases.silence(phase, listener)  # a signal handler may have raised here
             phases.listen(phase, listener, priority=priority)
+        phases.silence(phases.INVOKE, _look_once)
+        _look_for_durable()
+        if _replays is None and not phases.calls[phases.INVOKE]:
+            phases.listen(phases.INVOKE, _look_once, priority=phases.ESSENTIAL)
         shutdown.follow_exit()
         shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
         _joined = True
@@ -743,13 +795,15 @@ def snapshot() -> dict[str, Any]:
     """
     Return what happened to the records of this process, as plain numbers.
 
-    "recorded" by the user, valid or not; "dropped" of them, by reason, and
+    "recorded" by the user, valid or not; "replayed" besides, in durable
+    functions, and left out; "dropped" of those recorded, by reason, and
     "dropped_by_name", by reason and name; "documents" of EMF written; and a
     `Status` for each of "sinks", by name.
     """
     return {
         "sinks": _buffer.statuses(),
         "recorded": _buffer.taken + len(_buffer.records) + tally.refused(),
+        "replayed": 0 if _durable is None else _durable.replayed,
         "documents": stdout.documents(),
         "dropped": tally.dropped(),
         "dropped_by_name": tally.dropped_by_name(),
@@ -780,6 +834,7 @@ def restore(former: tuple[Any, ...]) -> None:
 def _reroute() -> None:
     global _known
     _known = False
+    _look_for_durable()
     if _installed is None:
         _know_outlets()
     else:
@@ -799,8 +854,9 @@ def forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _joined, _default, _installed, _strict, _common, _own
+    global _joined, _default, _installed, _strict, _common, _own, _replays
     _common, _own = {}, {}
+    _replays = None
     forked()
     tally.reset()
     stdout.reset()

@@ -619,6 +619,7 @@ class TestState:
         assert "" == capfd.readouterr().out
         assert {
             "recorded": 0,
+            "replayed": 0,
             "documents": 0,
             "dropped": {},
             "dropped_by_name": {},
@@ -637,6 +638,7 @@ class TestState:
         assert 2 == len(emf_rules.documents(capfd.readouterr().out))
         assert {
             "recorded": 2,
+            "replayed": 0,
             "documents": 2,
             "dropped": {},
             "dropped_by_name": {},
