@@ -338,8 +338,9 @@ def configure(**options: Unpack[Options]) -> None:
         namespace: CloudWatch namespace of the default metrics.
         service: Value of the dimension ``service``.
         sinks: Where metrics go that have no sink of their own: a list of "emf",
-            "otlp", sinks, functions of a batch, and `lambda_ext.metrics.route`
-            for some metrics only; None (the default) is EMF on stdout.
+            "otlp", "datadog", sinks, functions of a batch, and
+            `lambda_ext.metrics.route` for some metrics only; None (the default)
+            is EMF on stdout.
         skip_replays: Whether a record that a durable function makes again,
             while it replays, is left out (default True).
         strict: Raise `MetricError` for a bad metric instead of counting it.

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SINKS = ("emf", "otlp")  # metrics.outlets.NAMED has what they are
+SINKS = ("emf", "otlp", "datadog")  # metrics.outlets.NAMED has what they are
 PARTS = ("extension", "signals")  # what `disable` can switch off
 WAYS = ("auto", "light", "boto3")  # to AWS: what `transport` can be
 NO_NUMBERS = (bool, bytes, bytearray)  # though float() would take them

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
-            "PARAMETERS_SECRETS_", "_HANDLER", "SSL_CERT_", "REQUESTS_CA_BUNDLE",
+            "PARAMETERS_SECRETS_", "_HANDLER", "DD_", "SSL_CERT_", "REQUESTS_CA_BUNDLE",
             "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")  # fmt: skip
 
 

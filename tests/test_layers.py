@@ -42,6 +42,7 @@ ROWS = {
         "values.settings",
         "values.store",
         "metrics",
+        "metrics.datadog",
         "metrics.otlp",
         "metrics.outlets",
         "metrics.recorder",

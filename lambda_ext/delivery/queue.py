@@ -6,7 +6,7 @@ A sink that waits for a server puts what it has into a `Delivery` and returns;
 not be sent stays in the queue, with its own times, for the next drain.
 
 Guarantees
-    `put` waits for nothing, and may be called by a signal handler.
+    `put` and `offer` wait for nothing, and may be called by a signal handler.
     The queue is bounded by items and by bytes: the oldest are dropped first,
     and counted.
     An item is sent again only where its receiver may not have taken it: it
@@ -45,6 +45,7 @@ MAX_ITEMS = 1_000
 MAX_BYTES = 4_000_000  # of a process that may have 128 MB in all
 ATTEMPTS = 3  # in one drain; the next one begins anew
 LONGEST_PAUSE_S = 300.0  # of a Retry-After; a server may ask for days
+OFFERED = 8  # batches that are known when they come again
 MAX_WARNINGS = 20  # different ones that are logged
 
 sleep = time.sleep  # replaced by tests
@@ -114,6 +115,7 @@ class Delivery:
         self._not_before = 0.0  # house time
         self._warned: set[str] = set()
         self.sent = 0  # records
+        self._offered: list[object] = []  # the last batches that were queued
         self.dropped: dict[str, int] = {}  # records by reason
         self.error = ""  # of the last attempt; "" after a success
 
@@ -131,21 +133,42 @@ class Delivery:
         """The number of bytes, about, that wait to be sent."""
         return self._bytes
 
+    @property
+    def items(self) -> int:
+        """The number of items that wait to be sent."""
+        return len(self._queue)
+
     def put(self, payload: Any, count: int, size: int) -> None:
         """Queue *payload* of *count* records; the oldest go where there is no room."""
+        self.offer(object(), [Item(payload, count, size)])
+
+    def offer(self, batch: object, items: list[Item]) -> None:
+        """
+        Queue *items*, unless *batch* is one of the last that were offered.
+
+        Where a signal handler raises meanwhile, all of them are queued or none is,
+        and the same batch may be offered again.
+        """
+        size = sum([item.size for item in items])
         with self._lock:
-            self._queue.append(Item(payload, count, size))
-            self._bytes += size
+            queue, offered = self._queue, self._offered
+            if batch not in offered:
+                # One step: no call and no jump, where CPython runs signal handlers.
+                queue += items
+                self._bytes += size
+                offered += (batch,)
+                del offered[:-OFFERED]
             while (
                 len(self._queue) > self._max_items or self._bytes > self._max_bytes
             ) and self._drop_oldest():
                 pass
 
-    def drain(self, ends_at: float) -> bool:
+    def drain(self, ends_at: float, *, join: bool = True) -> bool:
         """
         Send what is queued before the run time *ends_at*; say whether all was.
 
-        No attempt is made earlier than the receiver asked for.
+        No attempt is made earlier than the receiver asked for.  Without *join* it
+        does not wait for another thread that is sending.
         """
         me = object()
         while True:
@@ -157,12 +180,15 @@ class Delivery:
                 if self._sender.get(0) is me:
                     del self._sender[0]
                     self._idle.set()
+            if not join:
+                return False
             if not self._idle.wait(max(0.0, ends_at - clock.monotonic())):
                 return False
 
     def forked(self) -> None:
         """Leave the queue to the parent: this child would send it a second time."""
         self._queue = deque()
+        self._offered = []
         self._bytes = 0
         self._sender = {}
         self._idle = real_threads.Event()

@@ -70,7 +70,7 @@ class EmfSink:
     @property
     def pending(self) -> int:
         """The number of records in lines that stdout did not take."""
-        return sum([n for line in self._writer.lines.copy() for _, n in line.names])
+        return self._writer.pending
 
     @property
     def dropped(self) -> int:
@@ -80,7 +80,7 @@ class EmfSink:
     @property
     def sent(self) -> int:
         """The number of records in lines that are out."""
-        return self._writer.accepted - self.pending - self._writer.lost
+        return self._writer.sent
 
     def accept(self, batch: Batch, /) -> None:
         """Write *batch*, and before it what stdout did not take the last time."""
@@ -105,7 +105,7 @@ class EmfSink:
     def lines(self, batch: Batch, losses: list[tally.Loss]) -> list[Line]:
         """Encode *batch*; add to *losses* what no line can hold."""
         if self._level is None:
-            self._level = _level()
+            self._level = level()
         at_ms = int(batch.at * 1000)
         extra = ""
         if self._level:
@@ -118,10 +118,10 @@ class EmfSink:
             else:
                 groups[point.dimensions] = [point]
         lines: list[Line] = []
-        level = extra
+        common = extra
         for dimensions, points in groups.items():
             if batch.properties:
-                extra = level + _members(batch.properties, dimensions, points)
+                extra = common + _members(batch.properties, dimensions, points)
             line = self._one(batch.namespace, dimensions, points, (at_ms, extra))
             if line is None:
                 head, middle = _around(batch.namespace, dimensions)
@@ -282,7 +282,7 @@ def _samples(point: Point, values: int) -> int:
     return point.samples if len(point.values) == 1 else values
 
 
-def _level() -> str:
+def level() -> str:
     """Return the level that a line must have to come through; mostly ""."""
     if os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() != "JSON":
         return ""

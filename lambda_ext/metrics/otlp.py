@@ -31,7 +31,7 @@ from json import dumps
 
 from ..aws import regions
 from ..delivery import otlp_common, protobuf
-from ..delivery.queue import Delivery
+from ..delivery.queue import Delivery, Item
 from ..delivery.receiver import Receiver, follow_life, label
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
@@ -88,7 +88,7 @@ class OtlpSink:
 
     __slots__ = (
         "__weakref__", "_delivery", "_disabled", "_due_at", "_every", "_last",
-        "_protocol", "_receiver", "_seen", "name",
+        "_protocol", "_receiver", "name",
     )  # fmt: skip
 
     def __init__(
@@ -132,7 +132,6 @@ class OtlpSink:
         self._disabled = otlp_common.is_disabled()
         self._delivery = Delivery(name, self._send)
         self._last: dict[str, int] = {}  # by namespace: when its last batch ended
-        self._seen: Batch | None = None
         self._due_at = clock.now() + every
         follow_life(self)
         otlp_common.follow_restores()
@@ -162,17 +161,17 @@ class OtlpSink:
 
     def accept(self, batch: Batch, /) -> None:
         """Queue *batch*; it leaves with a later `drain`."""
-        if self._disabled or batch is self._seen or not batch.points:
+        if self._disabled or not batch.points:
             return
         at_ns = int(batch.at * 1e9)
         start_ns = self._last.get(batch.namespace, _began_ns())
         start_ns = min(start_ns, at_ns)
+        items = []
         for points, size in _divided(batch.points):
             count = sum(point.samples for point in points)
-            payload = (batch.namespace, points, start_ns, at_ns)
-            self._delivery.put(payload, count, size)
+            items.append(Item((batch.namespace, points, start_ns, at_ns), count, size))
+        self._delivery.offer(batch, items)
         self._last[batch.namespace] = at_ns
-        self._seen = batch  # one that a signal handler interrupted comes again
 
     def is_due(self) -> bool:
         """Say whether what waits is old or large enough to be sent."""

@@ -77,7 +77,7 @@ def route(
 
     Args:
         sink: An object with a method accept(batch), a function of a batch, or
-            one of the names in `NAMED`, such as "emf" and "otlp".
+            one of the names in `NAMED`: "emf", "otlp" and "datadog".
         include: Names of metrics, or patterns such as "orders.*", that go
             there; none means all.
         exclude: Names and patterns of those that do not.
@@ -182,9 +182,16 @@ def _otlp() -> Any:
     return OtlpSink()
 
 
+def _datadog() -> Any:
+    from .datadog import DatadogSink  # with sockets, which EMF does not need
+
+    return DatadogSink()
+
+
 NAMED: dict[str, Callable[[], Any]] = {
     "emf": EmfSink,
     "otlp": _otlp,
+    "datadog": _datadog,
 }
 
 

@@ -123,6 +123,16 @@ class Writer:
         self._stalled = False  # the last call could not write all
         self._until: float | None = None  # when this call gives up waiting
 
+    @property
+    def pending(self) -> int:
+        """The number of records in lines that stdout did not take."""
+        return sum([n for line in self.lines.copy() for _, n in line.names])
+
+    @property
+    def sent(self) -> int:
+        """The number of records in lines that are out."""
+        return self.accepted - self.pending - self.lost
+
     def clear(self) -> None:
         """Forget all lines: they are those of the parent process."""
         self._piece = None

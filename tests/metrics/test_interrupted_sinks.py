@@ -1,0 +1,73 @@
+"""A signal handler raises anywhere in a sink's accept(): nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from interruptions import interruptions
+
+from lambda_ext.delivery import queue
+from lambda_ext.delivery.queue import Delivery, Item
+from lambda_ext.lifecycle import clock, process
+from lambda_ext.metrics import datadog, otlp, stdout
+from lambda_ext.metrics.buffer import Batch, Point, Series
+from lambda_ext.metrics.datadog import DatadogSink
+from lambda_ext.metrics.otlp import OtlpSink
+
+
+def batch(*names, dimensions=()):
+    """Return a batch of one counter for each of *names*."""
+    points = [
+        Point(Series("Shop", "count", name, "Count", dimensions), [1]) for name in names
+    ]
+    return Batch("Shop", clock.wall(), points)
+
+
+def test_queue_takes_a_batch_once():
+    """Delivery.offer(): all items of a batch or none, and each of them once."""
+    for run in interruptions([queue, process]):
+        sent = []
+        delivery = Delivery(
+            "x", lambda item, _, sent=sent: sent.append(item) or (0, "")
+        )
+        one = object()
+        items = [Item("a", 1, 1), Item("b", 2, 1)]
+        with run:
+            delivery.offer(one, items)
+        pending = delivery.pending
+        delivery.offer(one, items)
+        delivery.drain(clock.monotonic() + 60)
+
+        assert pending in (0, 3)
+        assert (["a", "b"], 3, 0) == (sent, delivery.sent, delivery.bytes)
+
+
+def test_otlp_takes_a_batch_once(monkeypatch):
+    """OtlpSink.accept(), of a batch that becomes several requests."""
+    monkeypatch.setattr(otlp, "MAX_POINTS", 2)
+    for run in interruptions([otlp, queue, process]):
+        sink = OtlpSink("http://localhost:1/v1/metrics")
+        one = batch("a", "b", "c")
+        with run:
+            sink.accept(one)
+        sink.accept(one)
+
+        assert (3, 2) == (sink.pending, sink._delivery.items)
+        process.reset()
+
+
+@pytest.mark.logs
+def test_datadog_writes_a_batch_once(capfd):
+    """DatadogSink.accept() of lines; what it drops is counted once, too."""
+    for run in interruptions([datadog, stdout, process]):
+        sink = DatadogSink(flush_to_log=True)
+        one = batch("a", "aws.lambda.enhanced.b", "c")
+        with run:
+            sink.accept(one)
+        sink.accept(one)
+        out = capfd.readouterr().out.splitlines()
+
+        assert ["a", "c"] == [json.loads(line)["m"] for line in out if line]
+        assert (2, {"reserved_name": 1}, 0) == (sink.sent, sink.dropped, sink.pending)
+        process.reset()
