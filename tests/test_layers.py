@@ -67,8 +67,6 @@ ROWS = {
         "values.entries",
         "values.counters",
         "values.calls",
-        "values.threads",
-        "values.failures",
         "values.freshness",
         "values.given",
         "values.loader",

@@ -44,7 +44,7 @@ from ..exceptions import (
 )
 from ..lifecycle import clock, process
 from ..values import keys, store
-from ..values.failures import again
+from ..values.calls import again
 from ..values.settings import DEFAULT
 from ..values.transforms import withheld
 from .configuration import Polled

@@ -17,7 +17,7 @@ from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from ..lifecycle.interruption import by_signal_handler
 from . import keys, settings, store, transforms
-from .failures import broken
+from .calls import broken
 from .freshness import Want
 from .settings import DEFAULT
 from .store import DEAD

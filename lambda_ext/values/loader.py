@@ -42,10 +42,18 @@ from ..answer import Answer
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.interruption import by_signal_handler
-from . import freshness, threads
-from .calls import Batch, by_scope
+from . import calls, freshness
+from .calls import (
+    Batch,
+    again,
+    broken,
+    by_scope,
+    named,
+    tell,
+    too_late,
+    unanswered,
+)
 from .entries import Entry, Load
-from .failures import again, broken, named, tell, too_late, unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +89,7 @@ class Loader:
         self.on_update = on_update
         self.declared = declared
         self._sequence = itertools.count(1)
-        self.worker = threads.Worker(self.refresh_due)
+        self.worker = calls.Worker(self.refresh_due)
         self.loads = 0  # calls of a source for which a caller waits
         self.refreshes = 0  # calls of a source for which none does
         self.misses = 0  # reads that waited for a load
@@ -139,8 +147,8 @@ class Loader:
         A load may take *timeout_s* seconds, of which the caller waits for
         *patience_s* at most.  An error is told to the first reader.
         """
-        batch = Batch(threads.ends_at(timeout_s))
-        waits_until = threads.ends_at(patience_s)
+        batch = Batch(calls.ends_at(timeout_s))
+        waits_until = calls.ends_at(patience_s)
         try:
             with batch.held:
                 self.cache.change(self._enter_early, wants, batch)
@@ -150,7 +158,7 @@ class Loader:
             self._abandon(batch.loads, real_threads.get_ident())
             raise
         for load in batch.loads:
-            load.wait(threads.remaining(waits_until))
+            load.wait(calls.remaining(waits_until))
         return [load.key for load in batch.loads if not load.is_over()]
 
     def holds(self, want: Want) -> bool:
@@ -375,7 +383,7 @@ class Loader:
 
     def _dispatch(self, batch: Batch, *, own: bool = True) -> None:
         """Have the calls made that *batch* needs; on this thread if *own*."""
-        if own and threads.may_be_interrupted():
+        if own and calls.may_be_interrupted():
             # There its exception would meet the `except` of a source, or of boto3.
 
             def lead() -> None:
@@ -460,7 +468,7 @@ class Loader:
         self, call: Call, keys: list[Key], ends_at: float | None
     ) -> dict[Key, Answer | LambdaExtError]:
         source = call.source
-        left_s = threads.remaining(ends_at) if call.wanted else None
+        left_s = calls.remaining(ends_at) if call.wanted else None
         if left_s is not None and left_s <= 0:
             return {key: too_late(key, source) for key in keys}
         if call.wanted:
@@ -485,7 +493,7 @@ class Loader:
         sent_at: float,
     ) -> None:
         """Keep what was answered, and let those go on who wait for it."""
-        jitter = threads.random()
+        jitter = calls.random()
         taken: list[Slot] = []
         events: list[tuple[str, Load, LambdaExtError]] = []
         if not self.cache.change(
@@ -591,7 +599,7 @@ class Loader:
             if entry is None:
                 return not_loaded  # nothing to serve: the next caller tries at once
             slot.failures += 1
-            slot.retry_at = now + freshness.pause(slot.failures, threads.random())
+            slot.retry_at = now + freshness.pause(slot.failures, calls.random())
             slot.wanted = False
             slot.expire_views()
             return "refresh_failed"
@@ -635,7 +643,7 @@ class Loader:
         ends_at = batch.ends_at
         if load.batch is not batch and not load.is_over():
             self._take_over(load, ends_at)
-        load.wait(threads.remaining(ends_at), listeners=load.batch is batch)
+        load.wait(calls.remaining(ends_at), listeners=load.batch is batch)
         outcome = load.outcome
         if outcome is None and (load.abandoned or not load.batch.is_alive()):
             if load.batch is batch and batch.error is not None:
@@ -670,7 +678,7 @@ class Loader:
                 batch.loads = call.loads
                 batch.wanted.append(call)
                 if not (
-                    threads.may_be_interrupted()
+                    calls.may_be_interrupted()
                     and batch.start(lambda: self._help(batch), 1)
                 ):
                     self._work(batch, any_call=False)

@@ -28,7 +28,7 @@ from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.interruption import by_signal_handler
 from ..lifecycle.process import Lock, at_fork, at_reset
-from . import given, keys, settings, store, threads
+from . import calls, given, keys, settings, store
 from .cache import protected
 from .entries import NEVER
 
@@ -422,7 +422,7 @@ def _renewed(handle: Any, key: Key, refused: Load, cooldown: float) -> bool:
                 mine.over = True
                 _ = [*mine.releases]
         assert loading is not None
-        if not loading.wait(threads.left(None)):
+        if not loading.wait(calls.left(None)):
             return False
 
 

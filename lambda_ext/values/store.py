@@ -26,7 +26,7 @@ from .. import config, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
-from . import declared, keys, settings, threads
+from . import calls, declared, keys, settings
 from .cache import Cache, protected
 from .counters import Snapshot
 from .entries import Entry, View
@@ -266,7 +266,7 @@ def reload(want: Want, sequence: int) -> None:
 
 def ends_at(operation: str) -> float | None:
     """Return the run time until which a caller waits for a load that begins now."""
-    return threads.ends_at(settings.timeout_of(operation))
+    return calls.ends_at(settings.timeout_of(operation))
 
 
 def current(key: Key) -> Entry | None:

@@ -13,7 +13,7 @@ from lambda_ext.exceptions import (
     SourceTimeoutError,
     ThrottledError,
 )
-from lambda_ext.values import store, threads
+from lambda_ext.values import calls, store
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.logs
 @pytest.fixture
 def source(source, time, monkeypatch):
     """A source whose value has just become due, and a worker that we drive."""
-    monkeypatch.setattr(threads, "random", lambda: 1.0)
+    monkeypatch.setattr(calls, "random", lambda: 1.0)
     monkeypatch.setattr(store.loader, "worker", SimpleNamespace(wake=list, close=list))
     assert "one" == get_secret("db")
     time.advance(271)

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from lambda_ext.exceptions import AccessDeniedError, NotFoundError, ThrottledError
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock, FakeSource
-from lambda_ext.values import store, threads
+from lambda_ext.values import calls, store
 from lambda_ext.values.getters import get_secret
 
 ALL = ("a", "b", "c", "d")
@@ -64,8 +64,8 @@ class Machine(RuleBasedStateMachine):
         phases.reset()
         store.reset()
         self.patches = [
-            mock.patch.object(threads, "random", return_value=JITTER),
-            mock.patch.object(threads, "may_be_interrupted", return_value=False),
+            mock.patch.object(calls, "random", return_value=JITTER),
+            mock.patch.object(calls, "may_be_interrupted", return_value=False),
             mock.patch.object(
                 store.loader,
                 "worker",

@@ -15,7 +15,7 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.lifecycle import phases
-from lambda_ext.values import entries, keys, store, threads
+from lambda_ext.values import calls, entries, keys, store
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
 
@@ -262,7 +262,7 @@ class TestStale:
     @pytest.mark.logs
     def test_pause_ends_when_it_is_over(self, source, time, worker, monkeypatch):
         """At its last instant, not after it."""
-        monkeypatch.setattr(threads, "random", lambda: 1.0)
+        monkeypatch.setattr(calls, "random", lambda: 1.0)
         get_secret("db")
         source.fail(THROTTLED)
         time.advance(300)

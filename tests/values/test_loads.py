@@ -20,12 +20,10 @@ from lambda_ext.values import (
     cache,
     calls,
     entries,
-    failures,
     freshness,
     getters,
     loader,
     store,
-    threads,
 )
 from lambda_ext.values.batches import get_parameters_by_path, get_secrets
 from lambda_ext.values.getters import get_parameter, get_secret
@@ -35,8 +33,6 @@ ROOM = [
     cache,
     calls,
     entries,
-    failures,
-    threads,
     freshness,
     getters,
     loader,
@@ -417,7 +413,7 @@ class TestQueued:
             def plan(self, wanted):
                 return [[key] for key in wanted]
 
-        names = [f"h{number}" for number in range(threads.WORKERS + 1)]
+        names = [f"h{number}" for number in range(calls.WORKERS + 1)]
         source = Source()
         store.use(source)
         for name in (*names, "good"):
@@ -428,7 +424,7 @@ class TestQueued:
         reader = threading.Thread(target=lambda: get_secret(names[0]))
         reader.start()
         # One more where the reader, and not a helper, makes its own call.
-        eventually(lambda: len(source.calls) >= threads.WORKERS)
+        eventually(lambda: len(source.calls) >= calls.WORKERS)
 
         assert "v good" == in_thread(lambda: get_secret("good"))
         source.go_on.set()
@@ -478,8 +474,8 @@ def held_threads(monkeypatch):
         started.append(-len(bodies))
         return True
 
-    monkeypatch.setattr(threads, "may_be_interrupted", lambda: False)
-    monkeypatch.setattr(threads, "spawn", spawn)
+    monkeypatch.setattr(calls, "may_be_interrupted", lambda: False)
+    monkeypatch.setattr(calls, "spawn", spawn)
     yield
     for body in bodies:
         body()
@@ -499,7 +495,7 @@ def whole():
 @pytest.fixture(params=[True, False], ids=["another thread", "this thread"])
 def loads_elsewhere(request, monkeypatch):
     """Whether loads of this thread run on another one."""
-    monkeypatch.setattr(threads, "may_be_interrupted", lambda: request.param)
+    monkeypatch.setattr(calls, "may_be_interrupted", lambda: request.param)
 
 
 @pytest.mark.usefixtures("loads_elsewhere")
@@ -563,7 +559,7 @@ class TestInterrupted:
             get_secret("db")
 
         get_secret("db")
-        self.check(run, lambda: get_secret("db"), [loader, cache, threads, freshness])
+        self.check(run, lambda: get_secret("db"), [loader, cache, calls, freshness])
 
     def test_init(self):
         """Each handle can be read afterwards."""
@@ -681,12 +677,12 @@ class TestRealSignals:
     def test_ctrl_c_and_our_own_handlers_cost_no_thread(self, monkeypatch):
         """Without a handler of the user's, a load runs on the reader's thread."""
         handlers = {signal.SIGINT: signal.default_int_handler}
-        monkeypatch.setattr(threads._signal, "getsignal", handlers.get)
-        assert not threads.may_be_interrupted()
+        monkeypatch.setattr(calls._signal, "getsignal", handlers.get)
+        assert not calls.may_be_interrupted()
 
         handlers[signal.SIGALRM] = lambda *_: None
-        assert threads.may_be_interrupted()
-        assert not in_thread(threads.may_be_interrupted)
+        assert calls.may_be_interrupted()
+        assert not in_thread(calls.may_be_interrupted)
 
 
 class TestReadInASignalHandler:

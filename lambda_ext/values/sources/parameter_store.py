@@ -20,7 +20,7 @@ from ...answer import Answer
 from ...aws import errors
 from ...aws.transport import transport
 from ...exceptions import ConfigurationError, LambdaExtError, SourceError
-from .. import keys, threads
+from .. import calls, keys
 from . import answers
 
 TYPE_CHECKING = False
@@ -60,7 +60,7 @@ class ParameterStore:
         """Divide *wanted* into calls: by 10, each name but once in a call."""
         if len(wanted) < 2:
             return [[key] for key in wanted]
-        calls: list[Sequence[Key]] = []
+        planned: list[Sequence[Key]] = []
         waiting: dict[bool, list[Key]] = {}
         for key in wanted:
             if (
@@ -70,10 +70,10 @@ class ParameterStore:
             ):
                 waiting.setdefault(key.decrypt, []).append(key)
             else:
-                calls.append([key])
+                planned.append([key])
         for together in waiting.values():
-            calls.extend(keys.packed(together, BATCH))
-        return calls
+            planned.extend(keys.packed(together, BATCH))
+        return planned
 
     def fetch(
         self, wanted: Sequence[Key], timeout_s: float | None
@@ -194,7 +194,7 @@ class ParameterStore:
             "WithDecryption": key.decrypt,
             "MaxResults": BATCH,
         }
-        ends_at = threads.after(timeout_s)
+        ends_at = calls.after(timeout_s)
         found: dict[Key, Answer | LambdaExtError] = {}
         values: dict[str, str] = {}
         versions = []
@@ -202,7 +202,7 @@ class ParameterStore:
         while True:
             try:
                 page = self._way.call(
-                    keys.PATH, parameters, deadline_s=threads.remaining(ends_at)
+                    keys.PATH, parameters, deadline_s=calls.remaining(ends_at)
                 )
                 entries = answers.entries(page, "Parameters", SERVICE, key.label)
                 for entry in entries:

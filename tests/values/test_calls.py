@@ -12,7 +12,7 @@ from lambda_ext.exceptions import NotFoundError, SourceError
 from lambda_ext.lifecycle import clock, real_threads
 from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.typing import Answer
-from lambda_ext.values import store, threads
+from lambda_ext.values import calls, store
 from lambda_ext.values.batches import get_secrets
 from lambda_ext.values.getters import get_secret
 
@@ -54,21 +54,21 @@ class TestSingles:
 
     def test_several_at_a_time(self):
         """Four calls that wait for each other come to an end."""
-        together = threading.Barrier(threads.WORKERS)
+        together = threading.Barrier(calls.WORKERS)
 
         def ask(key):
             together.wait(30)
             return Answer(key.name)
 
         store.use(Singles(ask))
-        names = numbers(2 * threads.WORKERS)
+        names = numbers(2 * calls.WORKERS)
 
         assert dict(zip(names, names, strict=True)) == get_secrets(names)
 
     def test_one_key_needs_no_thread(self, monkeypatch):
         """A single call is made by the caller."""
-        monkeypatch.setattr(threads, "may_be_interrupted", lambda: False)
-        monkeypatch.setattr(threads, "spawn", lambda *a: pytest.fail("a thread"))
+        monkeypatch.setattr(calls, "may_be_interrupted", lambda: False)
+        monkeypatch.setattr(calls, "spawn", lambda *a: pytest.fail("a thread"))
         store.use(Singles())
 
         assert "1" == get_secret("1")
@@ -100,7 +100,7 @@ class TestSingles:
         died = []
         monkeypatch.setattr(sys, "unraisablehook", died.append)
         monkeypatch.setattr(threading, "excepthook", died.append)
-        together = threading.Barrier(threads.WORKERS)
+        together = threading.Barrier(calls.WORKERS)
 
         def ask(key):
             together.wait(30)
@@ -108,7 +108,7 @@ class TestSingles:
 
         store.use(Singles(ask))
         with pytest.raises(SourceError if raised is KeyError else raised):
-            get_secrets(numbers(threads.WORKERS))
+            get_secrets(numbers(calls.WORKERS))
         assert [] == died
 
 
@@ -166,7 +166,7 @@ class TestWorker:
             spins.append(not worker._gate.locked())  # it would not park then
             ran.release()
 
-        worker = threads.Worker(body)
+        worker = calls.Worker(body)
         assert [] == worker._started
         for _ in range(3):
             worker.wake()
@@ -188,7 +188,7 @@ class TestWorker:
             if fails:
                 raise fails.pop()
 
-        worker = threads.Worker(body)
+        worker = calls.Worker(body)
         for _ in range(2):
             worker.wake()
             assert ran.acquire(timeout=30)
@@ -216,7 +216,7 @@ class TestWorker:
     def test_is_begun_anew_after_a_fork(self):
         """A child has no thread of its parent's, and makes its own."""
         ran = threading.Semaphore(0)
-        worker = threads.Worker(ran.release)
+        worker = calls.Worker(ran.release)
         worker.wake()
         assert ran.acquire(timeout=30)
         worker.forked()
@@ -229,20 +229,20 @@ class TestWorker:
 def test_time_that_is_left_is_the_least_of_all():
     """The option, the invocation less a reserve, or no limit at all."""
     with FakeClock():
-        assert threads.left(None) is None
-        assert 2.0 == threads.left(2.0)
+        assert calls.left(None) is None
+        assert 2.0 == calls.left(2.0)
 
         clock.begin_invocation(3.0)
-        assert 2.9 == pytest.approx(threads.left(None))
-        assert 2.0 == threads.left(2.0)
-        assert 2.9 == pytest.approx(threads.left(10.0))
+        assert 2.9 == pytest.approx(calls.left(None))
+        assert 2.0 == calls.left(2.0)
+        assert 2.9 == pytest.approx(calls.left(10.0))
         clock.end_invocation()
     assert 0 == store.snapshot().loads
 
 
 def test_random_is_between_nothing_and_all():
     """Jitter needs no module of its own."""
-    drawn = [threads.random() for _ in range(200)]
+    drawn = [calls.random() for _ in range(200)]
 
     assert all(0 <= number < 1 for number in drawn)
     assert len(set(drawn)) > 190
