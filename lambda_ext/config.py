@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         skip_replays: bool
         source: str
         strict: bool
+        timeout_margin: float | timedelta | None
         transport: str
 
 
@@ -266,6 +267,14 @@ OPTIONS = {
             "raise MetricError for a bad metric instead of counting it",
         ),
         Option(
+            "timeout_margin",
+            0.5,
+            seconds,
+            "seconds before Lambda ends an invocation at which metrics are flushed"
+            " and on_timeout hooks called; half of a shorter time-out; None or 0 is"
+            " off",
+        ),
+        Option(
             "disable",
             frozenset(),
             parts,
@@ -344,6 +353,10 @@ def configure(**options: Unpack[Options]) -> None:
         skip_replays: Whether a record that a durable function makes again,
             while it replays, is left out (default True).
         strict: Raise `MetricError` for a bad metric instead of counting it.
+        timeout_margin: Seconds before Lambda ends an invocation at which
+            metrics are flushed, `on_timeout` hooks called and the metric
+            ``TimeoutImminent`` is recorded (default 0.5; half of the time that
+            an invocation has, if that is shorter); None or 0 is off.
         disable: Parts to leave alone, any of "signals" and "extension"; has
             an effect until the first `start()` or decorated handler.
         transport: The way to AWS: "light" (signed HTTP without boto3),

@@ -156,7 +156,7 @@ def handler(function: Any = None, /) -> Any:
                 clock.end_invocation()
         finally:
             state.inside = False
-            state.context = None
+            state.context = state.timing = None
 
     invoke.undecorated = function  # type: ignore[attr-defined]
     return invoke
@@ -197,8 +197,12 @@ def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             if ask is not None:
                 context = found
                 remaining_s = _seconds(ask)
-    state.begun_at = clock.begin_invocation(remaining_s)
+    state.begun_at = begun_at = clock.begin_invocation(remaining_s)
     state.context = context
+    if remaining_s is not None:
+        state.timing = (begun_at, remaining_s, clock.lead)
+        if begun_at + remaining_s < clock.horizon and clock.alarm is not None:
+            clock.alarm()
     state.is_cold_start = not phases.calls[phases.INVOKE]
     state.error = None
     if runtime_client.waiting is None:  # else it was done before the wait

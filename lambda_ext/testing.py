@@ -31,6 +31,8 @@ from .answer import Answer as _Answer
 from .aws import errors as _errors
 from .exceptions import NotFoundError
 from .lifecycle import clock as _clock
+from .lifecycle import current as _current
+from .lifecycle import deadline as _deadline
 from .lifecycle import phases as _phases
 from .lifecycle import shutdown as _shutdown
 from .metrics import recorder as _recorder
@@ -539,11 +541,13 @@ def simulate_sigterm(budget_s: float = _shutdown.BUDGET_S) -> None:
 
 def simulate_timeout(remaining: float = 0.5) -> None:
     """
-    Do what happens shortly before a time-out: call the `on_timeout` hooks.
+    Do what happens shortly before a time-out, *remaining* seconds before it.
 
-    Each runs on a thread of its own, all within *remaining* seconds.
+    If metrics are in use they are flushed, with ``TimeoutImminent``; the
+    `on_timeout` hooks are called, each on a thread of its own, all within
+    *remaining* seconds.  Called inside a handler it is that one's time-out.
     """
-    _phases.call_within(remaining, _phases.TIMEOUT)
+    _deadline.time_out(_current.state(), remaining)
 
 
 def simulate_restore(clock: FakeClock | None = None, seconds: float = 0.0) -> None:

@@ -28,6 +28,7 @@ Threads
 
 from __future__ import annotations
 
+import math
 import time
 
 from . import process
@@ -49,6 +50,11 @@ _installed: Clock | None = None
 _thawed = False  # the thaw before the next invocation has been noted
 
 generation = 0
+
+# What is asked of each invocation, see `deadline`: one whose deadline, in run time,
+# is earlier than the horizon calls the alarm.
+horizon = -math.inf
+alarm: Callable[[], None] | None = None
 
 
 def now() -> float:
@@ -163,4 +169,6 @@ def install(clock: Clock | None) -> Clock | None:
 @process.at_reset
 def reset() -> None:
     """Go back to the machine's clocks, as if this were just imported."""
+    global horizon, alarm
     install(None)
+    horizon, alarm = -math.inf, None

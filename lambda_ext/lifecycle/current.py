@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 
 from . import clock, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    # When it began (run time), seconds that it had, the lead of house time then.
+    Timing = tuple[float, float, float]
 
 
 SUSPENDS = "aws_durable_execution_sdk_python.exceptions"
@@ -23,7 +27,10 @@ SUSPENDS = "aws_durable_execution_sdk_python.exceptions"
 class State:
     """What is known of one thread's invocation."""
 
-    __slots__ = ("begun_at", "context", "error", "inside", "is_cold_start")
+    __slots__ = (
+        "__weakref__", "begun_at", "context", "error", "inside", "is_cold_start",
+        "timing",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.inside = False  # an invocation inside an invocation is none
@@ -31,9 +38,12 @@ class State:
         self.is_cold_start = False
         self.begun_at = 0.0  # run time
         self.error: type[BaseException] | None = None
+        # None: no deadline, or TIMEOUT was called; another object each time.
+        self.timing: Timing | None = None
 
 
 _local = threading.local()
+_states: dict[int, weakref.ref[State]] = {}  # of all threads, by id
 
 
 def state() -> State:
@@ -41,8 +51,21 @@ def state() -> State:
     try:
         found: State = _local.state
     except AttributeError:
-        found = _local.state = State()
+        found = State()
+        number = id(found)
+
+        def forget(_: object) -> None:
+            _states.pop(number, None)
+
+        _states[number] = weakref.ref(found, forget)
+        _local.state = found
     return found
+
+
+def states() -> list[State]:
+    """Return the states of all threads that have run an invocation."""
+    found = [reference() for reference in [*_states.values()]]
+    return [each for each in found if each is not None]
 
 
 class Invocation:
@@ -145,6 +168,7 @@ def _forked() -> None:
     """Be inside no invocation: the one under way is the parent's."""
     global _local
     _local = threading.local()
+    _states.clear()
 
 
 process.at_reset(_forked)

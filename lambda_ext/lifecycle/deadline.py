@@ -1,89 +1,193 @@
 """
 The watcher of deadlines: calls TIMEOUT shortly before Lambda ends an invocation.
 
-One daemon thread, begun by the first `on_timeout` hook.  It sleeps until the
-time that it knows of, looks again, and sleeps until the next: an invocation
-that ends in time wakes nothing.  A freeze in between only makes it look early
-or late; what is due belongs to one invocation and goes with it.
+    a first metric, or an on_timeout hook ─▶ watch()
+    an invocation that is due before the watcher would look ─▶ _alarm()
+    deadline - margin ─▶ TIMEOUT: metrics, hooks, network
+
+One daemon thread for all invocations, begun when there is something to watch
+for and an invocation that has a deadline.  It sleeps until the earliest moment
+that it knows of, looks again, and sleeps until the next: an invocation that
+ends in time wakes nothing, and costs one comparison with `clock.horizon`.
+
+Guarantees
+    TIMEOUT is called at most once for an invocation, and only for one that is
+    under way.  A freeze makes the watcher look late: what is due belongs to one
+    invocation and goes with it, also where a thread of that invocation hangs;
+    and what a freeze has moved past its deadline is left to SIGTERM.
+    Invocations in several threads are watched each for itself.
+
+What it cannot do
+    While C code holds the GIL no other thread runs, this one neither.
 """
 
 from __future__ import annotations
 
-from . import clock, phases, process, real_threads
+import math
+
+from .. import config, disclosure
+from ..exceptions import ConfigurationError
+from . import clock, current, phases, process, real_threads, runtime_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .current import State, Timing
     from .real_threads import Thread
 
-MARGIN_S = 0.5  # before the deadline; the hooks share it
-
-_due_at: float | None = None  # run time at which the hooks of this invocation are due
+_lock = process.Lock()  # for starting the thread
+_watching = False
+_margin_s = 0.0  # before the deadline; 0: nothing is watched
 _until: float | None = None  # run time until which the thread sleeps; None: for ever
+_soonest: float | None = None  # what the last alarm was for
 _wake = real_threads.Event()
 _thread: Thread | None = None
 _stopping = False
 
+imminent: State | None = None  # of the invocation for which TIMEOUT is called
+
 
 def watch() -> None:
-    """Watch the deadline of every invocation from the next on."""
-    if _begin not in [listener for _, listener in phases.listeners(phases.INVOKE)]:
-        phases.listen(phases.INVOKE, _begin, priority=phases.ESSENTIAL)
-        phases.listen(phases.RESPONSE, _end, priority=phases.ESSENTIAL)
+    """Watch the deadline of each invocation, of those under way, too."""
+    global _watching
+    if not _watching:
+        _watching = True
+        clock.alarm = _alarm
+        config.watch(_changed)
+        _follow_runtime()
+        _changed()
 
 
-def _begin() -> None:
-    global _due_at, _thread
-    remaining_s = clock.remaining()
-    if remaining_s is None:
+def _changed() -> None:
+    """Take the margin from the options."""
+    global _margin_s
+    if not _watching:
         return
-    # A function with a time-out of less than two margins gets half of it.
-    _due_at = clock.run_time() + remaining_s - min(MARGIN_S, remaining_s / 2)
-    if _thread is None or not _thread.is_alive():
-        try:
-            _thread = real_threads.start("lambda_ext_deadline", _run)
-        except RuntimeError:  # no thread to be had; the next invocation tries again
+    try:
+        _margin_s = config.get("timeout_margin") or 0.0
+    except ConfigurationError as exc:
+        disclosure.warn("option_ignored", exc)
+        _margin_s = config.OPTIONS["timeout_margin"].default
+    _wake.set()  # the thread looks with the new margin
+    _forget_horizon()
+    _alarm()
+
+
+def _follow_runtime() -> None:
+    if config.in_lambda():
+        runtime_client.before_wait(_none_under_way)
+
+
+def _none_under_way() -> None:
+    """Watch no invocation any more: the runtime client waits for the next."""
+    for state in current.states():
+        state.timing = None
+
+
+def _forget_horizon() -> None:
+    clock.horizon = math.inf if _margin_s else -math.inf
+
+
+def _alarm() -> None:
+    """Have the thread look before the earliest moment that is due."""
+    global _thread, _soonest
+    found = _earliest()
+    if found is None:
+        return
+    due_at = found[0]
+    with _lock:
+        until = _until
+        if _thread is None or not _thread.is_alive():
+            try:
+                _thread = real_threads.start("lambda_ext_deadline", _run)
+            except (RuntimeError, MemoryError):
+                return  # no thread to be had; the next invocation tries again
+        elif until is not None and until <= due_at:
             return
-    elif _until is None or _until > _due_at:
+        _soonest = due_at
+        clock.horizon = due_at + _margin_s
         _wake.set()
 
 
-def _end() -> None:
-    global _due_at
-    _due_at = None
+def _earliest() -> tuple[float, State, Timing] | None:
+    """Return what is due first: at what run time, and of which invocation."""
+    found: tuple[float, State, Timing] | None = None
+    for state in current.states():
+        timing = state.timing
+        if timing is not None and _margin_s:
+            begun_at, remaining_s, _ = timing
+            # An invocation of less than two margins has half of its time.
+            due_at = begun_at + remaining_s - min(_margin_s, remaining_s / 2)
+            if found is None or due_at < found[0]:
+                found = due_at, state, timing
+    return found
 
 
 def _run() -> None:
-    global _due_at, _until
+    global _until
     while not _stopping:
-        due_at = _due_at
+        found = _earliest()
         now = clock.run_time()
-        if due_at is not None and due_at <= now:
-            if _due_at == due_at:
-                _due_at = None
-                remaining_s = clock.remaining()
-                phases.call_within(remaining_s or 0.0, phases.TIMEOUT)
+        if found is not None and found[0] <= now:
+            _fire(found[1], found[2])
             continue
-        _until = due_at
-        if due_at == _due_at:  # else an invocation began after the look
-            _wake.wait(None if due_at is None else due_at - now)
+        soonest = _soonest if found is None else found[0]
+        if soonest is None or soonest <= now:
+            _until = soonest = None
+            _forget_horizon()
+        else:
+            _until = soonest
+            # No later deadline is due earlier.
+            clock.horizon = soonest + _margin_s
+        if found == _earliest():  # else an invocation began after the look
+            _wake.wait(None if soonest is None else soonest - now)
         _wake.clear()
+
+
+def _fire(state: State, timing: Timing) -> None:
+    """Call TIMEOUT for the invocation of *state*, unless that has ended."""
+    # One step: an invocation is known by this very object.
+    if state.timing is not timing:
+        return
+    state.timing = None
+    begun_at, remaining_s, lead = timing
+    clock.sync()  # a freeze counts, which run time may not know of
+    frozen_s = clock.lead - lead
+    left_s = begun_at + remaining_s - clock.run_time() - frozen_s
+    if left_s > 0 or not frozen_s:
+        time_out(state, max(left_s, 0.0))
+
+
+def time_out(state: State, remaining_s: float) -> None:
+    """Call TIMEOUT for the invocation of *state*, which has *remaining_s* seconds."""
+    global imminent
+    imminent = state
+    try:
+        phases.call_within(remaining_s, phases.TIMEOUT)
+    finally:
+        imminent = None
 
 
 @process.at_fork
 def _forked() -> None:
-    global _due_at, _until, _thread, _wake
-    _due_at = _until = _thread = None
+    global _until, _soonest, _thread, _wake, imminent
+    _until = _soonest = _thread = imminent = None
     _wake = real_threads.Event()
+    if _watching:
+        _forget_horizon()
+        _follow_runtime()
 
 
 @process.at_reset
 def reset() -> None:
     """Let the thread end, as if this were just imported."""
-    global _stopping
+    global _stopping, _watching
     thread = _thread
     if thread is not None:
         _stopping = True
         _wake.set()
         thread.join(5.0)
+    _watching = False
+    clock.horizon = -math.inf
+    clock.alarm = None
     _forked()
     _stopping = False

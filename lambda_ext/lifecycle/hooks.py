@@ -142,13 +142,14 @@ def on_timeout(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     """
     Call the decorated function when an invocation is about to time out.
 
-    That is 0.5 seconds before Lambda ends it (half of a shorter time-out), on a
-    thread of this library, while the handler goes on.  It may take one argument,
-    the seconds that it has: what is left is shared equally among those still to
-    come, and one that takes longer is left behind.  Metrics need no hook: they
-    are flushed at SIGTERM, which Lambda sends after a time-out.
+    That is 0.5 seconds before Lambda ends it (the option ``timeout_margin``; half
+    of a shorter time-out), on a thread of this library, while the handler goes
+    on.  It may take one argument, the seconds that it has: what is left is
+    shared equally among those still to come, and one that takes longer is left
+    behind.  Metrics need no hook: they are flushed before the first and after
+    the last one.
 
-    The first hook begins one thread.  Nothing happens in an invocation without
+    One thread serves all invocations.  Nothing happens in an invocation without
     a deadline.
 
     Raises:

@@ -331,6 +331,20 @@ class Buffer:
 
     # From the first tray to the second ---------------------------------------
 
+    def put(self, series: Series, value: Number, properties: Mapping[str, Any]) -> None:
+        """Record *value* in a batch of its own, with *properties*."""
+        batch = Batch(
+            series.namespace, clock.wall(), [Point(series, [value])], properties
+        )
+        found = [_parcel(outlet, batch) for outlet in self._outlets_of(series.outlet)]
+        waiting, parcels = self.parcels, [each for each in found if each is not None]
+        # One step.
+        waiting += parcels
+        self.taken += 1
+
+    def _outlets_of(self, own: Outlet | None) -> tuple[Outlet, ...]:
+        return self.outlets if own is None else (own,)
+
     def settle(self) -> None:
         """Have what was recorded go where it would have gone until now."""
         if self.records:
@@ -405,7 +419,7 @@ class Buffer:
                     found[start : start + MAX_POINTS],
                     self.properties,
                 )
-                for outlet in self.outlets if own is None else (own,):
+                for outlet in self._outlets_of(own):
                     parcel = _parcel(outlet, batch)
                     if parcel is not None:
                         parcels.append(parcel)

@@ -7,7 +7,9 @@ A record is checked when it is made: what is remembered of a name, a unit and
 dimensions is the `Series` that they make, so a second record of it costs one
 look-up.  What is refused is counted, and logged, there and then.
 
-The first record joins the phases: RESPONSE and SNAPSHOT flush; SHUTDOWN, which
+The first record joins the phases: RESPONSE and SNAPSHOT flush; so does TIMEOUT,
+twice: first of all, with ``TimeoutImminent``, and after the user's hooks, when
+what waits for a network is sent, too.  SHUTDOWN, which
 without a handler is the interpreter's exit, flushes first of all, and once more
 at the end for what the user's own shutdown callbacks have recorded; FORK leaves
 to the parent what is the parent's.  What no sink has after the last flush of a
@@ -26,6 +28,7 @@ place of what is remembered, so that `count` needs no check for it.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 import weakref
@@ -71,6 +74,7 @@ MANY = 500  # values of a dimension that are worth a word
 _COROUTINE = 0x80
 _GENERATOR = 0x20 | 0x200
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
+IMMINENT = "TimeoutImminent"  # the metric of an invocation that is about to time out
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
 DURABLE_SDK = "aws_durable_execution_sdk_python"
@@ -675,7 +679,8 @@ def _join() -> None:
         for phase, priority, listener in (
             (phases.RESPONSE, phases.USER, _at_response),
             (phases.SNAPSHOT, phases.USER, _flush_all),
-            (phases.TIMEOUT, phases.ESSENTIAL, _flush_all),
+            (phases.TIMEOUT, phases.ESSENTIAL, _before_timeout),
+            (phases.TIMEOUT, phases.NETWORK, _drain_before_timeout),
             (phases.SHUTDOWN, phases.ESSENTIAL, _flush_first),
             (phases.SHUTDOWN, phases.NETWORK, _drain_at_end),
             (phases.SHUTDOWN, phases.LAST, _flush_last),
@@ -686,9 +691,21 @@ def _join() -> None:
         _look_for_durable()
         if _replays is None and not phases.calls[phases.INVOKE]:
             phases.listen(phases.INVOKE, _look_once, priority=phases.ESSENTIAL)
+        if clock.alarm is None:
+            clock.alarm = _guard
+            clock.horizon = math.inf
+        if clock.remaining() is not None:  # the invocation under way, too
+            clock.alarm()
         shutdown.follow_exit()
         shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
         _joined = True
+
+
+def _guard() -> None:
+    """Have the deadlines of invocations watched, from the first one on."""
+    from ..lifecycle import deadline  # not needed before an invocation has one
+
+    deadline.watch()
 
 
 def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
@@ -751,6 +768,31 @@ def _flush_all() -> None:
     _buffer.flush()
     if _buffer.draining:
         _buffer.drain(_drain_until(None))
+
+
+def _before_timeout() -> None:
+    """Write what there is, and that Lambda is about to end the invocation."""
+    from ..lifecycle import deadline  # which has called this
+
+    ends_at = clock.run_time() + (phases.share_s() or EXIT_S)
+    _buffer.flush(ends_at)
+    state = deadline.imminent
+    if state is None:
+        return
+    request_id = getattr(state.context, "aws_request_id", None)
+    properties = {**_buffer.properties}
+    if isinstance(request_id, str):  # not a test double's
+        properties["request_id"] = request_id
+    series = default._series(COUNT, default._counts, IMMINENT, "Count", {})
+    _buffer.put(series, 1, properties)
+    _buffer.flush(ends_at)
+
+
+def _drain_before_timeout() -> None:
+    """Write what hooks have recorded, and send what there is."""
+    _buffer.flush()
+    if _buffer.draining:
+        _buffer.drain(clock.run_time() + (phases.share_s() or EXIT_S))
 
 
 def _drain_until(timeout: float | None) -> float:

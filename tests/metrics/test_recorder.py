@@ -568,10 +568,11 @@ class TestPhases:
         counts = {phase: len(phases.listeners(phase)) for phase in phases.PHASES}
 
         assert {phase: count for phase, count in counts.items() if count} == {
+            phases.INVOKE: 1,  # of the first invocation only
             phases.RESPONSE: 1,
             phases.SHUTDOWN: 3,
             phases.SNAPSHOT: 1,
-            phases.TIMEOUT: 1,
+            phases.TIMEOUT: 2,
         }
 
     def test_released_metrics_is_flushed(self, capfd):

@@ -1,0 +1,133 @@
+"""A function that times out, in a real process of the real runtime client."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+
+import pytest
+from helpers import ROOT
+
+from lambda_ext.local.emulator import Budgets, Emulator
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Return a function that makes an emulated environment of a program."""
+    made = []
+
+    def make(program, **options):
+        (tmp_path / "app.py").write_text(
+            "import os, sys, time\nimport lambda_ext\nfrom lambda_ext import metrics\n"
+            + textwrap.dedent(program)
+        )
+        emulator = Emulator(
+            task_root=str(tmp_path),
+            command=(sys.executable, "-m", "awslambdaric", "app.handler"),
+            env={"PYTHONPATH": ROOT, **options.pop("env", {})},
+            budgets=Budgets(internal_s=30.0),
+            **options,
+        )
+        made.append(emulator)
+        return emulator
+
+    yield make
+    for emulator in made:
+        emulator.close()
+
+
+def documents(emulator):
+    """Return the EMF documents that the process wrote, in order."""
+    return [
+        json.loads(line.text)
+        for line in emulator.lines
+        if line.text.startswith('{"_aws"')
+    ]
+
+
+HANDLER = """
+@lambda_ext.handler
+def handler(event, context):
+    metrics.count("n")
+    while event.get("hang"):
+        time.sleep(0.01)
+"""
+
+
+class TestKilled:
+    """Lambda sends SIGKILL where no extension is registered: SIGTERM saves nothing."""
+
+    def test_what_was_recorded_is_out_before(self, environment):
+        """And that time was running out, with the id of the request."""
+        emulator = environment(
+            HANDLER,
+            timeout_s=6,
+            env={"LAMBDA_EXT_DISABLE": "extension", "LAMBDA_EXT_TIMEOUT_MARGIN": "3"},
+        )
+        late = emulator.invoke({"hang": True})
+        emulator.wait_frozen()
+
+        assert "timeout" == late.status
+        (end,) = emulator.shutdowns
+        assert (False, True) == (end.signalled, end.killed)
+        first, second = documents(emulator)
+        assert 1 == first["n"]
+        assert (1, late.request_id) == (second["TimeoutImminent"], second["request_id"])
+        assert "request_id" not in first
+
+    def test_later_invocation_is_guarded_too(self, environment):
+        """By the thread that slept through the first ones."""
+        emulator = environment(
+            HANDLER,
+            timeout_s=6,
+            env={"LAMBDA_EXT_DISABLE": "extension", "LAMBDA_EXT_TIMEOUT_MARGIN": "3"},
+        )
+        for _ in range(3):
+            assert "success" == emulator.invoke({}).status
+        emulator.invoke({"hang": True})
+        emulator.wait_frozen()
+
+        assert [1, 1, 1, 1, None] == [each.get("n") for each in documents(emulator)]
+        assert 1 == documents(emulator)[-1]["TimeoutImminent"]
+
+    def test_switched_off_it_is_lost(self, environment):
+        """A margin of 0 is off."""
+        emulator = environment(
+            HANDLER,
+            timeout_s=2,
+            env={"LAMBDA_EXT_DISABLE": "extension", "LAMBDA_EXT_TIMEOUT_MARGIN": "0"},
+        )
+        emulator.invoke({"hang": True})
+        emulator.wait_frozen()
+
+        assert [] == documents(emulator)
+
+
+class TestTerminated:
+    """With an extension, SIGTERM follows."""
+
+    def test_each_record_is_written_once(self, environment):
+        """What is recorded after the guard's flush is flushed at SIGTERM."""
+        emulator = environment(
+            """
+            imminent = []
+            lambda_ext.on_timeout(lambda: imminent.append(1))
+
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("n")
+                while not imminent:
+                    time.sleep(0.01)
+                metrics.count("n", 10)
+                time.sleep(60)
+            """,
+            timeout_s=6,
+            env={"LAMBDA_EXT_TIMEOUT_MARGIN": "3"},
+        )
+        emulator.invoke({})
+        emulator.wait_frozen()
+
+        assert [1, None, 10] == [each.get("n") for each in documents(emulator)]
