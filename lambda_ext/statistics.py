@@ -76,6 +76,34 @@ class Flags:
 
 
 @dataclass(frozen=True)
+class Consumer:
+    """What became of telemetry for one consumer."""
+
+    batches: int  # consumed
+    records: int  # in them
+    failures: int  # batches that it raised for
+    dropped: int  # records for which there was no room
+    pending: int  # batches that wait, or are being consumed
+    error: str  # class and place of what it raised last; "" for none
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What Lambda's Telemetry API has delivered."""
+
+    state: str  # "none", "subscribed", "unavailable", "refused", ...
+    reason: str
+    schema: str  # the version of the records; "" without a subscription
+    batches: int  # accepted
+    bytes: int  # of them
+    redelivered: int  # batches that came again, and were not accepted again
+    refused: int  # requests that were no deliveries
+    malformed: int  # elements of batches that were no records
+    dropped_by_platform: Mapping[str, int]  # as platform.logsDropped tells
+    consumers: Mapping[str, Consumer]  # by name
+
+
+@dataclass(frozen=True)
 class Calls:
     """What became of the calls of one operation by cached boto3 clients."""
 
@@ -102,6 +130,7 @@ class Statistics:
     values: counters.Snapshot
     metrics: Metrics
     flags: Flags
+    telemetry: Telemetry
     clients: Mapping[str, Calls]  # by operation, such as "GetSecretValue"
     transport: Mapping[str, Way]
 
@@ -159,6 +188,7 @@ def stats() -> Statistics:
             },
         ),
         flags=_flags(),
+        telemetry=_telemetry(),
         clients=_clients(),
         transport={
             service: Way(name, reason)
@@ -176,6 +206,44 @@ def _flags() -> Flags:
     return Flags(
         **{name: getattr(counted, name, 0) for name in names},
         defaults={} if flags is None else dict(flags.defaulted),
+    )
+
+
+def _telemetry() -> Telemetry:
+    # What was never imported has done nothing.
+    package = f"{__package__}.telemetry"
+    subscription = sys.modules.get(f"{package}.subscription")
+    dispatch = sys.modules.get(f"{package}.dispatch")
+    records = sys.modules.get(f"{package}.records")
+    status = None if subscription is None else subscription.status()
+    counted = None if subscription is None else subscription.counters()
+    names = ("batches", "bytes", "redelivered", "refused")
+    return Telemetry(
+        state=getattr(status, "state", "none"),
+        reason=getattr(status, "reason", ""),
+        schema=getattr(status, "schema", ""),
+        **{name: getattr(counted, name, 0) for name in names},
+        malformed=0 if records is None else records.counted["malformed"],
+        dropped_by_platform=(
+            {"reports": 0, "records": 0, "bytes": 0}
+            if subscription is None
+            else dict(subscription.dropped_by_platform)
+        ),
+        consumers=(
+            {}
+            if dispatch is None
+            else {
+                status.name: Consumer(
+                    status.batches,
+                    status.records,
+                    status.failures,
+                    status.dropped,
+                    status.pending,
+                    status.error,
+                )
+                for status in dispatch.status()
+            }
+        ),
     )
 
 

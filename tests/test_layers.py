@@ -47,6 +47,8 @@ ROWS = {
         "metrics.outlets",
         "metrics.recorder",
         "telemetry",
+        "telemetry.reports",
+        "telemetry.subscription",
     ),
     2: (
         "values.sources.*",
@@ -59,6 +61,7 @@ ROWS = {
         "metrics.emf",
         "metrics.otlp_messages",
         "lifecycle.extension",
+        "telemetry.listener",
     ),
     1: (
         "dropin.tallies",

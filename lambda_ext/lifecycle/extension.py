@@ -42,6 +42,7 @@ from . import clock, interruption, phases, process, real_threads, runtime_api, s
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Callable
 
 NAME = "lambda_ext"
 FOLDER = "/opt/extensions"
@@ -86,6 +87,7 @@ class Status:
 
 _status = Status()
 _connection: socket | None = None
+_identifier = ""  # AWS's, of this registration
 
 
 def status() -> Status:
@@ -97,8 +99,20 @@ def status() -> Status:
     return Status(reason=config.why_not("extension"))
 
 
-def register() -> None:
-    """Register with the Extensions API, once per process; never raises."""
+def identifier() -> str:
+    """Return what AWS knows this extension by; "" unless this process registered."""
+    return _identifier
+
+
+def register(between: Callable[[str], object] | None = None) -> None:
+    """
+    Register with the Extensions API, once per process; never raises.
+
+    *between* is called, if this call registers, with AWS's identifier and before
+    ``/event/next`` is sent: INIT cannot end meanwhile, so that what AWS takes during INIT
+    only (a subscription to telemetry) is not too late.  What it raises is raised when
+    the registration is complete.
+    """
     global _status
     if _status.state != "none":
         return
@@ -107,8 +121,9 @@ def register() -> None:
         return
     address = os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
     begun_at = clock.run_time()
+    raised: BaseException | None = None
     try:
-        _join(address)
+        raised = _join(address, between)
     except ExtensionError as exc:
         shared = _is_shared(exc.error_type)
         advice = shutdown.ADVICE if exc.error_type == TOO_LATE and not shared else ""
@@ -128,11 +143,15 @@ def register() -> None:
         _park()
     else:
         _report(_status)
+    if raised is not None:
+        raise raised
 
 
-def _join(address: str) -> None:
-    """Register, and ask for the event that never comes."""
-    global _connection
+def _join(
+    address: str, between: Callable[[str], object] | None
+) -> BaseException | None:
+    """Register, ask for the event that never comes; return what *between* raised."""
+    global _connection, _identifier
     if os.path.lexists(os.path.join(FOLDER, NAME)):
         # What AWS would answer, had the file registered before us.
         msg = f"{FOLDER}/{NAME} is an external extension of the same name"
@@ -146,17 +165,25 @@ def _join(address: str) -> None:
         timeout_s=TIMEOUT_S,
     )
     _check(reply)
-    identifier = reply.headers.get("lambda-extension-identifier", "")
-    if not identifier:
+    found = reply.headers.get("lambda-extension-identifier", "")
+    if not found:
         msg = "the answer names no Lambda-Extension-Identifier"
         raise runtime_api.ProtocolError(msg)
+    _identifier = found
+    raised: BaseException | None = None
+    try:
+        if between is not None:
+            between(found)
+    except BaseException as exc:  # INIT waits for what follows
+        raised = exc
     _connection = runtime_api.send(
         address,
         "GET",
         "/extension/event/next",
-        {"Lambda-Extension-Identifier": identifier},
+        {"Lambda-Extension-Identifier": found},
         timeout_s=TIMEOUT_S,
     )
+    return raised
 
 
 def _check(reply: runtime_api.Reply) -> None:
@@ -206,18 +233,18 @@ def _wait(connection: socket) -> None:
 def _is_shared(error_type: str) -> bool:
     """Say whether *error_type* means that an extension of our name is registered."""
     if error_type == TOO_LATE:
-        return _one_of_many()  # closed by the first worker, who has registered
+        return one_of_many()  # closed by the first worker, who has registered
     return error_type == "Extension.InvalidExtensionState"
 
 
-def _one_of_many() -> bool:
+def one_of_many() -> bool:
     """Say whether this is a worker of a managed instance: one of N registers."""
     return bool(os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"))
 
 
 def _report(found: Status) -> None:
     """Log, once, why there may be no SIGTERM."""
-    as_it_should_be = found.state == "shared" and _one_of_many()
+    as_it_should_be = found.state == "shared" and one_of_many()
     level = logging.DEBUG if as_it_should_be else logging.WARNING
     disclosure.log(
         level,
@@ -231,10 +258,11 @@ def _report(found: Status) -> None:
 @process.at_fork
 def _forked() -> None:
     """Let go of the parent's connection; it stays open in the parent."""
-    global _connection, _status
+    global _connection, _identifier, _status
     if _connection is not None:
         _connection.close()
         _connection = None
+    _identifier = ""
     if _status.state != "none":
         _status = Status("forked", reason="a child of the registered process")
 
@@ -242,8 +270,9 @@ def _forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget the registration, as if this were just imported."""
-    global _connection, _status
+    global _connection, _identifier, _status
     connection, _connection = _connection, None
+    _identifier = ""
     _status = Status()
     if connection is not None:
         runtime_api.hang_up(connection)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping
 
-VERSION = "/2020-01-01"
+VERSION = "/2020-01-01"  # of the Extensions API, the first part of the path
 LIMIT = 64 * 1024  # bytes of an answer; AWS's have a few hundred
 PORT = 80  # of an address without one
 SHUT_RDWR = 2  # POSIX
@@ -51,6 +51,7 @@ def call(
     body: bytes = b"",
     *,
     timeout_s: float,
+    version: str = VERSION,
 ) -> Reply:
     """
     Send one request and return its answer, all within *timeout_s* seconds.
@@ -60,7 +61,9 @@ def call(
         ProtocolError: what came is not HTTP.
     """
     deadline_at = clock.run_time() + timeout_s
-    connection = send(address, method, path, headers, body, timeout_s=timeout_s)
+    connection = send(
+        address, method, path, headers, body, timeout_s=timeout_s, version=version
+    )
     try:
         return receive(connection, deadline_at=deadline_at)
     finally:
@@ -75,12 +78,13 @@ def send(
     body: bytes = b"",
     *,
     timeout_s: float,
+    version: str = VERSION,
 ) -> socket:
     """Send one request within *timeout_s* seconds and return the connection."""
     import _socket  # 0.2 ms, and only in Lambda
 
     host, _, port = address.partition(":")
-    lines = [f"{method} {VERSION}{path} HTTP/1.1", f"Host: {address}"]
+    lines = [f"{method} {version}{path} HTTP/1.1", f"Host: {address}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
     try:

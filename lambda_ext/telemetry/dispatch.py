@@ -180,7 +180,14 @@ def _lane_of(consumer: Consumer) -> _Lane:
         lane = _lanes.get(id(consumer))
         if lane is None:
             lane = _lanes[id(consumer)] = _Lane(consumer)
+            name, names = lane.status.name, {each.status.name for each in _others(lane)}
+            if name in names:
+                lane.status.name = f"{name} ({len(_lanes)})"
         return lane
+
+
+def _others(lane: _Lane) -> list[_Lane]:
+    return [each for each in _lanes.values() if each is not lane]
 
 
 @process.at_fork

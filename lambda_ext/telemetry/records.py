@@ -28,6 +28,8 @@ from __future__ import annotations
 import json
 import re
 
+from ..lifecycle import process
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +63,8 @@ _OURS_WITH_FIELD = re.compile(r"\blambda_ext\.[a-z_]+ [a-z_]+=")
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-])(\d\d):?(\d\d))?$"
 )
+_parsing = process.Lock()
+counted = {"malformed": 0}  # elements of batches that were no records, in this process
 _LARGEST = 1e300  # Python's JSON reads "NaN", "Infinity" and any integer
 _DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before the month
 
@@ -561,13 +565,11 @@ class Batch:
     The records of one delivery, in the platform's order.
 
     Attributes:
-        records: What was delivered; a consumer may read it only.
         sequence_id: AWS's ``Sequence-Id`` of the delivery; None where it sends none.
         received_at: When it arrived, in seconds since the epoch.
-        malformed: How many elements of it were no records.
     """
 
-    __slots__ = ("malformed", "received_at", "records", "sequence_id")
+    __slots__ = ("_body", "_malformed", "_records", "received_at", "sequence_id")
 
     def __init__(
         self,
@@ -577,10 +579,51 @@ class Batch:
         received_at: float = 0.0,
         malformed: int = 0,
     ) -> None:
-        self.records = records
+        self._body: bytes | bytearray | str | None = None
+        self._records = records
+        self._malformed = malformed
         self.sequence_id = sequence_id
         self.received_at = received_at
-        self.malformed = malformed
+
+    @classmethod
+    def of(
+        cls,
+        body: bytes | bytearray | str,
+        sequence_id: str | None = None,
+        *,
+        received_at: float = 0.0,
+    ) -> Batch:
+        """Return the batch that *body* is; it is parsed when it is first looked at."""
+        batch = cls([], sequence_id, received_at=received_at)
+        batch._body = body
+        return batch
+
+    @property
+    def records(self) -> list[Record]:
+        """What was delivered; read it only, other consumers have the same list."""
+        if self._body is not None:
+            self._parse()
+        return self._records
+
+    @property
+    def malformed(self) -> int:
+        """How many elements of it were no records; 1 for a body that is no JSON."""
+        if self._body is not None:
+            self._parse()
+        return self._malformed
+
+    def _parse(self) -> None:
+        with _parsing:
+            if self._body is None:  # by another consumer's thread
+                return
+            elements = _elements(self._body)
+            for element in elements:
+                record = make(element, self.received_at)
+                if record is not None:
+                    self._records.append(record)
+            self._malformed = len(elements) - len(self._records)
+            counted["malformed"] += self._malformed
+            self._body = None  # last: who sees None does not take the lock
 
     def __iter__(self) -> Iterator[Record]:
         """Yield its records."""
@@ -622,25 +665,20 @@ def parse(
 
     A body that is no JSON is a batch without records, and one malformed element.
     """
+    batch = Batch.of(body, sequence_id, received_at=received_at)
+    batch._parse()
+    return batch
+
+
+def _elements(body: bytes | bytearray | str) -> list[Any]:
+    """Return the elements of *body*; what is no batch is one that is no record."""
     try:
         elements = json.loads(body)
     except (ValueError, RecursionError):
-        return Batch([], sequence_id, received_at=received_at, malformed=1)
+        return [None]
     if isinstance(elements, dict):  # one record alone
-        elements = [elements]
-    if not isinstance(elements, list):
-        return Batch([], sequence_id, received_at=received_at, malformed=1)
-    records = []
-    for element in elements:
-        record = make(element, received_at)
-        if record is not None:
-            records.append(record)
-    return Batch(
-        records,
-        sequence_id,
-        received_at=received_at,
-        malformed=len(elements) - len(records),
-    )
+        return [elements]
+    return elements if isinstance(elements, list) else [None]
 
 
 def seconds(time: str) -> float | None:
@@ -691,3 +729,12 @@ def _as_json(value: object) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, TypeError, RecursionError):
         return ""
+
+
+@process.at_fork
+def _forked() -> None:
+    """Begin to count anew."""
+    counted["malformed"] = 0
+
+
+process.at_reset(_forked)
