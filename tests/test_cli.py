@@ -438,11 +438,14 @@ class TestInit:
         assert ("", 0) == (err, status), out
 
 
-def with_signal(name, handler):
-    """Return the command `lambda-ext` under a parent that set a signal."""
-    code = (
-        "import os, signal, sys\n"
+def with_signals(**handlers):
+    """Return the command `lambda-ext` under a parent that has set signals."""
+    code = "".join(
         f"signal.signal(signal.{name}, signal.{handler})\n"
+        for name, handler in handlers.items()
+    )
+    code = (
+        f"import os, signal, sys\n{code}"
         "os.execv(sys.executable, [sys.executable, '-m', 'lambda_ext', *sys.argv[1:]])"
     )
     return [sys.executable, "-c", code]
@@ -467,7 +470,7 @@ class TestSignals:
         (app / "events.jsonl").write_text('{"n": 1}\n\n{}\n')
         command = subprocess.Popen(
             [
-                *with_signal("SIGINT", "default_int_handler"),
+                *with_signals(SIGINT="default_int_handler", SIGHUP="SIG_DFL"),
                 *("run", "stop.handler", "--event", "events.jsonl"),
                 *("--timeout", "900"),
             ],
@@ -501,7 +504,7 @@ class TestSignals:
             "    return 'survived'\n"
         )
         done = subprocess.run(
-            [*with_signal("SIGHUP", "SIG_IGN"), "run", "slow.handler"],
+            [*with_signals(SIGHUP="SIG_IGN"), "run", "slow.handler"],
             cwd=app,
             env={**os.environ, "PYTHONPATH": ROOT},
             capture_output=True,

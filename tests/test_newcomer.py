@@ -155,19 +155,23 @@ def test_package_for_lambda_is_small_and_complete(shell):
     """What the README packs is some 1 MB, and runs with the runtime's own boto3."""
     install = PACKAGE[0]
     assert " lambda-ext " in install
-    shell.install(install.replace(" lambda-ext ", f" '{shell.wheel}' "))
+    folder = os.path.join(shell.folder, "packing")
+    written = shell.run(f"lambda-ext init {folder}")
+    assert 0 == written.returncode, written.stderr
+    shell.install(install.replace(" lambda-ext ", f" '{shell.wheel}' "), cwd=folder)
     size = sum(
         os.path.getsize(os.path.join(place, file))
-        for place, _, files in os.walk(os.path.join(shell.shop, "package"))
+        for place, _, files in os.walk(os.path.join(folder, "package"))
         for file in files
         if "__pycache__" not in place
     )
     # All of the second command, where there is a zip to be had.
     packed = PACKAGE[1] if shutil.which("zip") else PACKAGE[1].partition("&&")[0]
-    copied = shell.run(packed)
+    copied = shell.run(packed, cwd=folder)
     done = shell.run(
         "lambda-ext run app.handler --task-root package"
-        " --event event.json --seed seed.json"
+        " --event event.json --seed seed.json",
+        cwd=folder,
     )
 
     assert 0 == copied.returncode, copied.stderr

@@ -390,7 +390,8 @@ class Loader:
                 self._plan(batch)
                 self._help(batch)
 
-            if batch.start(lead, 1):
+            batch.start(lead, 1)
+            if batch.started:  # it may have ended by now
                 return
         self._plan(batch)
         more = batch.calls() - own

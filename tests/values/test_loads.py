@@ -674,6 +674,22 @@ class TestRealSignals:
         assert [] == swallowed
         assert "v db" == get_secret("db")
 
+    def test_thread_that_has_ended_at_once_has_made_the_call(self, source, monkeypatch):
+        """A load that is over before its reader goes on is not made again."""
+        spawn = threads.spawn
+
+        def spawned_and_ended(body, started):
+            done = threading.Event()
+            there = spawn(lambda: (body(), done.set()), started)
+            assert done.wait(30)
+            return there
+
+        monkeypatch.setattr(threads, "may_be_interrupted", lambda: True)
+        monkeypatch.setattr(threads, "spawn", spawned_and_ended)
+
+        assert "one" == get_secret("db")
+        assert [("db",)] == source.calls
+
     def test_ctrl_c_and_our_own_handlers_cost_no_thread(self, monkeypatch):
         """Without a handler of the user's, a load runs on the reader's thread."""
         handlers = {signal.SIGINT: signal.default_int_handler}
