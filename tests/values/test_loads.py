@@ -676,7 +676,7 @@ class TestRealSignals:
 
     def test_thread_that_has_ended_at_once_has_made_the_call(self, source, monkeypatch):
         """A load that is over before its reader goes on is not made again."""
-        spawn = threads.spawn
+        spawn = calls.spawn
 
         def spawned_and_ended(body, started):
             done = threading.Event()
@@ -684,8 +684,8 @@ class TestRealSignals:
             assert done.wait(30)
             return there
 
-        monkeypatch.setattr(threads, "may_be_interrupted", lambda: True)
-        monkeypatch.setattr(threads, "spawn", spawned_and_ended)
+        monkeypatch.setattr(calls, "may_be_interrupted", lambda: True)
+        monkeypatch.setattr(calls, "spawn", spawned_and_ended)
 
         assert "one" == get_secret("db")
         assert [("db",)] == source.calls
