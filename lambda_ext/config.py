@@ -31,6 +31,7 @@ from .parsers import (
     profiles,
     records,
     region,
+    runtime,
     seconds,
     sinks,
     source,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         appconfig_region: str | None
         cache: bool
         cache_size: int
+        cold_start_metric: bool
         decrypt: bool
         disable: str | Iterable[str]
         flags: str | None
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
         namespace: str | None
         poll_interval: float | timedelta | str | None
         poll_timeout: float | timedelta | None
+        runtime_metrics: bool | str | Iterable[str]
+        self_metrics: bool
         service: str | None
         sinks: str | Iterable[Any] | None
         skip_replays: bool
@@ -254,6 +258,27 @@ OPTIONS = {
             " functions and routes; EMF on stdout when it is not set",
         ),
         Option(
+            "runtime_metrics",
+            frozenset(),
+            runtime,
+            "whether what an invocation uses is recorded, by the names of Lambda"
+            " Insights: true, or the names that are wanted; each is billed",
+        ),
+        Option(
+            "cold_start_metric",
+            False,
+            switch,
+            "whether ColdStart is recorded, a billed metric; the property cold_start"
+            " is free",
+        ),
+        Option(
+            "self_metrics",
+            False,
+            switch,
+            "whether Errors, CacheHits, CacheMisses, CacheStale, LoadLatency and"
+            " RefreshLatency are recorded, a billed metric each",
+        ),
+        Option(
             "skip_replays",
             True,
             switch,
@@ -350,6 +375,12 @@ def configure(**options: Unpack[Options]) -> None:
             "otlp", "datadog", sinks, functions of a batch, and
             `lambda_ext.metrics.route` for some metrics only; None (the default)
             is EMF on stdout.
+        runtime_metrics: Whether to record what each invocation uses, by the
+            names of Lambda Insights (`lambda_ext.metrics.runtime` has them):
+            True, or the names that are wanted.  Each is a billed metric.
+        cold_start_metric: Whether to record ColdStart, a billed metric.
+        self_metrics: Whether to record Errors, CacheHits, CacheMisses,
+            CacheStale, LoadLatency and RefreshLatency, a billed metric each.
         skip_replays: Whether a record that a durable function makes again,
             while it replays, is left out (default True).
         strict: Raise `MetricError` for a bad metric instead of counting it.
@@ -402,6 +433,11 @@ def reset() -> None:
     _warned.clear()
     _looked = False
     _changed()
+
+
+def is_configured(*names: str) -> bool:
+    """Say whether `configure` has set one of these options; asks no variable."""
+    return any(name in _configured for name in names)
 
 
 def watch(listener: Callable[[], None]) -> None:

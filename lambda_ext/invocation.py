@@ -68,6 +68,7 @@ def start() -> None:
     if _started:
         return
     disabled = config.get("disable")
+    _opt_in()
     try:
         with _lock:
             begins = _join(disabled)
@@ -100,6 +101,33 @@ def _join(disabled: frozenset[str]) -> bool:
     begins = in_lambda and not _started
     _started = True
     return begins
+
+
+def _opt_in() -> None:
+    """Load what an option has turned on, and nothing else."""
+    if config.get("runtime_metrics"):
+        from .metrics import runtime
+
+        runtime.install()
+    if config.get("cold_start_metric") or config.get("self_metrics"):
+        from .metrics import self_metrics
+
+        self_metrics.install()
+    config.watch(_configured)
+
+
+def _configured() -> None:
+    """Follow options that were set, or taken back, after the start."""
+    if not _started:
+        return
+    if config.is_configured("runtime_metrics"):
+        from .metrics import runtime
+
+        runtime.install()
+    if config.is_configured("cold_start_metric", "self_metrics"):
+        from .metrics import self_metrics
+
+        self_metrics.install()
 
 
 if TYPE_CHECKING:

@@ -16,6 +16,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+RUNTIME = (  # metrics.runtime has what they mean
+    "cpu_system_time", "cpu_total_time", "cpu_user_time", "duration", "fd_max",
+    "fd_use", "init_duration", "memory_utilization", "rx_bytes", "threads_max",
+    "tmp_free", "tmp_max", "tmp_used", "total_memory", "total_network", "tx_bytes",
+    "used_memory_max",
+)  # fmt: skip
 SINKS = ("emf", "otlp", "datadog")  # metrics.outlets.NAMED has what they are
 PARTS = ("extension", "signals")  # what `disable` can switch off
 WAYS = ("auto", "light", "boto3")  # to AWS: what `transport` can be
@@ -113,6 +119,29 @@ def parts(value: Any) -> frozenset[str]:
     unknown = sorted(chosen.difference(PARTS))
     if unknown:
         msg = f"unknown part {unknown[0]!r}; expected {' or '.join(map(repr, PARTS))}"
+        raise ConfigurationError(msg)
+    return chosen
+
+
+def runtime(value: Any) -> frozenset[str]:
+    """Return *value*, a switch or names in `RUNTIME`, as a set of names."""
+    try:
+        return frozenset(RUNTIME if switch(value) else ())
+    except ConfigurationError:
+        return _names(value, RUNTIME, "true, false or names of metrics")
+
+
+def _names(value: Any, known: tuple[str, ...], expected: str) -> frozenset[str]:
+    try:
+        names = value.split(",") if isinstance(value, str) else list(value)
+        chosen = frozenset(name.strip().lower() for name in names if name.strip())
+    except (AttributeError, TypeError):
+        raise ConfigurationError(f"expected {expected}") from None
+    unknown = sorted(chosen.difference(known))
+    if unknown:
+        msg = (
+            f"unknown name {unknown[0]!r:.80}; expected {expected}: {', '.join(known)}"
+        )
         raise ConfigurationError(msg)
     return chosen
 

@@ -46,6 +46,8 @@ ROWS = {
         "metrics.otlp",
         "metrics.outlets",
         "metrics.recorder",
+        "metrics.runtime",
+        "metrics.self_metrics",
         "telemetry",
         "telemetry.reports",
         "telemetry.subscription",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Timing = tuple[float, float, float]
 
 
+# Initialised ahead of any request: no invocation waits for it.
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+AHEAD = frozenset(("provisioned-concurrency", "lambda-managed-instances"))
 SUSPENDS = "aws_durable_execution_sdk_python.exceptions"
 
 
@@ -66,6 +69,14 @@ def states() -> list[State]:
     """Return the states of all threads that have run an invocation."""
     found = [reference() for reference in [*_states.values()]]
     return [each for each in found if each is not None]
+
+
+def is_cold_start() -> bool:
+    """Say whether this invocation waited for its environment to be made or restored."""
+    return (
+        state().is_cold_start
+        and os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") not in AHEAD
+    )
 
 
 class Invocation:

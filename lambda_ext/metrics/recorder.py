@@ -349,13 +349,14 @@ class Metrics:
         dims: dict[Any, Any],
         *,
         strict: bool | None = None,
+        durable: bool = True,
     ) -> None:
-        """Record, or refuse with a word why."""
+        """Record, or refuse with a word why; not *durable*: of this invocation."""
         if not _joined:
             _join()
         if not _known:  # since an option has changed
             _look_for_durable()
-        if _replays is not None and kind is not GAUGE and _replays():
+        if _replays is not None and durable and kind is not GAUGE and _replays():
             _durable.note()
             return
         refusal: MetricError
@@ -741,17 +742,27 @@ def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
         if _is_strict():
             raise refusal
         tally.refuse(refusal.reason, str(refusal))
-    _buffer.properties = {**_common, **_own}
+    _buffer.properties = {**_common, **_ambient, **_own}
 
 
 _common: dict[str, Any] = {}  # properties of the process
 _own: dict[str, Any] = {}  # properties of the invocation
+_ambient: dict[str, Any] = {}  # those that this library knows by itself
+
+
+def surround(properties: dict[str, Any]) -> None:
+    """Put *properties* of this library's into each document of this invocation."""
+    global _ambient
+    if not _joined:
+        _join()  # RESPONSE forgets them
+    _ambient = {**_ambient, **properties}
+    _buffer.properties = {**_common, **_ambient, **_own}
 
 
 def _forget_properties() -> None:
-    global _own
-    if _own:
-        _own = {}
+    global _own, _ambient
+    if _own or _ambient:
+        _own, _ambient = {}, {}
         _buffer.properties = _common
 
 
@@ -896,8 +907,8 @@ def forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _joined, _default, _installed, _strict, _common, _own, _replays
-    _common, _own = {}, {}
+    global _joined, _default, _installed, _strict, _common, _own, _ambient, _replays
+    _common, _own, _ambient = {}, {}, {}
     _replays = None
     forked()
     tally.reset()

@@ -95,6 +95,8 @@ class Loader:
         self.misses = 0  # reads that waited for a load
         self.stale_served = 0  # reads that got a value older than they wished
         self.errors: dict[str, int] = {}  # by class, of calls and of their parts
+        # Called after each call of a source, with the seconds that it took.
+        self.observe: Callable[..., object] | None = None
 
     def get(
         self,
@@ -476,6 +478,7 @@ class Loader:
             self.loads += 1
         else:
             self.refreshes += 1
+        begun_at = clock.run_time()
         try:
             return dict(source.fetch(keys, left_s))
         except LambdaExtError as exc:
@@ -484,6 +487,10 @@ class Loader:
             if by_signal_handler(exc):
                 raise
             return dict.fromkeys(keys, broken(source, exc, keys))
+        finally:
+            observe = self.observe
+            if observe is not None:
+                observe(clock.run_time() - begun_at, waited=call.wanted)
 
     # Outcomes --------------------------------------------------------------------
 
