@@ -22,6 +22,10 @@ in this tree holds a secret or a parameter value.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = (
     "AccessDeniedError",
     "ConfigurationError",
@@ -42,6 +46,8 @@ __all__ = (
 
 class LambdaExtError(Exception):
     """The root of every error that this library raises."""
+
+    wire: Any = None  # for `lambda_ext.client`: an `aws.errors.WireFailure`
 
 
 class ConfigurationError(LambdaExtError, ValueError):

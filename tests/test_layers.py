@@ -20,8 +20,10 @@ ROWS = {
     5: ("testing", "openfeature"),
     4: (
         "dropin",
+        "dropin.botocore_errors",
         "dropin.client_source",
         "dropin.dates",
+        "dropin.light_batches",
         "dropin.light_client",
         "dropin.mixin",
         "dropin.operations",
@@ -128,7 +130,7 @@ ISLAND_SHARES = ("limits",)  # AWS's numbers: data, no code
 
 HOMES = {  # third-party library -> the places that may import it
     "boto3": ("aws.boto", "dropin."),
-    "botocore": ("aws.boto",),
+    "botocore": ("aws.boto", "dropin.botocore_errors"),
     "wrapt": ("dropin.",),
     "cachetools": ("values.",),
     "openfeature": ("openfeature",),

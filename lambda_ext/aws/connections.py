@@ -145,7 +145,8 @@ class Connections:
         Send what *request* returns and return the response, before *ends_at*.
 
         *request* is called when there is a connection to send on; it is
-        called again when that connection turns out to be dead.
+        called again when that connection turns out to be dead.  An OSError from
+        before there was one says so: ``is_opening`` is true.
         """
         connection = self._kept()
         if connection is not None:
@@ -153,7 +154,12 @@ class Connections:
                 return self._exchange(connection, request, ends_at)
             except (Stale, TimeoutError):
                 self.close()  # its neighbours are likely to be as dead
-        return self._exchange(self._opened(ends_at), request, ends_at)
+        try:
+            connection = self._opened(ends_at)
+        except OSError as exc:
+            exc.is_opening = True  # type: ignore[attr-defined]
+            raise
+        return self._exchange(connection, request, ends_at)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed by its user."""

@@ -116,6 +116,48 @@ class UnknownOperationError(ConfigurationError):
     """The client lacks the operation: it is older than it, or no client of boto3."""
 
 
+class WireFailure:
+    """
+    How a request of the light transport failed, for who makes botocore's error of it.
+
+    *kind* is "answer" where AWS refused: then *status*, *headers*, *code*,
+    *message* and *members* are what botocore parses.  It is "part" where a batch had
+    no value for one of its names.  Else it says what stood in the way of an answer,
+    *reason* in words; *url* is the endpoint's.
+    """
+
+    __slots__ = (
+        "code", "exhausted", "headers", "kind", "members", "message", "reason",
+        "retries", "status", "url",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        url: str = "",
+        reason: str = "",
+        status: int = 0,
+        headers: Mapping[str, str] | None = None,
+        code: str = "",
+        message: Any = "",
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.url = url
+        self.reason = reason
+        self.status = status
+        self.headers = headers or {}
+        self.code = code  # "" where nothing but the status tells
+        self.message = message
+        self.members = members or {}
+        self.retries = 0
+        self.exhausted = False  # more retries might have helped
+
+    def __repr__(self) -> str:
+        return f"<WireFailure {self.kind}>"  # a message may quote anything
+
+
 def lacks_operation(exc: BaseException) -> bool:
     """Say whether a batch failed since the client or the server has no batches."""
     return isinstance(exc, UnknownOperationError) or (

@@ -39,6 +39,10 @@ class NothingReceivedError(ProtocolError):
     """The connection was closed before the first byte of a response."""
 
 
+class CutError(ProtocolError):
+    """The connection was closed in the middle of a response."""
+
+
 class Response:
     """A whole response; header names are in small letters."""
 
@@ -125,7 +129,7 @@ class _Source:
     def need(self) -> None:
         """Receive something; the end of the connection is an error."""
         if not self.more():
-            raise ProtocolError("the answer was cut")
+            raise CutError("the answer was cut")
 
 
 def _head(source: _Source) -> tuple[bytes, int, dict[str, str]]:

@@ -146,26 +146,49 @@ class Light(retries.Retrying):
             return self._asked(operation, parameters, key, ends_at)
         except LambdaExtError:  # a SourceTimeoutError is a TimeoutError
             raise
-        except TimeoutError as exc:
-            raise errors.too_late(
-                f"{self._endpoint.host} did not answer in time",
-                service=self.service,
-                key=key,
-            ) from exc
-        except credentials.MissingError as exc:
-            raise errors.no_credentials(self.service, key) from exc
-        except credentials.UnavailableError as exc:
-            raise errors.unreachable(
-                f"the credentials could not be fetched: {exc}",
-                service=self.service,
-                key=key,
-            ) from exc
-        except http1.ProtocolError as exc:
-            raise errors.unreadable(str(exc), service=self.service, key=key) from exc
-        except OSError as exc:
-            raise errors.unreachable(
-                self._reason(exc), service=self.service, key=key
-            ) from exc
+        except Exception as exc:
+            error = self._failure(exc, key)
+            if error is None:
+                raise
+            error.wire = self._wire_failure(exc)
+            raise error from exc
+
+    def _failure(self, exc: Exception, key: str) -> LambdaExtError | None:
+        """Return the error of this library that *exc* means; None: it is unknown."""
+        service = self.service
+        if isinstance(exc, TimeoutError):
+            reason = f"{self._endpoint.host} did not answer in time"
+            return errors.too_late(reason, service=service, key=key)
+        if isinstance(exc, credentials.MissingError):
+            return errors.no_credentials(service, key)
+        if isinstance(exc, credentials.UnavailableError):
+            reason = f"the credentials could not be fetched: {exc}"
+            return errors.unreachable(reason, service=service, key=key)
+        if isinstance(exc, http1.ProtocolError):
+            return errors.unreadable(str(exc), service=service, key=key)
+        if isinstance(exc, OSError):
+            return errors.unreachable(self._reason(exc), service=service, key=key)
+        return None
+
+    def _wire_failure(self, exc: Exception) -> errors.WireFailure | None:
+        """Return what *exc* tells about the wire; None where botocore differs."""
+        kind, reason = "", str(exc)
+        opening = getattr(exc, "is_opening", False)
+        if isinstance(exc, credentials.MissingError):
+            kind = "no credentials"
+        elif isinstance(exc, credentials.UnavailableError):
+            kind = "credentials"
+        elif isinstance(exc, TimeoutError):
+            kind = "connect time-out" if opening else "read time-out"
+        elif isinstance(exc, (http1.NothingReceivedError, http1.CutError)):
+            kind = "closed"
+        elif isinstance(exc, OSError):
+            kind = "unconnected" if opening else "closed"
+            if opening and native.modules().is_refusal(exc):
+                kind, reason = "certificate", self._reason(exc)
+        if not kind:
+            return None
+        return errors.WireFailure(kind, url=self._endpoint.url, reason=reason)
 
     def _asked(
         self, operation: str, parameters: Mapping[str, Any], key: str, ends_at: float
@@ -352,4 +375,37 @@ def _error(
         region=region,
     )
     error.retry_after_s = retries.retry_after(response.headers.get("retry-after"))
+    error.wire = _refusal(response)
     return error
+
+
+# Those of errors of these two services that have more members than a message.
+_MEMBERS = ("message", "Message", "QuotaCode", "ServiceCode", "ReasonCode")
+
+
+def _refusal(response: http1.Response) -> errors.WireFailure | None:
+    """
+    Return what botocore parses of *response*; None where that is no JSON object.
+
+    Then botocore takes the body for a message, and it might hold a value.
+    """
+    status, headers, body = response.status, response.headers, response.body.strip()
+    if status >= 500 and (not body or body.startswith(b"<html>")):
+        return errors.WireFailure("answer", status=status, headers=headers)
+    try:
+        answer = json.loads(body) if body else {}
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(answer, dict):
+        return None
+    code = answer.get("__type", str(status))
+    if not isinstance(code, str):
+        return None
+    return errors.WireFailure(
+        "answer",
+        status=status,
+        headers=headers,
+        code=code.partition(":")[0].rpartition("#")[2],
+        message=answer.get("message", answer.get("Message", "")),
+        members={name: answer[name] for name in _MEMBERS if name in answer},
+    )

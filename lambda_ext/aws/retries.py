@@ -154,6 +154,9 @@ class Retrying:
                 enough = retry >= attempts
                 late = clock.monotonic() + pause_s >= ends_at
                 if not exc.transient or enough or late:
+                    if exc.wire is not None:
+                        exc.wire.retries = retry - 1
+                        exc.wire.exhausted = exc.transient and attempts > 1
                     raise
             sleep(pause_s)
 

@@ -4,10 +4,11 @@
 The five reads go to AWS by the light transport, through the cache that `cached` and
 `Secret` share, and return boto3's response.  What else is asked of the
 client makes boto3's own, once, and goes on there: another operation, ``meta``,
-a paginator, a waiter, ``exceptions``, a parameter of another name, type or
-length, a keyword that the light transport cannot serve, a profile, a proxy, moto.  So
-every answer and every exception is boto3's own.  An error of AWS, too: the call
-that failed is repeated by boto3's client, whose error is raised.
+a paginator, a waiter, a parameter of another name, type or length, a keyword
+that the light transport cannot serve, a profile, a proxy, moto.  So every answer
+is boto3's own.  What AWS refuses, and what keeps it from being reached, is raised
+as botocore's exception, see `botocore_errors`; a failure that botocore words in its
+own way (an answer that is no JSON) is left to boto3's client, which repeats the call.
 
 Threads
     Any number may call.  ``_lock`` is held while boto3's client is made.
@@ -15,6 +16,7 @@ Threads
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 
@@ -23,7 +25,7 @@ from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
 from ..values.entries import Entry
-from ..values.freshness import Want
+from ..values.freshness import ClientWant
 from ..values.loader import FRESH, LOADED
 from ..values.settings import DEFAULT
 from . import operations
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_ssm import SSMClient
 
+    from ..exceptions import LambdaExtError
     from ..typing import Source
     from ..values.entries import View
-    from .operations import Read
+    from ..values.freshness import Want
+    from .mixin import State
 
 MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once
 METHODS = {  # of boto3's client -> the operation
@@ -98,7 +102,7 @@ class LightClient:
 
     __slots__ = (
         "__weakref__", "_front", "_keywords", "_lock", "_methods", "_real", "_service",
-        "_source",
+        "_source", "_state",
     )  # fmt: skip
 
     def __init__(self, service: str, keywords: dict[str, Any]) -> None:
@@ -109,6 +113,7 @@ class LightClient:
         self._source: Source | None = None
         self._front: dict[Any, View] = {}  # what a hit reads
         self._methods: dict[str, Any] = {}
+        self._state: State | None = None
 
     def __repr__(self) -> str:
         return f"<lambda_ext.client({self._service!r})>"
@@ -126,6 +131,11 @@ class LightClient:
         method = self._methods.get(name)
         if method is not None:
             return method
+        if name == "exceptions" and self._real is None:
+            # Only errors need it.
+            from . import botocore_errors
+
+            return botocore_errors.Exceptions(self._service, self._made)
         operation = METHODS.get(name, "")
         if operation not in operations.reads_of(self._service):
             return getattr(self._made(), name)
@@ -174,34 +184,62 @@ class LightClient:
         read = operations.read(source.scope, operation, parameters)
         if read is None:
             return None
-        wants = [
-            Want(
-                source,
-                key,
-                settings.max_age_of(key.operation, DEFAULT, key.label),
-                settings.max_stale_of(DEFAULT, key.label),
+        if not read.single:
+            return self._batches(source).call(self, operation, parameters)
+        (key,) = read.keys
+        want = ClientWant(
+            source,
+            key,
+            settings.max_age_of(key.operation, DEFAULT, key.label),
+            settings.max_stale_of(DEFAULT, key.label),
+        )
+        ends_at = store.ends_at(key.operation)
+        ((outcome, how),) = store.loader.get([want], ends_at=ends_at)
+        if not isinstance(outcome, Entry) and _is_part(outcome):
+            # Of a batch in which it was refreshed, say: botocore's error is another.
+            ((outcome, how),) = store.loader.get(
+                [want], newer_than=math.inf, ends_at=ends_at
             )
-            for key in read.keys
-        ]
-        ends_at = store.ends_at(wants[0].key.operation)
-        found = store.loader.get(wants, ends_at=ends_at)
-        responses = []
-        fresh = True
-        for outcome, how in found:
-            if isinstance(outcome, errors.IsolatedError):  # boto3 may not ask either
-                asked = errors.key_of(parameters)
-                what = f"{self._service} {operation} {asked!r}"
-                raise errors.isolated(what, client=True)
-            if not isinstance(outcome, Entry) or outcome.answer.response is None:
-                return None
-            fresh = fresh and how != LOADED
-            responses.append(operations.shaped(outcome.answer.response))
-        next(tally(operation).hits if fresh else tally(operation).misses)
-        response = _composed(read, responses, fresh=fresh)
-        (outcome, how), *_ = found
-        if read.single and how == FRESH and isinstance(outcome, Entry):
-            self._show(wants[0], outcome, operations.copy_of(response), parameters)
+        if isinstance(outcome, errors.IsolatedError):  # boto3 may not ask either
+            raise errors.isolated(self._named(operation, parameters), client=True)
+        if not isinstance(outcome, Entry):
+            self._raise(outcome, operation)
+            return None
+        if outcome.answer.response is None:
+            return None
+        response = operations.shaped(outcome.answer.response)
+        if how == LOADED:
+            next(tally(operation).misses)
+            return response
+        next(tally(operation).hits)
+        response = operations.marked(response)
+        if how == FRESH:
+            self._show(want, outcome, operations.copy_of(response), parameters)
         return response
+
+    def _named(self, operation: str, parameters: Any) -> str:
+        return f"{self._service} {operation} {errors.key_of(parameters)!r}"
+
+    def _batches(self, source: Source) -> State:
+        """Return what answers reads of many keys."""
+        if self._state is None:
+            # Only batches need it.
+            from .light_batches import LightState
+
+            self._state = LightState(self, source)
+        return self._state
+
+    def _raise(self, error: LambdaExtError, operation: str) -> None:
+        """Raise what botocore does in the place of *error*, if that is known."""
+        if error.wire is None:
+            return
+        # Only errors need it.
+        from . import botocore_errors
+
+        exception = botocore_errors.exception(error.wire, self._service, operation)
+        if exception is not None:
+            next(tally(operation).misses)
+            raise exception
 
     def _show(self, want: Want, entry: Entry, response: Any, parameters: Any) -> None:
         """Let equal calls find *response* without looking for its key."""
@@ -247,10 +285,6 @@ class LightClient:
         return self._real
 
 
-def _composed(read: Read, responses: list[dict[str, Any]], *, fresh: bool) -> Any:
-    if read.single:
-        response = responses[0]
-    else:
-        newest = responses[-1].get(operations.METADATA)
-        response = operations.composed(read.operation, responses, [], newest)
-    return operations.marked(response) if fresh else response
+def _is_part(error: LambdaExtError) -> bool:
+    """Say whether *error* is what a batch said of one of its names."""
+    return error.wire is not None and error.wire.kind == "part"

@@ -40,7 +40,7 @@ from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..values import keys, settings, store, transforms
 from ..values.entries import Entry
-from ..values.freshness import Want
+from ..values.freshness import ClientWant
 from ..values.loader import FRESH, LOADED, STALE
 from ..values.settings import DEFAULT
 from . import operations, tallies
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from ..exceptions import LambdaExtError
     from ..values.entries import View
+    from ..values.freshness import Want
     from ..values.keys import Key
     from .operations import Read
 
@@ -487,16 +488,6 @@ def _wraps(method: Any, former: Any) -> bool:
             return True
         method = getattr(method, "__wrapped__", None)
     return False
-
-
-class ClientWant(Want):
-    """What a client wants: no error is remembered for it."""
-
-    __slots__ = ()
-
-    def remembers(self, age: float) -> bool:
-        """Say that it is asked for again, also where a handle has it."""
-        return False
 
 
 def _all(found: Iterable[tuple[Outcome, str]], *how: str) -> bool:

@@ -238,7 +238,8 @@ DATES = ("CreatedDate", "LastModifiedDate")
 def shaped(response: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of *response* with dates as botocore has them, not as the wire."""
     copied: dict[str, Any] = copy_of(dict(response))
-    for part in (copied, copied.get("Parameter"), *copied.get("Parameters", ())):
+    lists = (*copied.get("Parameters", ()), *copied.get("SecretValues", ()))
+    for part in (copied, copied.get("Parameter"), *lists):
         if not isinstance(part, dict):
             continue
         for name in DATES:

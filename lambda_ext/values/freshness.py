@@ -60,6 +60,16 @@ class Want:
         return self.max_stale is None or age < self.max_age + self.max_stale
 
 
+class ClientWant(Want):
+    """What a boto3-shaped client wants: no error is remembered for it."""
+
+    __slots__ = ()
+
+    def remembers(self, age: float) -> bool:
+        """Say that it is asked for again, also where a handle has it."""
+        return False
+
+
 def due_from(entry: Entry, max_age: float) -> float:
     """Return the house time from which a refresh takes *entry* along."""
     return entry.born_at + max_age * DUE_FROM

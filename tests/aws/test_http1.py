@@ -233,7 +233,7 @@ def test_close_before_the_first_byte_can_be_told_apart():
         ours(b"")
     with pytest.raises(http1.ProtocolError, match="cut") as caught:
         ours(b"H")
-    assert http1.ProtocolError is type(caught.value)
+    assert http1.CutError is type(caught.value)
 
 
 @pytest.mark.parametrize(

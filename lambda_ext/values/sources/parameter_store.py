@@ -151,13 +151,15 @@ class ParameterStore:
 
     def _not_found(self, key: Key) -> LambdaExtError:
         # InvalidParameters does not tell if the name or its version is missing.
-        return errors.from_code(
+        error = errors.from_code(
             "ParameterNotFound",
             "",
             service=SERVICE,
             key=key.label,
             region=str(self._way.scope[1]),
         )
+        error.wire = errors.WireFailure("part")
+        return error
 
     def _page(self, key: Key, timeout_s: float | None) -> Answer | LambdaExtError:
         """Ask for one page below a path, as a drop-in client does."""

@@ -113,9 +113,11 @@ class SecretsManager:
             reason = "an error in it has no code"
             return errors.unreadable(reason, service=SERVICE, key=key.name)
         region = str(self._way.scope[1])
-        return errors.from_code(
+        refusal = errors.from_code(
             code, text, service=SERVICE, key=key.name, region=region
         )
+        refusal.wire = errors.WireFailure("part")
+        return refusal
 
 
 # Of the action itself; KMS and credentials have codes of their own.
