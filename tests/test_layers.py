@@ -77,7 +77,6 @@ ROWS = {
         "values.freshness",
         "values.given",
         "values.loader",
-        "values.declared",
         "values.transforms",
         "flags",
         "flags.dialect",

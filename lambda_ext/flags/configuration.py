@@ -15,7 +15,7 @@ from __future__ import annotations
 from .. import config, parsers
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases, process
-from ..values import declared, keys
+from ..values import keys, store
 from ..values.freshness import DUE_FROM, Want
 from ..values.handles import Handle
 from ..values.settings import DEFAULT
@@ -288,7 +288,7 @@ def _attach() -> None:
 
 def _prefetch() -> None:
     """Declare what the option ``flags_prefetch`` names, unless it is declared."""
-    names = {handle.name for handle in declared.live()}
+    names = {handle.name for handle in store.live()}
     _prefetched.extend(
         Configuration(*name.split("/"))
         for name in config.get("flags_prefetch")

@@ -2,17 +2,22 @@
 What every handle and every `get_*` of this process share.
 
 One cache, one loader, one source for secrets and one for parameters, made
-when first needed; and the listeners that tie them to the life of the
-execution environment:
+when first needed; which handles there are, and which of them are not loaded
+yet; and the listeners that tie all that to the life of the execution environment:
 
     INIT       what is declared is loaded, in one batch (not before a snapshot)
     SNAPSHOT   no value and no reference to one is left
     RESTORE    everything is dead; what is declared is loaded
     fork       the child begins with nothing
 
+A handle lives as long as the program holds it: one that is gone is neither
+loaded nor remembered here.
+
 Threads
     ``_lock`` guards the sources.  It is never held while one is made or asked,
-    and re-entrant, since a finalizer may come in between.
+    and re-entrant, since a finalizer may come in between.  ``_taking`` makes one
+    thread take all that is to be loaded; every other step with handles is one
+    operation of a dictionary.
 """
 
 from __future__ import annotations
@@ -21,14 +26,14 @@ import contextlib
 import math
 import os
 import sys
+import weakref
 
 from .. import config, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
-from . import calls, declared, keys, settings
+from . import calls, keys, settings
 from .cache import Cache, protected
-from .counters import Snapshot
 from .entries import Entry, View
 from .loader import FRESH, Loader
 from .transforms import decode
@@ -36,14 +41,42 @@ from .transforms import decode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from ..typing import Source
-    from .declared import Declared
+    from .counters import Snapshot
     from .entries import Memo, Slot
     from .freshness import Want
     from .keys import Key
     from .transforms import Decoded, Transform
+
+    class Declared(Protocol):
+        """What the store knows of a handle."""
+
+        name: str
+        _key: Key
+        _want: Want | None
+
+        def _bind(self) -> Want:
+            """Return what is wanted, now that source and options can be known."""
+            ...
+
+        def _loaded(self, entry: Entry) -> None:
+            """Note that *entry* was loaded for the key of `_want`."""
+            ...
+
+        def _forget(self) -> None:
+            """Ask anew what the options say."""
+            ...
+
+        def _drop(self) -> None:
+            """Let go of every value."""
+            ...
+
+        def _listens(self) -> bool:
+            """Say whether a listener waits for new versions."""
+            ...
+
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for a load of what is declared
 PATIENCE_S = 2.0  # for which INIT waits for such a load
@@ -56,11 +89,13 @@ secrets: dict[Any, View] = {}  # indexes: arguments of a call -> what hits find
 parameters: dict[Any, View] = {}
 
 _lock = process.Lock()
+_taking = process.Lock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
 _overrides: dict[str, Source] = {}  # by operation, set by `use_for`; come first
 _outside: Source | None = None  # set by `isolate`
 _attached = False
+_handles: dict[weakref.ref[Declared], bool] = {}  # whether it is to be loaded
 
 
 def _is_transient(exc: BaseException) -> bool:
@@ -73,7 +108,7 @@ def _is_transient(exc: BaseException) -> bool:
 def _updated(taken: list[Slot]) -> None:
     """Tell the handles what was loaded."""
     entries = {slot.key: slot.entry for slot in taken}
-    for handle in declared.live():
+    for handle in live():
         if handle._want is None and not handle._listens():
             continue
         # A handle that cannot be bound has no value that could have changed.
@@ -91,11 +126,16 @@ def _size() -> int:
 
 def _pinned() -> set[Key]:
     """Return what is not to be evicted: the keys that live handles read."""
-    return {want.key for want in declared.wants()}
+    return {want.key for want in _wants()}
+
+
+def _wants() -> list[Want]:
+    """Return what live handles want, as far as they have been read or loaded."""
+    return [handle._want for handle in live() if handle._want is not None]
 
 
 cache = Cache(_size, _pinned)
-loader = Loader(cache, _is_transient, _updated, declared.wants)
+loader = Loader(cache, _is_transient, _updated, _wants)
 
 
 # Sources ---------------------------------------------------------------------
@@ -347,12 +387,31 @@ def _bounded(memo: Memo) -> Memo:
 def declare(handle: Declared) -> None:
     """Have *handle* loaded with all others, in INIT or at the first read."""
     attach()
-    declared.add(handle)
+    # The callback is C code, which no signal handler can interrupt.
+    _handles[weakref.ref(handle, _handles.pop)] = True
+
+
+def live() -> list[Declared]:
+    """Return the handles that the program still holds."""
+    return [handle for ref in [*_handles] if (handle := ref()) is not None]
 
 
 def take_pending() -> list[Declared]:
-    """Return the handles to be loaded now: none before a snapshot."""
-    return [] if before_snapshot() else declared.take_pending()
+    """Return the handles to be loaded now, in order, once: none before a snapshot."""
+    if before_snapshot():
+        return []
+    with _taking:
+        return _taken()
+
+
+def _taken() -> list[Declared]:
+    pending = []
+    for ref, is_pending in [*_handles.items()]:
+        handle = ref() if is_pending else None
+        if handle is not None:
+            pending.append(handle)
+            _handles[ref] = False
+    return pending
 
 
 def wants_of(handles: Iterable[Declared]) -> list[Want]:
@@ -431,7 +490,7 @@ def before_snapshot() -> bool:
 
 
 def _snapshot() -> None:
-    for handle in declared.live():
+    for handle in live():
         handle._drop()
     loader.clear()
 
@@ -439,15 +498,16 @@ def _snapshot() -> None:
 def _restore() -> None:
     _snapshot()
     take_pending()
-    load_early(declared.live())
+    load_early(live())
 
 
 @process.at_fork
 def _forked() -> None:
     """Begin with nothing in a forked child."""
-    declared.forked()
+    for ref in [*_handles]:
+        _handles[ref] = True
     loader.forked()
-    for handle in declared.live():
+    for handle in live():
         handle._drop()
 
 
@@ -455,13 +515,16 @@ def _configured() -> None:
     """Take over options; what hits were promised may no longer hold."""
     with _lock:
         _sources.clear()
-    for handle in declared.live():
+    for handle in live():
         handle._forget()
     cache.expire_views()
 
 
 def snapshot() -> Snapshot:
     """Return the counters; calls nothing and waits for nothing."""
+    # Only `stats` needs it.
+    from .counters import Snapshot
+
     return Snapshot(cache, loader)
 
 
@@ -471,13 +534,13 @@ def reset() -> None:
     global cache, loader, _attached, _override, _outside
     loader.close()
     loader.clear()
-    for handle in declared.live():
+    for handle in live():
         handle._drop()
     with _lock:
         _sources.clear()
         _attached = False
-    declared.reset()
+    _handles.clear()
     _override = _outside = None
     _overrides.clear()
     cache = Cache(_size, _pinned)
-    loader = Loader(cache, _is_transient, _updated, declared.wants)
+    loader = Loader(cache, _is_transient, _updated, _wants)

@@ -26,7 +26,7 @@ from lambda_ext.exceptions import (
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeSource
 from lambda_ext.typing import Answer
-from lambda_ext.values import declared, store
+from lambda_ext.values import store
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Parameter, Secret
 
@@ -207,9 +207,9 @@ class TestDeclared:
             Secret("db")
 
         gc.collect()
-        assert [] == declared.live()
-        assert [] == declared.take_pending()
-        assert {} == declared._handles
+        assert [] == store.live()
+        assert [] == store.take_pending()
+        assert {} == store._handles
 
     def test_copy_is_the_handle_itself(self, source):
         """A second one, unknown here, would keep its value across a snapshot."""
@@ -234,7 +234,7 @@ class TestDeclared:
             assert VALUE == Secret("key").value
         gc.collect()
 
-        assert [] == declared.live() == declared.take_pending()
+        assert [] == store.live() == store.take_pending()
         assert 1 == len(source.calls)
 
     def test_handle_that_is_gone_is_not_loaded(self, source):
@@ -445,7 +445,7 @@ class TestFork:
         loading = threading.Thread(target=lambda: get_secret("key"))
         loading.start()
         source.wait_for_calls(2)
-        locks = [store.cache.lock, store._lock, declared._lock]
+        locks = [store.cache.lock, store._lock, store._taking]
         for lock in locks:
             lock.acquire()  # as if another thread of the parent held them
         try:
