@@ -85,8 +85,6 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.lifecycle.runtime_client",
                 "lambda_ext.lifecycle.shutdown",
                 "lambda_ext.lifecycle.signals",
-                "lambda_ext.lifecycle.snapstart",
-                "lambda_ext.parsers",
             ],
         ),
         (
@@ -114,7 +112,6 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.metrics.stdout",
                 "lambda_ext.metrics.tally",
                 "lambda_ext.metrics.validation",
-                "lambda_ext.parsers",
             ],
         ),
         (
@@ -131,7 +128,6 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.lifecycle.phases",
                 "lambda_ext.lifecycle.process",
                 "lambda_ext.lifecycle.real_threads",
-                "lambda_ext.parsers",
                 "lambda_ext.values",
                 "lambda_ext.values.cache",
                 "lambda_ext.values.calls",

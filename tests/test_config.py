@@ -263,3 +263,9 @@ def test_every_option_can_be_configured_and_is_documented():
         assert f"\n    {name}: " in documentation, name
         assert option.env.startswith("LAMBDA_EXT_")
         assert option.meaning
+
+
+@pytest.mark.parametrize("option", config.OPTIONS.values(), ids=config.OPTIONS)
+def test_kind_of_an_option_is_a_parser(option):
+    """The table names parsers that exist, which take the option's default."""
+    assert option.default == config.parsed(option.kind, option.default)

@@ -12,7 +12,7 @@ declared, in the background from a read that finds it due.
 
 from __future__ import annotations
 
-from .. import config, parsers
+from .. import config
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases, process
 from ..values import keys, store
@@ -267,7 +267,7 @@ class Configuration(Polled[T_co]):
 
 def _interval(given: Any, label: str) -> float | None:
     try:
-        return parsers.interval(given)
+        return config.parsed("interval", given)  # type: ignore[no-any-return]
     except ConfigurationError as exc:
         msg = f"poll_interval of {label!r} cannot be used: {exc}"
         raise ConfigurationError(msg) from exc

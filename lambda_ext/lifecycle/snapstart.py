@@ -18,8 +18,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
 
 from __future__ import annotations
 
-import os
-
+from .. import config
 from . import clock, phases, process
 
 _installed = False
@@ -28,7 +27,7 @@ _installed = False
 def install() -> None:
     """Hook into the snapshot, where there will be one; once per process."""
     global _installed
-    if _installed or os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "snap-start":
+    if _installed or not config.in_snapstart():
         return
     _installed = True
     _hook()

@@ -33,7 +33,7 @@ import os
 import sys
 import weakref
 
-from .. import config, disclosure, parsers
+from .. import config, disclosure
 from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from ..lifecycle.interruption import by_signal_handler
@@ -160,8 +160,10 @@ class Metrics:
         try:
             self._resolution = validation.resolution(resolution)
             self._at = validation.timestamp(timestamp, clock.wall())
-            self._namespace = parsers.namespace(namespace)
-            self._service = service and parsers.label(service)
+            self._namespace = namespace
+            if namespace is not None:
+                self._namespace = config.parsed("namespace", namespace)
+            self._service = service and config.parsed("label", service)
             self._dimensions = validation.dimensions(dict(dimensions or {}))
             validation.check_dimension_count(len(self._dimensions) + (service != ""))
         except (ConfigurationError, MetricError, TypeError, ValueError) as exc:

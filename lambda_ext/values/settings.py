@@ -8,7 +8,7 @@ same.
 
 from __future__ import annotations
 
-from .. import config, parsers
+from .. import config
 from ..exceptions import ConfigurationError
 from . import keys
 
@@ -76,7 +76,7 @@ def max_stale_of(given: Any, label: str) -> float | None:
 def seconds(option: str, given: Any, label: str) -> float | None:
     """Return the argument *option* of *label* in seconds."""
     try:
-        return parsers.seconds(given)
+        return config.parsed("seconds", given)  # type: ignore[no-any-return]
     except ConfigurationError as exc:
         msg = f"{option} of {label!r} cannot be used: {exc}"
         raise ConfigurationError(msg) from exc
@@ -92,7 +92,7 @@ def decrypt_of(given: Any, label: str) -> bool:
 def switch(option: str, given: Any, label: str) -> bool:
     """Return the argument *option* of *label* as a bool."""
     try:
-        return parsers.switch(given)
+        return config.parsed("switch", given)  # type: ignore[no-any-return]
     except ConfigurationError as exc:
         msg = f"{option} of {label!r} cannot be used: {exc}"
         raise ConfigurationError(msg) from exc

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 import weakref
 
@@ -483,10 +482,7 @@ def _init() -> None:
 
 def before_snapshot() -> bool:
     """Say whether what is loaded now would end up in a snapshot."""
-    return (
-        os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
-        and not (phases.calls[phases.RESTORE])
-    )
+    return config.in_snapstart() and not phases.calls[phases.RESTORE]
 
 
 def _snapshot() -> None:
