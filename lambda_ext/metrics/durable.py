@@ -24,8 +24,9 @@ Cost
 Limits
     A thread that the handler starts by itself has no frame of the SDK: what it
     records counts each time.  A step that is retried counts for each attempt.
-    What stands between ``create_callback()`` and ``.result()`` counts twice:
-    the SDK reports no replay there.
+    What stands between ``create_callback()`` and ``.result()`` counts twice,
+    and what stands behind the last operation of a flat (virtual) branch counts
+    at each resume until its siblings are done: the SDK reports no replay there.
 
 Source: AWS Durable Execution SDK for Python, ``DurableContext.is_replaying``,
 https://github.com/aws/aws-durable-execution-sdk-python
