@@ -1,8 +1,8 @@
-"""Bare, cached and patched clients answer alike, for all calls in any order."""
+"""Bare, cached, patched and light clients answer alike, for all calls in any order."""
 
 from __future__ import annotations
 
-import functools
+import urllib.request
 
 import boto3
 import pytest
@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from moto import mock_aws
+from moto.server import ThreadedMotoServer
 
 from lambda_ext.dropin import tallies
+from lambda_ext.dropin.light_client import LightClient, client
 from lambda_ext.dropin.mixin import cached
 from lambda_ext.dropin.patching import patch
 
@@ -20,18 +22,7 @@ NAMES = st.sampled_from(["a", "b", "prod/a", "missing"])
 PARAMETERS = st.sampled_from(["/p/a", "/p/b", "/p/q/c", "plain", "/missing"])
 TEXTS = st.sampled_from(["1", "2", "3"])
 STAGES = st.sampled_from([None, "AWSCURRENT", "AWSPREVIOUS", "nope"])
-totals = {"hits": 0, "reads": 0}
-
-
-@functools.cache
-def clients():
-    """Return bare clients by service, and cached and patched ones likewise."""
-    services = ("secretsmanager", "ssm")
-    with mock_aws():
-        bare = {name: boto3.client(name) for name in services}
-        with patch():
-            patched = {name: boto3.client(name) for name in services}
-        return bare, [{name: cached(bare[name]) for name in services}, patched]
+totals = {"hits": 0, "reads": 0, "light": 0, "boto3": 0}
 
 
 def normal(value):
@@ -57,9 +48,9 @@ def outcome(client, operation, parameters):
     try:
         return normal(getattr(client, operation)(**parameters))
     except ClientError as exc:
-        return type(exc).__name__, normal(exc.response), exc.operation_name
+        return type(exc), str(exc), normal(exc.response), exc.operation_name
     except ParamValidationError as exc:
-        return type(exc).__name__, str(exc)
+        return type(exc), str(exc)
 
 
 class Clients(RuleBasedStateMachine):
@@ -67,8 +58,7 @@ class Clients(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.mock = mock_aws()
-        self.mock.start()
+        self.begin_aws()
         self.bare = {name: boto3.client(name) for name in ("secretsmanager", "ssm")}
         with patch():
             patched = {name: boto3.client(name) for name in ("secretsmanager", "ssm")}
@@ -78,19 +68,32 @@ class Clients(RuleBasedStateMachine):
         ]
         self.arns = {}
 
+    def begin_aws(self):
+        """Begin with an empty account, in this process."""
+        self.mock = mock_aws()
+        self.mock.start()
+
     def teardown(self):
         self.mock.stop()
+
+    def readers(self, service):
+        """Return the clients that are to answer as the bare one."""
+        return [clients[service] for clients in self.cached]
 
     def compare(self, service, operation, **parameters):
         """Read twice by each cached client; each answers as the bare one."""
         parameters = {k: v for k, v in parameters.items() if v is not None}
         expected = outcome(self.bare[service], operation, parameters)
         for _ in range(2):
-            for clients in self.cached:
+            for reader in self.readers(service):
                 totals["reads"] += 1
-                found = outcome(clients[service], operation, parameters)
+                found = outcome(reader, operation, parameters)
 
                 assert expected == found
+                self.note_read(reader)
+
+    def note_read(self, reader):
+        """Learn which client has been read from."""
 
     def write(self, service, operation, who, **parameters):
         """Write by cached client *who*; a refused write changes nothing."""
@@ -219,16 +222,60 @@ class Clients(RuleBasedStateMachine):
         totals["hits"] = sum(each["hits"] for each in counted)
 
 
-@pytest.mark.logs
-def test_clients_answer_alike():
-    """Any mix of reads and writes: same responses, same errors, and most from memory."""
-    totals.update(hits=0, reads=0)
-    Clients.TestCase.settings = settings(
-        max_examples=12,
+class LightClients(Clients):
+    """The same over HTTP, and a new client() for each read, which boto3 must not make."""
+
+    url = ""  # of a server that plays AWS
+
+    def begin_aws(self):
+        request = urllib.request.Request(self.url + "/moto-api/reset", method="POST")
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def teardown(self):
+        pass
+
+    def readers(self, service):
+        return [*super().readers(service), client(service)]
+
+    def note_read(self, reader):
+        if type(reader) is LightClient:
+            totals["light" if reader._real is None else "boto3"] += 1
+
+
+def run(machine, examples):
+    """Run *machine*, and count reads and hits in `totals`."""
+    totals.update(hits=0, reads=0, light=0, boto3=0)
+    machine.TestCase.settings = settings(
+        max_examples=examples,
         stateful_step_count=20,
         deadline=None,
         suppress_health_check=[*HealthCheck],
     )
-    Clients.TestCase().runTest()
+    machine.TestCase().runTest()
+
+
+@pytest.mark.logs
+def test_clients_answer_alike():
+    """Any mix of reads and writes: same responses, same errors, and most from memory."""
+    run(Clients, 12)
 
     assert totals["hits"] > totals["reads"] / 4
+
+
+@pytest.mark.logs
+@pytest.mark.process
+def test_light_clients_answer_alike(monkeypatch):
+    """So does a client() that has not made boto3's, for all but what is refused there."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    LightClients.url = f"http://{host}:{port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", LightClients.url)
+    monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")  # moto is loaded in here
+    try:
+        run(LightClients, 8)
+    finally:
+        server.stop()
+
+    assert totals["hits"] > totals["reads"] / 4
+    assert totals["light"] > totals["boto3"] / 3
