@@ -62,6 +62,7 @@ def test_demo_proves_what_it_claims(tmp_path):
         r"stock\.checked +Count +article=\(100 values\).* 100  100$", out, re.M
     )
     assert re.search(r"^  lambda_ext \(light\) +[\d.]+ ms", out, re.M)
+    assert re.search(r"^  lambda_ext\.client\(\) +[\d.]+ ms", out, re.M)
     assert re.search(r"^  Boto3 [\d.]+ +[\d.]+ ms", out, re.M)
     assert out.endswith("good\n")
     assert "not-a-real-password" not in out + done.stderr
@@ -84,6 +85,42 @@ def test_demo_fails_without_registration(demo):
         ("AWS was called without boto3", True),
         ("the runtime ended by itself, within its budget", False),
     ] == [(check.claim, check.holds) for check in demo.proofs(result, plan.events)]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("way", "calls", "without_boto3"),
+    [("boto3", 4, False), ("cached", 1, False), ("patch", 1, False), ("client", 1, True)],
+)  # fmt: skip
+def test_a_boto3_client_in_its_place(demo, way, calls, without_boto3):
+    """Written for boto3, it passes with each drop-in: same answers, fewer calls."""
+    plan = demo.orders_plan()
+    reference = demo.run_orders(plan, lambda step: None)
+    environment = {**plan.environment, "ORDERS_CLIENT": way}
+    plan = dataclasses.replace(
+        plan, handler="with_client.handler", environment=environment, timeout_s=30.0
+    )
+    result = demo.run_orders(plan, lambda step: None)
+
+    assert answers(reference) == answers(result)
+    assert [
+        ("5 invocations, of which 1 raised", True),
+        ("every metric came out exactly once", True),
+        ("100 of them recorded after the last response, written at SIGTERM", True),
+        ("the secret was fetched once", calls == 1),
+        ("AWS was called without boto3", without_boto3),
+        ("the runtime ended by itself, within its budget", True),
+    ] == [(check.claim, check.holds) for check in demo.proofs(result, plan.events)]
+    assert [("prod/orders/db",)] * calls == [call.names for call in result.calls]
+
+
+def answers(result):
+    """Return what each invocation answered, its error without the trace."""
+    return [
+        (each.value["order"], each.value["stored_by"])
+        if each.status == "success" else (each.error_type, each.value["errorMessage"])
+        for each in result.invocations
+    ]  # fmt: skip
 
 
 class TestProofs:
