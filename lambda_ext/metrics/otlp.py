@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 MAX_POINTS = 1_000  # of a request; CloudWatch takes no more
 MAX_BYTES = 400_000  # of a request, before gzip; Datadog takes 500 KB
 EVERY_S = 30.0  # between two requests while little is recorded
+SOON_S = 1.0  # after now: a time of the user's own
 PATH = "/v1/metrics"
 SIGNAL = "METRICS"  # in the names of OpenTelemetry's variables
 
@@ -131,7 +132,8 @@ class OtlpSink:
         self._every = every
         self._disabled = otlp_common.is_disabled()
         self._delivery = Delivery(name, self._send)
-        self._last: dict[str, int] = {}  # by namespace: when its last batch ended
+        # By namespace: when the interval of its last batch began and ended.
+        self._last: dict[str, tuple[int, int]] = {}
         self._due_at = clock.now() + every
         follow_life(self)
         otlp_common.follow_restores()
@@ -164,14 +166,21 @@ class OtlpSink:
         if self._disabled or not batch.points:
             return
         at_ns = int(batch.at * 1e9)
-        start_ns = self._last.get(batch.namespace, _began_ns())
-        start_ns = min(start_ns, at_ns)
+        start_ns, last_ns = self._last.get(batch.namespace, (_began_ns(),) * 2)
+        if at_ns < last_ns or at_ns > int((clock.wall() + SOON_S) * 1e9):
+            # A time of the user's own: it is no part of any interval.
+            start_ns, last = at_ns - 1, None
+        else:
+            if at_ns > last_ns:  # else more of the same flush
+                start_ns = last_ns
+            last = (start_ns, at_ns)
         items = []
         for points, size in _divided(batch.points):
             count = sum(point.samples for point in points)
             items.append(Item((batch.namespace, points, start_ns, at_ns), count, size))
         self._delivery.offer(batch, items)
-        self._last[batch.namespace] = at_ns
+        if last is not None:
+            self._last[batch.namespace] = last
 
     def is_due(self) -> bool:
         """Say whether what waits is old or large enough to be sent."""

@@ -12,7 +12,20 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from wire import Wire, failing, late, reset, response, silent, stale, vanish, whole
+from wire import (
+    Wire,
+    cut,
+    failing,
+    instead,
+    late,
+    redirecting,
+    reset,
+    response,
+    silent,
+    stale,
+    vanish,
+    whole,
+)
 
 from lambda_ext.aws import credentials, signing
 from lambda_ext.delivery import otlp_common
@@ -135,10 +148,12 @@ class TestRequest:
 
     def test_intervals_follow_one_another(self, receiver):
         """A delta begins where the one before it ended."""
-        sink = sink_at(receiver)
-        sink.accept(Batch(at=1000.0))
-        sink.accept(Batch(at=1010.0))
-        drained(sink)
+        with FakeClock(wall=1000.0) as fake:
+            sink = sink_at(receiver)
+            sink.accept(Batch(at=1000.0))
+            fake.advance(10)
+            sink.accept(Batch(at=1010.0))
+            drained(sink)
 
         first, second = (
             decoded(request)
@@ -151,6 +166,33 @@ class TestRequest:
         assert first.start_time_unix_nano <= first.time_unix_nano
         assert first.time_unix_nano == second.start_time_unix_nano
         assert 1010 * 10**9 == second.time_unix_nano
+
+    def test_times_of_the_users_own_move_no_interval(self, receiver):
+        """What happened yesterday, or will, begins and ends apart from the rest."""
+        with FakeClock(wall=1_000_000.0) as fake:
+            sink = sink_at(receiver)
+            for at in (1_000_000.0, 900_000.0, 1_003_600.0, 1_000_000.0, 1_000_010.0):
+                if at == 1_000_010.0:
+                    fake.advance(10)
+                sink.accept(Batch(at=at))
+            drained(sink)
+        found = [
+            (point.start_time_unix_nano, point.time_unix_nano)
+            for request in receiver.requests
+            for resource in decoded(request).resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.sum.data_points
+        ]
+        begin, flush = 999_999 * 10**9, 1_000_000 * 10**9
+
+        assert [
+            (begin, flush),
+            (900_000 * 10**9 - 1, 900_000 * 10**9),
+            (1_003_600 * 10**9 - 1, 1_003_600 * 10**9),
+            (begin, flush),  # more of the same flush
+            (flush, 1_000_010 * 10**9),
+        ] == found
 
     def test_large_one_is_compressed(self, receiver):
         """Beyond a kilobyte a request is gzip, unless that is turned off."""
@@ -297,14 +339,29 @@ class TestReceiver:
         assert 1 == len(receiver.requests)
 
     @FAILED
-    @pytest.mark.parametrize("fault", [reset, vanish])
+    @pytest.mark.parametrize(
+        "fault", [reset, vanish, cut(20), cut(20, reset), instead(b"no HTTP\r\n\r\n")]
+    )
     def test_broken_connection_is_tried_again(self, receiver, fault):
-        """A connection that dies in the middle costs an attempt, not the batch."""
+        """A connection that dies, also within the answer, costs no more than an attempt."""
         receiver.faults += [fault]
         sink = sink_at(receiver)
-        sink.accept(Batch())
+        sink.accept(Batch(at=1000.0))
 
         assert (1, {}, 0) == drained(sink)
+        first, second = receiver.requests
+        assert first.body == second.body
+
+    @FAILED
+    @pytest.mark.parametrize("status", [301, 307])
+    def test_redirect_is_not_followed(self, receiver, status):
+        """It would send the key to an address that nobody chose."""
+        receiver.faults += [redirecting("http://127.0.0.1:1/", status)]
+        sink = sink_at(receiver, headers={"api-key": "k"})
+        sink.accept(Batch())
+
+        assert (0, {f"HTTP {status}": 1}, 0) == drained(sink)
+        assert 1 == len(receiver.requests)
 
     def test_kept_connection_that_died_costs_nothing(self, receiver):
         """A connection that the receiver closed while idle is replaced silently."""
@@ -316,10 +373,22 @@ class TestReceiver:
 
         assert (2, {}, "") == (sink.sent, sink.dropped, sink.error)
 
+    def test_kept_connection_that_is_closed_costs_nothing(self, receiver):
+        """Also where the receiver closes it between two drains."""
+        sink = sink_at(receiver)
+        for _ in range(2):
+            sink.accept(Batch())
+            drained(sink)
+            receiver.hang_up()
+
+        assert (2, {}, "") == (sink.sent, sink.dropped, sink.error)
+        assert (2, 2) == (len(receiver.requests), receiver.connections)
+
     @FAILED
-    def test_receiver_that_hangs_holds_nobody(self, receiver):
+    @pytest.mark.parametrize("fault", [silent, cut(20, silent)])
+    def test_receiver_that_hangs_holds_nobody(self, receiver, fault):
         """The drain ends at its deadline, and the batch is kept."""
-        receiver.faults += [silent]
+        receiver.faults += [fault]
         sink = sink_at(receiver)
         sink.accept(Batch())
 
