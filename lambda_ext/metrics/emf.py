@@ -54,11 +54,13 @@ ABOVE_INFO = ("WARN", "ERROR", "FATAL")
 class EmfSink:
     """Writes to *stream*; None is stdout, see `stdout`."""
 
-    __slots__ = ("_level", "_offered", "_templates", "_writer")
+    __slots__ = ("_level", "_offered", "_shapes", "_templates", "_writer")
 
     def __init__(self, stream: Any = None) -> None:
         self._level: str | None = None  # not yet known
         self._templates: dict[tuple[object, ...], str] = {}
+        # Of templates that differ in nothing but the values of dimensions.
+        self._shapes: dict[tuple[object, ...], tuple[str, str]] = {}
         self._offered: list[Batch] = []
         self._writer = Writer(stream)
 
@@ -157,13 +159,31 @@ class EmfSink:
         if template is None:
             if len(points) > MAX_METRICS or len({p.name for p in points}) < len(points):
                 return None
-            template = _template(namespace, dimensions, points)
+            template = self._template(layout, dimensions, points)
             if len(template) <= MAX_TEMPLATE:
                 if len(self._templates) >= MAX_TEMPLATES:
                     self._templates.clear()
                 self._templates[layout] = template
         data = (template % tuple(texts)).encode("ascii")
         return Line(data, names) if len(data) < PIPE_BUF else None
+
+    def _template(
+        self, layout: Any, dimensions: Dimensions, points: list[Point]
+    ) -> str:
+        """Return a line with room for time, level and the values of *points*."""
+        names = [name for name, _ in dimensions]
+        shape = (layout[0], *names, layout[2:])
+        around = self._shapes.get(shape)
+        if around is None:
+            around = _shape(layout[0], dimensions, points)
+            if len(around[0]) + len(around[1]) <= MAX_TEMPLATE:
+                if len(self._shapes) >= MAX_TEMPLATES:
+                    self._shapes.clear()
+                self._shapes[shape] = around
+        members = "".join(
+            [f"{quote(name)}:{quote(value)}," for name, value in dimensions]
+        )
+        return f"{around[0]}{members.replace('%', '%%')}{around[1]}"
 
 
 def _members(
@@ -203,13 +223,15 @@ def _array(values: Sequence[float]) -> str:
     return f"[{','.join([repr(value) for value in values])}]"
 
 
-def _template(namespace: str, dimensions: Dimensions, points: list[Point]) -> str:
-    """Return a line with room for time, level and the values of *points*."""
-    head, middle = _around(namespace, dimensions)
+def _shape(
+    namespace: str, dimensions: Dimensions, points: list[Point]
+) -> tuple[str, str]:
+    """Return what stands in a template before the dimensions' members, and after."""
+    head, _ = _around(namespace, dimensions)
     definitions = ",".join([_definition(point) for point in points])
     before = f"{head}{definitions}]}}]}},".replace("%", "%%")
     keys = [quote(point.name).replace("%", "%%") + ":%s" for point in points]
-    return f"{_START}%s{before}%s{middle.replace('%', '%%')}{','.join(keys)}}}\n"
+    return f"{_START}%s{before}%s", f"{','.join(keys)}}}\n"
 
 
 def _pack(

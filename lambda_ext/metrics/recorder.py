@@ -818,9 +818,16 @@ def _drain_until(timeout: float | None) -> float:
 
 
 def _drain_at_end() -> None:
-    """Send what there is, within the share of a shutdown's time."""
+    """
+    Write and send what there is, within the share of a shutdown's time.
+
+    First what the essential part had no time for, and what callbacks of the
+    user's have recorded since.
+    """
+    ends_at = clock.run_time() + (phases.share_s() or EXIT_S)
+    _buffer.flush(ends_at)
     if _buffer.draining:
-        _buffer.drain(clock.run_time() + (phases.share_s() or EXIT_S))
+        _buffer.drain(ends_at)
 
 
 def _flush_first() -> None:

@@ -240,6 +240,33 @@ class TestDraining:
             assert 1 == sink.sent
             assert clock.monotonic() < sink.drains[0] <= clock.monotonic() + 2
 
+    def test_what_callbacks_record_at_the_end_is_sent(self):
+        """On_shutdown callbacks run before the last drain, and their records are in it."""
+        sink = Remote(due=False)
+        configure(sinks=[sink])
+        metrics.count("n")
+        phases.listen(phases.SHUTDOWN, lambda: metrics.count("m"), priority=phases.USER)
+        phases.call(phases.SHUTDOWN)
+
+        assert (2, 0) == (sink.sent, sink.pending)
+
+    def test_what_the_first_moments_had_no_time_for_is_written(
+        self, monkeypatch, capfd
+    ):
+        """EMF goes on before any sink that waits; that one has the rest."""
+        monkeypatch.setattr(recorder, "ESSENTIAL_S", -1.0)
+        seen = []
+
+        class Slow(Remote):
+            def drain(self, ends_at):
+                seen.append(emf_rules.total(capfd.readouterr().out, "n"))
+
+        configure(sinks=["emf", Slow()])
+        metrics.count("n")
+        phases.call(phases.SHUTDOWN)
+
+        assert [1] == seen
+
     def test_time_is_shared_and_bounded(self):
         """By timeout=, by the invocation's time, and equally among the sinks."""
         one, two = Remote(), Remote()
