@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from .regions import Endpoint
 
+LOOK_S = 0.01  # for what has come already, at least in part
 IDLE_S = 10.0  # kept for no longer: a dead one may cost a whole time-out to find out
 KEPT = 10
 ADDRESSES = 3  # of one name that are tried
@@ -45,44 +46,74 @@ class Stale(Exception):
 class Connection:
     """One open connection; *tls* reads and writes, *sock* has the time-outs."""
 
-    __slots__ = ("_sock", "_tls", "idle_at", "used")
+    __slots__ = ("_received", "_sock", "_tls", "asked", "idle_at", "used")
 
     def __init__(self, sock: Any, tls: Any) -> None:
         self._sock = sock
         self._tls = tls
+        self._received = b""  # of a response that was not complete in time
+        self.asked = False  # a whole request is out, and not its whole response in
         self.idle_at = 0.0
         self.used = False
 
-    def exchange(self, request: bytes, ends_at: float) -> http1.Response:
+    def exchange(
+        self, request: bytes, ends_at: float, *, patient: bool = False
+    ) -> http1.Response:
         """
         Send *request* and return its response, before *ends_at*.
 
-        On a used connection the first byte must come within half of that time.
+        On a used connection the first byte must come within half of that time,
+        unless *patient*: then `resume` may be called after a TimeoutError, if the
+        connection is *asked* by then.
         """
         touched = False
         first_by = ends_at
-        if self.used:
+        if self.used and not patient:
             first_by -= left(ends_at, retries.BUDGET_S) / 2
 
         def receive(count: int) -> bytes:
             nonlocal touched
             until = ends_at if touched else first_by
-            self._sock.settimeout(left(until, retries.READ_S))
-            data: bytes = (
-                self._sock.recv(count) if self._tls is None else self._tls.read(count)
-            )
+            data = self._receive(count, left(until, retries.READ_S))
             touched = touched or bool(data)
             return data
 
         try:
             self._send(request, first_by)
+            if patient:
+                return self.resume(ends_at)
             response = http1.read(receive)
         except TimeoutError:
             raise
         except (OSError, http1.NothingReceivedError) as exc:
-            if self.used and not touched:
+            if self.used and not (touched or self._received):
                 raise Stale from exc
             raise
+        self.used = True
+        return response
+
+    def resume(self, ends_at: float) -> http1.Response:
+        """
+        Return the response of the request that was sent, before *ends_at*.
+
+        What has come already is read, also after that: a freeze may have passed.
+        """
+        self.asked = True
+        replay = [self._received]
+
+        def receive(count: int) -> bytes:
+            data = replay.pop() if replay else b""
+            if not data:
+                seconds = ends_at - clock.monotonic()
+                if seconds <= 0 and self.is_quiet():
+                    raise TimeoutError
+                data = self._receive(count, max(seconds, LOOK_S))
+                self._received += data
+            return data
+
+        response = http1.read(receive)
+        self._received = b""
+        self.asked = False
         self.used = True
         return response
 
@@ -100,6 +131,13 @@ class Connection:
     def close(self) -> None:
         """Close without a word, so that a forked child may do it too."""
         self._sock.close()
+
+    def _receive(self, count: int, seconds: float) -> bytes:
+        self._sock.settimeout(seconds)
+        data: bytes = (
+            self._sock.recv(count) if self._tls is None else self._tls.read(count)
+        )
+        return data
 
     def _send(self, request: bytes, ends_at: float) -> None:
         write = self._sock.send if self._tls is None else self._tls.write
@@ -140,26 +178,51 @@ class Connections:
         self._endpoint = endpoint
         self._idle: list[Connection] = []
 
-    def exchange(self, request: Callable[[], bytes], ends_at: float) -> http1.Response:
+    def exchange(
+        self,
+        request: Callable[[], bytes],
+        ends_at: float,
+        asked: list[Connection] | None = None,
+    ) -> http1.Response:
         """
         Send what *request* returns and return the response, before *ends_at*.
 
         *request* is called when there is a connection to send on; it is
         called again when that connection turns out to be dead.  An OSError from
         before there was one says so: ``is_opening`` is true.
+
+        With a list *asked*, for what must not be sent twice: a connection whose
+        response has not come in time is in it after a TimeoutError, for `resume`.
         """
         connection = self._kept()
         if connection is not None:
             try:
-                return self._exchange(connection, request, ends_at)
-            except (Stale, TimeoutError):
+                return self._exchange(connection, request, ends_at, asked)
+            except Stale:
                 self.close()  # its neighbours are likely to be as dead
+            except TimeoutError:
+                if asked:
+                    raise
+                self.close()
         try:
             connection = self._opened(ends_at)
         except OSError as exc:
             exc.is_opening = True  # type: ignore[attr-defined]
             raise
-        return self._exchange(connection, request, ends_at)
+        return self._exchange(connection, request, ends_at, asked)
+
+    def resume(self, connection: Connection, ends_at: float) -> http1.Response:
+        """Return the response that *connection* waits for; TimeoutError leaves it open."""
+        idle = self._idle
+        try:
+            response = connection.resume(ends_at)
+        except TimeoutError:
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        self._put_back(connection, response, idle)
+        return response
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed by its user."""
@@ -171,14 +234,31 @@ class Connections:
         close_all(self._idle)
 
     def _exchange(
-        self, connection: Connection, request: Callable[[], bytes], ends_at: float
+        self,
+        connection: Connection,
+        request: Callable[[], bytes],
+        ends_at: float,
+        asked: list[Connection] | None,
     ) -> http1.Response:
         idle = self._idle  # replaced by close(): then this one goes as well
         try:
-            response = connection.exchange(request(), ends_at)
-        except BaseException:
-            connection.close()
+            patient = asked is not None
+            response = connection.exchange(request(), ends_at, patient=patient)
+        except BaseException as exc:
+            if asked is None or not (
+                connection.asked and isinstance(exc, TimeoutError)
+            ):
+                connection.close()
+            else:
+                asked.append(connection)
             raise
+        self._put_back(connection, response, idle)
+        return response
+
+    def _put_back(
+        self, connection: Connection, response: http1.Response, idle: list[Connection]
+    ) -> None:
+        """Keep *connection* for the next request, if *idle* is still where they are."""
         if response.reusable and idle is self._idle and len(idle) < KEPT:
             connection.idle_at = clock.now()
             idle.append(connection)
@@ -186,7 +266,6 @@ class Connections:
                 _close_all(idle)
         else:
             connection.close()
-        return response
 
     def _kept(self) -> Connection | None:
         while self._idle:

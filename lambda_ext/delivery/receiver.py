@@ -10,6 +10,9 @@ Guarantees
     log line or repr; neither does a URL, which may be a key itself.
     429, 502, 503, 504 and broken connections are for another attempt, with the
     pause that the receiver asks for; 2xx is final; everything else is refused.
+    A request whose answer is late is not sent a second time: the next attempt
+    with the same body waits for that answer, until the time-out of one request
+    has passed.
 
 Source: OTLP/HTTP, "Failures",
 https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
@@ -84,7 +87,8 @@ class Receiver:
     """
 
     __slots__ = (
-        "_certificate", "_clear", "_compressed", "_connections", "_content_type",
+        "_asked", "_certificate", "_clear", "_compressed", "_connections",
+        "_content_type",
         "_passing", "_region", "_sign", "_timeout", "_url", "given", "headers", "name",
     )  # fmt: skip
 
@@ -117,6 +121,9 @@ class Receiver:
         self._certificate = certificate
         self._passing = passing
         self._connections: connections.Connections | None = None
+        # A body whose answer has not come yet, on which connection, until when
+        # (house time) it is waited for.
+        self._asked: tuple[bytes, connections.Connection, float] | None = None
         self._url = ""
         if isinstance(url, str):
             self._parsed(url)
@@ -148,13 +155,20 @@ class Receiver:
 
     def close(self) -> None:
         """Close the connections; the next request opens one."""
+        self._forget_asked()
         if self._connections is not None:
             self._connections.close()
 
     def forked(self) -> None:
         """Leave the connections to the parent."""
+        self._forget_asked()
         self._connections = None
         self._url = ""
+
+    def __del__(self) -> None:
+        waiting = getattr(self, "_asked", None)
+        if waiting is not None:
+            waiting[1].close()
 
     def _posted(self, body: bytes, ends_at: float) -> http1.Response:
         """Send *body* once; what may pass is a RetryError without a chain."""
@@ -166,16 +180,15 @@ class Receiver:
             headers = {key: text(value) for key, value in self.headers.items()}
             for key, value in headers.items():
                 check_header(key, value)
-            assert self._connections is not None
-            return self._connections.exchange(
-                lambda: self._request(body, headers, ends_at), ends_at
-            )
+            return self._answer(body, headers, ends_at)
         except ConfigurationError as exc:
             reason = str(exc)
         except LambdaExtError as exc:  # of a key that cannot be read just now
             reason = f"its key cannot be read: {type(exc).__name__}"
         except TimeoutError:
             reason = "no answer in time"
+            if self._asked is not None:  # it is waited for at once the next time
+                raise RetryError(reason, 0.0) from None
         except http1.ProtocolError as exc:
             reason = str(exc)
         except (credentials.MissingError, credentials.UnavailableError):
@@ -183,6 +196,51 @@ class Receiver:
         except OSError as exc:
             reason = exc.strerror or type(exc).__name__
         raise RetryError(reason)
+
+    def _answer(
+        self, body: bytes, headers: dict[str, str], ends_at: float
+    ) -> http1.Response:
+        """
+        Return the answer to *body*, which is sent unless it is on its way already.
+
+        A TimeoutError leaves its connection open where the whole of it was sent.
+        """
+        assert self._connections is not None
+        waiting, self._asked = self._asked, None
+        now = clock.now()
+        if waiting is not None:
+            former, connection, until = waiting
+            if former != body:  # which was dropped meanwhile
+                connection.close()
+            else:
+                left_s = max(until - now, 0.0)
+                try:
+                    return self._connections.resume(
+                        connection, min(ends_at, clock.monotonic() + left_s)
+                    )
+                except TimeoutError:
+                    if clock.now() < until:
+                        self._asked = waiting
+                    else:
+                        connection.close()
+                    raise
+        asked: list[connections.Connection] = []
+        try:
+            return self._connections.exchange(
+                lambda: self._request(body, headers, ends_at), ends_at, asked
+            )
+        except TimeoutError:
+            until = now + self._timeout
+            if asked and clock.now() < until:
+                self._asked = (body, asked[0], until)
+            elif asked:
+                asked[0].close()
+            raise
+
+    def _forget_asked(self) -> None:
+        waiting, self._asked = self._asked, None
+        if waiting is not None:
+            waiting[1].close()
 
     def _request(self, body: bytes, headers: dict[str, str], ends_at: float) -> bytes:
         endpoint = regions.parse(self._url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import threading
 
 import pytest
 from helpers import in_child
@@ -387,13 +388,95 @@ class TestReceiver:
     @FAILED
     @pytest.mark.parametrize("fault", [silent, cut(20, silent)])
     def test_receiver_that_hangs_holds_nobody(self, receiver, fault):
-        """The drain ends at its deadline, and the batch is kept."""
+        """The drain ends at its deadline, and the batch is kept for another attempt."""
         receiver.faults += [fault]
-        sink = sink_at(receiver)
+        sink = sink_at(receiver, timeout=0.5)
         sink.accept(Batch())
 
         assert (0, {}, 1) == drained(sink, 0.2)
         assert (1, {}, 0) == drained(sink)
+
+    @FAILED
+    @pytest.mark.parametrize("before", [0, 20], ids=["nothing", "a part"])
+    @pytest.mark.parametrize("warm", [False, True])
+    def test_late_answer_is_waited_for(self, receiver, before, warm):
+        """A receiver that is slow counts nothing twice: the request is sent once."""
+        answers = threading.Event()
+
+        def slow(peer, data):
+            whole_answer = data()
+            peer.sock.sendall(whole_answer[:before])
+            assert answers.wait(60)
+            peer.sock.sendall(whole_answer[before:])
+
+        sink = sink_at(receiver)
+        if warm:  # on a connection that is kept
+            sink.accept(Batch())
+            drained(sink)
+        receiver.faults += [slow]
+        sink.accept(Batch())
+        early = drained(sink, 0.1)
+        answers.set()
+
+        assert (warm, {}, 1) == early
+        assert (1 + warm, {}, 0) == drained(sink)
+        assert (1 + warm, 1) == (len(receiver.requests), receiver.connections)
+        sink.accept(Batch())
+        assert (2 + warm, {}, 0) == drained(sink)
+        assert 1 == receiver.connections
+
+    @FAILED
+    def test_answer_that_came_during_a_freeze_counts(self, receiver):
+        """The deadline of the drain has passed by then, and nothing is sent again."""
+        with FakeClock() as fake:
+
+            def frozen(peer, data):
+                answer = data()
+                peer.sock.sendall(answer[:20])
+                fake.advance(8)
+                peer.sock.sendall(answer[20:])
+
+            receiver.faults += [frozen]
+            sink = sink_at(receiver)
+            sink.accept(Batch())
+            sink.drain(clock.monotonic() + 5)
+            drained(sink)
+
+        assert (1, {}, 0) == (sink.sent, sink.dropped, sink.pending)
+        assert 1 == len(receiver.requests)
+
+    @FAILED
+    def test_answer_to_what_was_dropped_counts_for_nothing_else(
+        self, receiver, monkeypatch
+    ):
+        """The queue was full meanwhile: what is sent next has its own answer."""
+        receiver.faults += [silent]
+        sink = sink_at(receiver)
+        sink._delivery._max_items = 1
+        sink.accept(Batch(Point("a")))
+        drained(sink, 0.1)
+        sink.accept(Batch(Point("b"), Point("c")))
+
+        assert (2, {"queue_full": 1}, 0) == drained(sink)
+        assert [[("a", 1)], [("b", 1), ("c", 1)]] == [
+            points(request) for request in receiver.requests
+        ]
+
+    @pytest.mark.parametrize("end", [phases.SNAPSHOT, "fork"])
+    @FAILED
+    def test_answer_is_not_waited_for_elsewhere(self, receiver, end):
+        """After a restore, and in a forked process, connections are others' or dead."""
+        receiver.faults += [silent]
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+        drained(sink, 0.1)
+        if end == "fork":
+            assert in_child(lambda: (0, {}, 0) == drained(sink))
+        else:
+            phases.call(phases.SNAPSHOT)
+        waits = sink._receiver._asked is not None
+
+        assert (end == "fork") == waits
 
     @FAILED
     def test_timeout_bounds_one_request(self, receiver):
