@@ -46,29 +46,28 @@ class Stale(Exception):
 class Connection:
     """One open connection; *tls* reads and writes, *sock* has the time-outs."""
 
-    __slots__ = ("_received", "_sock", "_tls", "asked", "idle_at", "used")
+    __slots__ = ("_received", "_sock", "_tls", "asked", "idle_at", "patient", "used")
 
     def __init__(self, sock: Any, tls: Any) -> None:
         self._sock = sock
         self._tls = tls
         self._received = b""  # of a response that was not complete in time
         self.asked = False  # a whole request is out, and not its whole response in
+        self.patient = False  # waits for an answer rather than ask again
         self.idle_at = 0.0
         self.used = False
 
-    def exchange(
-        self, request: bytes, ends_at: float, *, patient: bool = False
-    ) -> http1.Response:
+    def exchange(self, request: bytes, ends_at: float) -> http1.Response:
         """
         Send *request* and return its response, before *ends_at*.
 
         On a used connection the first byte must come within half of that time,
-        unless *patient*: then `resume` may be called after a TimeoutError, if the
+        unless it is *patient*: then `resume` may be called after a TimeoutError, if the
         connection is *asked* by then.
         """
         touched = False
         first_by = ends_at
-        if self.used and not patient:
+        if self.used and not self.patient:
             first_by -= left(ends_at, retries.BUDGET_S) / 2
 
         def receive(count: int) -> bytes:
@@ -80,7 +79,7 @@ class Connection:
 
         try:
             self._send(request, first_by)
-            if patient:
+            if self.patient:
                 return self.resume(ends_at)
             response = http1.read(receive)
         except TimeoutError:
@@ -238,12 +237,13 @@ class Connections:
         connection: Connection,
         request: Callable[[], bytes],
         ends_at: float,
-        asked: list[Connection] | None,
+        asked: list[Connection] | None = None,
     ) -> http1.Response:
         idle = self._idle  # replaced by close(): then this one goes as well
         try:
-            patient = asked is not None
-            response = connection.exchange(request(), ends_at, patient=patient)
+            if asked is not None:
+                connection.patient = True
+            response = connection.exchange(request(), ends_at)
         except BaseException as exc:
             if asked is None or not (
                 connection.asked and isinstance(exc, TimeoutError)
