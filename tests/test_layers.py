@@ -74,7 +74,6 @@ ROWS = {
         "values.entries",
         "values.counters",
         "values.calls",
-        "values.freshness",
         "values.given",
         "values.loader",
         "values.transforms",

@@ -24,8 +24,7 @@ from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
-from ..values.entries import Entry
-from ..values.freshness import ClientWant
+from ..values.entries import ClientWant, Entry
 from ..values.loader import FRESH, LOADED
 from ..values.settings import DEFAULT
 from . import operations
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
 
     from ..exceptions import LambdaExtError
     from ..typing import Source
-    from ..values.entries import View
-    from ..values.freshness import Want
+    from ..values.entries import View, Want
     from .mixin import State
 
 MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once

@@ -39,8 +39,7 @@ from ..aws import boto, errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..values import keys, settings, store, transforms
-from ..values.entries import Entry
-from ..values.freshness import ClientWant
+from ..values.entries import ClientWant, Entry
 from ..values.loader import FRESH, LOADED, STALE
 from ..values.settings import DEFAULT
 from . import operations, tallies
@@ -54,8 +53,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..exceptions import LambdaExtError
-    from ..values.entries import View
-    from ..values.freshness import Want
+    from ..values.entries import View, Want
     from ..values.keys import Key
     from .operations import Read
 

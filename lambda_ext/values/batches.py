@@ -13,7 +13,7 @@ from __future__ import annotations
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import keys, settings, store, transforms
-from .freshness import Want
+from .entries import Want
 from .getters import missed
 from .settings import DEFAULT
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ..lifecycle import clock
 from . import keys, settings, store, transforms
-from .freshness import Want
+from .entries import Want
 from .settings import DEFAULT
 from .store import DEAD
 

@@ -18,7 +18,7 @@ from ..lifecycle import clock
 from ..lifecycle.interruption import by_signal_handler
 from . import keys, settings, store, transforms
 from .calls import broken
-from .freshness import Want
+from .entries import Want
 from .settings import DEFAULT
 from .store import DEAD
 

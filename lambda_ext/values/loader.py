@@ -42,7 +42,7 @@ from ..answer import Answer
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.interruption import by_signal_handler
-from . import calls, freshness
+from . import calls, entries
 from .calls import (
     Batch,
     again,
@@ -63,8 +63,7 @@ if TYPE_CHECKING:
     from ..typing import Source
     from .cache import Cache
     from .calls import Call
-    from .entries import Slot
-    from .freshness import Want
+    from .entries import Slot, Want
     from .keys import Key
 
     R = TypeVar("R")
@@ -178,7 +177,7 @@ class Loader:
         In a change.
         """
         refreshing = slot.wanted or self._is_under_way(slot)
-        return freshness.good_until(slot, entry, want, now, refreshing=refreshing)
+        return entries.good_until(slot, entry, want, now, refreshing=refreshing)
 
     def invalidate(self, concerned: Callable[[Key], bool]) -> int:
         """Drop what is *concerned*; no load under way brings it back."""
@@ -318,7 +317,7 @@ class Loader:
             if (
                 declared is not None
                 and declared.entry is not None
-                and freshness.due_from(declared.entry, want.max_age) <= now
+                and entries.due_from(declared.entry, want.max_age) <= now
                 and declared.retry_at <= now
                 and not self._is_under_way(declared)
             ):
@@ -365,10 +364,10 @@ class Loader:
             if not want.max_age or slot is None or slot.entry is not entry:
                 continue
             assert isinstance(entry, Entry)
-            since = freshness.due_from(entry, want.max_age)
+            since = entries.due_from(entry, want.max_age)
             slot.refresh_from = min(slot.refresh_from, since)
             if (
-                now >= freshness.due_at(entry, want.max_age)
+                now >= entries.due_at(entry, want.max_age)
                 and now >= slot.retry_at
                 and not slot.wanted
                 and not self._is_under_way(slot)
@@ -607,7 +606,7 @@ class Loader:
             if entry is None:
                 return not_loaded  # nothing to serve: the next caller tries at once
             slot.failures += 1
-            slot.retry_at = now + freshness.pause(slot.failures, calls.random())
+            slot.retry_at = now + entries.pause(slot.failures, calls.random())
             slot.wanted = False
             slot.expire_views()
             return "refresh_failed"

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
     from ..typing import Source
     from .counters import Snapshot
-    from .entries import Memo, Slot
-    from .freshness import Want
+    from .entries import Memo, Slot, Want
     from .keys import Key
     from .transforms import Decoded, Transform
 

@@ -20,7 +20,6 @@ from lambda_ext.values import (
     cache,
     calls,
     entries,
-    freshness,
     getters,
     loader,
     store,
@@ -33,7 +32,6 @@ ROOM = [
     cache,
     calls,
     entries,
-    freshness,
     getters,
     loader,
     store,
@@ -559,7 +557,7 @@ class TestInterrupted:
             get_secret("db")
 
         get_secret("db")
-        self.check(run, lambda: get_secret("db"), [loader, cache, calls, freshness])
+        self.check(run, lambda: get_secret("db"), [loader, cache, calls, entries])
 
     def test_init(self):
         """Each handle can be read afterwards."""
