@@ -21,7 +21,6 @@ from .lifecycle import (
     clock,
     current,
     extension,
-    interruption,
     phases,
     process,
     runtime_client,
@@ -248,7 +247,7 @@ def _seconds(ask: Callable[[], Any]) -> float | None:
         if type(remaining_ms) in (int, float) and abs(remaining_ms) < MAX_MS:
             return float(remaining_ms) / 1000
     except Exception as exc:
-        if interruption.by_signal_handler(exc):
+        if process.by_signal_handler(exc):
             raise
     return None
 

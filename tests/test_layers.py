@@ -112,7 +112,6 @@ ROWS = {
         "limits",
         "lifecycle",
         "lifecycle.clock",
-        "lifecycle.interruption",
         "lifecycle.phases",
         "lifecycle.process",
         "lifecycle.real_threads",

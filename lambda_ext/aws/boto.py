@@ -25,7 +25,7 @@ from .. import config as options
 from ..disclosure import forget_variables, printable
 from ..exceptions import ConfigurationError, LambdaExtError, SourceError
 from ..lifecycle import process
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 from . import errors, regions, retries, waiting
 
 TYPE_CHECKING = False

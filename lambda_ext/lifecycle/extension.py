@@ -37,7 +37,7 @@ import os
 
 from .. import config, disclosure
 from ..exceptions import ExtensionError
-from . import clock, interruption, phases, process, real_threads, runtime_api, shutdown
+from . import clock, phases, process, real_threads, runtime_api, shutdown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def register(between: Callable[[str], object] | None = None) -> None:
             error_type=exc.error_type,
         )
     except Exception as exc:
-        if interruption.by_signal_handler(exc):
+        if process.by_signal_handler(exc):
             raise
         _status = Status("unreachable", reason=f"{type(exc).__name__}: {exc}")
     else:

@@ -27,7 +27,7 @@ import sys
 import threading
 
 from .. import disclosure
-from . import clock, interruption, process, real_threads
+from . import clock, process, real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def call(phase: str, *args: Any) -> None:
                     begun = position
                     waiting[position][1](*args)
             except BaseException as exc:
-                if isinstance(exc, Exception) and not interruption.by_signal_handler(
-                    exc
-                ):
+                if isinstance(exc, Exception) and not process.by_signal_handler(exc):
                     failed(phase, (waiting or ((0, call),))[begun][1])
                 else:
                     raised = raised or exc
@@ -231,7 +229,7 @@ def run_within(
         try:
             function()
         except BaseException as exc:
-            if interruption.by_signal_handler(exc):
+            if process.by_signal_handler(exc):
                 raised.append(exc)
             else:
                 failed(phase, listener or function)
@@ -266,7 +264,7 @@ def call_one(phase: str, listener: Listener, *args: Any) -> None:
     try:
         listener(*args)
     except Exception as exc:
-        if interruption.by_signal_handler(exc):
+        if process.by_signal_handler(exc):
             raise
         failed(phase, listener)
 

@@ -1,5 +1,5 @@
 """
-Process-wide state: its locks, what a forked child lets go of, how tests reset it.
+Process-wide state: its locks, forks and resets, and what signal handlers raise.
 
 A module that keeps state for the whole process says here how to bring it back
 to what it was at import (`at_reset`) and what a forked child must not share
@@ -15,12 +15,22 @@ Signals
     Python function, after a call, at a jump backwards.  ``with lock:`` is safe
     there only if ``__enter__`` is C code, so `Lock` overrides no method, and
     no wrapper may add one.  ``lock.acquire()`` followed by ``try`` is not safe.
+
+    What a handler of the user's raises (a guard against a time-out, say) must
+    arrive where the user expects it.  Code of the user's that this library calls
+    (a sink, a number's ``__float__``) may raise on its own, a BaseException too,
+    which must not end the runtime.  So code that catches exceptions of such code
+    asks `by_signal_handler`.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C half of `signal` (0.7 ms)
 import contextlib
+import functools
+import itertools
 import os
+import sys
 import weakref
 
 from . import real_threads
@@ -28,7 +38,8 @@ from . import real_threads
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from types import FrameType
+    from typing import Any, TypeVar
 
     F = TypeVar("F", bound=Callable[[], object])
 
@@ -36,6 +47,8 @@ _locks: dict[int, weakref.ref[Lock]] = {}  # by id
 _resets: list[Callable[[], object]] = []
 _forks: list[Callable[[], object]] = []
 _follows_forks = False
+
+_VARARGS = 0x04  # of a code object; `inspect`
 
 
 class Lock(real_threads.RLock):  # type: ignore[misc]  # the C class, of which mypy sees Any
@@ -86,3 +99,74 @@ def _forked() -> None:
     for function in _forks.copy():
         with contextlib.suppress(Exception):
             function()
+
+
+# Signals ---------------------------------------------------------------------
+
+
+def by_signal_handler(exception: BaseException) -> bool:
+    """
+    Say whether a signal handler raised *exception*, as far as can be told.
+
+    It did if its traceback has a frame of a handler that is installed, or one
+    that was called as handlers are, with a signal's number and a frame.  So
+    did Python's own handler of SIGINT, which has no frame, if no ``raise``
+    statement raised a KeyboardInterrupt.
+    """
+    if not real_threads.in_main_thread():
+        return False  # handlers run in the main thread only
+    codes = []
+    for number in _signal.valid_signals():
+        handler = _signal.getsignal(number)
+        if handler is _signal.default_int_handler:
+            if isinstance(exception, KeyboardInterrupt) and not _stated(exception):
+                return True
+        elif callable(handler):
+            codes.append(_code(handler))
+    traceback = exception.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if any(frame.f_code is code for code in codes) or _is_handler(frame):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code(handler: Any) -> object:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    code = getattr(handler, "__code__", None)
+    if code is None:
+        code = getattr(type(handler).__call__, "__code__", None)
+    return code
+
+
+def _is_handler(frame: FrameType) -> bool:
+    """Say whether *frame* is of a function called with a signal and a frame."""
+    code = frame.f_code
+    count = code.co_argcount
+    names = code.co_varnames[: count + bool(code.co_flags & _VARARGS)]
+    given: list[Any] = []
+    for name in names:
+        value = frame.f_locals.get(name)
+        if name in names[count:]:
+            given += value if isinstance(value, tuple) else ()
+        else:
+            given.append(value)
+    return any(
+        isinstance(first, int) and isinstance(second, type(sys._getframe()))
+        for first, second in itertools.pairwise(given)
+    )
+
+
+def _stated(exception: BaseException) -> bool:
+    """Say whether a ``raise`` statement raised *exception*."""
+    import opcode  # only a KeyboardInterrupt pays for it
+
+    traceback = exception.__traceback__
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code.co_code
+    return code[traceback.tb_lasti] == opcode.opmap["RAISE_VARARGS"]

@@ -49,7 +49,7 @@ from collections import defaultdict
 
 from .. import disclosure
 from ..lifecycle import clock, process
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
 from . import tally
 

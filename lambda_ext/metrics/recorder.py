@@ -36,7 +36,7 @@ import weakref
 from .. import config, disclosure
 from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
 from . import buffer, stdout, tally, validation
 from . import outlets as _outlets

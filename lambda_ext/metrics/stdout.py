@@ -45,7 +45,7 @@ import weakref
 
 from .. import config
 from ..lifecycle import clock, process, real_threads
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 from . import tally
 
 TYPE_CHECKING = False

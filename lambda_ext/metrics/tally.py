@@ -28,7 +28,7 @@ import logging
 
 from .. import disclosure
 from ..lifecycle import process
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -33,7 +33,6 @@ from ..lifecycle import (
     clock,
     current,
     extension,
-    interruption,
     phases,
     process,
     real_threads,
@@ -236,7 +235,7 @@ def _attempt(identifier: str, asked: dict[str, Any], begun_at: float) -> Status:
     except BaseException as exc:
         if made is not None:
             made.close()
-        if not isinstance(exc, Exception) or interruption.by_signal_handler(exc):
+        if not isinstance(exc, Exception) or process.by_signal_handler(exc):
             raise
         return _failure(exc)
     _listener = made

@@ -15,7 +15,7 @@ from .. import disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 from . import keys, settings, store, transforms
 from .calls import broken
 from .entries import Want

@@ -41,7 +41,7 @@ import math
 from ..answer import Answer
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, real_threads
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 from . import calls, entries
 from .calls import (
     Batch,

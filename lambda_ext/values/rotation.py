@@ -26,8 +26,7 @@ import functools
 from .. import callables, disclosure
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, real_threads
-from ..lifecycle.interruption import by_signal_handler
-from ..lifecycle.process import Lock, at_fork, at_reset
+from ..lifecycle.process import Lock, at_fork, at_reset, by_signal_handler
 from . import calls, given, keys, settings, store
 from .cache import protected
 from .entries import NEVER

@@ -20,7 +20,7 @@ import threading
 import types
 
 from ..exceptions import ConfigurationError, DecodeError, LambdaExtError
-from ..lifecycle.interruption import by_signal_handler
+from ..lifecycle.process import by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

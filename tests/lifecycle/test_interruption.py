@@ -17,7 +17,6 @@ from lambda_ext import invocation
 from lambda_ext.lifecycle import (
     clock,
     extension,
-    interruption,
     phases,
     process,
     real_threads,
@@ -74,7 +73,7 @@ def _signalled():
 
 
 class TestOfSignalHandler:
-    """interruption.by_signal_handler()"""
+    """process.by_signal_handler()"""
 
     @pytest.mark.parametrize(
         "handler",
@@ -86,7 +85,7 @@ class TestOfSignalHandler:
         with pytest.raises(TimeoutError) as caught:
             signalled(handler)
 
-        assert interruption.by_signal_handler(caught.value)
+        assert process.by_signal_handler(caught.value)
 
     def test_is_not_what_code_raises_by_itself(self, signalled):
         """Also while handlers are installed."""
@@ -94,7 +93,7 @@ class TestOfSignalHandler:
         with pytest.raises(TimeoutError) as caught:
             raise TimeoutError
 
-        assert not interruption.by_signal_handler(caught.value)
+        assert not process.by_signal_handler(caught.value)
 
     def test_is_ctrl_c_in_the_main_thread_only(self, request):
         """CPython runs handlers nowhere else."""
@@ -103,14 +102,12 @@ class TestOfSignalHandler:
         request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
         found = []
         thread = threading.Thread(
-            target=lambda: found.append(
-                interruption.by_signal_handler(KeyboardInterrupt())
-            )
+            target=lambda: found.append(process.by_signal_handler(KeyboardInterrupt()))
         )
         thread.start()
         thread.join()
 
-        assert interruption.by_signal_handler(KeyboardInterrupt())
+        assert process.by_signal_handler(KeyboardInterrupt())
         assert [False] == found
 
 

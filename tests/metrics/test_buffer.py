@@ -16,12 +16,12 @@ from helpers import python, run_threads
 from interruptions import Interrupted, interruptions, where_handlers_run
 
 from lambda_ext import Metrics, config, metrics
-from lambda_ext.lifecycle import clock, interruption, phases
+from lambda_ext.lifecycle import clock, phases, process
 from lambda_ext.metrics import buffer, emf, recorder, stdout, tally, validation
 from lambda_ext.testing import FakeClock, MemorySink
 
 MODULES = (
-    *(buffer, clock, config, emf, interruption, phases, recorder, stdout, tally),
+    *(buffer, clock, config, emf, phases, process, recorder, stdout, tally),
     validation,
 )
 
