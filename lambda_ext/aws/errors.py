@@ -32,6 +32,7 @@ SOURCES = {  # endpoint prefix -> SourceError.source
     "secretsmanager": "secrets_manager",
     "ssm": "parameter_store",
     "appconfigdata": "appconfig",
+    "firehose": "firehose",
 }
 
 # The doubles of `lambda_ext.testing` that are entered: nothing leaves the process.
@@ -313,7 +314,7 @@ def no_credentials(service: str, key: str = "", detail: str = "") -> Configurati
 
 def key_of(parameters: Mapping[str, Any]) -> str:
     """Return what a request asks for, as it is to be named in a message."""
-    for name in ("SecretId", "Name", "Path"):
+    for name in ("SecretId", "Name", "Path", "DeliveryStreamName"):
         if name in parameters:
             return str(parameters[name])
     for name in ("SecretIdList", "Names"):
@@ -340,8 +341,11 @@ def problems(answer: Mapping[str, Any]) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
+_THINGS = {"secretsmanager": "secret", "ssm": "parameter", "firehose": "stream"}
+
+
 def _subject(service: str, key: str) -> str:
-    what = {"secretsmanager": "secret", "ssm": "parameter"}.get(service)
+    what = _THINGS.get(service)
     return f"{what or 'configuration'} {printable(key)!r}" if key else service
 
 

@@ -1,5 +1,5 @@
 """
-The light client: seven operations, signed and sent without boto3.
+The light client: eight operations, signed and sent without boto3.
 
 Small on purpose.  `reason_for_boto3` says, from the environment, what it leaves to
 boto3: profiles and configuration files, other sources of credentials,
@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from ..exceptions import SourceError
 
 JSON = "application/x-amz-json-1.1"
-TARGETS = {"secretsmanager": "secretsmanager", "ssm": "AmazonSSM"}
+TARGETS = {
+    "secretsmanager": "secretsmanager",
+    "ssm": "AmazonSSM",
+    "firehose": "Firehose_20150804",
+}
 SIGNING_NAMES = {"appconfigdata": "appconfig"}
 HEADERS = {  # of GetLatestConfiguration -> field
     "next-poll-configuration-token": "NextPollConfigurationToken",
@@ -274,10 +278,18 @@ def _wire(operation: str, parameters: Mapping[str, Any]) -> tuple[str, str, str,
     if operation == "GetLatestConfiguration":
         token = signing.quote(parameters["ConfigurationToken"])
         return "GET", "/configuration", f"configuration_token={token}", b""
-    body = json.dumps(parameters, separators=(",", ":")).encode()
+    body = json.dumps(parameters, separators=(",", ":"), default=_blob).encode()
     if operation == "StartConfigurationSession":
         return "POST", "/configurationsessions", "", body
     return "POST", "/", "", body
+
+
+def _blob(value: Any) -> str:
+    """Return bytes as JSON has them."""
+    # Only an operation that sends bytes needs it.
+    import binascii
+
+    return binascii.b2a_base64(value, newline=False).decode()
 
 
 def _joined(base: str, path: str) -> str:

@@ -29,6 +29,7 @@ VARIABLES = {  # AWS_ENDPOINT_URL_<what the service is called there>
     "secretsmanager": "SECRETS_MANAGER",
     "ssm": "SSM",
     "appconfigdata": "APPCONFIGDATA",
+    "firehose": "FIREHOSE",
 }
 SHOWN = 100  # characters of what is wrong
 # Compiled only where it is needed, which in Lambda it seldom is.

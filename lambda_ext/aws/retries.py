@@ -54,6 +54,7 @@ _ESSENTIAL = {
     "GetParametersByPath": ("Parameters",),
     "StartConfigurationSession": ("InitialConfigurationToken",),
     "GetLatestConfiguration": ("NextPollConfigurationToken",),
+    "PutRecordBatch": ("FailedPutCount", "RequestResponses"),
 }
 
 # What an answer may hold, and of which type; what else it holds is not read.
@@ -94,6 +95,10 @@ _SHAPES: dict[str, dict[str, Any]] = {
         "Configuration": bytes,
         "ContentType": str,
         "VersionLabel": str,
+    },
+    "PutRecordBatch": {
+        "FailedPutCount": int,
+        "RequestResponses": [{"RecordId": str, "ErrorCode": str}],
     },
 }
 LONGEST_RETRY_AFTER_S = 300.0  # a server that asks for more is not believed

@@ -167,6 +167,11 @@ def rejected(body: bytes, content_type: str) -> tuple[int, str]:
     return count, reason
 
 
+def compact(value: Any) -> bytes:
+    """Return *value* as JSON without blanks."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 def below(url: str, path: str) -> str:
     """Return *url* with *path*, unless it ends so already."""
     return url if url.endswith(path) else url.rstrip("/") + path

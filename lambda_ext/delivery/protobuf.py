@@ -130,7 +130,7 @@ def encode(message: str, tree: Mapping[str, Any]) -> bytes:
             parts.extend([_field(number, kind[:-1], part) for part in value])
         elif value:  # numbers are packed
             pack = _SCALARS[kind[:-1]][1]
-            parts.append(_delimited(number, b"".join(map(pack, value))))
+            parts.append(delimited(number, b"".join(map(pack, value))))
     return b"".join(parts)
 
 
@@ -220,17 +220,18 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError(msg)
 
 
-def _delimited(number: int, data: bytes) -> bytes:
+def delimited(number: int, data: bytes) -> bytes:
+    """Return *data*, an encoded message or a text, as the field of this number."""
     return varint(number << 3 | DELIMITED) + varint(len(data)) + data
 
 
 def _field(number: int, kind: str, value: Any) -> bytes:
     if kind[0].isupper():
-        return _delimited(number, encode(kind, value))
+        return delimited(number, encode(kind, value))
     wire, pack = _SCALARS[kind]
     data = pack(value)
     if wire == DELIMITED:
-        return _delimited(number, data)
+        return delimited(number, data)
     return varint(number << 3 | wire) + data
 
 

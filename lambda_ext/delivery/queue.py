@@ -52,12 +52,26 @@ sleep = time.sleep  # replaced by tests
 
 
 class RetryError(Exception):
-    """The receiver may not have taken it: send again, after *after_s* seconds."""
+    """
+    The receiver may not have taken it: send again, after *after_s* seconds.
 
-    def __init__(self, reason: str, after_s: float | None = None) -> None:
+    Where it has taken a part, *taken* are the records of that part, and *size*
+    their bytes: `send` has removed them from the payload.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        after_s: float | None = None,
+        *,
+        taken: int = 0,
+        size: int = 0,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.after_s = after_s
+        self.taken = taken
+        self.size = size
 
 
 class RefusedError(Exception):
@@ -163,6 +177,16 @@ class Delivery:
             ) and self._drop_oldest():
                 pass
 
+    def drop(self, count: int, reason: str) -> None:
+        """Count *count* records that cannot be queued, for *reason*."""
+        with self._lock:
+            self._count_dropped(count, reason)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether something waits, and the receiver asked for no pause."""
+        return bool(self._queue) and clock.now() >= self._not_before
+
     def drain(self, ends_at: float, *, join: bool = True) -> bool:
         """
         Send what is queued before the run time *ends_at*; say whether all was.
@@ -225,6 +249,8 @@ class Delivery:
             after_s = jitter(self._failures) if exc.after_s is None else exc.after_s
             self._not_before = clock.now() + min(after_s, LONGEST_PAUSE_S)
             self._failed(exc.reason)
+            if exc.taken:
+                self._settle_part(item, exc.taken, exc.size)
             return False
         except RefusedError as exc:
             self._failed(exc.reason)
@@ -251,6 +277,14 @@ class Delivery:
                 self._bytes -= item.size
                 self.sent += item.count - refused
                 self._count_dropped(refused, reason)
+
+    def _settle_part(self, item: Item, taken: int, size: int) -> None:
+        """Count what the receiver took of *item*, which stays in the queue."""
+        with self._lock:
+            self.sent += taken
+            item.count -= taken
+            item.size -= size
+            self._bytes -= size
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest item that is not under way; False if there is none."""

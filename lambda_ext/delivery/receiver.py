@@ -243,8 +243,8 @@ class Receiver:
             waiting[1].close()
 
     def _request(self, body: bytes, headers: dict[str, str], ends_at: float) -> bytes:
-        endpoint = regions.parse(self._url)
-        path, _, query = endpoint.path.partition("?")
+        endpoint, query = endpoint_of(self._url, self.name)
+        path = endpoint.path or "/"
         all_headers = {"host": endpoint.authority, **headers}
         all_headers["content-type"] = self._content_type
         if self._sign:
@@ -255,7 +255,8 @@ class Receiver:
             all_headers["content-encoding"] = "gzip"
         all_headers["content-length"] = str(len(body))
         all_headers["user-agent"] = "lambda-ext"
-        lines = [f"POST {endpoint.path or '/'} HTTP/1.1"]
+        target = f"{path}?{query}" if query else path
+        lines = [f"POST {target} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in all_headers.items()]
         return "\r\n".join((*lines, "", "")).encode("latin-1") + body
 
@@ -277,7 +278,7 @@ class Receiver:
             signed["x-amz-security-token"] = keys.token
         signed["authorization"] = signing.authorization(
             "POST",
-            path or "/",
+            path,
             query,
             {**headers, **signed},
             body,
@@ -311,7 +312,7 @@ class Receiver:
 
     def _parsed(self, url: str) -> None:
         """Make ready to send to *url*, or say what is wrong with it."""
-        endpoint = endpoint_of(url, self.name)
+        endpoint, _ = endpoint_of(url, self.name)
         plain = not (endpoint.tls or endpoint.local)
         if plain and (not self._clear or self.headers):
             msg = (
@@ -330,6 +331,30 @@ class Receiver:
     def _stores(self, host: str) -> tuple[str, ...]:
         """Return whom to trust: the machine's whole store, or a file of the user's."""
         return (self._certificate or tls.SYSTEM,)
+
+
+class Prefixed:
+    """A key that is read when it is needed, with text before it: "Splunk KEY"."""
+
+    __slots__ = ("_given", "_prefix")
+
+    def __init__(self, prefix: str, given: Text) -> None:
+        self._prefix = prefix
+        self._given = given
+
+    def __repr__(self) -> str:
+        return f"<{self._prefix.strip()} ...>"
+
+    @property
+    def value(self) -> str:
+        """Return the whole header."""
+        return self._prefix + text(self._given)
+
+    def invalidate(self) -> None:
+        """Have it read anew."""
+        forget = getattr(self._given, "invalidate", None)
+        if forget is not None:
+            forget()
 
 
 # Process-wide ----------------------------------------------------------------
@@ -370,18 +395,20 @@ def text(given: Any) -> str:
     return value
 
 
-def endpoint_of(url: str, name: str) -> regions.Endpoint:
-    """Return the endpoint at *url*, or say without quoting it that it is none."""
+def endpoint_of(url: str, name: str) -> tuple[regions.Endpoint, str]:
+    """Return the endpoint at *url* and its query, or say unquoted that it is none."""
+    address, _, query = url.partition("?")
     endpoint = None
     with contextlib.suppress(ConfigurationError):  # quotes the URL, maybe a key
-        endpoint = regions.parse(url)
-    if endpoint is None:
+        endpoint = regions.parse(address)
+    plain = query.isascii() and query.isprintable() and not {" ", "#"} & {*query}
+    if endpoint is None or not (plain or not query):
         msg = (
             f"the endpoint of the sink {name!r} is no URL such as"
             " https://otlp.example.com/v1/metrics"
         )
         raise ConfigurationError(msg)
-    return endpoint
+    return endpoint, query
 
 
 def check_header(name: str, value: str) -> None:

@@ -853,6 +853,15 @@ def _changed() -> None:
 default = Metrics()
 
 
+def outlets() -> tuple[Outlet, ...]:
+    """Return where metrics go that have no sink of their own."""
+    if not _joined:
+        _join()
+    if not _known:
+        _know_outlets()
+    return _buffer.outlets
+
+
 def snapshot() -> dict[str, Any]:
     """
     Return what happened to the records of this process, as plain numbers.

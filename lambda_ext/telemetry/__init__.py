@@ -9,6 +9,10 @@ Lambda's Telemetry API in the handler's process: logs and platform events, as re
     @telemetry.on_report
     def report(record, outcome):
         ...
+
+    telemetry.route(where="function", level=">=WARN").to(
+        telemetry.destinations.splunk_hec(url, Secret("splunk/hec"))
+    )
 """
 
 from __future__ import annotations
@@ -18,12 +22,43 @@ from .records import Batch, Record
 from .reports import on_report
 from .subscription import Status, status, subscribe
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from . import destinations as destinations
+    from .entry import Entry as Entry
+    from .routes import Route as Route
+    from .routes import route as route
+    from .shipping import flush as flush
+
 __all__ = (
     "Batch",
+    "Entry",
     "Record",
+    "Route",
     "Status",
     "consumers",
+    "destinations",
+    "flush",
     "on_report",
+    "route",
     "status",
     "subscribe",
 )
+
+# Name -> the module that defines it: who only consumes batches loads no routes.
+_LAZY = {"Entry": "entry", "Route": "routes", "flush": "shipping", "route": "routes"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "destinations":
+        return import_module(".destinations", __name__)
+    if name in _LAZY:
+        found = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = found
+        return found
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,274 @@
+"""
+Where logs, platform metrics and spans go; each for ``telemetry.route(...).to(...)``.
+
+    otlp() new_relic() sumo_logic() cloudwatch_logs() collector()    OTLP logs
+    splunk_hec()      Splunk's HTTP Event Collector
+    datadog()         Datadog's logs intake
+    firehose()        Amazon Data Firehose
+    http()            any HTTP endpoint, as lines of JSON (NDJSON)
+    metrics()         platform records as metrics, to the sinks of metrics
+    spans()           platform records as OTLP spans
+
+Guarantees, of all that use a network
+    `accept_logs` waits for nothing; `drain` returns at its deadline.
+    What could not be sent stays in a bounded queue and is sent later; what the
+    receiver refuses, or has no room, is counted by its reason.
+    A key may be a `Secret`: it is read when it is needed, and once more where the
+    receiver answers 401 or 403.  It goes over verified TLS only, or to this
+    machine, and into no message, log line or repr, nor into what is shipped.
+"""
+
+from __future__ import annotations
+
+from ..delivery.receiver import TIMEOUT_S, Receiver
+from ..exceptions import ConfigurationError
+from .queued import HttpDestination
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from ..delivery.receiver import Text
+    from ..typing import Sink
+    from .datadog_logs import DatadogLogs
+    from .firehose import Firehose
+    from .otlp_logs import OtlpLogs
+    from .otlp_spans import OtlpSpans
+    from .platform_metrics import PlatformMetrics
+    from .splunk_hec import SplunkHec
+
+
+def http(
+    url: Text,
+    *,
+    headers: Mapping[str, Text] | None = None,
+    compression: str = "none",
+    timeout: float = TIMEOUT_S,
+    name: str = "http",
+) -> HttpDestination:
+    """
+    Return a destination that POSTs lines of JSON (NDJSON) to *url*.
+
+    Each line has "time" and "type", "level", "requestId" and "traceId" where they
+    are known, and "message" (a line of text) or "record" (a JSON object).  2xx
+    means that all were taken; 429, 502, 503, 504 and broken connections that all
+    are sent again; anything else that they are dropped.
+
+    Args:
+        url: The whole address; a `Secret` if it is a key itself.
+        headers: Names and values; a value may be a `Secret`.
+        compression: "gzip" or "none".
+        timeout: Seconds that one request may take.
+        name: What statistics and log lines call it.
+
+    Raises:
+        ConfigurationError: one of these cannot be used; plain HTTP goes to this
+            machine only.
+    """
+    if compression not in ("gzip", "none"):
+        msg = f"http(compression={compression!r:.80}): use 'gzip' or 'none'"
+        raise ConfigurationError(msg)
+    to = Receiver(
+        name,
+        url,
+        headers=headers,
+        content_type="application/x-ndjson",
+        compressed=compression == "gzip",
+        timeout=_positive("timeout", timeout),
+    )
+    return HttpDestination(name, to)
+
+
+def otlp(
+    endpoint: Text | None = None,
+    *,
+    headers: Mapping[str, Text] | None = None,
+    **options: Any,
+) -> OtlpLogs:
+    """
+    Return a destination for logs by OTLP over HTTP; see `otlp_logs.OtlpLogs`.
+
+    *endpoint* None is what ``OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT`` says, else a
+    collector on this machine.
+    """
+    from .otlp_logs import OtlpLogs
+
+    return OtlpLogs(endpoint, headers=headers, **options)
+
+
+def new_relic(key: Text, *, region: str = "us") -> OtlpLogs:
+    """
+    Return a destination for New Relic; *key* is a license key.
+
+    Source: "New Relic OTLP endpoint",
+    https://docs.newrelic.com/docs/opentelemetry/best-practices/opentelemetry-otlp/
+    """
+    from .otlp_logs import new_relic as made
+
+    return made(key, region=region)
+
+
+def sumo_logic(url: Text) -> OtlpLogs:
+    """
+    Return a destination for a Sumo Logic OTLP/HTTP source.
+
+    *url* is the source's address, as Sumo Logic shows it; who knows it may write,
+    so keep it in a `Secret`.
+
+    Source: "OTLP/HTTP Source",
+    https://www.sumologic.com/help/docs/send-data/hosted-collectors/http-source/otlp/
+    """
+    from .otlp_logs import sumo_logic as made
+
+    return made(url)
+
+
+def cloudwatch_logs(
+    log_group: str, log_stream: str, *, region: str | None = None
+) -> OtlpLogs:
+    """
+    Return a destination for a log group of CloudWatch, signed with the role's keys.
+
+    The group and the stream must be there; the role needs ``logs:PutLogEvents``.
+    *region* None is the function's.
+
+    Source: "OTLP Endpoints", https://docs.aws.amazon.com/AmazonCloudWatch/
+    latest/monitoring/CloudWatch-OTLPEndpoint.html
+    """
+    from .otlp_logs import cloudwatch_logs as made
+
+    return made(log_group, log_stream, region=region)
+
+
+def collector(
+    url: str | None = None, *, headers: Mapping[str, Text] | None = None
+) -> OtlpLogs:
+    """
+    Return a destination for an OpenTelemetry collector at *url*, without the path.
+
+    None is this machine.  Plain HTTP may go to another machine, for example inside
+    a VPC, as long as there are no *headers*, which may hold a key.
+    """
+    from .otlp_logs import collector as made
+
+    return made(url, headers=headers)
+
+
+def splunk_hec(
+    url: Text,
+    token: Text,
+    *,
+    index: str | None = None,
+    source: str | None = None,
+    sourcetype: str | None = None,
+    host: str | None = None,
+) -> SplunkHec:
+    """
+    Return a destination for Splunk's HTTP Event Collector.
+
+    Args:
+        url: The collector, such as "https://http-inputs-acme.splunkcloud.com";
+            with or without "/services/collector/event".
+        token: A HEC token, best a `Secret`.  Indexer acknowledgement must be off
+            for it.
+        index: Splunk's index; None is the token's.
+        source: Splunk's source; None is "lambda:FUNCTION".
+        sourcetype: Splunk's source type; None is "_json".
+        host: Splunk's host; None is the execution environment's log stream.
+    """
+    from .splunk_hec import SplunkHec
+
+    return SplunkHec(
+        url, token, index=index, source=source, sourcetype=sourcetype, host=host
+    )
+
+
+def datadog(
+    key: Text,
+    *,
+    site: str = "datadoghq.com",
+    service: str | None = None,
+    tags: Sequence[str] = (),
+    source: str = "lambda",
+) -> DatadogLogs:
+    """
+    Return a destination for Datadog's logs intake; *key* is an API key.
+
+    *site* is Datadog's, such as "datadoghq.eu" or "us5.datadoghq.com"; *service*
+    None is as for metrics; *tags* are texts such as "env:prod".
+    """
+    from .datadog_logs import DatadogLogs
+
+    return DatadogLogs(key, site=site, service=service, tags=tags, source=source)
+
+
+def firehose(stream: str) -> Firehose:
+    """
+    Return a destination for the Amazon Data Firehose stream *stream*.
+
+    Each record is a line of JSON, as `http` sends it.  The role needs
+    ``firehose:PutRecordBatch``.
+    """
+    from .firehose import Firehose
+
+    return Firehose(stream)
+
+
+def metrics(
+    sink: Sink | None = None,
+    *,
+    namespace: str | None = None,
+    service: str | None = None,
+    dimensions: Mapping[str, str | int] | None = None,
+) -> PlatformMetrics:
+    """
+    Return a destination that makes metrics of the platform's records.
+
+    Arguments are those of `lambda_ext.Metrics`; *sink* None is where
+    ``configure(sinks=...)`` says.  See `platform_metrics` for the names.
+    """
+    from .platform_metrics import PlatformMetrics
+
+    return PlatformMetrics(
+        sink, namespace=namespace, service=service, dimensions=dimensions
+    )
+
+
+def spans(
+    endpoint: Text | None = None,
+    *,
+    headers: Mapping[str, Text] | None = None,
+    **options: Any,
+) -> OtlpSpans:
+    """
+    Return a destination that makes OTLP spans of the platform's records.
+
+    *endpoint* None is what ``OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT`` says, else a
+    collector on this machine; see `otlp_spans.OtlpSpans`.
+    """
+    from .otlp_spans import OtlpSpans
+
+    return OtlpSpans(endpoint, headers=headers, **options)
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        msg = f"{name}={value!r:.80} must be a number of seconds above 0"
+        raise ConfigurationError(msg)
+    return float(value)
+
+
+__all__ = (
+    "cloudwatch_logs",
+    "collector",
+    "datadog",
+    "firehose",
+    "http",
+    "metrics",
+    "new_relic",
+    "otlp",
+    "spans",
+    "splunk_hec",
+    "sumo_logic",
+)

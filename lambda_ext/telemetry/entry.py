@@ -1,0 +1,193 @@
+"""
+What leaves the process of a record: an `Entry`, which transforms and sinks see.
+
+A record belongs to all consumers and is read-only.  An entry belongs to one
+route: it has the invocation that the record belongs to, also where a line does
+not name it, and after the redaction no secret that this process knows.
+"""
+
+from __future__ import annotations
+
+from json import dumps
+
+from .records import PLATFORM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .records import Record
+
+AROUND = 120  # bytes that the members of an entry take beside its body
+
+
+class Entry:
+    """
+    One log line or platform event on its way to a sink.
+
+    Attributes:
+        type: As AWS sends it: "platform.report", "function", "extension", ...
+        time: When it happened, as AWS sends it.
+        timestamp: The same in seconds since the epoch.
+        level: "WARN", "ERROR", ...; None where the line has none.
+        request_id: The invocation that it belongs to; None outside of any.
+        trace: The invocation's trace header, "Root=...;Parent=..."; None without.
+        body: The line as text, or its JSON object, or the platform's members.
+        message: The text without the runtime's level, time and request id.
+    """
+
+    __slots__ = (
+        "body", "level", "message", "request_id", "size", "time", "timestamp",
+        "trace", "type",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        record: Record,
+        request_id: str | None = None,
+        trace: str | None = None,
+    ) -> None:
+        self.type = record.type
+        self.time = record.time
+        self.timestamp = record.timestamp
+        self.level = record.level
+        self.request_id = record.request_id or request_id
+        self.trace = trace
+        fields: Any = record.fields if record.where != PLATFORM else record.record
+        self.body: Any = dict(fields) if isinstance(fields, dict) and fields else None
+        if self.body is None:
+            raw = record.record
+            self.body = raw.removesuffix("\n") if isinstance(raw, str) else raw
+        self.message = record.message
+        self.size = 0  # bytes, about; set when it is queued
+
+    @property
+    def where(self) -> str:
+        """What wrote it: "platform", "function" or "extension"."""
+        return self.type.partition(".")[0]
+
+    def __repr__(self) -> str:
+        """Show which one it is; what it says may be a secret of the user's."""
+        return f"<Entry {self.type} {self.time}>"
+
+    def copy(self) -> Entry:
+        """Return one like it, which may be changed."""
+        made = object.__new__(Entry)
+        for name in self.__slots__:
+            setattr(made, name, getattr(self, name))
+        if isinstance(self.body, dict):
+            made.body = dict(self.body)
+        return made
+
+    def say(self, body: Any) -> None:
+        """Have it say *body*, text or a JSON object, and a message that fits."""
+        self.body = body
+        if isinstance(body, dict):
+            found = body.get("message", body.get("msg"))
+            self.message = found if isinstance(found, str) else as_json(body)
+        else:
+            self.message = str(body)
+
+    def measure(self) -> int:
+        """Return about how many bytes it takes, and remember it."""
+        body = self.body
+        text = body if isinstance(body, str) else as_json(body)
+        self.size = len(text) + AROUND
+        return self.size
+
+    def as_dict(self) -> dict[str, Any]:
+        """
+        Return it as an object for JSON: what a line of NDJSON is.
+
+        "time" and "type" are always there, "level", "requestId" and "traceId" where
+        they are known; "message" for a line of text, "record" for an object.
+        """
+        found: dict[str, Any] = {"time": self.time, "type": self.type}
+        if self.level:
+            found["level"] = self.level
+        if self.request_id:
+            found["requestId"] = self.request_id
+        trace_id = trace_ids(self.trace)[0]
+        if trace_id:
+            found["traceId"] = trace_id
+        if isinstance(self.body, str):
+            found["message"] = self.message
+        else:
+            found["record"] = self.body
+        return found
+
+
+def as_json(value: Any) -> str:
+    """Return *value* as JSON in one line; raises nothing."""
+    try:
+        return dumps(value, separators=(",", ":"), allow_nan=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        return dumps(str(value))
+
+
+def trace_ids(header: str | None) -> tuple[str, str]:
+    """
+    Return (trace id, parent's span id) of X-Ray's *header*, as W3C writes them.
+
+    That is 32 and 16 hexadecimal digits; "" where the header has none.
+
+    Source: "Tracing header", https://docs.aws.amazon.com/xray/latest/devguide/
+    xray-concepts.html#xray-concepts-tracingheader
+    """
+    trace_id = parent = ""
+    for part in (header or "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == "Root":
+            version, _, rest = value.partition("-")
+            joined = rest.replace("-", "")
+            if version == "1" and _is_hex(joined, 32):
+                trace_id = joined.lower()
+        elif name in ("Parent", "Self") and _is_hex(value, 16) and not parent:
+            parent = value.lower()
+    return trace_id, parent
+
+
+def _is_hex(text: str, digits: int) -> bool:
+    return (
+        len(text) == digits
+        and not text.strip("0123456789abcdefABCDEF")
+        and bool(text.strip("0"))
+    )
+
+
+class Requests:
+    """
+    Which invocation a record belongs to, as one consumer sees them pass.
+
+    A line that names no invocation belongs to the one that began last: an
+    execution environment has one at a time, and the platform sends in order.  A
+    managed instance has several at once, so there it belongs to none.
+    """
+
+    __slots__ = ("_concurrent", "current", "trace")
+
+    def __init__(self, *, concurrent: bool) -> None:
+        self._concurrent = concurrent
+        self.current: str | None = None
+        self.trace: str | None = None
+
+    def follow(self, record: Record) -> tuple[str | None, str | None]:
+        """Return (request id, trace header) of *record*, which comes next."""
+        kind = record.type
+        if kind == "platform.start" and not self._concurrent:
+            self.current = record.request_id
+            self.trace = header_of(record)
+        named = record.request_id
+        if record.where == PLATFORM and named is None:
+            return None, None
+        if self._concurrent:
+            return named, header_of(record)
+        if named is None:
+            return self.current, self.trace
+        return named, self.trace if named == self.current else header_of(record)
+
+
+def header_of(record: Record) -> str | None:
+    """Return the trace header in *record*, one of the platform's; None without."""
+    found = getattr(record, "tracing", None)
+    return None if found is None else found.value

@@ -1,0 +1,345 @@
+"""
+When routes hand over what they have, and how long that may take.
+
+    route's queue ─▶ sink.accept_logs(entries) ─▶ sink.drain(ends_at)
+
+What a sink is
+    An object with ``accept_logs(entries)``, or a function of a list of entries.
+    An optional ``drain(ends_at)`` sends what was accepted before the run time
+    *ends_at*; an optional ``is_due()`` says whether it wants to; an optional
+    ``end()`` is called once all was accepted, when the process ends.  ``name``,
+    ``sent``, ``pending``, ``dropped`` and ``error`` are for `Route.status`.
+
+Guarantees
+    A sink is called on a thread of its own, by one at a time.  One that hangs,
+    raises or calls ``sys.exit`` is reported by its name, once a reason, and
+    delays neither the other sinks nor the answer past the budget: `BUDGET_S` of
+    an invocation, never its last `MARGIN_S`.
+    A sink that was left behind is not waited for again before it has returned,
+    and one whose receiver fails is tried after a pause that doubles.
+    At SIGTERM everything that waits is handed over, inside the share of the
+    shutdown; what the platform sends meanwhile is waited for.
+
+When
+    At the end of an invocation, what is due by age, count or bytes; also while
+    one runs, as records arrive, beside the handler.  Before a time-out, a
+    snapshot, and at SIGTERM, everything.
+"""
+
+from __future__ import annotations
+
+from .. import disclosure
+from ..lifecycle import clock, phases, process, real_threads
+from . import dispatch, redaction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from .entry import Entry
+
+    class Queue(Protocol):
+        """A route, from which a sink is fed."""
+
+        @property
+        def waiting(self) -> int: ...
+        def is_due(self) -> bool: ...
+        def take(self) -> list[Entry]: ...
+        def settle(self, count: int, *, taken: bool) -> None: ...
+
+
+BUDGET_S = 1.0  # at the end of an invocation, for all sinks together
+MARGIN_S = 0.05  # of the invocation's time, which they leave
+EXIT_S = 0.1  # at the end, where nothing says how long there is
+QUIET_S = 0.03  # without a new batch, until no more is expected at the end
+POLL_S = 0.002
+LONGEST_PAUSE_S = 60.0  # between two tries of a sink that fails
+BESIDE_S = 10.0  # for a sink that is called beside a running handler
+MAX_WARNINGS = 10  # different ones of one sink
+
+
+class Outlet:
+    """A sink of routes, the thread that calls it, and what became of that."""
+
+    __slots__ = (
+        "_caller", "_done", "_failures", "_late", "_not_before", "_warned", "abandoned",
+        "error", "failures", "name", "routes", "sink",
+    )  # fmt: skip
+
+    def __init__(self, sink: Any, name: str) -> None:
+        self.sink = sink
+        self.name = name
+        self.routes: list[Queue] = []
+        self.error = ""  # of the sink's own, the last; "" after a success
+        self.failures = 0  # calls that raised
+        self.abandoned = 0  # calls that took longer than their time
+        self._caller: dict[int, object] = {}  # claimed and released by one C call each
+        self._done = real_threads.Event()
+        self._done.set()
+        self._late = False  # this call was left behind once
+        self._failures = 0  # in a row
+        self._not_before = 0.0  # house time
+        self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<Outlet {self.name}>"
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits for the sink, or in it."""
+        return self.has_waiting or self._pending() > 0
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a route has records that the sink did not get yet."""
+        return any(route.waiting for route in self.routes)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the sink is being called."""
+        return not self._done.is_set()
+
+    def is_due(self) -> bool:
+        """Say whether the sink is to be called now."""
+        if clock.now() < self._not_before:
+            return False
+        if any(route.is_due() for route in self.routes):
+            return True
+        try:
+            is_due = getattr(self.sink, "is_due", None)
+            return self._pending() > 0 if is_due is None else bool(is_due())
+        except Exception as exc:
+            self._failed(exc)
+            return False
+
+    def begin(
+        self, ends_at: float, *, everything: bool = False, last: bool = False
+    ) -> bool:
+        """
+        Have the sink called before the run time *ends_at*; False: it is busy.
+
+        *everything*: not only of the routes that are due.  *last*: the process ends.
+        """
+        me = object()
+        if self._caller.setdefault(0, me) is not me:
+            return False
+        self._done.clear()
+        self._late = False
+
+        def body() -> None:
+            try:
+                self._call(ends_at, everything=everything, last=last)
+            finally:
+                self._release()
+
+        try:
+            real_threads.start("lambda_ext_route", body)
+        except (RuntimeError, MemoryError):  # no thread to be had; the next call may
+            self._release()
+            return False
+        return True
+
+    def wait(self, ends_at: float) -> bool:
+        """Wait for the call under way, if it was not left behind; say if it is done."""
+        if self._late:
+            return False
+        if self._done.wait(max(ends_at - clock.run_time(), 0.0)):
+            return True
+        self._late = True
+        self.abandoned += 1
+        self._warn("sink_left_behind", "it took longer than its time")
+        return False
+
+    def forked(self) -> None:
+        """Let go of the parent's thread."""
+        self._caller = {}
+        self._done = real_threads.Event()
+        self._done.set()
+        self._late = False
+        forked = getattr(self.sink, "forked", None)
+        if forked is not None and not hasattr(self.sink, "restored"):
+            forked()  # others follow forks by themselves
+
+    def _release(self) -> None:
+        self._caller.pop(0, None)
+        self._done.set()
+
+    def _call(self, ends_at: float, *, everything: bool, last: bool) -> None:
+        failed = False
+        for route in self.routes.copy():
+            if everything or route.is_due():
+                failed |= not self._hand_over(route)
+        for name, args in (("end", ()), ("drain", (ends_at,))):
+            function = getattr(self.sink, name, None)
+            if function is not None and (last or name != "end"):
+                try:
+                    function(*args)
+                except BaseException as exc:  # SystemExit too
+                    self._failed(exc)
+                    failed = True
+        if failed or self._pending() > 0:
+            self._failures += 1
+            pause_s = min(2.0 ** min(self._failures, 10), LONGEST_PAUSE_S)
+            self._not_before = clock.now() + pause_s
+        else:
+            self._failures = 0
+            self._not_before = 0.0
+            self.error = ""
+
+    def _hand_over(self, route: Queue) -> bool:
+        """Hand over what waits in *route*; say whether the sink took all."""
+        while True:
+            entries = route.take()
+            if not entries:
+                return True
+            try:
+                self.sink.accept_logs(entries)
+            except BaseException as exc:  # SystemExit too: it would end this thread
+                route.settle(len(entries), taken=False)
+                self._failed(exc)
+                return False
+            route.settle(len(entries), taken=True)
+
+    def _pending(self) -> int:
+        found = getattr(self.sink, "pending", 0)
+        return found if isinstance(found, int) else 0
+
+    def _failed(self, exc: BaseException) -> None:
+        self.failures += 1
+        self.error = disclosure.kind(exc)
+        self._warn("sink_failed", self.error)
+
+    def _warn(self, event: str, reason: str) -> None:
+        if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
+            self._warned.add(reason)
+            disclosure.warn(event, sink=self.name, error=reason)
+
+
+_outlets: dict[int, Outlet] = {}  # by the id of the sink, which the outlet keeps
+_lock = process.Lock()
+_joined = False
+arrived_at = 0.0  # run time of the last batch
+
+
+def outlet_of(sink: Any, name: str) -> Outlet:
+    """Return the outlet of *sink*, which several routes may share."""
+    with _lock:
+        found = _outlets.get(id(sink))
+        if found is None:
+            taken = {outlet.name for outlet in _outlets.values()}
+            unique, number = name, 2
+            while unique in taken:
+                unique, number = f"{name}-{number}", number + 1
+            found = _outlets[id(sink)] = Outlet(sink, unique)
+        return found
+
+
+def outlets() -> list[Outlet]:
+    """Return every outlet that routes lead to."""
+    return [outlet for outlet in [*_outlets.values()] if outlet.routes]
+
+
+def arrived(outlet: Outlet) -> None:
+    """Note that records came for *outlet*, and begin if it is due."""
+    global arrived_at
+    arrived_at = clock.run_time()
+    if not outlet.is_busy and outlet.is_due():
+        outlet.begin(arrived_at + BESIDE_S)
+
+
+def flush(budget_s: float) -> bool:
+    """Hand over everything within *budget_s* seconds; say whether nothing waits."""
+    ends_at = clock.run_time() + budget_s
+    dispatch.drain(budget_s / 2)
+    return _run([*outlets()], ends_at, everything=True)
+
+
+def _run(
+    chosen: list[Outlet], ends_at: float, *, everything: bool, last: bool = False
+) -> bool:
+    busy = [
+        outlet
+        for outlet in chosen
+        if not outlet.begin(ends_at, everything=everything, last=last)
+    ]
+    for outlet in chosen:
+        done = outlet.wait(ends_at)
+        if done and everything and outlet in busy:  # what it did not take then
+            outlet.begin(ends_at, everything=True, last=last)
+            outlet.wait(ends_at)
+    return not any(outlet.waits for outlet in chosen)
+
+
+def join() -> None:
+    """Be called when it is time to ship."""
+    global _joined
+    with _lock:
+        if _joined:
+            return
+        for phase, priority, listener in (
+            (phases.RESPONSE, phases.NETWORK, _at_response),
+            (phases.TIMEOUT, phases.NETWORK, _before_timeout),
+            (phases.SNAPSHOT, phases.USER, _before_snapshot),
+            (phases.SHUTDOWN, phases.NETWORK, _at_shutdown),
+        ):
+            phases.silence(phase, listener)  # a signal handler may have raised here
+            phases.listen(phase, listener, priority=priority)
+        _joined = True
+
+
+def _at_response() -> None:
+    due = [outlet for outlet in outlets() if outlet.is_busy or outlet.is_due()]
+    if due:
+        ends_at = _until(BUDGET_S)
+        if ends_at > clock.run_time():  # else the next invocation has more time
+            _run(due, ends_at, everything=False)
+
+
+def _until(most_s: float) -> float:
+    """Return the run time until which the end of an invocation may wait."""
+    left_s = clock.remaining()
+    if left_s is not None:
+        most_s = min(most_s, max(left_s - MARGIN_S, 0.0))
+    return clock.run_time() + most_s
+
+
+def _before_timeout() -> None:
+    flush(phases.share_s() or EXIT_S)
+
+
+def _before_snapshot() -> None:
+    flush(BUDGET_S)
+    redaction.reset()
+
+
+def _at_shutdown() -> None:
+    """Hand over what there is, and what the platform sends meanwhile."""
+    begun_at = clock.run_time()
+    share_s = (phases.share_s() or EXIT_S) * 0.9
+    ends_at = begun_at + share_s
+    # The process may have been frozen since the last batch was sent to it.
+    for _ in range(int(share_s / POLL_S)):  # also where a clock stands still
+        for outlet in outlets():
+            if not outlet.is_busy and outlet.has_waiting:
+                outlet.begin(ends_at, everything=True)
+        now = clock.run_time()
+        quiet_s = now - max(arrived_at, begun_at)
+        if now >= ends_at or (quiet_s >= QUIET_S and not dispatch.pending()):
+            break
+        real_threads.pause(POLL_S)
+    _run(outlets(), ends_at, everything=True, last=True)
+
+
+@process.at_fork
+def _forked() -> None:
+    for outlet in [*_outlets.values()]:
+        outlet.forked()
+
+
+@process.at_reset
+def reset() -> None:
+    """Forget every sink, as if this were just imported."""
+    global _joined, arrived_at
+    _outlets.clear()
+    _joined = False
+    arrived_at = 0.0

@@ -1,0 +1,300 @@
+"""When sinks of logs are called, for how long, and what one that fails costs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+
+import pytest
+
+import lambda_ext
+from lambda_ext import telemetry
+from lambda_ext.lifecycle import clock, phases
+from lambda_ext.telemetry import dispatch, records, shipping
+
+FAILED = pytest.mark.logs  # a failure is logged
+
+
+class Sink:
+    """Keeps what it is given, after *act* was called."""
+
+    def __init__(self, name="sink", act=lambda: None):
+        self.name = name
+        self.act = act
+        self.messages = []
+        self.threads = []
+
+    def accept_logs(self, entries):
+        self.threads.append(threading.get_ident())
+        self.act()
+        self.messages += [entry.message for entry in entries]
+
+
+class Hanging:
+    """Waits until it is let go."""
+
+    def __init__(self):
+        self.inside = threading.Event()
+        self.gate = threading.Event()
+
+    def __call__(self):
+        self.inside.set()
+        self.gate.wait(60)
+
+
+@pytest.fixture(name="hanging")
+def _hanging():
+    hanging = Hanging()
+    yield hanging
+    hanging.gate.set()
+
+
+@pytest.fixture(name="short", autouse=True)
+def _short(monkeypatch):
+    """Budgets that a test can wait for."""
+    monkeypatch.setattr(shipping, "BUDGET_S", 0.2)
+    monkeypatch.setattr(shipping, "BESIDE_S", 0.2)
+
+
+def put(route, *messages):
+    """Have *route* get *messages* as one batch."""
+    elements = [{"time": "", "type": "function", "record": each} for each in messages]
+    route(records.parse(json.dumps(elements)))
+
+
+def invoke():
+    """Run an invocation that does nothing, and return its answer."""
+    return lambda_ext.handler(lambda event, context: "answer")({}, None)
+
+
+def exit_():
+    sys.exit(3)
+
+
+def fail():
+    raise ValueError("SECRET")
+
+
+class TestEndOfAnInvocation:
+    """What is due is handed over before the answer leaves."""
+
+    def test_what_is_due_is_handed_over(self):
+        """max_age=0 hands over at the end of each invocation."""
+        sink = Sink()
+        route = telemetry.route().to(sink, max_age=1e9)
+        put(route, "young")
+        invoke()
+        young = [*sink.messages]
+        other = Sink("other")
+        old = telemetry.route().to(other, max_age=0, max_records=5)
+        old._put(telemetry.Entry(records.make({"type": "function", "record": "old"})))
+
+        assert ("answer", [], ["old"]) == (invoke(), young, other.messages)
+
+    def test_due_by_count_begins_beside_the_handler(self):
+        """A full batch is handed over when it arrives, on a thread of its own."""
+        sink = Sink()
+        route = telemetry.route().to(sink, max_records=2, max_age=1e9)
+        put(route, "a", "b")
+        invoke()  # waits for the call under way
+
+        assert ["a", "b"] == sink.messages
+        assert threading.get_ident() not in sink.threads
+
+    @FAILED
+    @pytest.mark.parametrize("act", [exit_, fail])
+    def test_sink_that_fails_is_named_and_delays_nothing(self, act, caplog):
+        """It is counted and logged by name, the others are served, nothing is quoted."""
+        good = Sink("good")
+        bad = telemetry.route().to(Sink("bad", act), max_age=0)
+        put(bad, "one")
+        put(telemetry.route().to(good, max_age=0), "two")
+
+        assert "answer" == invoke()
+        assert telemetry.flush(30)
+        assert (["two"], {"sink": 1}) == (good.messages, bad.status().dropped)
+        assert "sink=bad" in caplog.text
+        assert "SECRET" not in caplog.text
+
+    @FAILED
+    def test_sink_that_hangs_is_left_behind_once(self, hanging, caplog):
+        """The first invocation waits for its budget, the next ones do not wait."""
+        good = Sink("good")
+        route = telemetry.route().to(Sink("bad", hanging), max_age=0)
+        put(route, "one")
+        assert hanging.inside.wait(30)
+        first = invoke()
+        abandoned = route.status().abandoned
+        put(telemetry.route().to(good, max_age=0), "two")
+        second = invoke()
+        third = invoke()
+        assert telemetry.flush(0.2) is False
+
+        assert ["answer"] * 3 == [first, second, third]
+        assert (1, 1) == (abandoned, route.status().abandoned)
+        assert (["two"], "sink=bad") == (good.messages, "sink=bad")
+        assert 1 == caplog.text.count("sink_left_behind")
+
+        hanging.gate.set()
+        assert telemetry.flush(30)
+        assert (1, 0) == (route.status().handed, route.status().waiting)
+
+    def test_handlers_time_is_not_used_up(self):
+        """In an invocation that is about to end no sink is called."""
+
+        class Context:
+            def get_remaining_time_in_millis(self):
+                return 40
+
+        sink = Sink()
+        route = telemetry.route().to(sink, max_age=0)
+        route._put(telemetry.Entry(records.make({"type": "function", "record": "x"})))
+        lambda_ext.handler(lambda event, context: None)({}, Context())
+        early = [*sink.messages]
+        invoke()
+
+        assert ([], ["x"]) == (early, sink.messages)
+
+    @FAILED
+    def test_failing_sink_is_tried_after_a_pause(self, time):
+        """A sink whose receiver fails costs not every invocation its time."""
+        calls = []
+
+        class Failing:
+            name = "failing"
+            pending = 1
+
+            def accept_logs(self, entries):
+                pass
+
+            def drain(self, ends_at):
+                calls.append(clock.run_time())
+
+        route = telemetry.route().to(Failing(), max_age=0)
+        outlet = route.outlet
+        put(route, "one")
+        outlet.wait(clock.run_time() + 30)
+        for _ in range(5):
+            put(route, "more")
+            outlet.wait(clock.run_time() + 30)
+        early = len(calls)
+        time.advance(3)
+        put(route, "later")
+        outlet.wait(clock.run_time() + 30)
+
+        assert (1, 2) == (early, len(calls))
+
+
+class TestShutdown:
+    """At SIGTERM everything is handed over, within the share of the time."""
+
+    def shut_down(self, seconds=5.0):
+        phases.call_within(seconds, phases.SHUTDOWN)
+
+    def test_everything_is_handed_over(self):
+        """Also what is young, and what waits for the consumer."""
+        sink = Sink()
+        route = telemetry.route().to(sink, max_age=1e9)
+        put(route, "young")
+        body = json.dumps([{"time": "", "type": "function", "record": "late"}])
+        dispatch.dispatch(records.parse(body))
+        self.shut_down()
+
+        assert ["young", "late"] == sorted(sink.messages, reverse=True)
+
+    def test_what_arrives_meanwhile_is_handed_over(self, monkeypatch):
+        """The platform's last batch comes when the process has thawed."""
+        monkeypatch.setattr(shipping, "QUIET_S", 1.0)
+        sink = Sink()
+        route = telemetry.route().to(sink, max_age=1e9)
+        put(route, "first")
+
+        def more():
+            put(route, "last")
+            monkeypatch.setattr(shipping, "QUIET_S", 0.05)
+
+        sink.act = lambda: sink.messages or threading.Timer(0.05, more).start()
+        self.shut_down(30)
+
+        assert ["first", "last"] == sink.messages
+
+    @FAILED
+    @pytest.mark.parametrize("act", [exit_, fail])
+    def test_sink_that_fails_stops_no_other(self, act):
+        """One that raises, or calls sys.exit, is followed by the next."""
+        good = Sink("good")
+        put(telemetry.route().to(Sink("bad", act), max_age=1e9), "one")
+        put(telemetry.route().to(good, max_age=1e9), "two")
+        self.shut_down()
+
+        assert ["two"] == good.messages
+
+    @FAILED
+    def test_sink_that_hangs_takes_only_its_share(self, hanging):
+        """The others, and what shuts down after them, have their turn."""
+        good, order = Sink("good"), []
+        put(telemetry.route().to(Sink("bad", hanging), max_age=1e9), "one")
+        put(telemetry.route().to(good, max_age=1e9), "two")
+        phases.listen(phases.SHUTDOWN, lambda: order.append("last"), priority=99)
+        self.shut_down(0.4)
+
+        assert (["two"], ["last"]) == (good.messages, order)
+
+    def test_clock_that_stands_still_ends_it(self, time):
+        """With a clock of a test double it ends, too."""
+        sink = Sink()
+        put(telemetry.route().to(sink, max_age=1e9), "one")
+        shipping._at_shutdown()
+
+        assert ["one"] == sink.messages
+
+    def test_end_is_told_once_all_is_handed_over(self):
+        """A sink may make something of the last records."""
+        calls = []
+
+        class Ending(Sink):
+            def accept_logs(self, entries):
+                calls.append("accept")
+
+            def end(self):
+                calls.append("end")
+
+            def drain(self, ends_at):
+                calls.append("drain")
+
+        route = telemetry.route().to(Ending(), max_age=1e9)
+        put(route, "one")
+        self.shut_down()
+
+        assert ["accept", "end", "drain"] == [calls[0], *calls[-2:]]
+
+
+class TestOtherPhases:
+    """Snapshots and time-outs."""
+
+    def test_snapshot_holds_nothing_that_waits(self):
+        """Before a snapshot everything is handed over."""
+        sink = Sink()
+        put(telemetry.route().to(sink, max_age=1e9), "one")
+        phases.call(phases.SNAPSHOT)
+
+        assert ["one"] == sink.messages
+
+    def test_before_a_timeout_everything_is_handed_over(self):
+        """What waits is sent while there is time."""
+        sink = Sink()
+        put(telemetry.route().to(sink, max_age=1e9), "one")
+        phases.call_within(5, phases.TIMEOUT)
+
+        assert ["one"] == sink.messages
+
+
+def test_unused_it_costs_nothing():
+    """A route without records begins no thread and is not called."""
+    before = threading.active_count()
+    sink = Sink()
+    telemetry.route().to(sink)
+    invoke()
+
+    assert (before, []) == (threading.active_count(), sink.threads)
