@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 BUDGET_S = 1.0  # at the end of an invocation, for all sinks together
 MARGIN_S = 0.05  # of the invocation's time, which they leave
 EXIT_S = 0.1  # at the end, where nothing says how long there is
-QUIET_S = 0.03  # without a new batch, until no more is expected at the end
+QUIET_S = 0.01  # without a new batch, until no more is expected at the end
 POLL_S = 0.002
 LONGEST_PAUSE_S = 60.0  # between two tries of a sink that fails
 BESIDE_S = 10.0  # for a sink that is called beside a running handler
