@@ -47,8 +47,10 @@ if TYPE_CHECKING:
         max_age: float | timedelta | None
         max_stale: float | timedelta | None
         namespace: str | None
+        otel_flush: bool
         poll_interval: float | timedelta | str | None
         poll_timeout: float | timedelta | None
+        properties: str | Iterable[str]
         runtime_metrics: bool | str | Iterable[str]
         self_metrics: bool
         service: str | None
@@ -251,6 +253,21 @@ OPTIONS = {
             " functions and routes; EMF on stdout when it is not set",
         ),
         Option(
+            "properties",
+            frozenset(),
+            "properties",
+            "what stands beside the metrics of each invocation, to search for: any of"
+            " 'request_id', 'trace_id', 'span_id', 'cold_start', 'tenant_id' and"
+            " 'availability_zone'",
+        ),
+        Option(
+            "otel_flush",
+            True,
+            "switch",
+            "whether the providers of OpenTelemetry's SDK are flushed, too, where the"
+            " program has loaded it",
+        ),
+        Option(
             "runtime_metrics",
             frozenset(),
             "runtime",
@@ -373,6 +390,13 @@ def configure(**options: Unpack[Options]) -> None:
             "otlp", "datadog", sinks, functions of a batch, and
             `lambda_ext.metrics.route` for some metrics only; None (the default)
             is EMF on stdout.
+        properties: What stands beside the metrics of each invocation, any of
+            "request_id", "trace_id", "span_id", "cold_start", "tenant_id" and
+            "availability_zone"; for the last INIT asks Lambda's metadata
+            endpoint, and waits up to 0.3 seconds.
+        otel_flush: Whether the providers of OpenTelemetry's SDK are flushed,
+            too, where the program has loaded it (default True); has an effect
+            until the first invocation.
         runtime_metrics: Whether to record what each invocation uses, by the
             names of Lambda Insights (`lambda_ext.metrics.runtime` has them):
             True, or the names that are wanted.  Each is a billed metric.

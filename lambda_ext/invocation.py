@@ -14,6 +14,7 @@ An ``async def`` handler runs to its end on the loop of `lifecycle.event_loop`.
 from __future__ import annotations
 
 import functools
+import sys
 
 from . import config
 from .exceptions import ConfigurationError
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 _lock = process.Lock()  # held while one thread starts
 _started = False
+# Those that have the providers of OpenTelemetry; `lifecycle.otel`.
+OTEL = frozenset(
+    ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
+)
 MAX_MS = 1e12  # no function runs for 30 years
 
 
@@ -106,6 +111,10 @@ def _join(disabled: frozenset[str]) -> bool:
 
 def _opt_in() -> None:
     """Load what an option has turned on, and nothing else."""
+    if config.get("properties"):
+        from .metrics import correlation
+
+        correlation.install()
     if config.get("runtime_metrics"):
         from .metrics import runtime
 
@@ -114,6 +123,9 @@ def _opt_in() -> None:
         from .metrics import self_metrics
 
         self_metrics.install()
+    phases.silence(phases.INVOKE, _look_for_otel)
+    if not _look_for_otel():
+        phases.listen(phases.INVOKE, _look_for_otel, priority=phases.ESSENTIAL)
     config.watch(_configured)
 
 
@@ -121,6 +133,10 @@ def _configured() -> None:
     """Follow options that were set, or taken back, after the start."""
     if not _started:
         return
+    if config.is_configured("properties"):
+        from .metrics import correlation
+
+        correlation.install()
     if config.is_configured("runtime_metrics"):
         from .metrics import runtime
 
@@ -129,6 +145,17 @@ def _configured() -> None:
         from .metrics import self_metrics
 
         self_metrics.install()
+
+
+def _look_for_otel() -> bool:
+    """Flush OpenTelemetry, too, where it is loaded now, or by the first invocation."""
+    phases.silence(phases.INVOKE, _look_for_otel)
+    if OTEL.isdisjoint(sys.modules) or not config.get("otel_flush"):
+        return False
+    from .lifecycle import otel
+
+    otel.install()
+    return True
 
 
 if TYPE_CHECKING:

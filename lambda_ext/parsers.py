@@ -16,6 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+PROPERTIES = (  # metrics.correlation has what they mean
+    "availability_zone", "cold_start", "request_id", "span_id", "tenant_id",
+    "trace_id",
+)  # fmt: skip
 RUNTIME = (  # metrics.runtime has what they mean
     "cpu_system_time", "cpu_total_time", "cpu_user_time", "duration", "fd_max",
     "fd_use", "init_duration", "memory_utilization", "rx_bytes", "threads_max",
@@ -129,6 +133,11 @@ def runtime(value: Any) -> frozenset[str]:
         return frozenset(RUNTIME if switch(value) else ())
     except ConfigurationError:
         return _names(value, RUNTIME, "true, false or names of metrics")
+
+
+def properties(value: Any) -> frozenset[str]:
+    """Return *value*, "a,b" or an iterable, as a set of names in `PROPERTIES`."""
+    return _names(value, PROPERTIES, "names of properties")
 
 
 def _names(value: Any, known: tuple[str, ...], expected: str) -> frozenset[str]:

@@ -61,6 +61,7 @@ ROWS = {
         "metrics.datadog",
         "metrics.otlp",
         "metrics.outlets",
+        "metrics.correlation",
         "metrics.recorder",
         "metrics.runtime",
         "metrics.self_metrics",
@@ -113,6 +114,7 @@ ROWS = {
         "lifecycle.signals",
         "lifecycle.shutdown",
         "lifecycle.deadline",
+        "lifecycle.otel",
         "lifecycle.snapstart",
     ),
     0: (

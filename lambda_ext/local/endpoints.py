@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Endpoint = Callable[[Environment, Request], Answer]
 
 _ID = "Lambda-Extension-Identifier"
+ZONE = "use1-az1"  # the id of a zone: AWS's do not follow from the region
 _ERROR_TYPE = "Lambda-Extension-Function-Error-Type"
 
 
@@ -76,6 +77,15 @@ def _credentials(environment: Environment, request: Request) -> Answer:
     return _text(200, json.dumps(credentials))
 
 
+def _metadata(environment: Environment, request: Request) -> Answer:
+    """Say in which zone the environment is, to those who know the token."""
+    token = environment.settings.variables.get("AWS_LAMBDA_METADATA_TOKEN")
+    if token is None or request.headers.get("Authorization") != f"Bearer {token}":
+        return _text(401, "the token is not that of this environment\n")
+    zone = {"AvailabilityZoneID": ZONE}
+    return Answer(200, json.dumps(zone).encode(), {"Content-Type": "application/json"})
+
+
 def _unsupported(api: str) -> dict[str, Endpoint]:
     """Answer a request for telemetry as AWS's own emulator does."""
     refusal = Refused(202, api + ".NotSupported", api + " API is not supported")
@@ -94,6 +104,7 @@ _ALWAYS: dict[str, dict[str, Endpoint]] = {
     },
     "/2020-01-01/extension/init/error": _extension_error(init=True),
     "/2020-01-01/extension/exit/error": _extension_error(init=False),
+    "/2026-01-15/metadata/execution-environment": {"GET": _metadata},
     "/2022-07-01/telemetry": _unsupported("Telemetry"),
     "/2020-08-15/logs": _unsupported("Logs"),
 }

@@ -70,6 +70,8 @@ def lambdas_own(
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/" + function_name,
         "AWS_LAMBDA_LOG_STREAM_NAME": "local",
         "AWS_LAMBDA_INITIALIZATION_TYPE": init_type,
+        "AWS_LAMBDA_METADATA_API": api,
+        "AWS_LAMBDA_METADATA_TOKEN": secrets.token_urlsafe(),
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "LANG": "en_US.UTF-8",

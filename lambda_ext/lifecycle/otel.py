@@ -1,0 +1,137 @@
+"""
+OpenTelemetry's SDK, where the program has loaded it: flushed with our metrics.
+
+Its processors export in threads of their own, every few seconds; between two
+invocations the process is frozen, and Lambda ends it without a word to them.
+So ``force_flush`` of the three providers (spans, metrics, logs) is called at
+the end of each invocation, before a time-out and a snapshot, at SIGTERM and at
+exit, within the time that this library has there.  A provider without that
+method (the API alone, or one that is not set up) is left alone.
+
+Each provider is called on a thread of its own, all at once: the SDK's
+processors do not heed the time that they are given.  One that is late is left
+behind, and not called again before it has returned.  What they raise is
+logged, once until they succeed, and raised nowhere.
+
+Nothing of OpenTelemetry is imported here: it is looked up in `sys.modules`.
+
+Source: OpenTelemetry specification, ForceFlush,
+https://opentelemetry.io/docs/specs/otel/trace/sdk/#forceflush
+"""
+
+from __future__ import annotations
+
+import sys
+
+from .. import disclosure
+from . import clock, phases, process, real_threads, shutdown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+PROVIDERS = (
+    ("opentelemetry.trace", "get_tracer_provider"),
+    ("opentelemetry.metrics", "get_meter_provider"),
+    ("opentelemetry._logs", "get_logger_provider"),
+)
+RESPONSE_S = 2.0  # at most, at the end of an invocation
+MARGIN_S = 0.05  # of the invocation's time, which is left
+EXIT_S = 0.1  # where nothing says how long there is
+
+_busy: dict[str, object] = {}  # providers that have not returned yet, by module
+_failed: set[str] = set()  # those whose failure has been logged
+
+
+def install() -> None:
+    """Flush the providers from now on; more calls change nothing."""
+    for phase, listener in (
+        (phases.RESPONSE, _at_response),
+        (phases.SNAPSHOT, _at_response),
+        (phases.TIMEOUT, _within_share),
+        (phases.SHUTDOWN, _within_share),
+    ):
+        phases.silence(phase, listener)
+        phases.listen(phase, listener, priority=phases.NETWORK)
+    shutdown.follow_exit()
+
+
+def _at_response() -> None:
+    left_s = clock.remaining()
+    budget_s = RESPONSE_S
+    if left_s is not None:
+        budget_s = min(budget_s, left_s - MARGIN_S)
+    if budget_s > 0:
+        flush(budget_s)
+
+
+def _within_share() -> None:
+    flush(phases.share_s() or EXIT_S)
+
+
+def flush(budget_s: float) -> None:
+    """Have all providers flushed; wait *budget_s* seconds at most."""
+    ends_at = clock.run_time() + budget_s
+    waiting = []
+    for module, getter in PROVIDERS:
+        force_flush = _force_flush(module, getter)
+        if force_flush is not None and module not in _busy:
+            done = real_threads.Event()
+            _start(module, force_flush, budget_s, done)
+            waiting.append((module, done))
+    for module, done in waiting:
+        if not done.wait(max(ends_at - clock.run_time(), 0.0)):
+            _tell(module, f"it takes longer than {budget_s:.3g} s")
+
+
+def _force_flush(module: str, getter: str) -> Callable[..., object] | None:
+    api: Any = sys.modules.get(module)
+    if api is None:
+        return None
+    try:
+        found: Any = getattr(getattr(api, getter)(), "force_flush", None)
+    except Exception as exc:  # of a provider that is set up by a variable
+        _tell(module, disclosure.kind(exc))
+        return None
+    return found if callable(found) else None
+
+
+def _start(
+    module: str,
+    force_flush: Callable[..., object],
+    budget_s: float,
+    done: real_threads.Event,
+) -> None:
+    token = _busy[module] = object()
+
+    def body() -> None:
+        try:
+            force_flush(timeout_millis=max(int(budget_s * 1000), 1))
+        except BaseException as exc:
+            _tell(module, disclosure.kind(exc))
+        else:
+            _failed.discard(module)
+        finally:
+            if _busy.get(module) is token:  # not of a fork's parent
+                del _busy[module]
+            done.set()
+
+    try:
+        real_threads.start("lambda_ext_otel", body)
+    except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
+        body()
+
+
+def _tell(module: str, reason: str) -> None:
+    if module not in _failed:
+        _failed.add(module)
+        disclosure.warn("otel_flush_failed", provider=module, reason=reason)
+
+
+@process.at_fork
+@process.at_reset
+def reset() -> None:
+    """Wait for no provider of before."""
+    _busy.clear()
+    _failed.clear()
