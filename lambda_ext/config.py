@@ -64,19 +64,16 @@ if TYPE_CHECKING:
 
 class Fallback:
     """
-    Another tool's variable; a number is clamped to its range.
+    Another tool's variable; a number is clamped to what is from 0 to *high*.
 
-    *low* and *high* are in its unit, of which one is *scale* of ours.
+    *high* is in its unit, of which one is *scale* of ours.
     """
 
-    __slots__ = ("env", "high", "low", "scale")
+    __slots__ = ("env", "high", "scale")
 
-    def __init__(
-        self, env: str, *, scale: float = 1.0, low: float = 0.0, high: float = math.inf
-    ) -> None:
+    def __init__(self, env: str, *, scale: float = 1.0, high: float = math.inf) -> None:
         self.env = env
         self.scale = scale
-        self.low = low
         self.high = high
 
 
@@ -507,10 +504,10 @@ def _clamped(fallback: Fallback, raw: str) -> float | str:
         number = float(raw)
     except ValueError:
         return raw
-    if fallback.low <= number <= fallback.high:
+    if 0.0 <= number <= fallback.high:
         return number * fallback.scale
-    _warn(fallback.env, f"is out of range ({fallback.low:g} to {fallback.high:g})")
-    return min(max(number, fallback.low), fallback.high) * fallback.scale
+    _warn(fallback.env, f"is out of range (0 to {fallback.high:g})")
+    return min(max(number, 0.0), fallback.high) * fallback.scale
 
 
 def _parse(option: Option, value: Any, origin: str) -> Any:

@@ -113,10 +113,16 @@ def layer(monkeypatch):
     thread.join()
 
 
+def source_at(port, monkeypatch):
+    """Return the source over a layer that listens at *port*."""
+    monkeypatch.setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", str(port))
+    return AwsExtension()
+
+
 @pytest.fixture
-def source(layer):
+def source(layer, monkeypatch):
     """The source over it."""
-    return AwsExtension(layer.server_address[1])
+    return source_at(layer.server_address[1], monkeypatch)
 
 
 class TestContract(SourceContract):
@@ -225,7 +231,7 @@ def test_layer_that_is_not_there_says_so(monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    source = AwsExtension(port)
+    source = source_at(port, monkeypatch)
     key = keys.secret(source.scope, "db")
     outcome = source.fetch([key], 1.0)[key]
 
@@ -346,7 +352,7 @@ def test_name_server_is_not_asked_where_localhost_is(layer, monkeypatch):
     layer.values = {"db": "x"}
     asked = []
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: asked.append(a) or [])
-    source = AwsExtension(layer.server_address[1])
+    source = source_at(layer.server_address[1], monkeypatch)
     key = keys.secret(source.scope, "db")
 
     assert "x" == source.fetch([key], None)[key].value
@@ -374,7 +380,7 @@ def test_connections_go_to_this_machine_only(monkeypatch):
 
     modules = type("Modules", (), {"Socket": Refusing})
     monkeypatch.setattr(aws_extension.native, "modules", lambda: modules)
-    source = AwsExtension(2773)
+    source = source_at(2773, monkeypatch)
     key = keys.secret(source.scope, "db")
 
     assert "no layer answers" in str(source.fetch([key], None)[key])
@@ -405,9 +411,9 @@ def test_layer_on_the_newer_address(monkeypatch):
             )
             connection.close()
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        source = AwsExtension(listener.getsockname()[1])
+        source = source_at(listener.getsockname()[1], monkeypatch)
         key = keys.secret(source.scope, "db")
         assert "x" == source.fetch([key], None)[key].value
         thread.join()

@@ -55,9 +55,9 @@ class AwsExtension:
     name = "aws_extension"
     at_init = False  # the layer serves in INVOKE only
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self) -> None:
         variable = "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"
-        raw = os.environ.get(variable) or str(PORT) if port is None else str(port)
+        raw = os.environ.get(variable) or str(PORT)
         if not (raw.isascii() and raw.isdigit() and 0 < int(raw) < 65536):
             msg = f"{variable} must be a port from 1 to 65535"
             raise ConfigurationError(msg)
