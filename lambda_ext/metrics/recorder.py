@@ -729,6 +729,8 @@ def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
         MetricError: in strict mode only; else what cannot be used is counted.
     """
     global _own, _common
+    if not _joined:
+        _join()  # RESPONSE forgets them
     refusal: MetricError | None = None
     try:
         if always:

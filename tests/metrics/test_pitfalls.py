@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import json
 import math
+import socket
+import time
 
+import collector
 import emf_rules
 import pytest
 from helpers import run_threads
+from wire import Wire, response
 
 import lambda_ext
 from lambda_ext import Metrics, metrics
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.metrics import recorder
-from lambda_ext.testing import FakeClock
+from lambda_ext.metrics import buffer, otlp, recorder
+from lambda_ext.metrics.datadog import DatadogSink
+from lambda_ext.metrics.otlp import OtlpSink
+from lambda_ext.testing import FakeClock, simulate_timeout
 
 
 def test_threads_published_more_than_was_added(capfd):
@@ -225,3 +231,199 @@ def test_reserved_namespace_was_taken():
     """CloudWatch drops what is written to AWS/*, in silence."""
     with pytest.raises(ConfigurationError, match="AWS/"):
         Metrics("AWS/Lambda")
+
+
+def test_empty_flush_leaked_metadata_into_the_next_invocation(capfd):
+    """What an invocation without a metric had said stood on the metrics of the next."""
+
+    @lambda_ext.handler
+    def handler(event, context):
+        if event["order"] == 1:
+            metrics.annotate({"order": event["order"]})
+        else:
+            metrics.count("n")
+
+    handler({"order": 1}, None)
+    handler({"order": 2}, None)
+    (document,) = emf_rules.documents(capfd.readouterr().out)
+
+    assert {"_aws", "service", "n"} == {*document}
+
+
+def test_scope_without_a_metric_printed_a_line(capfd):
+    """A scope that recorded nothing wrote a document that held nothing."""
+    with metrics.scope(tenant="a"):
+        pass
+    metrics.flush()
+
+    assert "" == capfd.readouterr().out
+
+
+def test_dimensions_were_added_unasked(capfd):
+    """Three default dimensions, each set a bill of its own; here it is `service`."""
+    metrics.count("n")
+    metrics.flush()
+    (document,) = emf_rules.documents(capfd.readouterr().out)
+
+    assert [["service"]] == document["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
+
+
+def test_flush_was_a_coroutine(capfd):
+    """Code outside a loop could not call it, and inside one forgot to await it."""
+    import asyncio
+
+    async def inside():
+        metrics.count("n", 1)
+        return metrics.flush()["emf"].sent
+
+    metrics.count("n", 2)
+    sent = metrics.flush()["emf"].sent, asyncio.run(inside())
+
+    assert (1, 1) == sent
+    assert 3 == emf_rules.total(capfd.readouterr().out, "n")
+
+
+def test_time_out_lost_the_metrics_of_the_invocation(capfd):
+    """Lambda ends the process then; what was recorded has been written before.
+
+    https://github.com/awslabs/aws-embedded-metrics-python/issues/36
+    """
+    seen = []
+
+    @lambda_ext.handler
+    def handler(event, context):
+        metrics.count("n")
+        simulate_timeout()
+        seen.append(capfd.readouterr().out)
+
+    handler({}, None)
+    (found,) = [json.loads(line) for line in seen[0].splitlines() if '"n"' in line]
+
+    assert 1 == found["n"]
+
+
+def test_second_resolution_of_a_name_changed_the_values_before(capfd):
+    """The last resolution won; one name cannot have two in a document."""
+    metrics.count("n", 1)
+    Metrics(resolution=1).count("n", 2)
+    metrics.flush()
+    found = {
+        document["_aws"]["CloudWatchMetrics"][0]["Metrics"][0].get(
+            "StorageResolution", 60
+        ): document["n"]
+        for document in emf_rules.documents(capfd.readouterr().out)
+    }
+
+    assert {60: 1, 1: 2} == found
+
+
+def test_metrics_that_were_off_were_printed_or_kept_for_ever(monkeypatch, capfd):
+    """A full buffer printed although metrics were off, or grew without a bound."""
+    monkeypatch.setattr(buffer, "MAX_RECORDS", 100)
+    lambda_ext.configure(sinks=[], flush_every=100)
+    for _ in range(1_000):
+        metrics.count("n")
+    waiting = len(recorder._buffer.records)
+    metrics.flush()
+
+    assert waiting <= 100
+    assert ([], []) == (recorder._buffer.records, recorder._buffer.parcels)
+    assert "" == capfd.readouterr().out
+
+
+def test_exit_of_the_handler_became_a_success(capfd):
+    """`except BaseException` without a raise: sys.exit() returned None to the caller."""
+
+    @lambda_ext.handler
+    def handler(event, context):
+        metrics.count("n")
+        raise event
+
+    for raised in (SystemExit(3), KeyboardInterrupt()):
+        with pytest.raises(type(raised)):
+            handler(raised, None)
+
+    assert 2 == emf_rules.total(capfd.readouterr().out, "n")
+
+
+@pytest.mark.logs
+def test_flush_that_failed_was_told_at_debug(caplog):
+    """Metrics were lost, and only a log level that is never on said so."""
+    sink = OtlpSink("http://127.0.0.1:1/v1/metrics")
+    lambda_ext.configure(sinks=[sink])
+    metrics.count("n")
+    status = metrics.flush(timeout=0.1)["otlp"]
+    levels = {
+        record.levelname
+        for record in caplog.records
+        if "delivery_failed sink=otlp" in record.getMessage()
+    }
+
+    assert (0, 1) == (status.sent, status.pending)
+    assert status.error
+    assert {"WARNING"} == levels
+
+
+@pytest.mark.parametrize("to_log", [True, False])
+def test_metric_with_a_timestamp_was_lost(capfd, to_log):
+    """In front of Datadog's extension it took a way that nothing flushed.
+
+    https://github.com/DataDog/datadog-lambda-python/issues/514
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as extension:
+        extension.bind(("127.0.0.1", 0))
+        port = extension.getsockname()[1]
+        sink = DatadogSink(flush_to_log=to_log, port=port)
+        at = int(time.time()) - 60
+        Metrics("ns", service="", sink=sink, timestamp=at).count("n")
+        metrics.flush()
+        if to_log:
+            line = json.loads(capfd.readouterr().out)
+            told = line["m"], line["v"], line["e"]
+        else:
+            extension.settimeout(30)
+            told = extension.recv(2_000)
+
+    assert told == (("n", 1, at) if to_log else b"n:1|d|T%d" % at)
+
+
+def test_each_invocation_made_a_request():
+    """A round trip at the end of each invocation, which the caller waits for."""
+
+    @lambda_ext.handler
+    def handler(event, context):
+        metrics.count("n")
+
+    with Wire(lambda request: response(200, b"")) as receiver, FakeClock() as clock:
+        lambda_ext.configure(sinks=[OtlpSink(receiver.url + "/v1/metrics")])
+        for _ in range(10):
+            handler({}, None)
+        before = len(receiver.requests)
+        clock.advance(60)
+        handler({}, None)
+
+    assert (0, 11) == (before, sum(len_of(each) for each in receiver.requests))
+
+
+def len_of(request):
+    """Return how many points are in *request*."""
+    return sum(1 for _ in collector.points([collector.decoded(request)]))
+
+
+def test_key_was_fetched_while_the_module_was_imported():
+    """A blocking call in INIT, for a key that was never read again."""
+    reads = []
+
+    class Key:
+        @property
+        def value(self):
+            reads.append(1)
+            return "key"
+
+        def invalidate(self):
+            pass
+
+    lambda_ext.configure(sinks=[otlp.new_relic(Key())])
+    metrics.count("n")
+
+    assert [] == reads
