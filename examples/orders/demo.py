@@ -9,7 +9,8 @@ environment is shut down with SIGTERM, as Lambda does it.
 What must come out is computed here, from the events alone, and compared with
 what the process wrote, seen from outside.  Exit status 0 only if each metric
 came out exactly once, the secret was fetched once, and the process ended by
-itself within Lambda's budget.
+itself within Lambda's budget.  The same metrics go by OTLP to a collector on
+this machine, which must have got each of them once, too.
 
 Then a feature flag flips: a configuration is deployed between two invocations
 of one process.  The poll that brings it takes 200 ms, which no invocation
@@ -27,6 +28,8 @@ import os
 import sys
 import tempfile
 import time
+
+from otlp_collector import Collector
 
 import lambda_ext
 from lambda_ext.local.inputs import read_event, read_seed
@@ -58,17 +61,19 @@ def main():
     plan = orders_plan()
     # Compiled, as installed packages are: the cold start is to be a fair one.
     compileall.compile_dir(os.path.dirname(lambda_ext.__file__), quiet=2)
-    with progress(err) as step:
-        result = run_orders(plan, step)
+    with progress(err) as step, Collector() as collector:
+        result = run_orders(plan, step, collector)
         flipped = run_flip(step)
         starts = cold_starts(plan, arguments.rounds, step)
     verdict = judge(result, allow_errors=True)
     report = Report(out, title="make demo: python examples/orders/demo.py")
     report.sections(result, verdict)
+    report.table("COLLECTOR", *collected(collector))
     if starts:
         report.cold_starts(starts)
     if result.init.status == "success":
-        checks = [*proofs(result, plan.events), *flag_proofs(flipped)]
+        checks = proofs(result, plan.events)
+        checks += [collector_proof(collector, plan.events), *flag_proofs(flipped)]
         report.checks("PROVEN", checks)
         failed = (f"not so: {check.claim}" for check in checks if not check.holds)
         verdict = Verdict((*verdict.reasons, *failed), verdict.notes)
@@ -100,11 +105,14 @@ def without_the_shells():
     )
 
 
-def run_orders(plan, step):
+def run_orders(plan, step, collector=None):
     """Run the orders; let the background thread go when all are answered."""
     with tempfile.TemporaryDirectory() as folder:
         gate = os.path.join(folder, "gate")
         environment = {**plan.environment, "ORDERS_GATE": gate}
+        if collector is not None:
+            environment["LAMBDA_EXT_SINKS"] = "emf,otlp"
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
 
         def open_gate(emulator):
             with open(gate, "x"):
@@ -235,6 +243,34 @@ def expected_sums(events):
             for article in range(100):
                 sums["stock.checked", (("article", f"{article:03}"), service)] += 1
     return dict(sums)
+
+
+def collected(collector):
+    """Return the columns and the rows of what a collector got by OTLP."""
+    totals = collections.Counter()
+    for (name, _), value in collector.sums.items():
+        totals[name] += value
+    rows = [
+        (name, kind, str(points), f"{totals[name]:g}")
+        for (name, kind), points in sorted(collector.points.items())
+    ]
+    return ("metric", "OTLP", ">points", ">sum"), rows
+
+
+def collector_proof(collector, events):
+    """Return whether a collector got what was recorded, each metric once."""
+    expected = expected_sums(events)
+    got = {
+        (name, tuple(sorted(dimensions))): value
+        for (name, dimensions), value in collector.sums.items()
+    }
+    sizes = collector.requests
+    return Check(
+        "a collector got the same metrics by OTLP",
+        got == expected,
+        f"{sum(got.values()):g} of {sum(expected.values())} counted,"
+        f" requests: {len(sizes)}, {sum(sizes)} bytes of protobuf",
+    )
 
 
 def proofs(result, events):

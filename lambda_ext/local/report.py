@@ -392,6 +392,13 @@ class Report:
             ],
         )
 
+    def table(
+        self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]
+    ) -> None:
+        """Print a table; a column whose name begins with ">" is aligned right."""
+        self._title(title)
+        self._table(columns, rows)
+
     def cold_starts(self, rows: Sequence[tuple[str, float, float | None]]) -> None:
         """Print (what, seconds, MB) side by side, and what each is beyond the first."""
         self._title("COLD START")
