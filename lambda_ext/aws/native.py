@@ -17,6 +17,7 @@ same behaviour on every Python.  `use` chooses by hand.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from ..lifecycle import process, real_threads
@@ -33,20 +34,22 @@ TLS_1_2 = 0x0303
 class Modules:
     """The sockets, the TLS and the hash that are in use."""
 
-    __slots__ = ("Socket", "_ssl", "getaddrinfo", "kind", "sha256")
+    __slots__ = ("Socket", "_ssl", "getaddrinfo", "kind", "sha256", "tried")
 
     def __init__(self, kind: str, socket: Any, ssl: Any, sha256: Any) -> None:
         self.kind = kind
         self.getaddrinfo = socket.getaddrinfo
         self.sha256 = sha256
         self._ssl = ssl
-
+        self.tried: list[Any] = []  # the context that `private` has made
         self.Socket = socket.socket
         if kind == "private":  # `_ssl` holds a weak reference to its socket
             self.Socket = type("Socket", (socket.socket,), {"__slots__": "__weakref__"})
 
     def context(self) -> Any:
         """Return a context for TLS that trusts no certificate yet, and checks all."""
+        with contextlib.suppress(IndexError):
+            return self.tried.pop()
         if self.kind == "public":
             context = self._ssl.SSLContext(PROTOCOL_TLS_CLIENT)
         else:
@@ -91,6 +94,7 @@ def private() -> Modules:
         modules.secure(context, sock, "localhost")  # as it will be used
     finally:
         sock.close()
+    modules.tried.append(context)
     return modules
 
 
@@ -141,19 +145,13 @@ def reset() -> None:
     use(None)
 
 
-def hmac_sha256(key: bytes, message: bytes) -> bytes:
-    """Return the HMAC (RFC 2104) of *message*: two hashes, not `hmac`."""
-    sha256 = modules().sha256
+def hmac(sha256: Any, key: bytes, message: bytes) -> bytes:
+    """Return the HMAC (RFC 2104) of *message*: two hashes, not the module `hmac`."""
     if len(key) > 64:
         key = sha256(key).digest()
     key = key.ljust(64, b"\0")
     inner = sha256(key.translate(_INNER) + message).digest()
     return sha256(key.translate(_OUTER) + inner).digest()  # type: ignore[no-any-return]
-
-
-def sha256_hex(message: bytes) -> str:
-    """Return the SHA-256 of *message* in hexadecimal digits."""
-    return modules().sha256(message).hexdigest()  # type: ignore[no-any-return]
 
 
 _INNER = bytes(byte ^ 0x36 for byte in range(256))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from ..lifecycle import clock, process
-from .native import hmac_sha256, sha256_hex
+from .native import hmac, modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def authorization(
     *path* and *query* are encoded as they are sent; *headers*, by names in
     small letters, are all signed and hold ``host`` and ``x-amz-date``.
     """
+    sha256 = modules().sha256
     stamp = headers["x-amz-date"]
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     names = sorted(headers)
@@ -104,14 +105,15 @@ def authorization(
             *(f"{name}:{' '.join(headers[name].split())}" for name in names),
             "",
             signed,
-            sha256_hex(body),
+            sha256(body).hexdigest(),
         )
     )
-    text = f"{ALGORITHM}\n{stamp}\n{scope}\n{sha256_hex(canonical.encode())}"
+    digest = sha256(canonical.encode()).hexdigest()
+    text = f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}"
     key = ("AWS4" + keys.secret).encode()
     for part in scope.split("/"):
-        key = hmac_sha256(key, part.encode())
-    signature = hmac_sha256(key, text.encode()).hex()
+        key = hmac(sha256, key, part.encode())
+    signature = hmac(sha256, key, text.encode()).hex()
     return (
         f"{ALGORITHM} Credential={keys.access}/{scope},"
         f" SignedHeaders={signed}, Signature={signature}"

@@ -10,6 +10,7 @@ Threads
 
 from __future__ import annotations
 
+from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import keys, settings, store, transforms
@@ -274,6 +275,7 @@ def get_parameters_by_path(
     return result
 
 
+@raises_without_variables
 def _many(
     names: list[str],
     wants: list[Want],

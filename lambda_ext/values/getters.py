@@ -10,6 +10,7 @@ Threads
 
 from __future__ import annotations
 
+from ..disclosure import raises_without_variables
 from ..lifecycle import clock
 from . import keys, settings, store, transforms
 from .entries import Want
@@ -239,6 +240,7 @@ def get_parameter(
     )
 
 
+@raises_without_variables
 def missed(
     want: Want,
     transform: Transform,

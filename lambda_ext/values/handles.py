@@ -295,11 +295,12 @@ class Handle(Generic[T_co]):
             error = broken(source, exc, (self._key,))
         if error is not None:  # outside of `except`: else the chain would hold it
             raise error
+        label = key.label
         want = Want(
             source,
             key,
-            settings.max_age_of(key.operation, self._max_age, key.label),
-            settings.max_stale_of(self._max_stale, key.label),
+            settings.max_age_of(key.operation, self._max_age, label),
+            settings.max_stale_of(self._max_stale, label),
         )
         self._want = want
         return want

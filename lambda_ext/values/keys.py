@@ -54,8 +54,8 @@ class Key(tuple):  # type: ignore[type-arg]  # each field has a type of its own
         """The request as it reads in a message or a log line."""
         if self.operation == PARAMETER:
             return self.name + self.selector
-        parts = [part for part in (self.version, self.stage) if part]
-        return f"{self.name} ({', '.join(parts)})" if parts else self.name
+        chosen = ", ".join(filter(None, (self.version, self.stage)))
+        return f"{self.name} ({chosen})" if chosen else self.name
 
     @property
     def selector(self) -> str:

@@ -28,7 +28,6 @@ import sys
 import weakref
 
 from .. import config, disclosure
-from ..disclosure import raises_without_variables
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
 from . import calls, keys, settings
@@ -207,7 +206,6 @@ def source_through(operation: str, client: Any, session: Any) -> Source:
 # Reading ---------------------------------------------------------------------
 
 
-@raises_without_variables
 def read(
     wants: Sequence[Want],
     transform: Transform,
@@ -422,7 +420,7 @@ def wants_of(handles: Iterable[Declared]) -> list[Want]:
     wants = []
     for handle in handles:
         try:
-            want = handle._bind()
+            want = handle._want or handle._bind()
             if want.max_age != 0 and getattr(want.source, "at_init", True):
                 wants.append(want)
         except Exception as exc:
