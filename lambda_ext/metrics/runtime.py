@@ -60,8 +60,8 @@ AGENT = "/opt/extensions/cloudwatch_lambda_agent"  # of the Lambda Insights laye
 INSIGHTS = "LambdaInsights"  # its namespace
 NETWORK = "/proc/net/dev"
 DESCRIPTORS = "/proc/self/fd"
-THREADS = "/proc/self/task"
-STATUS = "/proc/self/stat"
+STATUS = "/proc/self/status"
+STAT = "/proc/self/stat"
 FOLDER = "/tmp"  # noqa: S108  Lambda's, whose size is a function's setting
 # Lambda's interface to the outside; anywhere else all but the loopback count.
 INTERFACES = ("vinternal_1", "vint_runtime", "Ceth1")
@@ -187,12 +187,9 @@ def _numbers(begin: _Begin) -> Numbers:
     numbers["cpu_user_time"] = user_ms
     numbers["cpu_system_time"] = system_ms
     numbers["cpu_total_time"] = round(user_ms + system_ms, 3)
+    # Of the process before `exec`, too: what is in /proc takes its place.
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
     numbers["used_memory_max"] = round(used / MEGABYTE, 2)
-    total_mb = _memory_mb()
-    if total_mb:
-        numbers["total_memory"] = total_mb
-        numbers["memory_utilization"] = round(used / MEGABYTE / total_mb * 100, 2)
     for name, read in _READERS.items():
         if name in _sources:
             try:
@@ -206,6 +203,11 @@ def _numbers(begin: _Begin) -> Numbers:
                 numbers["total_network"] = received + sent
             else:
                 numbers.update(read_now)
+    total_mb = _memory_mb()
+    if total_mb:
+        used_mb = numbers["used_memory_max"]
+        numbers["total_memory"] = total_mb
+        numbers["memory_utilization"] = round(used_mb / total_mb * 100, 2)
     return numbers
 
 
@@ -254,15 +256,23 @@ def _descriptors() -> Numbers:
     return {"fd_use": used, "fd_max": soft} if soft > 0 else {"fd_use": used}
 
 
-def _threads() -> Numbers:
-    return {"threads_max": len(os.listdir(THREADS))}
+def _status() -> Numbers:
+    text = _read(STATUS)
+    return {
+        "used_memory_max": round(_field(text, b"VmHWM:") / 1024, 2),
+        "threads_max": _field(text, b"Threads:"),
+    }
+
+
+def _field(text: bytes, name: bytes) -> int:
+    return int(text[text.index(name) + len(name) :].split(None, 1)[0])
 
 
 _READERS: dict[str, Callable[[], Any]] = {
     "network": _network,
     "tmp": _folder,
     "descriptors": _descriptors,
-    "threads": _threads,
+    "status": _status,
 }
 
 
@@ -273,7 +283,7 @@ def _end_of_init() -> None:
     if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
         return
     try:
-        fields = _read(STATUS).rpartition(b")")[2].split()
+        fields = _read(STAT).rpartition(b")")[2].split()
         started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         _init_ms = _ms(time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
     except (AttributeError, OSError, ValueError, LookupError):

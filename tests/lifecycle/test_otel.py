@@ -426,9 +426,8 @@ class TestProcesses:
         gate = Gate(tmp_path)
         root = os.path.dirname(os.path.dirname(lambda_ext.__file__))
         env = {"GATE": gate.path, "PYTHONPATH": root}
-        with emulate(task_root=str(tmp_path), env=env) as emulator:
+        with emulate(task_root=str(tmp_path), env=env, freeze=False) as emulator:
             emulator.invoke({})
-            emulator.thaw()
             gate.open()
             eventually(lambda: "recorded" in texts(emulator))
             emulator.shutdown()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 
 import pytest
+from emulated import emulate, process, texts
+from helpers import ROOT
 
 import lambda_ext
 from lambda_ext import config, configure, metrics
@@ -211,6 +214,18 @@ class TestNumbers:
         assert sink.total("memory_utilization") == pytest.approx(used / 1.28, abs=0.02)
         assert 5 < used < 5_000
 
+    def test_memory_is_that_since_the_process_began(self, monkeypatch, tmp_path):
+        """Not that of the program which the process was before exec()."""
+        path = tmp_path / "status"
+        path.write_text("Name:\tpython\nVmHWM:\t   20480 kB\nThreads:\t3\n")
+        monkeypatch.setattr(runtime, "STATUS", str(path))
+        configure(runtime_metrics=True)
+
+        sink = invoked()
+
+        names = ("used_memory_max", "memory_utilization", "threads_max")
+        assert [20, 15.62, 3] == [sink.total(name) for name in names]
+
     def test_memory_of_the_function_may_be_unknown(self, monkeypatch):
         """Outside Lambda there is no proportion."""
         monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
@@ -317,7 +332,7 @@ class TestLimits:
     @pytest.mark.logs
     def test_no_proc(self, monkeypatch, caplog):
         """What cannot be read is left out, and said once."""
-        for name in ("NETWORK", "DESCRIPTORS", "THREADS"):
+        for name in ("NETWORK", "DESCRIPTORS", "STATUS"):
             monkeypatch.setattr(runtime, name, "/none/of/it")
         configure(runtime_metrics=True)
 
@@ -328,7 +343,7 @@ class TestLimits:
         }  # fmt: skip
         assert missing == set(UNITS) - set(units(sink))
         (record,) = caplog.records
-        assert "network, descriptors, threads" in record.getMessage()
+        assert "network, descriptors, status" in record.getMessage()
 
     def test_not_imported_without_the_option(self):
         """A handler that does not ask for it does not load it."""
@@ -341,6 +356,25 @@ class TestLimits:
         )
 
         assert ("False\n", "") == (done.stdout, done.stderr)
+
+    @process
+    def test_in_the_emulator(self, tmp_path):
+        """All of them come from a real process, and its INIT took some time."""
+        (tmp_path / "app.py").write_text(
+            "import lambda_ext\n"
+            "@lambda_ext.handler\n"
+            "def handler(event, context): pass\n"
+        )
+        env = {"PYTHONPATH": ROOT, "LAMBDA_EXT_RUNTIME_METRICS": "true"}
+        with emulate(task_root=str(tmp_path), env=env) as emulator:
+            emulator.invoke({})
+            emulator.invoke({})
+            found = [json.loads(text) for text in texts(emulator) if "_aws" in text]
+
+        names = [set(document) & set(RUNTIME) for document in found]
+        assert [set(RUNTIME), set(RUNTIME) - {"init_duration"}] == names
+        assert found[0]["init_duration"] > 0
+        assert [True, False] == [document["cold_start"] for document in found]
 
     def test_reset(self):
         """After a reset nothing is measured."""
