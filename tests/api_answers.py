@@ -65,6 +65,22 @@ def runtime(state, wanted):
     )
 
 
+def invalid(place, rule, words):
+    """Return the answer to a subscription that the schema refuses."""
+    message = (
+        f"schema validation error: jsonschema: '{place}' does not validate with"
+        f" telemetry-subscription-schema.json#{rule}: {words}"
+    )
+    return 400, {"errorType": "ValidationError", "errorMessage": message}
+
+
+def limit(rule, words):
+    """Return the answer to a wrong limit."""
+    name = rule.partition("/")[0]
+    place = "/properties/buffering/properties/"
+    return invalid(f"/buffering/{name}", place + rule, words)
+
+
 # scenario -> question -> status and body, or status, error type and message
 EXPECTED = {
     "classic": {
@@ -314,6 +330,99 @@ EXPECTED = {
         "error": OK,
         "error twice": WRONG_ID,
     },
+    "telemetry": {
+        "register silently": REGISTERED,
+        "by nobody": (
+            403,
+            "Extension.MissingExtensionIdentifier",
+            "Missing Lambda-Extension-Identifier header",
+        ),
+        "by odd": (
+            403,
+            "Extension.InvalidExtensionIdentifier",
+            "Invalid Lambda-Extension-Identifier",
+        ),
+        "by a stranger": (
+            403,
+            "Extension.UnknownExtensionIdentifier",
+            "Unknown extension <id>",
+        ),
+        "no JSON": (400, "ValidationError", None),
+        "a list": (400, "ValidationError", None),
+        "nothing": invalid(
+            "",
+            "/required",
+            "missing properties: 'schemaVersion', 'types', 'destination'",
+        ),
+        "an old schema": invalid(
+            "/schemaVersion",
+            "/properties/schemaVersion/enum",
+            'value must be "2025-01-29"',
+        ),
+        "no types": invalid(
+            "/types",
+            "/properties/types/minItems",
+            "minimum 1 items required, but found 0 items",
+        ),
+        "a wrong type": invalid(
+            "/types/1",
+            "/properties/types/items/enum",
+            'value must be one of "platform", "function", "extension"',
+        ),
+        "types that are text": invalid(
+            "/types", "/properties/types/type", "expected array, but got string"
+        ),
+        "too little maxItems": limit(
+            "maxItems/minimum", "must be >= 1000 but found 999"
+        ),
+        "too much maxItems": limit(
+            "maxItems/maximum", "must be <= 10000 but found 10001"
+        ),
+        "too little maxBytes": limit(
+            "maxBytes/minimum", "must be >= 262144 but found 262143"
+        ),
+        "too much maxBytes": limit(
+            "maxBytes/maximum", "must be <= 1048576 but found 1048577"
+        ),
+        "too little timeoutMs": limit(
+            "timeoutMs/minimum", "must be >= 25 but found 24"
+        ),
+        "too much timeoutMs": limit(
+            "timeoutMs/maximum", "must be <= 30000 but found 30001"
+        ),
+        "text as a limit": limit("maxItems/type", "expected integer, but got string"),
+        "a list as buffering": invalid(
+            "/buffering", "/properties/buffering/type", "expected object, but got array"
+        ),
+        "no destination": invalid("", "/required", "missing properties: 'destination'"),
+        "another protocol": invalid(
+            "/destination/protocol",
+            "/properties/destination/oneOf/0/properties/protocol/enum",
+            'value must be "HTTP"',
+        ),
+        "no URI": invalid(
+            "/destination",
+            "/properties/destination/oneOf/0/required",
+            "missing properties: 'URI'",
+        ),
+        "another host": (
+            400,
+            {
+                "errorType": "ValidationError",
+                "errorMessage": "Invalid destination: destination.URI host must be"
+                " sandbox.localdomain",
+            },
+        ),
+        "rightly": (200, "OK"),
+        "a second time": (500, "InternalServerError", "Internal Server Error"),
+        "next": (200, {"n": 0}),
+        "too late": (
+            403,
+            "Telemetry.SubscriptionClosed",
+            "Telemetry API subscription is closed",
+        ),
+        "response": OK,
+    },
 }
 
 # scenario, question, field: why AWS's own emulator answers differently there
@@ -324,6 +433,12 @@ GAPS = {
     (r"classic|odd_mode|streaming", r"next(, the .*)?", "headers.lambda-runtime-trace-id"):
         "in classic mode it hands the trace to extensions only",
     (r"classic", r"next again", "headers.lambda-runtime-trace-id"): "the same",
+    (r"telemetry", r"no JSON|a list", "body.errorMessage"):
+        "Go words the faults of JSON differently",
+    (r"telemetry", r"an old schema|a wrong type|another protocol", "body"):
+        "its JSON is broken by the quotes that it quotes",
+    (r"telemetry", r"too much maxBytes", "body.errorMessage"):
+        "it writes large numbers with an exponent",
     (r"snap_start", r"credentials", "body"): "it has none to give",
     (r"snap_start|restore.*", r"restore/next", "body"):
         "it never restores: the first invocation takes its place",

@@ -53,10 +53,15 @@ class Agent:
             )
         self.state = state
 
-    def registration(self) -> Registration:
+    def registration(self, telemetry: tuple[str, ...] = ()) -> Registration:
         """Return what is known of it, unchanging."""
         return Registration(
-            self.name, self.events, self.internal, self.state, self.error_type
+            self.name,
+            self.events,
+            self.internal,
+            self.state,
+            self.error_type,
+            telemetry,
         )
 
 
@@ -204,6 +209,10 @@ class Agents:
         self.first_error = self.first_error or kind
         self._changed.notify_all()
         return Answer.accepted()
+
+    def named_by(self, identifier: str | None) -> str:
+        """Return the name of the extension that has *identifier*, or refuse."""
+        return self._find(self._id(identifier)).name
 
     def _id(self, identifier: str | None) -> str:
         """Return *identifier* if it is one, or refuse."""

@@ -36,12 +36,13 @@ import traceback
 from typing import TYPE_CHECKING
 
 from . import endpoints, journal, variables
-from .environment import Environment, Interrupted, Settings
+from .environment import Environment, Interrupted
 from .journal import Journal
 from .outcomes import (
     OBSERVER,
     Budgets,
     Call,
+    Delivery,
     EmulatorError,
     InitReport,
     Invocation,
@@ -49,6 +50,7 @@ from .outcomes import (
     Registration,
     RestoreReport,
     Seen,
+    Settings,
     Shutdown,
 )
 from .processes import TOLD
@@ -180,6 +182,10 @@ class Emulator:
             Whether the process tells what lambda_ext does in it, see `seen`;
             only without *command*.
 
+        telemetry:
+            Whether there is a Telemetry API.  False answers as AWS's own emulator
+            does, which has none.
+
         journal: Where all that happens is noted; None is a new one.
 
         on_line: Called with each `Line`, in a thread; its errors are printed.
@@ -209,6 +215,7 @@ class Emulator:
         budgets: Budgets | None = None,
         max_concurrency: int | None = None,
         observed: bool = False,
+        telemetry: bool = True,
         journal: Journal | None = None,
         on_line: Callable[[Line], object] | None = None,
     ) -> None:
@@ -273,6 +280,7 @@ class Emulator:
             extensions_dir=extensions_dir,
             max_concurrency=max_concurrency,
             observed=observed,
+            telemetry=telemetry,
         )
         self._environment: Environment | None = None
         self._last: Environment | None = None
@@ -443,7 +451,17 @@ class Emulator:
         """The extensions of the present environment, or of the last one."""
         with self._changed:
             last = self._last
-            return [agent.registration() for agent in last.agents] if last else []
+            if last is None:
+                return []
+            return [
+                agent.registration(last.telemetry.subscription(agent.name))
+                for agent in last.agents
+            ]
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """What was delivered to subscribers of telemetry, answered or not."""
+        return self.journal.of(journal.DELIVERED)
 
     def wait_for_line(
         self,
@@ -652,8 +670,9 @@ class Emulator:
             environment.drain()
             self._answer(pending)
             if environment.instances:
+                environment.tell_report(work)
                 return
-            environment.await_rest(deadline)
+            environment.await_rest(work, deadline)
             self.journal.note(journal.INVOKE_DONE, work.id)
             self._freeze(environment)
         except Refused as exc:
@@ -666,6 +685,10 @@ class Emulator:
                 if work.status is None:
                     self._blame(work, exc.status, environment.fatal, environment.cause)
                 self._answer(pending)
+            if exc.status != "ending":
+                if not environment.instances:
+                    environment.tell_runtime_done(work, exc.status)
+                environment.tell_report(work, exc.status)
             if exc.status != "ending" and not (
                 environment.instances and exc.status == "timeout"
             ):

@@ -62,6 +62,14 @@ def _extension_error(*, init: bool) -> dict[str, Endpoint]:
     }
 
 
+def _subscribe(environment: Environment, request: Request) -> Answer:
+    telemetry = environment.telemetry
+    if not telemetry.supported:
+        return _NO_TELEMETRY(environment, request)
+    name = environment.agents.named_by(request.headers.get(_ID))
+    return telemetry.subscribe(name, request.body)
+
+
 def _credentials(environment: Environment, request: Request) -> Answer:
     """Hand out the credentials that a snapshot must not contain."""
     variables = environment.settings.variables
@@ -87,10 +95,12 @@ def _metadata(environment: Environment, request: Request) -> Answer:
 
 
 def _unsupported(api: str) -> dict[str, Endpoint]:
-    """Answer a request for telemetry as AWS's own emulator does."""
+    """Answer a request for telemetry or logs as AWS's own emulator does."""
     refusal = Refused(202, api + ".NotSupported", api + " API is not supported")
     return {"PUT": lambda env, req: refusal.answer()}
 
+
+_NO_TELEMETRY = _unsupported("Telemetry")["PUT"]
 
 _ALWAYS: dict[str, dict[str, Endpoint]] = {
     "/2018-06-01/ping": {"GET": lambda env, req: _text(200, "pong")},
@@ -105,7 +115,7 @@ _ALWAYS: dict[str, dict[str, Endpoint]] = {
     "/2020-01-01/extension/init/error": _extension_error(init=True),
     "/2020-01-01/extension/exit/error": _extension_error(init=False),
     "/2026-01-15/metadata/execution-environment": {"GET": _metadata},
-    "/2022-07-01/telemetry": _unsupported("Telemetry"),
+    "/2022-07-01/telemetry": {"PUT": _subscribe},
     "/2020-08-15/logs": _unsupported("Logs"),
 }
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import platform_records
 from .agents import Agent, Agents
 from .journal import EXITED, FROZEN, INVOKE_STARTED, SIGNAL, THAWED, Journal
 from .outcomes import (
@@ -30,10 +30,12 @@ from .outcomes import (
     ExtensionEnd,
     InitReport,
     RestoreReport,
+    Settings,
     Shutdown,
     Signal,
 )
 from .processes import Process
+from .subscribers import Telemetry
 from .variables import RUNTIME_ONLY, version
 from .workers import ManyWorkers, OneWorker, Work
 
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
-    from .outcomes import Budgets
     from .processes import Note
 
 ACCOUNT = "123456789012"
@@ -54,26 +55,6 @@ class Interrupted(Exception):
     def __init__(self, status: str) -> None:
         super().__init__(status)
         self.status = status
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What stays the same from one environment to the next."""
-
-    command: list[str]
-    task_root: str
-    variables: dict[str, str]
-    function_name: str
-    region: str
-    handler: str
-    timeout_s: float
-    init_type: str
-    budgets: Budgets
-    freeze: bool
-    term_before_thaw: bool
-    extensions_dir: str | None
-    max_concurrency: int | None
-    observed: bool = False
 
 
 class Environment:
@@ -95,6 +76,12 @@ class Environment:
         self.fatal: str | None = None  # the type of what keeps it from going on
         self.cause = ""  # the same in words
         self.runtime: Process | None = None
+        self.telemetry = Telemetry(
+            journal,
+            json_lines=settings.variables.get("AWS_LAMBDA_LOG_FORMAT") == "JSON",
+            instances=self.instances,
+            supported=settings.telemetry,
+        )
         self.agents = Agents(changed, instances=self.instances, gone=lambda: self.gone)
         self.workers = (ManyWorkers if self.instances else OneWorker)(
             changed, gone=lambda: self.gone, close_registration=self._close_registration
@@ -104,6 +91,7 @@ class Environment:
         self._extensions: dict[Process, Agent] = {}
         self._ending = False
         self.shutdown: Shutdown | None = None  # how it ended
+        self._init_s: float | None = None  # that no report has told
 
     def _close_registration(self) -> None:
         self.agents.open = False
@@ -138,11 +126,16 @@ class Environment:
         """Start everything and wait until all have asked for work."""
         began = time.monotonic()
         status = "success"
+        told = platform_records.init_started(self.settings, phase)
+        self.telemetry.emit("platform.initStart", told)
+        runtime_done = False
         try:
             self._start_extensions()
             self._await(self.agents.all_registered, deadline)
             self._start_runtime()
             self._await(lambda: self.workers.ready() or self.workers.parked(), deadline)
+            runtime_done = True
+            self._tell_init("platform.initRuntimeDone", phase, status)
             self._await(self.agents.all_ready, deadline)
         except Interrupted as exc:
             status = exc.status
@@ -151,7 +144,7 @@ class Environment:
         if error is not None:
             error_type = error.headers.get("Lambda-Runtime-Function-Error-Type")
             status = "error" if status == "failure" else status
-        return InitReport(
+        report = InitReport(
             status,
             phase,
             self.settings.init_type,
@@ -159,12 +152,42 @@ class Environment:
             None if status == "success" else error_type,
             error.body if error is not None else None,
         )
+        if not runtime_done:
+            self._tell_init(
+                "platform.initRuntimeDone", phase, status, report.error_type
+            )
+        for agent in self.agents:
+            self.telemetry.emit(
+                "platform.extension", platform_records.extension(agent.registration())
+            )
+        self._tell_init(
+            "platform.initReport", phase, status, report.error_type, report.duration_s
+        )
+        self.telemetry.close()
+        if phase == "init":
+            self._init_s = report.duration_s
+        return report
+
+    def _tell_init(
+        self,
+        kind: str,
+        phase: str,
+        status: str,
+        error_type: str | None = None,
+        duration_s: float | None = None,
+    ) -> None:
+        """Have a record of INIT delivered."""
+        head = {"initializationType": self.settings.init_type, "phase": phase}
+        rest = platform_records.outcome(status, error_type, duration_s)
+        self.telemetry.emit(kind, {**head, **rest})
 
     def restore(self, deadline: float) -> RestoreReport:
         """Let the parked runtime go on, and wait until it asks for work."""
         began = time.monotonic()
         status = "success"
         self.thaw()
+        told = platform_records.restore_started(self.settings)
+        self.telemetry.emit("platform.restoreStart", told)
         with self.changed:
             self.workers.restore()
         try:
@@ -176,12 +199,17 @@ class Environment:
         if error is not None:
             error_type = error.headers.get("Lambda-Runtime-Function-Error-Type")
             status = "error" if status == "failure" else status
-        return RestoreReport(
+        report = RestoreReport(
             status,
             time.monotonic() - began,
             None if status == "success" else error_type,
             error.body if error is not None else None,
         )
+        done = platform_records.outcome(status, report.error_type)
+        self.telemetry.emit("platform.restoreRuntimeDone", done)
+        whole = platform_records.outcome(status, report.error_type, report.duration_s)
+        self.telemetry.emit("platform.restoreReport", whole)
+        return report
 
     def begin(self, work: Work) -> None:
         """Hand an invocation to the extensions that take it and to the runtime."""
@@ -203,15 +231,54 @@ class Environment:
                 )
             self._journal.note(INVOKE_STARTED, work.id)
             self.workers.offer(work)
+            work.began_at = time.time()
+            told = platform_records.start(self.settings, work)
+            if self.instances:
+                told["functionArn"] = self.arn
+            self.telemetry.emit("platform.start", told)
 
     def await_answer(self, work: Work, deadline: float) -> None:
         """Wait until the runtime has posted its response."""
         self._await(lambda: work.status is not None, deadline)
 
-    def await_rest(self, deadline: float) -> None:
+    def await_rest(self, work: Work, deadline: float) -> None:
         """Wait for what follows the response, before the freeze."""
         self._await(self.workers.ready, deadline)
+        self.tell_runtime_done(work)
         self._await(lambda: self.agents.all_ready("INVOKE"), deadline)
+        self.tell_report(work)
+
+    def tell_runtime_done(self, work: Work, status: str | None = None) -> None:
+        """Have it delivered that the runtime is done with *work*, once."""
+        if not work.runtime_done_at:
+            work.runtime_done_at = time.time()
+            told = platform_records.runtime_done(work, status or str(work.status))
+            self.telemetry.emit("platform.runtimeDone", told)
+
+    def tell_report(self, work: Work, status: str | None = None) -> None:
+        """Have the report of *work* delivered."""
+        status = status or str(work.status)
+        work.finished_at = time.time()
+        if self.instances:
+            told = platform_records.report_of_instance(work, status)
+        else:
+            told = platform_records.report(
+                work, status, self.settings, self._init_s, self._peak_mb()
+            )
+            self._init_s = None
+        self.telemetry.emit("platform.report", told)
+
+    def _peak_mb(self) -> int:
+        """Return the most memory that the runtime has had, in MB; 0 if it is gone."""
+        pid = 0 if self.runtime is None else self.runtime.pid
+        try:
+            with open(f"/proc/{pid}/status") as file:
+                for line in file:
+                    if line.startswith("VmHWM:"):
+                        return int(line.split()[1]) // 1024
+        except OSError:
+            pass
+        return 0
 
     def freeze(self) -> None:
         """Stop every process; afterwards all they wrote has been noted."""
@@ -219,6 +286,7 @@ class Environment:
             if self._ending:
                 return
             self.frozen = True
+            self.telemetry.freeze()
             for process in self.processes:
                 process.stop()
         self.drain()
@@ -234,6 +302,7 @@ class Environment:
             self.frozen = False
             for process in self.processes:
                 process.signal(signal.SIGCONT)
+            self.telemetry.thaw()
 
     def drain(self) -> None:
         """Return when all that the processes wrote so far has been noted."""
@@ -257,6 +326,8 @@ class Environment:
         """End every process as Lambda does; without a reason, at once."""
         self.end()
         self._close_registration()
+        if reason is not None:
+            self.telemetry.finish()  # with the thaw
         budget, share = self.settings.budgets.shutdown(
             internal=reason is not None and self.agents.registered(internal=True),
             external=reason is not None and self.agents.registered(internal=False),
@@ -267,6 +338,7 @@ class Environment:
         killed = self._end_runtime(share)
         duration = time.monotonic() - began
         extensions = self._end_extensions(str(reason), began + budget)
+        self.telemetry.end()
         for process in self.processes:
             process.close()
         with self.changed:
@@ -385,9 +457,18 @@ class Environment:
             cwd=self.settings.task_root,
             sources=sources,
             changed=self.changed,
-            note=self._note,
+            note=self._note_line,
             ended=self._ended,
         )
+
+    def _note_line(self, source: str, raw: bytes, complete: bool) -> Callable[[], None]:
+        """Note a line, and have it delivered."""
+        told = self._note(source, raw, complete)
+        if source != OBSERVER:
+            text = raw.decode(errors="backslashreplace")
+            of_function = source in ("stdout", "stderr")
+            self.telemetry.line(text, of_function=of_function)
+        return told
 
     def _ended(self, process: Process) -> None:
         self._journal.note(EXITED, Exit(self._name(process), process.exit_status))

@@ -38,6 +38,8 @@ SHUTDOWN_DONE = "shutdown_done"  # Shutdown
 CALL = "call"  # Call: a request to the Runtime or Extensions API
 AWS_CALL = "aws_call"  # AwsCall: a request to AWS, when it was answered
 LINE = "line"  # Line
+SUBSCRIBED = "subscribed"  # Subscription: an extension wants telemetry
+DELIVERED = "delivered"  # Delivery: telemetry, to an extension
 SEEN = "seen"  # Seen: what the observer told
 
 

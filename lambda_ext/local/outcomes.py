@@ -81,6 +81,27 @@ class Budgets:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What stays the same from one environment to the next."""
+
+    command: list[str]
+    task_root: str
+    variables: dict[str, str]
+    function_name: str
+    region: str
+    handler: str
+    timeout_s: float
+    init_type: str
+    budgets: Budgets
+    freeze: bool
+    term_before_thaw: bool
+    extensions_dir: str | None
+    max_concurrency: int | None
+    observed: bool = False
+    telemetry: bool = True
+
+
+@dataclass(frozen=True)
 class Line:
     """One line that a process of the environment wrote."""
 
@@ -141,6 +162,28 @@ class Registration:
     internal: bool
     state: str  # Started, Registered, Ready, Running, InitError or ExitError
     error_type: str | None = None
+    telemetry: tuple[str, ...] = ()  # the types of records that it subscribed to
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What an extension wants of the Telemetry API."""
+
+    name: str  # the extension's
+    types: tuple[str, ...]
+    schema: str  # the version of the records
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One POST of telemetry to an extension, when it was answered."""
+
+    name: str  # the extension's
+    records: int
+    bytes: int
+    sequence_id: str
+    status: int | None  # None: there was no answer
+    at: float  # seconds since the emulator was made
 
 
 @dataclass(frozen=True)

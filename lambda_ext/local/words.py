@@ -219,11 +219,14 @@ def _frames(lines: Iterable[str]) -> str:
 
 def registered(extensions: Iterable[Registration]) -> str:
     """Name the extensions of the environment."""
-    names = (
-        f"{extension.name} ({'internal' if extension.internal else 'external'})"
-        for extension in extensions
-    )
-    return ", ".join(names) or "none"
+    return ", ".join(map(_registered, extensions)) or "none"
+
+
+def _registered(extension: Registration) -> str:
+    kind = "internal" if extension.internal else "external"
+    if extension.telemetry:
+        kind += ", telemetry: " + " ".join(extension.telemetry)
+    return f"{extension.name} ({kind})"
 
 
 def series_rows(totals: Mapping[Series, Total]) -> Iterator[tuple[str, ...]]:

@@ -48,6 +48,10 @@ class Work:
         self.payload = b""
         self.error_type: str | None = None
         self.content_type: str | None = None
+        self.began_at = 0.0  # wall clock, as the next one
+        self.answered_at = 0.0  # the runtime's response has come
+        self.runtime_done_at = 0.0  # it has asked for the next one
+        self.finished_at = 0.0  # the extensions have, too
 
     def handed_out(self) -> Answer:
         """Return what ``/next`` is answered with."""
@@ -68,6 +72,7 @@ class Work:
                 400, "InvalidFunctionResponseMode", "Invalid function response mode"
             )
         self.content_type = request.headers.get("Content-Type")
+        self.answered_at = time.time()
         if len(request.body) > MAX_PAYLOAD:
             self.fail(
                 "error",
@@ -89,6 +94,7 @@ class Work:
     def respond_error(self, request: Request) -> Answer:
         """Take the error that the handler raised."""
         self.status, self.payload = "error", request.body
+        self.answered_at = time.time()
         self.content_type = request.headers.get("Content-Type")
         self.error_type = request.headers.get("Lambda-Runtime-Function-Error-Type")
         return Answer.accepted()

@@ -320,7 +320,8 @@ def _refusal(reply: runtime_api.Reply) -> _Refused:
         error_type = str(body.get("errorType") or "")
         message = str(body.get("errorMessage") or "")
     except (ValueError, AttributeError):
-        pass  # not AWS's JSON; the status says it
+        # Not AWS's JSON, or AWS's own emulator's, which escapes no quotes.
+        message = reply.body.decode(errors="replace").strip()
     msg = f"{message or 'no reason given'} (HTTP {reply.status})"
     refusal = _Refused(msg, error_type=error_type)
     refusal.status = reply.status

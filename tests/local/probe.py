@@ -326,6 +326,57 @@ def instances(probe):
     call("GET", NEXT)
 
 
+def subscription(**changes):
+    """Return the body of a subscription that is right but for *changes*."""
+    destination = {"protocol": "HTTP", "URI": "http://sandbox.localdomain:8080/x"}
+    buffering = {"maxItems": 1000, "maxBytes": 262144, "timeoutMs": 25}
+    asked = {"schemaVersion": "2025-01-29", "types": ["platform"]}
+    asked |= {"buffering": buffering, "destination": destination, **changes}
+    return json.dumps({k: v for k, v in asked.items() if v is not None}).encode()
+
+
+def telemetry(probe):
+    """Ask for telemetry, wrongly and rightly."""
+    probe.register("silently", "silent", b'{"events":[]}')
+    named = probe.registered["silent"]
+
+    def ask(label, body, headers=named):
+        probe.ask(label, "PUT", "/2022-07-01/telemetry", body, headers)
+
+    ask("by nobody", b"{}", None)
+    ask("by odd", b"{}", {ID: "odd"})
+    ask("by a stranger", b"{}", {ID: "8c8a3bb1-3b3b-4b3b-8b3b-3b3b3b3b3b3b"})
+    ask("no JSON", b"{")
+    ask("a list", b"[]")
+    ask("nothing", b"{}")
+    ask("an old schema", subscription(schemaVersion="2022-12-13"))
+    ask("no types", subscription(types=[]))
+    ask("a wrong type", subscription(types=["platform", "logs"]))
+    ask("types that are text", subscription(types="platform"))
+    for name, least, most in (
+        ("maxItems", 999, 10_001),
+        ("maxBytes", 262_143, 1_048_577),
+        ("timeoutMs", 24, 30_001),
+    ):
+        ask(f"too little {name}", subscription(buffering={name: least}))
+        ask(f"too much {name}", subscription(buffering={name: most}))
+    ask("text as a limit", subscription(buffering={"maxItems": "1000"}))
+    ask("a list as buffering", subscription(buffering=[]))
+    ask("no destination", subscription(destination=None))
+    ask("another protocol", subscription(destination={"protocol": "UDP"}))
+    ask("no URI", subscription(destination={"protocol": "HTTP"}))
+    elsewhere = {"protocol": "HTTP", "URI": "http://example.com:8080"}
+    ask("another host", subscription(destination=elsewhere))
+    ask("rightly", subscription())
+    ask("a second time", subscription())
+    probe.poll("silent")
+    first = probe.next("next")
+    ask("too late", subscription())
+    probe.result("response", "response", first, b'{"done":1}')
+    probe.save()
+    call("GET", NEXT)
+
+
 if __name__ == "__main__":
     scenario, path = sys.argv[1:]
     probe = Probe(path)

@@ -222,10 +222,15 @@ class TestRefusals:
             (
                 (404, b"404 page not found\n"),
                 "unavailable",
-                "no reason given (HTTP 404)",
+                "404 page not found (HTTP 404)",
             ),
             ((501, b""), "unavailable", "no reason given (HTTP 501)"),
-            ((500, []), "unavailable", "no reason given (HTTP 500)"),
+            ((500, []), "unavailable", "[] (HTTP 500)"),
+            (
+                (400, b'{"errorMessage": "must be "x""}'),
+                "refused",
+                '{"errorMessage": "must be "x""} (HTTP 400)',
+            ),
             (
                 (
                     403,
@@ -372,7 +377,7 @@ class TestDeliveries:
         for _ in range(2):
             assert 200 == server.deliver(body)
         assert 200 == server.deliver(logs("a"))
-        eventually(lambda: dispatch.status() and not dispatch.pending())
+        eventually(lambda: [each.batches for each in dispatch.status()] == [2, 2])
         found = lambda_ext.stats().telemetry
 
         assert ("subscribed", "", NAMES["newest"]) == (
