@@ -112,6 +112,14 @@ def _free_port():
         return probe.getsockname()[1]
 
 
+def let_all_read(folder):
+    """Let user 993, as which a managed instance runs, read *folder*."""
+    os.chmod(folder, 0o755)
+    for parent in folder.parents:
+        if os.stat(parent).st_uid == os.geteuid() and parent != parent.parent:
+            os.chmod(parent, os.stat(parent).st_mode | 0o055)
+
+
 class Rie:
     """
     One run of the emulator with a handler, or with any *command* as runtime.

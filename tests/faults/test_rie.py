@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import sys
 import textwrap
 import threading
@@ -16,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import ROOT, eventually
-from rie import Rie, binary
+from rie import Rie, binary, let_all_read
 from sigterm_cells import EXECUTION_ENVS, STATES, USERS, Cell, totals, write_app
 
 pytestmark = pytest.mark.process
@@ -99,10 +98,7 @@ def test_workers_of_a_managed_instance_all_flush(tmp_path):
             """
         )
     )
-    os.chmod(tmp_path, 0o755)
-    for folder in tmp_path.parents:
-        if os.stat(folder).st_uid == os.geteuid() and folder != folder.parent:
-            os.chmod(folder, os.stat(folder).st_mode | 0o055)
+    let_all_read(tmp_path)
     with Rie(task_root=str(tmp_path), env={"PYTHONPATH": ROOT}, instances=2) as rie:
         status, body = rie.invoke({})
         eventually(lambda: rie.output.count("up\n") == 2)
