@@ -358,7 +358,8 @@ def test_awss_own_emulator_delivers(tmp_path):
         output = rie.output
 
     assert [(200, f'"n{number}"'.encode()) for number in range(3)] == answers
-    assert INIT == function.types()[:5]
+    # Another worker may be the first to ask for work, so their order varies.
+    assert sorted(INIT) == sorted(function.types()[:5])
     assert 1 == output.count("status subscribed 2025-01-29")
     assert [f"n{number} {line}" for number in range(3) for line in range(2)] == [
         text.rstrip("\n") for text in function.texts() if text.startswith("n")
