@@ -13,6 +13,10 @@ processors do not heed the time that they are given.  One that is late is left
 behind, and not called again before it has returned.  What they raise is
 logged, once until they succeed, and raised nowhere.
 
+OpenTelemetry's own instrumentation of Lambda flushes spans and metrics by
+itself after the handler: where it is on, the end of an invocation is left to
+it, since one more flush would export each cumulative metric once more.
+
 Nothing of OpenTelemetry is imported here: it is looked up in `sys.modules`.
 
 Source: OpenTelemetry specification, ForceFlush,
@@ -36,6 +40,8 @@ PROVIDERS = (
     ("opentelemetry.metrics", "get_meter_provider"),
     ("opentelemetry._logs", "get_logger_provider"),
 )
+INSTRUMENTATION = "opentelemetry.instrumentation.aws_lambda"
+FLUSHED_BY_IT = frozenset(("opentelemetry.trace", "opentelemetry.metrics"))
 RESPONSE_S = 2.0  # at most, at the end of an invocation
 MARGIN_S = 0.05  # of the invocation's time, which is left
 EXIT_S = 0.1  # where nothing says how long there is
@@ -48,7 +54,7 @@ def install() -> None:
     """Flush the providers from now on; more calls change nothing."""
     for phase, listener in (
         (phases.RESPONSE, _at_response),
-        (phases.SNAPSHOT, _at_response),
+        (phases.SNAPSHOT, _before_freeze),
         (phases.TIMEOUT, _within_share),
         (phases.SHUTDOWN, _within_share),
     ):
@@ -58,24 +64,39 @@ def install() -> None:
 
 
 def _at_response() -> None:
+    _before_freeze(FLUSHED_BY_IT if _is_instrumented() else frozenset())
+
+
+def _before_freeze(but: frozenset[str] = frozenset()) -> None:
     left_s = clock.remaining()
     budget_s = RESPONSE_S
     if left_s is not None:
         budget_s = min(budget_s, left_s - MARGIN_S)
     if budget_s > 0:
-        flush(budget_s)
+        flush(budget_s, but)
 
 
 def _within_share() -> None:
     flush(phases.share_s() or EXIT_S)
 
 
-def flush(budget_s: float) -> None:
-    """Have all providers flushed; wait *budget_s* seconds at most."""
+def _is_instrumented() -> bool:
+    """Say whether OpenTelemetry wraps the handler, and flushes after it."""
+    module: Any = sys.modules.get(INSTRUMENTATION)
+    if module is None:
+        return False
+    try:  # there is one instrumentor, however often it is made
+        return bool(module.AwsLambdaInstrumentor().is_instrumented_by_opentelemetry)
+    except Exception:
+        return False
+
+
+def flush(budget_s: float, but: frozenset[str] = frozenset()) -> None:
+    """Have all providers flushed *but* some; wait *budget_s* seconds at most."""
     ends_at = clock.run_time() + budget_s
     waiting = []
     for module, getter in PROVIDERS:
-        force_flush = _force_flush(module, getter)
+        force_flush = None if module in but else _force_flush(module, getter)
         if force_flush is not None and module not in _busy:
             done = real_threads.Event()
             _start(module, force_flush, budget_s, done)

@@ -218,6 +218,28 @@ class TestTriggers:
         assert () == phases.listeners(phases.RESPONSE)
         assert () == phases.listeners(phases.INVOKE)
 
+    @pytest.mark.parametrize(
+        ("is_on", "expected"),
+        [(True, [0, 0, 1]), (False, [1, 1, 1]), (None, [1, 1, 1])],
+    )
+    def test_instrumentation_of_lambda(self, providers, monkeypatch, is_on, expected):
+        """It flushes spans and metrics at the end of an invocation by itself."""
+
+        class Instrumentor:
+            is_instrumented_by_opentelemetry = is_on
+
+        class Module:
+            pass
+
+        if is_on is not None:
+            Module.AwsLambdaInstrumentor = Instrumentor
+        monkeypatch.setitem(sys.modules, otel.INSTRUMENTATION, Module)
+        lambda_ext.handler(lambda event, context: None)({}, None)
+        assert expected == calls(providers)
+
+        phases.call_within(30.0, phases.SHUTDOWN)
+        assert [n + 1 for n in expected] == calls(providers)
+
     def test_option_turns_it_off(self, providers):
         """With otel_flush=False the SDK is left to itself."""
         configure(otel_flush=False)

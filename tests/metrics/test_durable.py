@@ -343,6 +343,51 @@ class TestSteps:
         assert {"looks": 3} == totals(sink)
 
 
+class TestLimits:
+    """What the SDK does not tell."""
+
+    def test_between_a_callback_and_its_result(self):
+        """What stands there counts twice; what stands before and behind, once."""
+
+        @durable_execution
+        def handler(event, context):
+            metrics.count("before")
+            callback = context.create_callback(name="paid")
+            metrics.count("between")
+            callback.result()
+            metrics.count("behind")
+
+        runner = testing.DurableFunctionTestRunner(handler, poll_interval=0.005)
+        try:
+            with MemorySink() as sink:
+                arn = runner.run_async(input="{}", execution_timeout=60)
+                callback = runner.wait_for_callback(arn, name="paid")
+                runner.send_callback_success(callback, b'"yes"')
+                runner.wait_for_result(arn)
+                metrics.flush()
+        finally:
+            runner.close()
+            runner._scheduler._loop.close()
+
+        assert {"before": 1, "behind": 1, "between": 2} == totals(sink)
+
+    def test_thread_of_the_users_own(self):
+        """It has no durable context, so that what it records counts each time."""
+
+        @durable_execution
+        def handler(event, context):
+            thread = threading.Thread(target=metrics.count, args=("thread",))
+            thread.start()
+            thread.join()
+            pause(context)
+
+        with MemorySink() as sink:
+            run(handler)
+            metrics.flush()
+
+        assert {"thread": 2} == totals(sink)
+
+
 class TestInvocation:
     """Our handler around, and inside, a durable one."""
 

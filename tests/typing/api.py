@@ -115,6 +115,9 @@ assert_type(close(), None)
 lambda_ext.start()
 lambda_ext.configure(max_age=60, disable=("signals", "extension"), strict=True)
 lambda_ext.configure(max_age=timedelta(minutes=2), max_stale=None)
+lambda_ext.configure(runtime_metrics=True, cold_start_metric=True, self_metrics=True)
+lambda_ext.configure(runtime_metrics=["duration"], properties="request_id,trace_id")
+lambda_ext.configure(otel_flush=False, skip_replays=False, properties=("tenant_id",))
 lambda_ext.configure(max_aeg=60)  # type: ignore[call-arg]
 lambda_ext.secrte  # type: ignore[attr-defined]
 
