@@ -196,14 +196,19 @@ def handler(function: Any = None, /) -> Any:
 
     @functools.wraps(function)
     def invoke(*args: Any, **kwargs: Any) -> Any:
-        state = current.state()
+        try:
+            state = current.local.state
+        except AttributeError:
+            state = current.state()
         if state.inside:
-            return _finished(function(*args, **kwargs))
+            result = function(*args, **kwargs)
+            return _run(result) if hasattr(result, "__await__") else result
         state.inside = True
         try:
             try:
                 _begin(state, args, kwargs)
-                return _finished(function(*args, **kwargs))
+                result = function(*args, **kwargs)
+                return _run(result) if hasattr(result, "__await__") else result
             except BaseException as exc:
                 state.error = current.error_of(exc)
                 raise
@@ -238,21 +243,22 @@ def _refused(function: object) -> str:
 
 def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Begin an invocation: clock, signals, then the phase INVOKE."""
-    context = None
+    # Lambda passes the event and the context.
+    context = args[1] if len(args) == 2 else None
+    ask = getattr(context, "get_remaining_time_in_millis", None)
+    if ask is None:
+        context, ask = _found_context(args, kwargs)
     remaining_s = None
-    for candidate in (*reversed(args), *kwargs.values()):
-        ask = getattr(candidate, "get_remaining_time_in_millis", None)
-        if ask is not None:
-            context = candidate
-            remaining_s = _seconds(ask)
-            break
-    else:
-        for candidate in args:  # AWS's durable context leads to Lambda's
-            found = getattr(candidate, "lambda_context", None)
-            ask = getattr(found, "get_remaining_time_in_millis", None)
-            if ask is not None:
-                context = found
-                remaining_s = _seconds(ask)
+    if ask is not None:
+        try:
+            remaining_ms = ask()
+            kind = type(remaining_ms)
+            # Any other type is a test double's, as is a number that is not finite.
+            if (kind is int or kind is float) and -MAX_MS < remaining_ms < MAX_MS:
+                remaining_s = remaining_ms / 1000
+        except Exception as exc:
+            if process.by_signal_handler(exc):
+                raise
     state.begun_at = begun_at = clock.begin_invocation(remaining_s)
     state.context = context
     if remaining_s is not None:
@@ -266,24 +272,18 @@ def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     phases.call(phases.INVOKE)
 
 
-def _seconds(ask: Callable[[], Any]) -> float | None:
-    """Return the seconds that the context says are left; None if it says none."""
-    try:
-        remaining_ms = ask()
-        # Any other type is a test double's, as is a number that is not finite.
-        if type(remaining_ms) in (int, float) and abs(remaining_ms) < MAX_MS:
-            return float(remaining_ms) / 1000
-    except Exception as exc:
-        if process.by_signal_handler(exc):
-            raise
-    return None
-
-
-def _finished(result: Any) -> Any:
-    """Return *result*, having run it to its end when it is a coroutine."""
-    if hasattr(result, "__await__"):
-        return _run(result)
-    return result
+def _found_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Return Lambda's context, and its method that tells what is left; or None."""
+    for candidate in (*reversed(args), *kwargs.values()):
+        ask = getattr(candidate, "get_remaining_time_in_millis", None)
+        if ask is not None:
+            return candidate, ask
+    for candidate in args:  # AWS's durable context leads to Lambda's
+        found = getattr(candidate, "lambda_context", None)
+        ask = getattr(found, "get_remaining_time_in_millis", None)
+        if ask is not None:
+            return found, ask
+    return None, None
 
 
 def _run(awaitable: Any) -> Any:

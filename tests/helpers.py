@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import ast
 import importlib.util
 import os
 import subprocess
@@ -41,29 +40,11 @@ def run_threads(count, function, timeout=60.0):
     return results
 
 
-def amount_of_code(modules):
-    """Return how many nodes the syntax trees of these modules of ours have.
-
-    Text counts as one node, whatever its length, and a comment as none; the number
-    is the same in every version of Python.
-    """
-    nodes = 0
-    for name in modules:
-        path = os.path.join(ROOT, *name.split("."))
-        path = (
-            os.path.join(path, "__init__.py") if os.path.isdir(path) else path + ".py"
-        )
-        with open(path, encoding="utf-8") as file:
-            nodes += sum(1 for _ in ast.walk(ast.parse(file.read())))
-    return nodes
-
-
 def forget_threads(monkeypatch):
     """Know the library's threads and those that begin from now on: others may end."""
     from lambda_ext.lifecycle import real_threads
-    from lambda_ext.metrics import stdout
 
-    left = {t for t in threading.enumerate() if not t.name.startswith(stdout.OURS)}
+    left = {t for t in threading.enumerate() if t.ident not in real_threads.ours}
 
     def count():
         return len(set(threading.enumerate()) - left) + len(real_threads.bare)

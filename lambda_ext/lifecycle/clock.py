@@ -21,13 +21,16 @@ Generations
     Work that remembers the generation it began in can tell that it is late.
 
 Threads
-    Every write is under ``_lock``; readers read one attribute and take none.
+    The lead grows under ``_lock``; readers read one attribute and take none.
     The lock is re-entrant, and what is written under it are absolute values:
     a signal handler may ask for the time in the middle of a `sync`, or raise.
+    An invocation that finds no freeze takes no lock: numbers of generations
+    come from a counter, so that none is given twice.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
@@ -50,6 +53,7 @@ _installed: Clock | None = None
 _thawed = False  # the thaw before the next invocation has been noted
 
 generation = 0
+_generations = itertools.count(1)
 
 # What is asked of each invocation, see `deadline`: one whose deadline, in run time,
 # is earlier than the horizon calls the alarm.
@@ -96,26 +100,32 @@ def sync() -> float:
         before = lead
         found = _wall_time() - _run_time()
         grew_s = found - before if found - before >= STEP_S else 0.0
+        after = next(_generations) if grew_s else generation
+        # One step: nothing is called in between.
         if grew_s:
             lead = found
-            generation += 1
+            generation = after
     return grew_s
 
 
 def begin_invocation(remaining_s: float | None = None) -> float:
     """Begin an invocation of up to *remaining_s* seconds; return run time."""
     global lead, monotonic, generation, _deadline_at, _thawed
-    with _lock:
-        run = _run_time()
-        found = _wall_time() - run
-        if found - lead >= STEP_S:
-            lead = found
+    run = _run_time()
+    if _wall_time() - run - lead >= STEP_S or _thawed or monotonic is not _run_time:
+        with _lock:
+            found = _wall_time() - run
+            grew = found - lead >= STEP_S
+            after = generation if _thawed and not grew else next(_generations)
+            # One step: nothing is called in between.
+            if grew:
+                lead = found
+            generation = after
             _thawed = False
-        if not _thawed:
-            generation += 1
-        _thawed = False
-        monotonic = _run_time
-        _deadline_at = None if remaining_s is None else run + remaining_s
+            monotonic = _run_time
+    else:
+        generation = next(_generations)
+    _deadline_at = None if remaining_s is None else run + remaining_s
     return run
 
 
@@ -143,7 +153,7 @@ def restored() -> None:
     global generation
     sync()
     with _lock:
-        generation += 1
+        generation = next(_generations)
 
 
 def install(clock: Clock | None) -> Clock | None:
@@ -161,7 +171,7 @@ def install(clock: Clock | None) -> Clock | None:
         _wall_time = time.time if clock is None else clock.wall
         lead = _wall_time() - _run_time()
         monotonic = _watchful
-        generation += 1
+        generation = next(_generations)
         _deadline_at = None
     return former
 

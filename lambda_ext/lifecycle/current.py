@@ -45,14 +45,14 @@ class State:
         self.timing: Timing | None = None
 
 
-_local = threading.local()
+local = threading.local()
 _states: dict[int, weakref.ref[State]] = {}  # of all threads, by id
 
 
 def state() -> State:
     """Return the state of this thread."""
     try:
-        found: State = _local.state
+        found: State = local.state
     except AttributeError:
         found = State()
         number = id(found)
@@ -61,7 +61,7 @@ def state() -> State:
             _states.pop(number, None)
 
         _states[number] = weakref.ref(found, forget)
-        _local.state = found
+        local.state = found
     return found
 
 
@@ -177,8 +177,8 @@ def _trace_id() -> str | None:
 @process.at_fork
 def _forked() -> None:
     """Be inside no invocation: the one under way is the parent's."""
-    global _local
-    _local = threading.local()
+    global local
+    local = threading.local()
     _states.clear()
 
 

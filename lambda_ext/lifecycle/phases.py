@@ -101,7 +101,7 @@ def _priority(entry: Entry) -> int:
     return entry[0]
 
 
-def call(phase: str, *args: Any) -> None:
+def call(phase: str) -> None:
     """
     Call each listener of *phase* in this thread; what one raises is logged.
 
@@ -110,20 +110,17 @@ def call(phase: str, *args: Any) -> None:
     """
     waiting: tuple[Entry, ...] | None = None
     raised: BaseException | None = None
-    position = begun = -1
+    begun = -1
     calls[phase] += 1
     # CPython 3.10 runs signal handlers at a jump forwards, too: none is before `try`.
     try:
-        while True:
+        while _listeners[phase]:
             try:
                 if waiting is None:
                     waiting = listeners(phase)
-                while True:
-                    position += 1
-                    if position >= len(waiting):
-                        break
-                    begun = position
-                    waiting[position][1](*args)
+                for _, listener in waiting[begun + 1 :]:
+                    begun += 1
+                    listener()
             except BaseException as exc:
                 if isinstance(exc, Exception) and not process.by_signal_handler(exc):
                     failed(phase, (waiting or ((0, call),))[begun][1])
@@ -131,7 +128,6 @@ def call(phase: str, *args: Any) -> None:
                     raised = raised or exc
                 # A signal handler may also raise between two listeners: the one
                 # that was not begun is called next.
-                position = begun
             else:
                 break
     finally:

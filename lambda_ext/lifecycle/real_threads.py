@@ -74,7 +74,8 @@ start_new_thread: Callable[..., int] = (
 )
 
 
-bare: set[int] = set()  # of this library's threads that `threading` does not know
+ours: set[int] = set()  # this library's threads that live
+bare: set[int] = set()  # those of them that `threading` does not know
 
 
 def run_bare(body: Callable[[], object]) -> None:
@@ -82,9 +83,19 @@ def run_bare(body: Callable[[], object]) -> None:
     ident = get_ident()
     bare.add(ident)
     try:
-        body()
+        run_ours(body)
     finally:
         bare.discard(ident)
+
+
+def run_ours(body: Callable[[], object]) -> None:
+    """Run *body*, and keep this thread in `ours` meanwhile."""
+    ident = get_ident()
+    ours.add(ident)
+    try:
+        body()
+    finally:
+        ours.discard(ident)
 
 
 def in_main_thread() -> bool:
@@ -106,8 +117,18 @@ def start(name: str, body: Callable[[], object]) -> Thread:
             interpreter is ending, or threads are replaced beyond recovery.
     """
     if not patched():
-        thread = threading.Thread(target=body, name=name, daemon=True)
+        begun = allocate_lock()
+        begun.acquire()
+
+        def known() -> None:
+            begun.release()
+            body()
+
+        thread = threading.Thread(
+            target=run_ours, args=(known,), name=name, daemon=True
+        )
         thread.start()
+        begun.acquire()  # from now on it is known as one of ours
         return thread
     bare = _Bare(name)
     start_new_thread(bare.run, (body,))

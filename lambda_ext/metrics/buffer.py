@@ -50,7 +50,7 @@ from collections import defaultdict
 from .. import disclosure
 from ..lifecycle import clock, process
 from ..lifecycle.process import by_signal_handler
-from ..limits import MAX_MAGNITUDE
+from ..limits import MAX_MAGNITUDE, MAX_METRICS, MAX_VALUES
 from . import tally
 
 TYPE_CHECKING = False
@@ -69,6 +69,8 @@ MAX_POINTS = 500  # of a batch: about 5 ms of encoding
 MAX_SERVED = 50  # sinks of which is told what became of their records
 MAX_WAITING = 100_000  # records in the parcels of one sink that takes nothing
 LOCK_S = 0.001  # for a lock, before looking whether it is still needed
+NOT_BLOCKING = (False,)
+DIRECT = object()  # of a class of sinks that make lines of what is recorded
 WAIT_S = 0.1  # for other threads; the essential part of a shutdown has 0.15
 
 COUNT = "count"
@@ -186,7 +188,7 @@ class Outlet:
     """A sink, and the order in which threads call it; see `outlet_of`."""
 
     __slots__ = (
-        "__weakref__", "drains", "dropped", "error", "lock", "name", "sent", "sink",
+        "__weakref__", "direct", "drains", "dropped", "error", "lock", "name", "sent", "sink",
         "wanted",
     )  # fmt: skip
 
@@ -201,6 +203,7 @@ class Outlet:
         self.wanted = wanted  # says of a metric's name whether it goes here
         self.drains = hasattr(sink, "drain")
         self.lock = process.Lock()
+        self.direct = wanted is None and getattr(sink, "direct", None) is DIRECT
         self.sent = 0  # records
         self.dropped = 0  # records
         self.error = ""
@@ -308,17 +311,24 @@ class Buffer:
         """
         if self.records or self.parcels or self._asleep:
             try:
-                if self.records:
-                    self._add_up()
-                waiting = self.parcels.copy()
-                self._deliver(ends_at)
-                if give_up:
-                    self._abandon(waiting, give_up)
+                if (
+                    self.parcels
+                    or self._asleep
+                    or ends_at is not None
+                    or not self._write()
+                ):
+                    if self.records:
+                        self._add_up()
+                    waiting = self.parcels.copy()
+                    self._deliver(ends_at)
+                    if give_up:
+                        self._abandon(waiting, give_up)
             except Exception as exc:
                 if by_signal_handler(exc):
                     raise
                 disclosure.failure("flush_failed")
-        tally.tell()
+        if tally.losses or tally.state.untold:
+            tally.tell()
 
     def _abandon(self, waiting: list[Parcel], reason: str) -> None:
         """Drop and count what no sink has taken: the process ends."""
@@ -328,6 +338,66 @@ class Buffer:
             abandon = getattr(outlet.sink, "abandon", None)
             if abandon is not None:
                 abandon(reason)
+
+    # From the first tray to the lines ----------------------------------------
+
+    def _write(self) -> bool:
+        """
+        Write what few series have, where all of it becomes lines; else say False.
+
+        The usual flush, without batches and parcels: a record leaves the first
+        tray in the same step in which its line enters the writer's, which keeps
+        it until it is out.  One thread at a time, as for any sink.
+        """
+        if len(self.outlets) != 1:
+            return False
+        outlet = self.outlets[0]
+        sink: Any = outlet.sink
+        if not outlet.direct:
+            return False
+        got: list[bool] = []
+        try:
+            got.extend(map(outlet.lock.acquire, NOT_BLOCKING))
+            if not got[0]:
+                return False
+            with self._adding:
+                version = self._version
+                records = self.records
+                count = len(records)
+                try:
+                    found = _simple(records, count)
+                    lines = found and sink.encode(found, clock.wall(), self.properties)
+                except Exception as exc:
+                    if by_signal_handler(exc):
+                        raise
+                    lines = None  # `_add_up` tells
+                if not lines:
+                    return False
+                after = object()
+                writer = sink.writer
+                waiting = writer.lines
+                # One step; not if a signal handler's flush has done it meanwhile.
+                if self._version is version:
+                    self._version = after
+                    waiting += lines
+                    writer.accepted += count
+                    self.taken += count
+                    del records[:count]
+            try:
+                writer.write()
+            except BaseException as exc:  # of a stream of the user's
+                if by_signal_handler(exc):
+                    raise
+                outlet.error = type(exc).__qualname__
+                disclosure.failure("sink_failed", sink=outlet.name)
+            if waiting and outlet not in self._asleep:
+                self._asleep.append(outlet)
+            if outlet not in self.served:
+                self.served[:] = [*self.served[1 - MAX_SERVED :], outlet]
+        finally:
+            if got and got[0]:
+                outlet.lock.release()
+        return True
 
     # From the first tray to the second ---------------------------------------
 
@@ -552,6 +622,42 @@ class Buffer:
             losses += lost
             done += (None,)
             outlet.dropped += parcel.samples
+
+
+def _simple(
+    records: list[Record], count: int
+) -> list[tuple[Series, object, int]] | None:
+    """Add up the first *count* records; None where that is not simple."""
+    series, value = records[0]
+    if count == 1:
+        return [(series, value, 1)]
+    groups: defaultdict[Series, list[Number]] = defaultdict(list)
+    if records[count - 1][0] is series:
+        values = [value for each, value in records if each is series]
+        if len(values) == count:
+            groups[series] = values
+    if not groups:
+        for series, value in records[:count]:
+            groups[series].append(value)
+    if len(groups) > MAX_METRICS:
+        return None
+    found: list[tuple[Series, object, int]] = []
+    for series, values in groups.items():
+        text: object = values[-1]
+        number = len(values)
+        if number > 1:
+            kind = series.kind
+            if kind == COUNT:
+                total = sum(values)
+                if not -MAX_MAGNITUDE <= total <= MAX_MAGNITUDE:
+                    return None
+                text = total
+            elif kind == DISTRIBUTION:
+                if number > MAX_VALUES:
+                    return None
+                text = f"[{','.join(map(repr, values))}]"
+        found.append((series, text, number))
+    return found
 
 
 def _parcel(outlet: Outlet, batch: Batch) -> Parcel | None:

@@ -28,6 +28,7 @@ from json.encoder import encode_basestring_ascii as quote
 
 from ..limits import MAX_METRICS, MAX_VALUES
 from . import tally
+from .buffer import DIRECT
 from .stdout import PIPE_BUF, Line, Writer
 
 TYPE_CHECKING = False
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..typing import Batch, Point
+    from .buffer import Series
 
     Dimensions = tuple[tuple[str, str], ...]
+    # Of each line: its template, which of the series are in it, their dimensions.
+    Plan = tuple[tuple[str, tuple[int, ...], Dimensions], ...]
 
 MAX_BYTES = 60_000  # of a line; EMF allows 1 MB
 MAX_TEMPLATES = 200
@@ -54,15 +58,27 @@ ABOVE_INFO = ("WARN", "ERROR", "FATAL")
 class EmfSink:
     """Writes to *stream*; None is stdout, see `stdout`."""
 
-    __slots__ = ("_level", "_offered", "_shapes", "_templates", "_writer")
+    __slots__ = ("_level", "_offered", "_plans", "_shapes", "_templates", "_writer")
+
+    direct: object = DIRECT  # a buffer may put lines into `writer`, see `encode`
+
+    def __init_subclass__(cls) -> None:
+        """Have batches go through `accept`, which the subclass may have replaced."""
+        cls.direct = None
 
     def __init__(self, stream: Any = None) -> None:
         self._level: str | None = None  # not yet known
+        self._plans: dict[Series | tuple[Series, ...], Plan] = {}
         self._templates: dict[tuple[object, ...], str] = {}
         # Of templates that differ in nothing but the values of dimensions.
         self._shapes: dict[tuple[object, ...], tuple[str, str]] = {}
         self._offered: list[Batch] = []
         self._writer = Writer(stream)
+
+    @property
+    def writer(self) -> Writer:
+        """What the lines are written by."""
+        return self._writer
 
     @property
     def backlog(self) -> bool:
@@ -100,6 +116,50 @@ class EmfSink:
             del offered[:-OFFERED]
         self._writer.write()
 
+    def encode(
+        self,
+        found: Sequence[tuple[Series, object, int]],
+        at: float,
+        properties: Mapping[str, Any],
+    ) -> list[Line] | None:
+        """
+        Return lines of *found*, or None where that takes `lines`.
+
+        *found* is what a flush has of each series: its text or number, and how
+        many records that is.  The documents are those of `lines`.
+        """
+        if self._level is None:
+            self._level = level()
+        at_ms = int(at * 1000)
+        extra = _stamp(self._level, at_ms) if self._level else ""
+        key: Any = found[0][0]
+        if len(found) > 1:
+            key = tuple([series for series, _, _ in found])
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= MAX_TEMPLATES:
+                self._plans.clear()
+            plan = self._plans[key] = self._plan([series for series, _, _ in found])
+        lines: list[Line] = []
+        for template, places, dimensions in plan:
+            parts = found if len(places) == len(found) else [found[i] for i in places]
+            more = extra
+            if properties:
+                here = [series for series, _, _ in parts]
+                more += _members(properties, dimensions, here)
+            if len(parts) == 1:
+                ((series, value, samples),) = parts
+                data = (template % (at_ms, more, value)).encode("ascii")
+                names: tuple[tuple[str, int], ...] = ((series.name, samples),)
+            else:
+                values = [value for _, value, _ in parts]
+                data = (template % (at_ms, more, *values)).encode("ascii")
+                names = tuple([(each.name, samples) for each, _, samples in parts])
+            if len(data) >= PIPE_BUF:
+                return None
+            lines.append(Line(data, names))
+        return lines or None
+
     def abandon(self, reason: str) -> None:
         """Count what stdout did not take as dropped: the process ends."""
         self._writer.abandon(reason)
@@ -109,10 +169,7 @@ class EmfSink:
         if self._level is None:
             self._level = level()
         at_ms = int(batch.at * 1000)
-        extra = ""
-        if self._level:
-            at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000))
-            extra = f'"level":"{self._level}","timestamp":"{at}.{at_ms % 1000:03}Z",'
+        extra = _stamp(self._level, at_ms) if self._level else ""
         groups: dict[Dimensions, list[Point]] = {}
         for point in batch.points:
             if point.dimensions in groups:
@@ -167,8 +224,29 @@ class EmfSink:
         data = (template % tuple(texts)).encode("ascii")
         return Line(data, names) if len(data) < PIPE_BUF else None
 
+    def _plan(self, series: list[Series]) -> Plan:
+        """Return the lines that *series* make: template and places; () for others."""
+        groups: dict[Any, list[int]] = {}
+        for index, each in enumerate(series):
+            if each.outlet is not None or each.at is not None:
+                return ()
+            groups.setdefault((each.namespace, each.dimensions), []).append(index)
+        plan = []
+        for (namespace, dimensions), places in groups.items():
+            here = [series[index] for index in places]
+            if len(here) > MAX_METRICS or len({each.name for each in here}) < len(here):
+                return ()
+            layout: list[Any] = [namespace, dimensions]
+            for each in here:
+                layout += each.name, each.unit, each.resolution
+            template = self._template(tuple(layout), dimensions, here)
+            if len(template) > MAX_TEMPLATE:
+                return ()
+            plan.append((template, tuple(places), dimensions))
+        return tuple(plan)
+
     def _template(
-        self, layout: Any, dimensions: Dimensions, points: list[Point]
+        self, layout: Any, dimensions: Dimensions, points: Sequence[Point | Series]
     ) -> str:
         """Return a line with room for time, level and the values of *points*."""
         names = [name for name, _ in dimensions]
@@ -186,8 +264,15 @@ class EmfSink:
         return f"{around[0]}{members.replace('%', '%%')}{around[1]}"
 
 
+def _stamp(level: str, at_ms: int) -> str:
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000))
+    return f'"level":"{level}","timestamp":"{at}.{at_ms % 1000:03}Z",'
+
+
 def _members(
-    properties: Mapping[str, Any], dimensions: Dimensions, points: list[Point]
+    properties: Mapping[str, Any],
+    dimensions: Dimensions,
+    points: Sequence[Point | Series],
 ) -> str:
     """Return the text of *properties* that have no dimension's or metric's name."""
     taken = {name for name, _ in dimensions}
@@ -212,7 +297,7 @@ def _around(namespace: str, dimensions: Dimensions) -> tuple[str, str]:
     return head, "".join(members)
 
 
-def _definition(point: Point) -> str:
+def _definition(point: Point | Series) -> str:
     more = "" if point.unit == "None" else f',"Unit":{quote(point.unit)}'
     if point.resolution != 60:
         more += f',"StorageResolution":{point.resolution}'
@@ -220,11 +305,11 @@ def _definition(point: Point) -> str:
 
 
 def _array(values: Sequence[float]) -> str:
-    return f"[{','.join([repr(value) for value in values])}]"
+    return f"[{','.join(map(repr, values))}]"
 
 
 def _shape(
-    namespace: str, dimensions: Dimensions, points: list[Point]
+    namespace: str, dimensions: Dimensions, points: Sequence[Point | Series]
 ) -> tuple[str, str]:
     """Return what stands in a template before the dimensions' members, and after."""
     head, _ = _around(namespace, dimensions)

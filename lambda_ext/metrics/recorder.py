@@ -765,15 +765,15 @@ def surround(properties: dict[str, Any]) -> None:
 
 def _forget_properties() -> None:
     global _own, _ambient
-    if _own or _ambient:
-        _own, _ambient = {}, {}
-        _buffer.properties = _common
+    _own, _ambient = {}, {}
+    _buffer.properties = _common
 
 
 def _at_response() -> None:
     """Write what there is, and send what is due."""
     _buffer.flush()
-    _forget_properties()
+    if _own or _ambient:
+        _forget_properties()
     if _buffer.draining:
         _buffer.drain(_drain_until(None), due_only=True)
 

@@ -40,7 +40,6 @@ from __future__ import annotations
 import _thread
 import os
 import sys
-import threading
 import weakref
 
 from .. import config
@@ -55,8 +54,9 @@ if TYPE_CHECKING:
 
 PIPE_BUF = 4_096  # bytes; Linux's
 MAX_KEPT = 1_000_000  # bytes that stdout did not take, for the next time
+RUSAGE_CHILDREN = -1  # of `resource`
+LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 STALL_S = 0.1  # how long one call waits for a stdout that takes nothing
-OURS = "lambda_ext"  # the names of this library's threads begin so
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
@@ -74,9 +74,7 @@ class Line:
 class _Piece:
     """What one write is to write, and what became of it."""
 
-    __slots__ = (
-        "busy", "count", "data", "in_memory", "lines", "sent", "todo", "whole",
-    )  # fmt: skip
+    __slots__ = ("busy", "count", "data", "in_memory", "lines", "sent", "todo")
 
     def __init__(
         self, data: bytes, lines: list[Line], *, in_memory: bool = False
@@ -87,7 +85,6 @@ class _Piece:
         self.in_memory = in_memory
         self.busy = False  # a write is under way, in an outer frame perhaps
         self.sent: list[Any] = []  # what each write returned
-        self.whole = [len(data)]  # `sent`, when one write took it all
         self.todo = [data]  # what is left to write; empty when nothing is
 
     def done(self, writes: int) -> int:
@@ -145,20 +142,39 @@ class Writer:
             if self._piece.busy:  # the frame that this one interrupts goes on
                 return
             self._put_back()
-        stream = self._target()
+        known = _stdout
+        if known.in_lambda is None:
+            known.in_lambda = config.in_lambda() and sys.__stdout__ is not None
+        if self._stream is None:
+            stream: Any = sys.__stdout__ if known.in_lambda else sys.stdout
+        else:
+            stream = self._stream
         try:
-            descriptor = stream.fileno()
+            if known.stream is not stream:
+                known.fileno = stream.fileno
+                known.stream = stream
+            descriptor = known.fileno()
         except Exception as exc:
             if by_signal_handler(exc):
                 raise
+            known.stream = None
             descriptor = -1
-        _flush(stream)
-        if stream is not sys.stdout and self._stream is None:
-            _flush(sys.stdout)
+        follows = _follows(stream)
+        if known.dirty or not follows:
+            known.dirty = False
+            _flush(stream)
+            if stream is not sys.stdout and self._stream is None:
+                _flush(sys.stdout)
+            follows = follows or _follow_both(stream)
         self._until = None
-        while self.lines:
-            piece = self._next(stream, in_memory=descriptor < 0)
-            self._begin(piece)
+        lines = self.lines
+        while lines:
+            piece = self._next(stream, follows=follows, in_memory=descriptor < 0)
+            # One step, unless a signal handler's flush did it.
+            if lines[: piece.count] == piece.lines and piece.count:
+                self._piece = piece
+                self._torn = False
+                known.open = False  # what is written after it will say so again
             while piece.todo and self._piece is piece:
                 try:
                     piece.busy = True
@@ -182,10 +198,10 @@ class Writer:
                 finally:
                     piece.busy = False
                 # One step, as in `_settle`, for what came out at once.
-                if piece.sent == piece.whole and self._piece is piece:
+                if piece.sent == [len(piece.data)] and self._piece is piece:
                     self._piece = None
-                    _stdout.documents += piece.count
-                    del self.lines[: piece.count]
+                    known.documents += piece.count
+                    del lines[: piece.count]
                     break
                 self._settle(piece)
         if descriptor < 0:
@@ -196,14 +212,7 @@ class Writer:
         """Count the lines as dropped: the process ends."""
         self._lose(len(self.lines), "stdout took nothing until the end", reason)
 
-    def _target(self) -> Any:
-        if self._stream is not None:
-            return self._stream
-        if config.in_lambda() and sys.__stdout__ is not None:
-            return sys.__stdout__
-        return sys.stdout
-
-    def _next(self, stream: Any, *, in_memory: bool) -> _Piece:
+    def _next(self, stream: Any, *, follows: bool, in_memory: bool) -> _Piece:
         """Return as many lines as one write can hold, at least one."""
         lines = self.lines[: 1 if in_memory else 100]
         if len(lines) == 1:
@@ -216,18 +225,15 @@ class Writer:
                     del lines[count:]
                     break
             data = b"".join([line.data for line in lines])
-        if not in_memory and (self._torn or not _between_lines(stream)):
+        if not in_memory and (
+            self._torn
+            or not follows
+            or _stdout.open
+            or _has_threads()
+            or _has_children()
+        ):
             data = b"\n" + data
         return _Piece(data, lines, in_memory=in_memory)
-
-    def _begin(self, piece: _Piece) -> None:
-        """Make *piece* the one to write, unless a signal handler's flush did it."""
-        lines, count = self.lines, piece.count
-        # One step.
-        if count and lines[:count] == piece.lines:
-            self._piece = piece
-            self._torn = False
-            _stdout.open = False  # what is written after it will say so again
 
     def _settle(self, piece: _Piece) -> None:
         """Take note of what was written of *piece*."""
@@ -306,16 +312,22 @@ class _Stdout:
     """What is known of the process's stdout."""
 
     __slots__ = (
-        "children", "documents", "follows_forks", "open", "threads", "usage",
+        "children", "dirty", "documents", "faults", "fileno", "follows_forks",
+        "in_lambda", "main", "open", "stream", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.in_lambda: bool | None = None  # not yet known
+        self.stream: Any = None  # the last one, and its method `fileno`
+        self.fileno: Any = None
+        self.dirty = True  # it may have something in its buffer
         self.documents = 0  # that were written to it, or to another stream
         self.open = True  # it may be within a line: nothing is known yet
         self.follows_forks = False
         self.children = False  # another process writes there, or may have
-        self.usage: object = None  # of children that have ended, at first sight
-        self.threads: list[threading.Thread] = []  # this library's, when last seen
+        self.faults: int | None = None  # of children that have ended, at first sight
+        self.usage: Any = None  # resource.getrusage
+        self.main = 0  # identity of the main thread; 0: not yet known
 
 
 _stdout = _Stdout()
@@ -323,10 +335,11 @@ _stdout = _Stdout()
 
 def watch() -> None:
     """Know from now on what this process writes, and whether it has children."""
-    _stdout.usage = _usage()
-    stream = sys.__stdout__ if config.in_lambda() else sys.stdout
+    _stdout.in_lambda = config.in_lambda() and sys.__stdout__ is not None
+    _stdout.faults = _usage(RUSAGE_CHILDREN).ru_minflt
+    stream = sys.__stdout__ if _stdout.in_lambda else sys.stdout
     if stream is not None:
-        _between_lines(stream)
+        _follow_both(stream)
 
 
 def documents() -> int:
@@ -345,8 +358,10 @@ class _Write:
     def __call__(self, text: Any, /) -> Any:
         if not text:
             return self.write(text)
-        _stdout.open = True
+        # Before it and after it: a flush may come between.
+        _stdout.open = _stdout.dirty = True
         result = self.write(text)
+        _stdout.dirty = True
         _stdout.open = text[-1:] != "\n"
         return result
 
@@ -358,20 +373,34 @@ class _WriteBytes(_Write):
 
     def __call__(self, data: Any, /) -> Any:
         before = _stdout.open
-        _stdout.open = True
+        _stdout.open = _stdout.dirty = True
         result = self.write(data)
+        _stdout.dirty = True
         if type(data) is not bytes:
             data = bytes(memoryview(data).cast("B")[-1:])
         _stdout.open = data[-1:] != b"\n" if data else before
         return result
 
 
-def _between_lines(stream: Any) -> bool:
-    """Say whether *stream* is certainly between two lines."""
+def _follows(stream: Any) -> bool:
+    """Say whether all writes to *stream*, and to sys.stdout, are known by now."""
+    now = sys.stdout
+    try:
+        return type(stream.write) is _Write and (
+            now is stream or type(now.write) is _Write
+        )
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise
+        return False
+
+
+def _follow_both(stream: Any) -> bool:
+    """Follow *stream*, and sys.stdout where that writes to the same file."""
     followed = _follow(stream)
     if stream is not sys.stdout:
         followed = _follow_same(sys.stdout, stream) and followed
-    return not (not followed or _stdout.open or _has_threads() or _has_children())
+    return followed
 
 
 def _follow(stream: Any) -> bool:
@@ -380,7 +409,7 @@ def _follow(stream: Any) -> bool:
         write = stream.write
         if type(write) is _Write:
             return True
-        _stdout.open = True
+        _stdout.open = _stdout.dirty = True
         stream.write = _Write(write)
         buffer = getattr(stream, "buffer", None)
         if buffer is not None and type(buffer.write) is not _WriteBytes:
@@ -413,44 +442,39 @@ def _follow_same(stream: Any, other: Any) -> bool:
 
 def _has_threads() -> bool:
     """Say whether a thread lives that is neither this one nor the library's."""
-    if not real_threads.in_main_thread():
-        return True  # the main thread is
-    count = _thread._count() - len(real_threads.bare)
-    known = _stdout.threads
-    if len(known) == count:
-        for thread in known:
-            if not thread.is_alive():
-                break
-        else:
-            return False
-    known = [each for each in threading.enumerate() if each.name.startswith(OURS)]
-    _stdout.threads = known
-    return count > len(known)
+    me = real_threads.get_ident()
+    if me != _stdout.main:
+        if not real_threads.in_main_thread():
+            return True  # the main thread is
+        _stdout.main = me
+    # A thread of ours that is just beginning or ending counts as the user's.
+    return _thread._count() > len(real_threads.ours)
 
 
 def _has_children() -> bool:
     """Say whether this process has started another one, or is a forked one."""
-    if not _stdout.children:
-        usage = _usage()
-        if _stdout.usage is None:
-            _stdout.usage = usage
-        _stdout.children = usage != _stdout.usage or _has_living_child()
-    return _stdout.children
+    known = _stdout
+    if not known.children:
+        # A process that was waited for has had page faults.
+        faults = (known.usage or _usage)(RUSAGE_CHILDREN).ru_minflt
+        if known.faults is None:
+            known.faults = faults
+        known.children = faults != known.faults or _has_living_child()
+    return known.children
 
 
-def _usage() -> object:
-    """Return what changes when a child has ended and was waited for."""
+def _usage(who: int) -> Any:
     import resource  # 0.2 ms that a process without a metric does not pay
 
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_minflt, usage.ru_majflt
+    _stdout.usage = resource.getrusage
+    return resource.getrusage(who)
 
 
 def _has_living_child() -> bool:
     if "subprocess" not in sys.modules:  # without it children are forked or waited for
         return False
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.waitid(os.P_ALL, 0, LOOK)
     except OSError:  # no child at all
         return False
     return True
@@ -470,7 +494,7 @@ def forked() -> None:
     """Leave the lines to the parent, with which this process shares stdout."""
     _stdout.open = True
     _stdout.children = True
-    _stdout.threads = []
+    _stdout.main = 0
     _stdout.documents = 0
     for writer in list(_writers):
         writer.clear()

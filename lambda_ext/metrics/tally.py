@@ -64,7 +64,7 @@ class _State:
         self.version: object = None
 
 
-_state = _State()
+state = _State()
 
 
 def drop(reason: str, number: int, message: str, *, name: str = "") -> None:
@@ -82,7 +82,7 @@ def refuse(reason: str, message: str, *, name: str = "") -> None:
 def tell_first() -> None:
     """Count what is in `losses`, and log those seen for the first time."""
     for reason, name, message in _fold():
-        logged = _state.logged
+        logged = state.logged
         if len(logged) < MAX_LOGGED and (reason, name) not in logged:
             logged.add((reason, name))
             called = f" name={name!r}" if name else ""
@@ -95,13 +95,13 @@ def tell() -> None:
     """Log how many records were dropped since the last time, if any were."""
     if losses:
         tell_first()
-    if not _state.untold:
+    if not state.untold:
         return
     after = object()
     with _lock:
-        untold = _state.untold
-        _state.untold = {}
-        _state.version = after
+        untold = state.untold
+        state.untold = {}
+        state.version = after
     if untold:
         text = json.dumps(_shortened(_nested(untold)))
         number = sum(untold.values())
@@ -112,7 +112,7 @@ def dropped() -> dict[str, int]:
     """Return how many records were dropped, by reason."""
     _fold()
     return {
-        reason: sum(names.values()) for reason, names in _nested(_state.totals).items()
+        reason: sum(names.values()) for reason, names in _nested(state.totals).items()
     }
 
 
@@ -123,21 +123,21 @@ def dropped_by_name() -> dict[str, dict[str, int]]:
     one, `OTHERS`; what is dropped without regard to names is "".
     """
     _fold()
-    return _nested(_state.totals)
+    return _nested(state.totals)
 
 
 def refused() -> int:
     """Return how many records were refused where they were recorded."""
     _fold()
-    return _state.refused
+    return state.refused
 
 
 @process.at_fork
 @process.at_reset
 def reset() -> None:
     """Start again from zero, and log each reason and name again."""
-    global _state
-    _state = _State()
+    global state
+    state = _State()
     losses.clear()
 
 
@@ -145,11 +145,11 @@ def _fold() -> list[tuple[str, str, str]]:
     """Move `losses` into the totals; return those not logged yet."""
     first: dict[tuple[str, str], str] = {}
     with _lock:
-        state = _state
+        now = state
         while losses:
-            version = state.version
+            version = now.version
             count = len(losses)
-            totals, untold, refused = {**state.totals}, {**state.untold}, state.refused
+            totals, untold, refused = {**now.totals}, {**now.untold}, now.refused
             for reason, name, number, message in losses[:count]:
                 if not reason:
                     refused += number
@@ -161,14 +161,14 @@ def _fold() -> list[tuple[str, str, str]]:
                 untold[what] = untold.get(what, 0) + number
                 if reason in WHOLESALE:
                     what = (reason, "")
-                if what not in state.logged:
+                if what not in now.logged:
                     first.setdefault(what, message)
             after = object()
-            if state.version is version:  # else a signal handler did it meanwhile
-                state.version = after
-                state.totals = totals
-                state.untold = untold
-                state.refused = refused
+            if now.version is version:  # else a signal handler did it meanwhile
+                now.version = after
+                now.totals = totals
+                now.untold = untold
+                now.refused = refused
                 del losses[:count]
     return [(reason, name, message) for (reason, name), message in first.items()]
 

@@ -16,6 +16,7 @@ import pytest
 from helpers import ROOT, forget_threads, python
 
 from lambda_ext import metrics
+from lambda_ext.lifecycle import real_threads
 from lambda_ext.local.emf_check import check
 from lambda_ext.local.emulator import Emulator
 from lambda_ext.metrics import recorder, stdout
@@ -85,8 +86,7 @@ class TestCertain:
         """They write nothing there."""
         with piped(monkeypatch) as read:
             done = threading.Event()
-            thread = threading.Thread(target=done.wait, name="lambda_ext_worker")
-            thread.start()
+            thread = real_threads.start("lambda_ext_worker", done.wait)
             try:
                 assert flushed(read).startswith('{"_aws"')
             finally:
