@@ -85,12 +85,13 @@ class RefusedError(Exception):
 class Item:
     """One request's worth of records, with what it costs to keep."""
 
-    __slots__ = ("count", "payload", "size")
+    __slots__ = ("count", "payload", "size", "tried")
 
     def __init__(self, payload: Any, count: int, size: int) -> None:
         self.payload = payload
         self.count = count  # records in it
         self.size = size  # bytes, about
+        self.tried = False  # an attempt was made: the receiver may have it
 
     def __repr__(self) -> str:
         return f"<Item of {self.count} records, {self.size} bytes>"
@@ -103,6 +104,9 @@ class Delivery:
     *send(payload, ends_at)* makes one attempt before the run time *ends_at*,
     and returns how many records the receiver refused, and why.  It raises
     `RetryError` or `RefusedError`; what else it raises counts as refused.
+
+    *combine(items)* is given what was not tried yet before it is sent, and returns
+    what is to be sent in its place; None sends each item as it was queued.
     """
 
     def __init__(
@@ -112,11 +116,14 @@ class Delivery:
         *,
         max_items: int = MAX_ITEMS,
         max_bytes: int = MAX_BYTES,
+        combine: Callable[[list[Item]], list[Item]] | None = None,
     ) -> None:
         self.name = name
         self._send = send
         self._max_items = max_items
         self._max_bytes = max_bytes
+        self._combine = combine
+        self._version: object = None  # another one whenever something is queued
         self._queue: deque[Item] = deque()
         self._lock = Lock()  # guards the queue and the counters
         # Who sends.  Claimed and released by one C call each: a lock would stay
@@ -164,12 +171,14 @@ class Delivery:
         and the same batch may be offered again.
         """
         size = sum([item.size for item in items])
+        version = object()
         with self._lock:
             queue, offered = self._queue, self._offered
             if batch not in offered:
                 # One step: no call and no jump, where CPython runs signal handlers.
                 queue += items
                 self._bytes += size
+                self._version = version
                 offered += (batch,)
                 del offered[:-OFFERED]
             while (
@@ -194,15 +203,17 @@ class Delivery:
         No attempt is made earlier than the receiver asked for.  Without *join* it
         does not wait for another thread that is sending.
         """
-        me = object()
+        me, sender = object(), self._sender
         while True:
             try:
-                if self._sender.setdefault(0, me) is me:
+                if sender.setdefault(0, me) is me:
                     self._idle.clear()
                     return self._send_all(ends_at)
             finally:
-                if self._sender.get(0) is me:
-                    del self._sender[0]
+                # One step: where a signal handler raised here, nothing would be
+                # sent any more.
+                if 0 in sender and sender[0] is me:
+                    del sender[0]
                     self._idle.set()
             if not join:
                 return False
@@ -219,6 +230,8 @@ class Delivery:
         self._idle.set()
 
     def _send_all(self, ends_at: float) -> bool:
+        if self._combine is not None and len(self._queue) > 1:
+            self._combined(self._combine)
         attempts = 0
         while self._queue:
             pause_s = self._not_before - clock.now()
@@ -240,8 +253,23 @@ class Delivery:
                 return False
         return True
 
+    def _combined(self, combine: Callable[[list[Item]], list[Item]]) -> None:
+        """Have what was not tried yet combined; what is queued meanwhile comes next."""
+        with self._lock:
+            version = self._version
+            items = [*self._queue]
+            fresh = [item for item in items if not item.tried]
+            after = deque([item for item in items if item.tried])
+            after.extend(combine(fresh))
+            size = sum([item.size for item in after])
+            # One step; not if a signal handler has queued something meanwhile.
+            if self._version is version:
+                self._queue = after
+                self._bytes = size
+
     def _attempt(self, item: Item, ends_at: float) -> bool:
         """Send *item* once; say whether its outcome is final."""
+        item.tried = True
         try:
             refused, reason = self._send(item.payload, ends_at)
         except RetryError as exc:
@@ -272,15 +300,21 @@ class Delivery:
     def _settle(self, item: Item, refused: int, reason: str) -> None:
         """Take *item* out of the queue and count what became of it."""
         with self._lock:
-            if self._queue and self._queue[0] is item:
-                self._queue.popleft()
-                self._bytes -= item.size
-                self.sent += item.count - refused
-                self._count_dropped(refused, reason)
+            queue, before = self._queue, None
+            while before is not self.dropped:  # a signal handler has counted meanwhile
+                before = self.dropped
+                dropped = _more(before, refused, reason)
+                # One step.
+                if self.dropped is before and queue and queue[0] is item:
+                    del queue[0]
+                    self._bytes -= item.size
+                    self.sent += item.count - refused
+                    self.dropped = before = dropped
 
     def _settle_part(self, item: Item, taken: int, size: int) -> None:
         """Count what the receiver took of *item*, which stays in the queue."""
         with self._lock:
+            # One step.
             self.sent += taken
             item.count -= taken
             item.size -= size
@@ -288,21 +322,39 @@ class Delivery:
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest item that is not under way; False if there is none."""
+        version, queue = self._version, self._queue
         at = 1 if self._sender else 0
-        if len(self._queue) <= at:
+        if len(queue) <= at:
             return False
-        item = self._queue[at]
-        del self._queue[at]
-        self._bytes -= item.size
-        self._count_dropped(item.count, "queue_full")
+        item = queue[at]
+        dropped = _more(self.dropped, item.count, "queue_full")
+        after = object()
+        # One step; not if a signal handler has queued something meanwhile.
+        if self._version is version:
+            self._version = after
+            del queue[at]
+            self._bytes -= item.size
+            self.dropped = dropped
         return True
 
     def _count_dropped(self, count: int, reason: str) -> None:
-        if count:
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        before = None
+        while before is not self.dropped:
+            before = self.dropped
+            dropped = _more(before, count, reason)
+            # One step.
+            if self.dropped is before:
+                self.dropped = before = dropped
 
     def _failed(self, reason: str) -> None:
         self.error = reason
         if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(reason)
             disclosure.warn("delivery_failed", sink=self.name, error=reason)
+
+
+def _more(dropped: dict[str, int], count: int, reason: str) -> dict[str, int]:
+    """Return *dropped* with *count* more records for *reason*."""
+    if not count:
+        return {**dropped}
+    return {**dropped, reason: dropped.get(reason, 0) + count}

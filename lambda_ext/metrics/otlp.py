@@ -16,6 +16,9 @@ Guarantees
     times; 2xx is final, also with an empty body; everything else is dropped and
     counted.
     Requests have at most `MAX_POINTS` points and about `MAX_BYTES` bytes.
+    What several flushes have recorded of one series becomes one point before it
+    is sent, of `MERGE_S` seconds at most: some receivers keep the last of several
+    points of a series in one second only.
 
 Encoding
     protobuf.  JSON is there for receivers that take nothing else: two collectors
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 MAX_POINTS = 1_000  # of a request; CloudWatch takes no more
 MAX_BYTES = 400_000  # of a request, before gzip; Datadog takes 500 KB
 EVERY_S = 30.0  # between two requests while little is recorded
+MERGE_S = 60.0  # that one point may stand for
 SOON_S = 1.0  # after now: a time of the user's own
 PATH = "/v1/metrics"
 SIGNAL = "METRICS"  # in the names of OpenTelemetry's variables
@@ -131,7 +135,7 @@ class OtlpSink:
         )
         self._every = every
         self._disabled = otlp_common.is_disabled()
-        self._delivery = Delivery(name, self._send)
+        self._delivery = Delivery(name, self._send, combine=combined)
         # By namespace: when the interval of its last batch began and ended.
         self._last: dict[str, tuple[int, int]] = {}
         self._due_at = clock.now() + every
@@ -174,10 +178,7 @@ class OtlpSink:
             if at_ns > last_ns:  # else more of the same flush
                 start_ns = last_ns
             last = (start_ns, at_ns)
-        items = []
-        for points, size in _divided(batch.points):
-            count = sum(point.samples for point in points)
-            items.append(Item((batch.namespace, points, start_ns, at_ns), count, size))
+        items = _items(batch.namespace, batch.points, start_ns, at_ns)
         self._delivery.offer(batch, items)
         if last is not None:
             self._last[batch.namespace] = last
@@ -356,6 +357,93 @@ def collector(
 def _began_ns() -> int:
     """Return when the first interval began: now, where nothing was sent before."""
     return int((clock.wall() - 1) * 1e9)
+
+
+class _Merged:
+    """What several flushes have recorded of one series."""
+
+    __slots__ = ("dimensions", "kind", "name", "samples", "unit", "values")
+
+    def __init__(self, point: Point) -> None:
+        self.kind = point.kind
+        self.name = point.name
+        self.unit = point.unit
+        self.dimensions = point.dimensions
+        self.values = [*point.values]
+        self.samples = point.samples
+
+    def add(self, point: Point) -> None:
+        """Add what was recorded later."""
+        if self.kind == "count":
+            self.values = [sum(self.values) + sum(point.values)]
+        elif self.kind == "gauge":
+            self.values = [*point.values]
+        else:
+            self.values += point.values
+        self.samples += point.samples
+
+
+class _Interval:
+    """The series of a namespace in an interval."""
+
+    __slots__ = ("at_ns", "namespace", "series", "start_ns")
+
+    def __init__(self, namespace: str, start_ns: int, at_ns: int) -> None:
+        self.namespace = namespace
+        self.start_ns = start_ns
+        self.at_ns = at_ns
+        self.series: dict[Any, _Merged] = {}
+
+    def takes(self, start_ns: int, at_ns: int) -> bool:
+        """Say whether another interval is the same, or follows soon enough."""
+        if (start_ns, at_ns) == (self.start_ns, self.at_ns):
+            return True
+        longest_ns = int(MERGE_S * 1e9)
+        return start_ns == self.at_ns and at_ns - self.start_ns <= longest_ns
+
+    def add(self, points: list[Point]) -> None:
+        """Add *points* to those of the same series."""
+        for point in points:
+            key = (point.kind, point.name, point.unit, point.dimensions)
+            known = self.series.get(key)
+            if known is None:
+                self.series[key] = _Merged(point)
+            else:
+                known.add(point)
+
+
+def combined(items: list[Item]) -> list[Item]:
+    """Return what is to be sent instead of *items*: one point of each series."""
+    intervals: list[_Interval] = []
+    last: dict[Any, _Interval] = {}  # by namespace, or by a time of the user's own
+    for item in items:
+        namespace, points, start_ns, at_ns = item.payload
+        where = namespace if at_ns - start_ns > 1 else (namespace, at_ns)
+        interval = last.get(where)
+        if interval is None or not interval.takes(start_ns, at_ns):
+            interval = last[where] = _Interval(namespace, start_ns, at_ns)
+            intervals.append(interval)
+        interval.at_ns = at_ns
+        interval.add(points)
+    return [
+        item
+        for each in intervals
+        for item in _items(
+            each.namespace, each.series.values(), each.start_ns, each.at_ns
+        )
+    ]
+
+
+def _items(namespace: str, points: Any, start_ns: int, at_ns: int) -> list[Item]:
+    """Return *points* as what is queued, each small enough for one request."""
+    return [
+        Item(
+            (namespace, run, start_ns, at_ns),
+            sum([point.samples for point in run]),
+            size,
+        )
+        for run, size in _divided(points)
+    ]
 
 
 def _divided(points: Any) -> Any:

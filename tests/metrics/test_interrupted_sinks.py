@@ -57,6 +57,56 @@ def test_otlp_takes_a_batch_once(monkeypatch):
         process.reset()
 
 
+def test_queue_combines_all_that_there_is():
+    """Delivery.drain(): what is combined is neither lost nor doubled."""
+
+    def combine(items):
+        total = sum(item.payload for item in items)
+        return [Item(total, sum(item.count for item in items), 1)]
+
+    for run in interruptions([queue, process]):
+        sent = []
+        delivery = Delivery(
+            "x",
+            lambda item, _, sent=sent: sent.append(item) or (0, ""),
+            combine=combine,
+        )
+        for number in (1, 2, 4):
+            delivery.put(number, 1, 1)
+        with run:
+            delivery.drain(clock.monotonic() + 60)
+        delivery.drain(clock.monotonic() + 60)
+
+        # What was under way may have been sent before the handler raised.
+        assert sent in ([7], [7, 7])
+        assert (3, 0, 0) == (delivery.sent, delivery.pending, delivery.bytes)
+
+
+def test_queue_combines_while_a_handler_queues():
+    """What a signal handler queues meanwhile is sent, too."""
+
+    def combine(items):
+        return [Item(sum(item.payload for item in items), len(items), 1)]
+
+    waiting = []
+    for run in interruptions([queue], action=lambda: waiting[-1].put(8, 1, 1)):
+        sent = []
+        delivery = Delivery(
+            "x",
+            lambda item, _, sent=sent: sent.append(item) or (0, ""),
+            combine=combine,
+        )
+        waiting.append(delivery)
+        for number in (1, 2, 4):
+            delivery.put(number, 1, 1)
+        with run:
+            delivery.drain(clock.monotonic() + 60)
+        delivery.drain(clock.monotonic() + 60)
+
+        assert 7 + 8 * run.happened == sum(sent)
+        assert 0 == delivery.pending
+
+
 @pytest.mark.logs
 def test_datadog_writes_a_batch_once(capfd):
     """DatadogSink.accept() of lines; what it drops is counted once, too."""

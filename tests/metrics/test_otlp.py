@@ -7,6 +7,7 @@ import json
 import os
 import threading
 
+import collector
 import pytest
 from helpers import in_child
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -152,6 +153,7 @@ class TestRequest:
         with FakeClock(wall=1000.0) as fake:
             sink = sink_at(receiver)
             sink.accept(Batch(at=1000.0))
+            drained(sink)
             fake.advance(10)
             sink.accept(Batch(at=1010.0))
             drained(sink)
@@ -176,7 +178,7 @@ class TestRequest:
                 if at == 1_000_010.0:
                     fake.advance(10)
                 sink.accept(Batch(at=at))
-            drained(sink)
+                drained(sink)
         found = [
             (point.start_time_unix_nano, point.time_unix_nano)
             for request in receiver.requests
@@ -259,6 +261,88 @@ class TestRequest:
         sink.accept(batch)
 
         assert (1, {}, 0) == drained(sink)
+
+    def test_flushes_are_added_up_before_they_are_sent(self, receiver):
+        """One point of a series: of two in one second some receivers keep the last."""
+        with FakeClock(wall=1_000_000.0) as fake:
+            sink = sink_at(receiver)
+            for number in range(100):
+                fake.advance(0.25)
+                sink.accept(
+                    Batch(
+                        Point("n", [number]),
+                        Point("n", [1], dimensions=(("a", "b"),)),
+                        Point("g", [number], "gauge"),
+                        Point("d", [number, 1], "distribution"),
+                    )
+                )
+            told = drained(sink)
+        (request,) = receiver.requests
+        found = {
+            (name, collector.dimensions(point)): (
+                collector.number(kind, point),
+                getattr(point, "count", None),
+                point.time_unix_nano,
+            )
+            for name, kind, point in collector.points([decoded(request)])
+        }
+        at = 1_000_025 * 10**9
+
+        assert (500, {}, 0) == told
+        assert {
+            ("n", frozenset()): (4_950, None, at),
+            ("n", frozenset({("a", "b")})): (100, None, at),
+            ("g", frozenset()): (99, None, at),
+            ("d", frozenset()): (5_050.0, 200, at),
+        } == found
+
+    def test_adding_up_changes_no_batch(self, receiver):
+        """Other sinks have the same one."""
+        sink = sink_at(receiver)
+        batches = [Batch(Point("d", [n], "distribution")) for n in range(3)]
+        for batch in batches:
+            sink.accept(batch)
+        drained(sink)
+
+        assert [[0], [1], [2]] == [batch.points[0].values for batch in batches]
+
+    def test_namespaces_and_long_times_stay_apart(self, receiver):
+        """A point stands for a minute at most, and for one namespace."""
+        with FakeClock(wall=1_000_000.0) as fake:
+            sink = sink_at(receiver)
+            for _ in range(5):
+                fake.advance(25)
+                sink.accept(Batch())
+                sink.accept(Batch(namespace="Other"))
+            drained(sink)
+        found = [
+            (
+                message.resource_metrics[0].scope_metrics[0].scope.name,
+                point.as_int,
+                (point.time_unix_nano - point.start_time_unix_nano) // 10**9,
+            )
+            for message in map(decoded, receiver.requests)
+            for _, _, point in collector.points([message])
+        ]
+
+        assert [
+            ("Shop", 3, 51), ("Other", 3, 51), ("Shop", 2, 50), ("Other", 2, 50),
+        ] == found  # fmt: skip
+
+    @FAILED
+    def test_what_was_tried_is_sent_again_as_it_was(self, receiver):
+        """The receiver may have it: it is not mixed with what is new."""
+        receiver.faults += [failing(503)] * delivery.ATTEMPTS
+        sink = sink_at(receiver)
+        for number in range(2):
+            sink.accept(Batch(Point("a", [number])))
+        drained(sink)
+        for number in range(2, 4):
+            sink.accept(Batch(Point("a", [number])))
+        drained(sink)
+        sent = [points(request) for request in receiver.requests]
+
+        assert [[("a", 1)]] * (delivery.ATTEMPTS + 1) + [[("a", 5)]] == sent
 
     def test_connection_is_kept(self, receiver):
         """Two drains need one connection."""
