@@ -67,7 +67,8 @@ def replays() -> bool:
             context = None if inner is None else _argument(inner)
             if context is None:
                 context = _argument(frame) or _variable(frame)
-            return context is not None and bool(context.is_replaying())
+            is_replaying = getattr(context, "is_replaying", None)
+            return is_replaying is not None and bool(is_replaying())
         inner = frame
         frame = frame.f_back
     return False

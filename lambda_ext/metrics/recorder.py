@@ -917,8 +917,9 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
-    global _every
+    global _every, _own, _ambient
     _every = None
+    _own, _ambient = {}, {}
     _buffer.clear()
     _buffer.properties = _common
     _flushing.clear()

@@ -8,13 +8,13 @@ import threading
 
 import pytest
 from emulated import emulate, process, texts
-from helpers import ROOT
+from helpers import ROOT, in_child
 
 import lambda_ext
 from lambda_ext import configure, metrics
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import phases
-from lambda_ext.metrics import correlation
+from lambda_ext.metrics import correlation, recorder
 from lambda_ext.testing import MemorySink
 
 TRACE = (
@@ -192,6 +192,24 @@ class TestProperties:
             handler({}, Context)
 
         assert [{"request_id": "r-1"}] == found
+
+    def test_forked_child(self):
+        """A child is inside no invocation, so that it has no properties of one."""
+        configure(properties="request_id")
+
+        def body(event, context):
+            metrics.annotate({"order": 5})
+            metrics.annotate({"process": 7}, always=True)
+            found.append(in_child(lambda: annotated() == {"process": 7, "own": 1}))
+
+        def annotated():
+            metrics.annotate({"own": 1})
+            return dict(recorder._buffer.properties)
+
+        found = []
+        lambda_ext.handler(body)({}, Context)
+
+        assert [True] == found
 
     def test_members_of_a_document(self, capfd):
         """In EMF they are members of the root, and no dimensions."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 
 import lambda_ext
 from lambda_ext import configure, get_secret, metrics
-from lambda_ext.exceptions import SourceError
+from lambda_ext.exceptions import ConfigurationError, SourceError
 from lambda_ext.testing import MemorySink
 
 
@@ -74,6 +75,21 @@ class TestColdStart:
             handler({}, None)
 
         assert [("ColdStart", [1])] == seen
+
+    @pytest.mark.parametrize(
+        "name",
+        ["COLD_START_METRIC", "SELF_METRICS", "RUNTIME_METRICS", "PROPERTIES",
+         "OTEL_FLUSH"],
+    )  # fmt: skip
+    def test_unusable_variable_is_refused(self, monkeypatch, name):
+        """Decorating raises, as for each variable that is needed then."""
+        from otel_modules import load
+
+        load(monkeypatch)
+        monkeypatch.setenv(f"LAMBDA_EXT_{name}", "maybe")
+
+        with pytest.raises(ConfigurationError, match=name):
+            lambda_ext.handler(print)
 
     def test_environment_turns_it_on(self, monkeypatch):
         """LAMBDA_EXT_COLD_START_METRIC does, for a handler that records nothing."""
@@ -142,20 +158,26 @@ class TestCache:
         assert [0, 0] == sink.values("LoadLatency")
 
     def test_refresh_is_no_load(self, source, time):
-        """A call in the background has a name of its own."""
+        """A call in the background, for which no caller waits, has its own name."""
         from lambda_ext.values import store
 
-        configure(self_metrics=True)
-
-        def body(event, context):
-            get_secret("db")
-
-        handler = lambda_ext.handler(body)
+        configure(self_metrics=True, max_age=100)
+        handler = lambda_ext.handler(lambda event, context: get_secret("db"))
         with MemorySink() as sink:
             handler({}, None)
-            store.loader.observe(0.25, waited=False)
+            record, done = store.loader.observe, threading.Event()
+
+            def observe(elapsed_s, *, waited):
+                record(elapsed_s + 0.25, waited=waited)
+                done.set()
+
+            store.loader.observe = observe
+            time.advance(95)
+            get_secret("db")
+            assert done.wait(60)
             metrics.flush()
 
+        assert [0] == sink.values("LoadLatency")
         assert [250] == sink.values("RefreshLatency")
         assert "Milliseconds" == sink.points("RefreshLatency")[0].unit
 
