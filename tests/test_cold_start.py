@@ -105,7 +105,6 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.metrics",
                 "lambda_ext.metrics.buffer",
                 "lambda_ext.metrics.emf",
-                "lambda_ext.metrics.outlets",
                 "lambda_ext.metrics.recorder",
                 "lambda_ext.metrics.stdout",
                 "lambda_ext.metrics.tally",

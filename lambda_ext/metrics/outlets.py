@@ -31,6 +31,7 @@ default: it needs no network.
 from __future__ import annotations
 
 from ..exceptions import ConfigurationError
+from ..lifecycle import process
 from .buffer import Outlet, outlet_of
 from .emf import EmfSink
 
@@ -195,6 +196,7 @@ NAMED: dict[str, Callable[[], Any]] = {
 }
 
 
+@process.at_reset
 def reset() -> None:
     """Forget the sinks that were made by name."""
     _made.clear()

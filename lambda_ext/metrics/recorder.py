@@ -39,7 +39,6 @@ from ..lifecycle import clock, phases, process, real_threads, shutdown
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
 from . import buffer, stdout, tally, validation
-from . import outlets as _outlets
 from .buffer import (
     COUNT,
     DISTRIBUTION,
@@ -593,11 +592,14 @@ def _know_outlets() -> None:
         _every = every
     if _installed is None:
         given = _option("sinks")
-        try:
-            chosen = _default if given is None else _outlets.outlets(given)
-        except ConfigurationError as exc:
-            disclosure.warn("option_ignored", exc)
-            chosen = _default
+        chosen: tuple[Outlet, ...] = _default
+        if given is not None:
+            from . import outlets  # only where there is another sink than EMF
+
+            try:
+                chosen = outlets.outlets(given)
+            except ConfigurationError as exc:
+                disclosure.warn("option_ignored", exc)
         if chosen != _buffer.outlets:
             _buffer.settle()
             _buffer.outlets = chosen
@@ -934,7 +936,6 @@ def reset() -> None:
     forked()
     tally.reset()
     stdout.reset()
-    _outlets.reset()
     _default = (Outlet(EmfSink(), "emf"),)
     _installed = _strict = None
     _buffer.outlets = _default
