@@ -94,7 +94,8 @@ class Interruption:
     One run of the code under test, as a context; swallows `Interrupted`.
 
     sent: whether the signal was sent; happened: whether its handler ran in the
-    code under test; raised: whether its exception arrived here.
+    code under test; raised: whether its exception arrived here; where: the name
+    of the function that it interrupted, "" for none.
     """
 
     def __init__(self, modules, place, action=None):
@@ -104,6 +105,7 @@ class Interruption:
         self.sent = False
         self.happened = False
         self.raised = False
+        self.where = ""
         self._stack = contextlib.ExitStack()
 
     def __repr__(self):
@@ -127,6 +129,7 @@ class Interruption:
 
     def _interrupt(self):
         self.happened = True
+        self.where = sys._getframe(2).f_code.co_name  # which the handler came into
         if self.action is None:
             raise Interrupted
         self.action()
@@ -196,19 +199,20 @@ def _signals(modules, wanted, function):
             resume(place)
 
     gc.disable()  # what a handler raises in a finalizer arrives nowhere
-    pause, resume = watching
+    pause, resume, end = watching
     former = signal.signal(SIGNAL, handle)
     resume(place)
     try:
         yield
     finally:
         pause()
+        end()
         signal.signal(SIGNAL, former)
         gc.enable()
 
 
 def _traced(modules):
-    """Return how to stop and how to begin: at a place that *place* says, a signal."""
+    """Return how to pause, resume and end: at a place that *place* says, a signal."""
     paths = {module.__file__ for module in modules}
     place = None
 
@@ -231,11 +235,11 @@ def _traced(modules):
         sys.settrace(call)
 
     former = sys.gettrace()
-    return lambda: sys.settrace(former), resume
+    return lambda: sys.settrace(former), resume, bool
 
 
 def _monitored(modules):
-    """Return how to stop and how to begin: at a place that *place* says, a signal."""
+    """Return how to pause, resume and end: at a place that *place* says, a signal."""
     monitoring = sys.monitoring
     events = monitoring.events
     main = _thread.get_ident()
@@ -264,8 +268,15 @@ def _monitored(modules):
         monitoring.register_callback(TOOL, events.PY_START, start)
         monitoring.register_callback(TOOL, events.INSTRUCTION, instruction)
 
+    def end():
+        # Freeing the tool leaves the events, for all who take it later.
+        monitoring.use_tool_id(TOOL, "interrupt")
+        for code in found:
+            monitoring.set_local_events(TOOL, code, 0)
+        monitoring.free_tool_id(TOOL)
+
     found = codes(modules)
-    return pause, resume
+    return pause, resume, end
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import dis
 import sys
 
 from interruptions import interruptions, where_handlers_run
@@ -64,3 +65,15 @@ class TestInterruptions:
         assert True in called
         assert False in called
         assert not lock._is_owned()
+
+    def test_other_modules_are_left_alone(self):
+        """Modules that were interrupted before are so no more."""
+        calls = []
+        lock = _thread.RLock()
+        with where_handlers_run(THIS, lambda: None):
+            by_with(lock)
+
+        with where_handlers_run([dis], lambda: calls.append(1)):
+            by_with(lock)
+
+        assert [] == calls

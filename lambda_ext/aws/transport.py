@@ -20,6 +20,7 @@ Threads
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import weakref
 
@@ -75,10 +76,9 @@ if TYPE_CHECKING:
 
 _lock = process.Lock()
 _transports: dict[tuple[str, str], Transport] = {}
-# By the id of a session, which its transport keeps alive.
-_of_sessions: weakref.WeakValueDictionary[tuple[str, int, bool], Any] = (
-    weakref.WeakValueDictionary()
-)
+# By the id of a session, which its transport keeps alive.  Not weakref's dictionary,
+# whose `setdefault` is Python code: a signal handler may come in the middle.
+_of_sessions: dict[tuple[str, int, bool], weakref.ref[Transport]] = {}
 _status: dict[str, tuple[str, str]] = {}
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
 _listening = False
@@ -123,7 +123,8 @@ def _given(service: str, client: Any, session: Any) -> Transport:
     in_the_clear = config.get("transport") == "boto3"
     with _lock:
         memo = (service, id(session), in_the_clear)
-        found: Transport | None = _of_sessions.get(memo)
+        known = _of_sessions.get(memo)
+        found = None if known is None else known()
         if found is None:
             made = _through_boto3(
                 service,
@@ -131,8 +132,25 @@ def _given(service: str, client: Any, session: Any) -> Transport:
                 reason="session= was passed",
                 in_the_clear=in_the_clear,
             )
-            found = _of_sessions.setdefault(memo, _registered(made))
+            found = _first_of(memo, _registered(made))
         return found
+
+
+def _first_of(memo: tuple[str, int, bool], made: Transport) -> Transport:
+    """Return what a signal handler has made meanwhile for *memo*, or else *made*."""
+    reference = weakref.ref(made, functools.partial(_let_go, memo))
+    while True:
+        kept = _of_sessions.setdefault(memo, reference)
+        found = kept()
+        if found is not None:
+            return found
+        _let_go(memo, kept)  # of another session, which has just died
+
+
+def _let_go(memo: tuple[str, int, bool], reference: weakref.ref[Transport]) -> None:
+    # One step.
+    if memo in _of_sessions and _of_sessions[memo] is reference:
+        del _of_sessions[memo]
 
 
 def status() -> dict[str, tuple[str, str]]:
@@ -197,9 +215,9 @@ def _registered(found: Transport) -> Transport:
     global _listening
     _all.add(found)
     if not _listening:
+        phases.listen_once(phases.SNAPSHOT, _close, priority=phases.NETWORK)
+        phases.listen_once(phases.RESTORE, _close, priority=phases.ESSENTIAL)
         _listening = True
-        phases.listen(phases.SNAPSHOT, _close, priority=phases.NETWORK)
-        phases.listen(phases.RESTORE, _close, priority=phases.ESSENTIAL)
     return found
 
 

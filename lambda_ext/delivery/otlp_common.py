@@ -52,8 +52,7 @@ def another_instance() -> None:
 
 def follow_restores() -> None:
     """Be another instance after each restore from a snapshot."""
-    phases.silence(phases.RESTORE, another_instance)
-    phases.listen(phases.RESTORE, another_instance, priority=phases.ESSENTIAL)
+    phases.listen_once(phases.RESTORE, another_instance, priority=phases.ESSENTIAL)
 
 
 def version() -> str:

@@ -181,10 +181,13 @@ class Delivery:
                 self._version = version
                 offered += (batch,)
                 del offered[:-OFFERED]
-            while (
-                len(self._queue) > self._max_items or self._bytes > self._max_bytes
-            ) and self._drop_oldest():
-                pass
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while (
+            len(self._queue) > self._max_items or self._bytes > self._max_bytes
+        ) and self._drop_oldest():
+            pass
 
     def drop(self, count: int, reason: str) -> None:
         """Count *count* records that cannot be queued, for *reason*."""

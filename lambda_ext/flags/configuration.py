@@ -282,8 +282,8 @@ _prefetched: list[Polled[Any]] = []  # held here, since no caller does
 def _attach() -> None:
     global _attached
     if not _attached:
+        phases.listen_once(phases.INIT, _prefetch, priority=phases.ESSENTIAL)
         _attached = True
-        phases.listen(phases.INIT, _prefetch, priority=phases.ESSENTIAL)
 
 
 def _prefetch() -> None:

@@ -392,9 +392,9 @@ def _register(source: AppConfig) -> None:
     global _listening
     _all.add(source)
     if not _listening:
+        phases.listen_once(phases.SNAPSHOT, _forget, priority=phases.NETWORK)
+        phases.listen_once(phases.RESTORE, _forget, priority=phases.ESSENTIAL)
         _listening = True
-        phases.listen(phases.SNAPSHOT, _forget, priority=phases.NETWORK)
-        phases.listen(phases.RESTORE, _forget, priority=phases.ESSENTIAL)
 
 
 def _forget() -> None:

@@ -50,18 +50,21 @@ def watch() -> None:
     """Watch the deadline of each invocation, of those under way, too."""
     global _watching
     if not _watching:
-        _watching = True
         clock.alarm = _alarm
         config.watch(_changed)
         _follow_runtime()
-        _changed()
+        _take_margin()
+        _watching = True  # last: a signal handler may have raised before
 
 
 def _changed() -> None:
+    if _watching:
+        _take_margin()
+
+
+def _take_margin() -> None:
     """Take the margin from the options."""
     global _margin_s
-    if not _watching:
-        return
     try:
         _margin_s = config.get("timeout_margin") or 0.0
     except ConfigurationError as exc:

@@ -58,8 +58,7 @@ def install() -> None:
         (phases.TIMEOUT, _within_share),
         (phases.SHUTDOWN, _within_share),
     ):
-        phases.silence(phase, listener)
-        phases.listen(phase, listener, priority=phases.NETWORK)
+        phases.listen_once(phase, listener, priority=phases.NETWORK)
     shutdown.follow_exit()
 
 

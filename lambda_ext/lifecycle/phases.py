@@ -74,6 +74,19 @@ def listen(phase: str, listener: Listener, *, priority: int = USER) -> None:
     _listeners[phase].append((priority, listener))
 
 
+def listen_once(phase: str, listener: Listener, *, priority: int = USER) -> None:
+    """
+    Do as `listen`, unless that was done before.
+
+    What joins the phases says so here each time, and notes that it has joined
+    afterwards: a signal handler may raise in between.
+    """
+    entries, entry = _listeners[phase], (priority, listener)
+    # One step: no signal handler and no other thread comes in between.
+    if entry not in entries:
+        entries.append(entry)
+
+
 def silence(phase: str, listener: Listener) -> None:
     """Stop calling *listener* in *phase*; nothing happens if it was not."""
     global _silenced

@@ -15,6 +15,9 @@ Signals
     Python function, after a call, at a jump backwards.  ``with lock:`` is safe
     there only if ``__enter__`` is C code, so `Lock` overrides no method, and
     no wrapper may add one.  ``lock.acquire()`` followed by ``try`` is not safe.
+    CPython 3.13 leaves a ``with`` or ``try`` without its end where a handler
+    raises at the jump of a loop that stands directly in it, after a condition.
+    So such a loop stands in a function of its own; a test reads the tables.
 
     What a handler of the user's raises (a guard against a time-out, say) must
     arrive where the user expects it.  Code of the user's that this library calls

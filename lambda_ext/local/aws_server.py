@@ -245,11 +245,14 @@ class AwsServer:
     def _fault(self, operation: str) -> Fault | None:
         """Return how this call is to fail, and count it."""
         with self._lock:
-            for entry in self._faults:
-                fault, left = entry
-                if fault.operation in (None, operation) and left != 0:
-                    entry[1] = None if left is None else left - 1
-                    return cast("Fault", fault)
+            return self._next_fault(operation)
+
+    def _next_fault(self, operation: str) -> Fault | None:
+        for entry in self._faults:
+            fault, left = entry
+            if fault.operation in (None, operation) and left != 0:
+                entry[1] = None if left is None else left - 1
+                return cast("Fault", fault)
         return None
 
 

@@ -479,21 +479,28 @@ class Emulator:
             start: The index in `lines` from which to look.
         """
         matches = wanted if callable(wanted) else lambda line: wanted in line.text
+        end = time.monotonic() + timeout
         with self._changed:
-            index = start
-            end = time.monotonic() + timeout
-            while True:
-                while index < len(self.lines):
-                    if matches(self.lines[index]):
-                        return self.lines[index]
-                    index += 1
-                if self._closed:
-                    raise EmulatorError("the emulator is closed")
-                if not self._changed.wait(max(0.0, end - time.monotonic())):
-                    tail = "\n".join(line.text for line in self.lines[-20:])
-                    raise TimeoutError(
-                        f"no line with {wanted!r} within {timeout} s; the last:\n{tail}"
-                    )
+            found = self._line(matches, start, end)
+            if found is not None:
+                return found
+            tail = "\n".join([line.text for line in self.lines[-20:]])
+        msg = f"no line with {wanted!r} within {timeout} s; the last:\n{tail}"
+        raise TimeoutError(msg)
+
+    def _line(
+        self, matches: Callable[[Line], bool], index: int, end: float
+    ) -> Line | None:
+        """Wait until *end* for the first line from *index* that *matches*."""
+        while True:
+            while index < len(self.lines):
+                if matches(self.lines[index]):
+                    return self.lines[index]
+                index += 1
+            if self._closed:
+                raise EmulatorError("the emulator is closed")
+            if not self._changed.wait(max(0.0, end - time.monotonic())):
+                return None
 
     # Called from other threads.
 

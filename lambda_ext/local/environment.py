@@ -481,12 +481,15 @@ class Environment:
 
     def _await(self, condition: Callable[[], Any], deadline: float) -> None:
         with self.changed:
-            while not condition():
-                if self._ending:
-                    raise Interrupted("ending")
-                if self.fatal is not None:
-                    raise Interrupted("failure")
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise Interrupted("timeout")
-                self.changed.wait(left)
+            self._await_held(condition, deadline)
+
+    def _await_held(self, condition: Callable[[], Any], deadline: float) -> None:
+        while not condition():
+            if self._ending:
+                raise Interrupted("ending")
+            if self.fatal is not None:
+                raise Interrupted("failure")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Interrupted("timeout")
+            self.changed.wait(left)

@@ -438,9 +438,10 @@ def _peak_memory_mb(emulator: Emulator) -> float | None:
         return None
     try:
         with open(f"/proc/{pid}/status", encoding="ascii") as status:
-            for entry in status:
-                if entry.startswith("VmHWM:"):
-                    return int(entry.split()[1]) / 1024
+            lines = status.readlines()
     except OSError:  # it has just died
         return None
+    for entry in lines:
+        if entry.startswith("VmHWM:"):
+            return int(entry.split()[1]) / 1024
     return None

@@ -242,14 +242,18 @@ _finding = process.Lock()
 def outlet_of(sink: Sink) -> Outlet:
     """Return the outlet of *sink*; several `Metrics` may share a sink."""
     with _finding:
-        known = [outlet for outlet in list(_outlets) if outlet.sink is sink]
-        for outlet in known:
-            if outlet.wanted is None:
-                return outlet
-        found = Outlet(sink)
-        if known:
-            found.lock = known[0].lock
-        return found
+        return _outlet_of(sink)
+
+
+def _outlet_of(sink: Sink) -> Outlet:
+    known = [outlet for outlet in list(_outlets) if outlet.sink is sink]
+    for outlet in known:
+        if outlet.wanted is None:
+            return outlet
+    found = Outlet(sink)
+    if known:
+        found.lock = known[0].lock
+    return found
 
 
 class Parcel:
@@ -423,30 +427,33 @@ class Buffer:
     def _add_up(self) -> None:
         """Make parcels of the records."""
         with self._adding:
-            records = self.records
-            while records:
-                version = self._version
-                count = len(records)
-                try:
-                    parcels, losses = self._parcels(records[:count])
-                except Exception as exc:
-                    if by_signal_handler(exc):
-                        raise
-                    # A mistake of ours: it must not come again with each flush.
-                    message = f"{type(exc).__name__} while adding up"
-                    parcels, losses = [], [("internal", "", count, message)]
-                    disclosure.failure("flush_failed")
-                after = object()
-                waiting, dropped = self.parcels, tally.losses
-                # One step; not if a signal handler's flush has done it meanwhile.
-                if self._version is version:
-                    self._version = after
-                    waiting += parcels
-                    dropped += losses
-                    self.taken += count
-                    del records[:count]
+            self._add_up_all()
             if self.parcels:
                 self._bound()
+
+    def _add_up_all(self) -> None:
+        records = self.records
+        while records:
+            version = self._version
+            count = len(records)
+            try:
+                parcels, losses = self._parcels(records[:count])
+            except Exception as exc:
+                if by_signal_handler(exc):
+                    raise
+                # A mistake of ours: it must not come again with each flush.
+                message = f"{type(exc).__name__} while adding up"
+                parcels, losses = [], [("internal", "", count, message)]
+                disclosure.failure("flush_failed")
+            after = object()
+            waiting, dropped = self.parcels, tally.losses
+            # One step; not if a signal handler's flush has done it meanwhile.
+            if self._version is version:
+                self._version = after
+                waiting += parcels
+                dropped += losses
+                self.taken += count
+                del records[:count]
 
     def _parcels(self, records: list[Record]) -> tuple[list[Parcel], list[tally.Loss]]:
         """Add up *records*; changes nothing."""

@@ -665,12 +665,16 @@ def _flush_early() -> None:
         return
     try:
         _flushing.add(me)
-        for _ in range(3):  # a sink or a log handler may record
-            _buffer.flush()
-            if len(_buffer.records) <= _buffer.limit:
-                break
+        _flush_until_few()
     finally:
         _flushing.discard(me)
+
+
+def _flush_until_few() -> None:
+    for _ in range(3):  # a sink or a log handler may record
+        _buffer.flush()
+        if len(_buffer.records) <= _buffer.limit:
+            break
 
 
 def _join() -> None:
@@ -690,12 +694,11 @@ def _join() -> None:
             (phases.SHUTDOWN, phases.NETWORK, _drain_at_end),
             (phases.SHUTDOWN, phases.LAST, _flush_last),
         ):
-            phases.silence(phase, listener)  # a signal handler may have raised here
-            phases.listen(phase, listener, priority=priority)
+            phases.listen_once(phase, listener, priority=priority)
         phases.silence(phases.INVOKE, _look_once)
         _look_for_durable()
         if _replays is None and not phases.calls[phases.INVOKE]:
-            phases.listen(phases.INVOKE, _look_once, priority=phases.ESSENTIAL)
+            phases.listen_once(phases.INVOKE, _look_once, priority=phases.ESSENTIAL)
         if clock.alarm is None:
             clock.alarm = _guard
             clock.horizon = math.inf

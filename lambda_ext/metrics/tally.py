@@ -145,32 +145,36 @@ def _fold() -> list[tuple[str, str, str]]:
     """Move `losses` into the totals; return those not logged yet."""
     first: dict[tuple[str, str], str] = {}
     with _lock:
-        now = state
-        while losses:
-            version = now.version
-            count = len(losses)
-            totals, untold, refused = {**now.totals}, {**now.untold}, now.refused
-            for reason, name, number, message in losses[:count]:
-                if not reason:
-                    refused += number
-                    continue
-                what = (reason, name)
-                if what not in totals and len(totals) >= MAX_NAMES:
-                    what = (reason, OTHERS)
-                totals[what] = totals.get(what, 0) + number
-                untold[what] = untold.get(what, 0) + number
-                if reason in WHOLESALE:
-                    what = (reason, "")
-                if what not in now.logged:
-                    first.setdefault(what, message)
-            after = object()
-            if now.version is version:  # else a signal handler did it meanwhile
-                now.version = after
-                now.totals = totals
-                now.untold = untold
-                now.refused = refused
-                del losses[:count]
+        _fold_all(first)
     return [(reason, name, message) for (reason, name), message in first.items()]
+
+
+def _fold_all(first: dict[tuple[str, str], str]) -> None:
+    now = state
+    while losses:
+        version = now.version
+        count = len(losses)
+        totals, untold, refused = {**now.totals}, {**now.untold}, now.refused
+        for reason, name, number, message in losses[:count]:
+            if not reason:
+                refused += number
+                continue
+            what = (reason, name)
+            if what not in totals and len(totals) >= MAX_NAMES:
+                what = (reason, OTHERS)
+            totals[what] = totals.get(what, 0) + number
+            untold[what] = untold.get(what, 0) + number
+            if reason in WHOLESALE:
+                what = (reason, "")
+            if what not in now.logged:
+                first.setdefault(what, message)
+        after = object()
+        if now.version is version:  # else a signal handler did it meanwhile
+            now.version = after
+            now.totals = totals
+            now.untold = untold
+            now.refused = refused
+            del losses[:count]
 
 
 def _nested(numbers: Numbers) -> dict[str, dict[str, int]]:

@@ -248,8 +248,7 @@ class _Connection:
     def serve(self) -> None:
         """Serve requests until either side ends the connection."""
         try:
-            while self._request():
-                pass
+            self._serve_all()
         except _Refusal as exc:
             self._listener.count_refused()
             self._refuse(exc)
@@ -259,6 +258,10 @@ class _Connection:
             self.busy = False
             self._listener.forget(self)
             self._socket.close()
+
+    def _serve_all(self) -> None:
+        while self._request():
+            pass
 
     def _request(self) -> bool:
         """Serve one request; say whether another may follow."""
@@ -298,11 +301,14 @@ class _Connection:
         with contextlib.suppress(OSError):
             self._socket.sendall(answer.encode())
             self._socket.shutdown(1)  # SHUT_WR: all is said
-            # What the client still sends, read up to a bound: closing at once would
-            # reset the connection and lose the answer.
-            for _ in range(16):
-                if not self._socket.recv(CHUNK):
-                    break
+            self._read_the_rest()
+
+    def _read_the_rest(self) -> None:
+        # What the client still sends, read up to a bound: closing at once would
+        # reset the connection and lose the answer.
+        for _ in range(16):
+            if not self._socket.recv(CHUNK):
+                break
 
     def _head(self) -> str:
         """Return a request line and its headers, without the blank line."""
@@ -376,12 +382,15 @@ class _Connection:
         body[:have] = self._buffer[:have]
         del self._buffer[:have]
         with memoryview(body) as view:
-            while have < size:
-                count = self._socket.recv_into(view[have:])
-                if not count:
-                    raise _Gone
-                have += count
+            self._fill(view, have)
         return body
+
+    def _fill(self, view: memoryview, have: int) -> None:
+        while have < len(view):
+            count = self._socket.recv_into(view[have:])
+            if not count:
+                raise _Gone
+            have += count
 
     def _receive(self) -> None:
         chunk = self._socket.recv(CHUNK)

@@ -617,13 +617,17 @@ class Batch:
             if self._body is None:  # by another consumer's thread
                 return
             elements = _elements(self._body)
-            for element in elements:
-                record = make(element, self.received_at)
-                if record is not None:
-                    self._records.append(record)
-            self._malformed = len(elements) - len(self._records)
-            counted["malformed"] += self._malformed
+            found = self._made(elements)
+            malformed = len(elements) - len(found)
+            # One step, which no signal handler interrupts.
+            self._records = found
+            self._malformed = malformed
+            counted["malformed"] += malformed
             self._body = None  # last: who sees None does not take the lock
+
+    def _made(self, elements: list[Any]) -> list[Record]:
+        made = (make(element, self.received_at) for element in elements)
+        return [record for record in made if record is not None]
 
     def __iter__(self) -> Iterator[Record]:
         """Yield its records."""

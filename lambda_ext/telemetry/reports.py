@@ -36,8 +36,8 @@ def follow() -> None:
     """Keep the outcome of each invocation from now on, until its report arrives."""
     global _follows
     if not _follows:
+        phases.listen_once(phases.RESPONSE, _note, priority=phases.EARLY)
         _follows = True
-        phases.listen(phases.RESPONSE, _note, priority=phases.EARLY)
 
 
 def outcome_of(request_id: str | None) -> current.Outcome | None:
@@ -78,8 +78,12 @@ def _note() -> None:
         return
     with _lock:
         _outcomes[request_id] = outcome
-        while len(_outcomes) > MAX_OUTCOMES:
-            del _outcomes[next(iter(_outcomes))]
+        _make_room()
+
+
+def _make_room() -> None:
+    while len(_outcomes) > MAX_OUTCOMES:
+        del _outcomes[next(iter(_outcomes))]
 
 
 def _consumer(function: Callable[..., object]) -> dispatch.Consumer:

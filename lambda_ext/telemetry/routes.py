@@ -467,19 +467,24 @@ class Route:
 
     def _put(self, entry: Entry) -> None:
         size = entry.measure()
-        _, _, _, limit, limit_bytes = self._bounds
         with self._lock:
-            while self._queue and (
-                len(self._queue) >= limit or self._bytes + size > limit_bytes
-            ):
-                if self._newest:
-                    self._drop("queue_full")
-                    return
-                oldest, _ = self._queue.popleft()
-                self._bytes -= oldest.size
+            if self._has_room(size):
+                self._queue.append((entry, clock.now()))
+                self._bytes += size
+
+    def _has_room(self, size: int) -> bool:
+        """Drop the oldest for *size* bytes more; or say that these are to be dropped."""
+        _, _, _, limit, limit_bytes = self._bounds
+        while self._queue and (
+            len(self._queue) >= limit or self._bytes + size > limit_bytes
+        ):
+            if self._newest:
                 self._drop("queue_full")
-            self._queue.append((entry, clock.now()))
-            self._bytes += size
+                return False
+            oldest, _ = self._queue.popleft()
+            self._bytes -= oldest.size
+            self._drop("queue_full")
+        return True
 
     def is_due(self) -> bool:
         """Say whether what waits is old or large enough to be handed over."""
@@ -494,20 +499,24 @@ class Route:
 
     def take(self) -> list[Entry]:
         """Return the records of the next call of the sink; see `settle`."""
+        with self._lock:
+            found = self._taken()
+            self._bytes -= sum([entry.size for entry in found])
+            self._handing += len(found)
+        return found
+
+    def _taken(self) -> list[Entry]:
         max_records, max_bytes, _, _, _ = self._bounds
         found: list[Entry] = []
         size = 0
-        with self._lock:
-            queue = self._queue
-            while queue and len(found) < max_records:
-                entry = queue[0][0]
-                if found and size + entry.size > max_bytes:
-                    break
-                queue.popleft()
-                size += entry.size
-                found.append(entry)
-            self._bytes -= size
-            self._handing += len(found)
+        queue = self._queue
+        while queue and len(found) < max_records:
+            entry = queue[0][0]
+            if found and size + entry.size > max_bytes:
+                break
+            queue.popleft()
+            size += entry.size
+            found.append(entry)
         return found
 
     def settle(self, count: int, *, taken: bool) -> None:

@@ -226,12 +226,16 @@ def outlet_of(sink: Any, name: str) -> Outlet:
     with _lock:
         found = _outlets.get(id(sink))
         if found is None:
-            taken = {outlet.name for outlet in _outlets.values()}
-            unique, number = name, 2
-            while unique in taken:
-                unique, number = f"{name}-{number}", number + 1
-            found = _outlets[id(sink)] = Outlet(sink, unique)
+            found = _outlets[id(sink)] = Outlet(sink, _unique(name))
         return found
+
+
+def _unique(name: str) -> str:
+    taken = {outlet.name for outlet in _outlets.values()}
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f"{name}-{number}", number + 1
+    return unique
 
 
 def outlets() -> list[Outlet]:
@@ -282,8 +286,7 @@ def join() -> None:
             (phases.SNAPSHOT, phases.USER, _before_snapshot),
             (phases.SHUTDOWN, phases.NETWORK, _at_shutdown),
         ):
-            phases.silence(phase, listener)  # a signal handler may have raised here
-            phases.listen(phase, listener, priority=priority)
+            phases.listen_once(phase, listener, priority=priority)
         _joined = True
 
 

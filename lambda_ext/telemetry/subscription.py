@@ -267,12 +267,13 @@ def _own_address() -> str:
     """Return the address that `HOST` stands for in this environment."""
     try:
         with open(HOSTS_FILE, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                address, *names = line.partition("#")[0].split() or ("",)
-                if HOST in names and address.count(".") == 3:
-                    return address
+            lines = file.read().splitlines()
     except OSError:
-        pass
+        lines = []
+    for line in lines:
+        address, *names = line.partition("#")[0].split() or ("",)
+        if HOST in names and address.count(".") == 3:
+            return address
     return "127.0.0.1"
 
 

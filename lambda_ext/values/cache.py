@@ -103,26 +103,32 @@ class Cache:
             if self._changing:
                 return None
             try:
-                self._changing = True
-                if self._torn:
-                    self._repair()
-                    self._torn = False
-                result = function(*args)
+                return self._changed(function, *args)
+            finally:
+                # Only now: until the change has ended, a signal handler may add to it.
                 if self._later:
                     self._catch_up()
-                return result
-            except BaseException:
-                self._torn = True
-                raise
-            finally:
-                self._changing = False
+
+    def _changed(self, function: Callable[..., R], *args: Any) -> R:
+        try:
+            self._changing = True
+            if self._torn:
+                self._repair()
+                self._torn = False
+            return function(*args)
+        except BaseException:
+            self._torn = True
+            raise
+        finally:
+            self._changing = False
 
     def _catch_up(self) -> None:
-        # A function of its own: CPython 3.13 gives the jump back of a loop no
-        # exception handler, so a `with` around it could be left without its exit.
         while self._later:
-            self._later[-1]()
-            self._later.pop()
+            function = self._later[0]
+            self._changed(function)
+            # One step; not if a signal handler's change has caught up meanwhile.
+            if self._later and self._later[0] is function:
+                del self._later[0]
 
     def change_later(self, function: Callable[[], object]) -> None:
         """Call *function* at the end of the change that this thread is making."""

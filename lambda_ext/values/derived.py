@@ -372,14 +372,13 @@ def _register(derived: Derived[Any]) -> None:
 def _attach() -> None:
     """Tie this to the life of the environment; more calls change nothing."""
     global _listening
-    with _lock:
-        first, _listening = not _listening, True
-    if first:
-        phases.listen(phases.RESPONSE, _response, priority=phases.NETWORK)
-        phases.listen(phases.SNAPSHOT, _snapshot, priority=phases.USER)
+    if not _listening:
+        phases.listen_once(phases.RESPONSE, _response, priority=phases.NETWORK)
+        phases.listen_once(phases.SNAPSHOT, _snapshot, priority=phases.USER)
         # After the user's own listeners, which may need what was made.
-        phases.listen(phases.SHUTDOWN, _shutdown, priority=phases.NETWORK)
+        phases.listen_once(phases.SHUTDOWN, _shutdown, priority=phases.NETWORK)
         shutdown.follow_exit()
+        _listening = True  # last: a signal handler may have raised before
 
 
 def _all() -> list[Derived[Any]]:

@@ -438,33 +438,35 @@ class Loader:
 
     def _make(self, call: Call, batch: Batch) -> None:
         """Make *call*, once more if a freeze spoilt it, and settle its loads."""
-        loads = call.loads
         try:
-            for load in loads:
-                load.thread = real_threads.get_ident()
-            keys = [load.key for load in loads]
-            generation = clock.generation
-            sent_at = clock.now()
-            outcomes = self._ask(call, keys, batch.ends_at)
-            failed = [key for key in keys if not isinstance(outcomes.get(key), Answer)]
-            thawed = failed and (clock.sync() or clock.generation != generation)
-            if thawed and getattr(call.source, "repeats", True):
-                if failed == keys:
-                    sent_at = clock.now()
-                outcomes.update(self._ask(call, failed, batch.ends_at))
-            answered = [load for load in loads if load.key in outcomes]
-            if len(loads) == 1:
-                answered = loads
-            if answered:
-                self._settle(answered, outcomes, sent_at)
-            for load in loads:
-                if load not in answered:
-                    batch.add(call.source, [load])
-            if len(answered) < len(loads):
-                batch.start(lambda: self._help(batch), batch.calls() - 1)
+            self._make_and_settle(call, call.loads, batch)
         except BaseException:
-            self._abandon(loads, real_threads.get_ident())
+            self._abandon(call.loads, real_threads.get_ident())
             raise
+
+    def _make_and_settle(self, call: Call, loads: list[Load], batch: Batch) -> None:
+        for load in loads:
+            load.thread = real_threads.get_ident()
+        keys = [load.key for load in loads]
+        generation = clock.generation
+        sent_at = clock.now()
+        outcomes = self._ask(call, keys, batch.ends_at)
+        failed = [key for key in keys if not isinstance(outcomes.get(key), Answer)]
+        thawed = failed and (clock.sync() or clock.generation != generation)
+        if thawed and getattr(call.source, "repeats", True):
+            if failed == keys:
+                sent_at = clock.now()
+            outcomes.update(self._ask(call, failed, batch.ends_at))
+        answered = [load for load in loads if load.key in outcomes]
+        if len(loads) == 1:
+            answered = loads
+        if answered:
+            self._settle(answered, outcomes, sent_at)
+        for load in loads:
+            if load not in answered:
+                batch.add(call.source, [load])
+        if len(answered) < len(loads):
+            batch.start(lambda: self._help(batch), batch.calls() - 1)
 
     def _ask(
         self, call: Call, keys: list[Key], ends_at: float | None

@@ -462,15 +462,13 @@ def invalidate(name: str, operation: str, scope: Any = None) -> int:
 def attach() -> None:
     """Tie this to the life of the environment; more calls change nothing."""
     global _attached
-    with _lock:
-        first, _attached = not _attached, True
-    if not first:
-        return
-    phases.listen(phases.INIT, _init)
-    phases.listen(phases.SNAPSHOT, _snapshot, priority=phases.NETWORK)
-    phases.listen(phases.RESTORE, _restore, priority=phases.NETWORK)
-    config.watch(_configured)
-    _configured()
+    if not _attached:
+        phases.listen_once(phases.INIT, _init)
+        phases.listen_once(phases.SNAPSHOT, _snapshot, priority=phases.NETWORK)
+        phases.listen_once(phases.RESTORE, _restore, priority=phases.NETWORK)
+        config.watch(_configured)
+        _configured()
+        _attached = True  # last: a signal handler may have raised before
 
 
 def _init() -> None:
@@ -531,7 +529,7 @@ def reset() -> None:
         handle._drop()
     with _lock:
         _sources.clear()
-        _attached = False
+    _attached = False
     _handles.clear()
     _override = _outside = None
     _overrides.clear()

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from helpers import eventually, loads_under_way, ring
-from interruptions import interruptions, where_handlers_run
+from interruptions import Interrupted, interruptions, where_handlers_run
 
 from lambda_ext import config
 from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
@@ -496,12 +496,17 @@ def loads_elsewhere(request, monkeypatch):
     monkeypatch.setattr(calls, "may_be_interrupted", lambda: request.param)
 
 
+# Through which a load goes in the thread of its reader, with or without helpers.
+LOAD = ("get", "change", "_changed", "_enter", "_begin", "slot", "_dispatch")
+
+
 @pytest.mark.usefixtures("loads_elsewhere")
 class TestInterrupted:
     """A signal handler raises, wherever CPython runs one."""
 
-    def check(self, run, again, modules=ROOM, least=100):
-        runs = 0
+    def check(self, run, again, through, modules=ROOM):
+        """Interrupt run() at each place, also in each of the functions *through*."""
+        interrupted = set()
         for interruption in interruptions(modules):
             with interruption:
                 run()
@@ -509,8 +514,8 @@ class TestInterrupted:
             assert interruption.raised == interruption.happened
             assert in_thread(again) == again()
             assert whole()
-            runs += 1
-        assert runs > least
+            interrupted.add(interruption.where)
+        assert set() == {*through} - interrupted
 
     def test_first_load(self):
         """The next reader has the value."""
@@ -520,7 +525,7 @@ class TestInterrupted:
             store.loader.clear()
             get_secret("db")
 
-        self.check(run, lambda: get_secret("db"))
+        self.check(run, lambda: get_secret("db"), LOAD)
 
     def test_several_calls(self):
         """No reader waits for calls that will not be made."""
@@ -531,7 +536,7 @@ class TestInterrupted:
             store.loader.clear()
             get_secrets(names)
 
-        self.check(run, lambda: get_secrets(names), [loader, calls, cache])
+        self.check(run, lambda: get_secrets(names), LOAD, [loader, calls, cache])
 
     def test_expired_read_that_takes_others_along(self, time):
         """They can be read, too."""
@@ -546,7 +551,8 @@ class TestInterrupted:
             get_secret("a")
 
         again()
-        self.check(run, again, [loader, calls, cache, store])
+        through = (*LOAD, "_remembered", "_take_along", "_due")
+        self.check(run, again, through, [loader, calls, cache, store])
 
     def test_due_hit(self, time):
         """The value is refreshed by the next one."""
@@ -557,7 +563,9 @@ class TestInterrupted:
             get_secret("db")
 
         get_secret("db")
-        self.check(run, lambda: get_secret("db"), [loader, cache, calls, entries])
+        through = ("get", "change", "_remembered", "_note_read", "wake")
+        modules = [loader, cache, calls, entries]
+        self.check(run, lambda: get_secret("db"), through, modules)
 
     def test_init(self):
         """Each handle can be read afterwards."""
@@ -572,8 +580,8 @@ class TestInterrupted:
         self.check(
             run,
             lambda: [handle.value for handle in handles],
+            ("attach", "load_early", "_enter_early", "_begin_early", "_dispatch"),
             [loader, calls, cache, store],
-            least=30,
         )
 
     def test_invalidation(self):
@@ -586,7 +594,12 @@ class TestInterrupted:
                 source.rotate("db", "w")
                 by_name.invalidate()
 
-            self.check(run, lambda: by_name.value == by_arn.value, [loader, cache], 60)
+            through = ("change", "_changed", "drop", "invalidate", "_members", "_drop")
+
+            def agree():
+                return by_name.value == by_arn.value
+
+            self.check(run, agree, through, [loader, cache])
 
     def test_room_is_made(self):
         """A full cache stays whole and bounded."""
@@ -597,7 +610,7 @@ class TestInterrupted:
         def run():
             get_secret(f"n{next(numbers)}")
 
-        self.check(run, lambda: get_secret("db"), [loader, cache])
+        self.check(run, lambda: get_secret("db"), LOAD, [loader, cache])
         assert 3 >= len(store.cache.slots)
 
 
@@ -736,6 +749,25 @@ class TestReadInASignalHandler:
                 assert "v" == get_secret("db")
                 with interruption:
                     get_secret(next(names), force_fetch=True)
+                source.calls.clear()
+                get_secret("db")
+                assert [("db",)] * interruption.happened == source.calls
+
+    def test_invalidation_in_a_handler_that_raises_is_not_lost(self):
+        """It takes effect although what it interrupted has come to no end."""
+        config.configure(cache_size=3)
+        with FakeSource({"db": "v", "a": "1", "b": "2", "c": "3"}) as source:
+
+            def drop():
+                store.invalidate("db", "GetSecretValue")
+                raise Interrupted
+
+            names = itertools.cycle("abc")
+            for interruption in interruptions([cache], drop):
+                assert "v" == get_secret("db")
+                with interruption:
+                    get_secret(next(names), force_fetch=True)
+                assert interruption.raised == interruption.happened
                 source.calls.clear()
                 get_secret("db")
                 assert [("db",)] * interruption.happened == source.calls
