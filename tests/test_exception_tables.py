@@ -20,7 +20,8 @@ import pytest
 import lambda_ext
 
 ROOT = pathlib.Path(lambda_ext.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
+# Not of what runs on its own, where Ctrl-C is the end.
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if "local" not in path.parts]
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 

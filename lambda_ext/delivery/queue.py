@@ -261,9 +261,8 @@ class Delivery:
         with self._lock:
             version = self._version
             items = [*self._queue]
-            fresh = [item for item in items if not item.tried]
-            after = deque([item for item in items if item.tried])
-            after.extend(combine(fresh))
+            after = deque(_of(items, tried=True))
+            after.extend(combine(_of(items, tried=False)))
             size = sum([item.size for item in after])
             # One step; not if a signal handler has queued something meanwhile.
             if self._version is version:
@@ -303,16 +302,19 @@ class Delivery:
     def _settle(self, item: Item, refused: int, reason: str) -> None:
         """Take *item* out of the queue and count what became of it."""
         with self._lock:
-            queue, before = self._queue, None
-            while before is not self.dropped:  # a signal handler has counted meanwhile
-                before = self.dropped
-                dropped = _more(before, refused, reason)
-                # One step.
-                if self.dropped is before and queue and queue[0] is item:
-                    del queue[0]
-                    self._bytes -= item.size
-                    self.sent += item.count - refused
-                    self.dropped = before = dropped
+            self._settle_first(item, refused, reason)
+
+    def _settle_first(self, item: Item, refused: int, reason: str) -> None:
+        queue, before = self._queue, None
+        while before is not self.dropped:  # a signal handler has counted meanwhile
+            before = self.dropped
+            dropped = _more(before, refused, reason)
+            # One step.
+            if self.dropped is before and queue and queue[0] is item:
+                del queue[0]
+                self._bytes -= item.size
+                self.sent += item.count - refused
+                self.dropped = before = dropped
 
     def _settle_part(self, item: Item, taken: int, size: int) -> None:
         """Count what the receiver took of *item*, which stays in the queue."""
@@ -354,6 +356,10 @@ class Delivery:
         if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(reason)
             disclosure.warn("delivery_failed", sink=self.name, error=reason)
+
+
+def _of(items: list[Item], *, tried: bool) -> list[Item]:
+    return [item for item in items if item.tried is tried]
 
 
 def _more(dropped: dict[str, int], count: int, reason: str) -> dict[str, int]:
