@@ -14,7 +14,6 @@ import collector
 import emf_rules
 import pytest
 from helpers import run_threads
-from wire import Wire, response
 
 import lambda_ext
 from lambda_ext import Metrics, metrics
@@ -394,20 +393,15 @@ def test_each_invocation_made_a_request():
     def handler(event, context):
         metrics.count("n")
 
-    with Wire(lambda request: response(200, b"")) as receiver, FakeClock() as clock:
-        lambda_ext.configure(sinks=[OtlpSink(receiver.url + "/v1/metrics")])
+    with collector.Collector() as receiver, FakeClock() as clock:
+        lambda_ext.configure(sinks=[OtlpSink(receiver.endpoint)])
         for _ in range(10):
             handler({}, None)
         before = len(receiver.requests)
         clock.advance(60)
         handler({}, None)
 
-    assert (0, 11) == (before, sum(len_of(each) for each in receiver.requests))
-
-
-def len_of(request):
-    """Return how many points are in *request*."""
-    return sum(1 for _ in collector.points([collector.decoded(request)]))
+    assert (0, [11]) == (before, [*receiver.sums().values()])
 
 
 def test_key_was_fetched_while_the_module_was_imported():
