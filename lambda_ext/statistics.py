@@ -88,6 +88,21 @@ class Consumer:
 
 
 @dataclass(frozen=True)
+class Route:
+    """What became of the records of a `telemetry.route`."""
+
+    taken: int  # for which its predicates held
+    handed: int  # that its sink has taken over
+    waiting: int  # for the sink
+    dropped: Mapping[str, int]  # that the sink never gets, by reason
+    sent: int | None  # that the sink has delivered, of all its routes; None: unknown
+    lost: Mapping[str, int]  # that the sink will not deliver, by reason
+    pending: int  # that wait in the sink
+    abandoned: int  # calls of the sink that took longer than their time
+    error: str  # the last one; "" for none
+
+
+@dataclass(frozen=True)
 class Telemetry:
     """What Lambda's Telemetry API has delivered."""
 
@@ -101,6 +116,7 @@ class Telemetry:
     malformed: int  # elements of batches that were no records
     dropped_by_platform: Mapping[str, int]  # as platform.logsDropped tells
     consumers: Mapping[str, Consumer]  # by name
+    routes: Mapping[str, Route]  # by name
 
 
 @dataclass(frozen=True)
@@ -244,7 +260,18 @@ def _telemetry() -> Telemetry:
                 for status in dispatch.status()
             }
         ),
+        routes=_routes(),
     )
+
+
+def _routes() -> dict[str, Route]:
+    routes = sys.modules.get(f"{__package__}.telemetry.routes")
+    found = {} if routes is None else routes.statuses()
+    names = Route.__dataclass_fields__
+    return {
+        name: Route(**{each: getattr(status, each) for each in names})
+        for name, status in found.items()
+    }
 
 
 def _clients() -> dict[str, Calls]:

@@ -134,6 +134,7 @@ class Delivery:
         self._bytes = 0
         self._failures = 0  # attempts in a row that failed for a passing reason
         self._not_before = 0.0  # house time
+        self._own_pause = False  # the receiver did not ask for it
         self._warned: set[str] = set()
         self.sent = 0  # records
         self._offered: list[object] = []  # the last batches that were queued
@@ -223,6 +224,11 @@ class Delivery:
             if not self._idle.wait(max(0.0, ends_at - clock.monotonic())):
                 return False
 
+    def hurry(self) -> None:
+        """Make no more pauses but those that the receiver asks for: it is the end."""
+        if self._own_pause:
+            self._not_before = 0.0
+
     def forked(self) -> None:
         """Leave the queue to the parent: this child would send it a second time."""
         self._queue = deque()
@@ -278,6 +284,7 @@ class Delivery:
             self._failures += 1
             after_s = jitter(self._failures) if exc.after_s is None else exc.after_s
             self._not_before = clock.now() + min(after_s, LONGEST_PAUSE_S)
+            self._own_pause = exc.after_s is None
             self._failed(exc.reason)
             if exc.taken:
                 self._settle_part(item, exc.taken, exc.size)

@@ -88,7 +88,8 @@ class _Lane:
         self._arrived = real_threads.Event()
         self._running = False
         self._ended = False
-        self.status = Status(phases.name_of(consumer))
+        named = getattr(consumer, "consumer_name", "")  # a route's
+        self.status = Status(named or phases.name_of(consumer))
 
     def put(self, batch: Batch, size: int) -> None:
         """Have *batch* consumed, if there is room for its *size* bytes."""

@@ -119,6 +119,7 @@ class OtlpSpans(HttpDestination):
             spans.append({"traceId": _id(seed, 16), **span})
         self._init = []
         self._queue(spans)
+        super().end()
 
     def forked(self) -> None:
         """Leave connections and what waits to the parent."""

@@ -63,6 +63,10 @@ class Queued:
         """Send what waits, before the run time *ends_at*."""
         self._delivery.drain(ends_at)
 
+    def end(self) -> None:
+        """Have the next `drain` begin at once: the process ends."""
+        self._delivery.hurry()
+
     def forked(self) -> None:
         """Leave what waits to the parent."""
         self._delivery.forked()

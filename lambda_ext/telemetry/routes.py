@@ -5,9 +5,9 @@ Routes: which records of the Telemetry API go where, and what becomes of them.
 
     record ─▶ wanted? ─▶ sampled ─▶ known already? ─▶ transform ─▶ redact ─▶ queue
 
-A record may go to any number of routes.  Lines of this library, and documents
-in the embedded metric format, go to none: the first would make new ones when
-they are shipped, and the others are metrics.
+A record may go to any number of routes.  Lines of this library, documents in
+the embedded metric format and blank lines go to none: the first would make new
+ones when they are shipped, and the second are metrics.
 
 Guarantees
     A record that a route takes is handed to its sink once, or counted under the
@@ -37,6 +37,7 @@ from ..lifecycle import clock, process
 from . import dispatch, redaction, shipping
 from .entry import Entry, Requests
 from .predicates import Predicates
+from .records import PLATFORM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -268,7 +269,14 @@ class Selection:
             self,
             checked(sink),
             name,
-            bounds=(max_records, max_bytes, max_age, limit, limit_bytes),
+            # One that has little room is due before it must drop.
+            bounds=(
+                min(max_records, limit),
+                min(max_bytes, limit_bytes),
+                max_age,
+                limit,
+                limit_bytes,
+            ),
             newest=drop == "newest",
         )
         made._begin()
@@ -362,6 +370,11 @@ class Route:
         return f"<Route to {self.name}, {self.waiting} records waiting>"
 
     @property
+    def consumer_name(self) -> str:
+        """What `dispatch` calls it: two routes are two consumers."""
+        return f"route {self.name}"
+
+    @property
     def waiting(self) -> int:
         """The number of records that are not handed over yet."""
         return len(self._queue) + self._handing
@@ -415,6 +428,8 @@ class Route:
     ) -> Entry | None:
         """Return what *record* becomes; None if the route does not take it."""
         if record.is_ours or (record.is_emf and not self._emf):
+            return None
+        if record.where != PLATFORM and record.record in ("", "\n"):
             return None
         if not self._wanted(record, request_id):
             return None

@@ -145,6 +145,21 @@ class TestEach:
         assert (1, {}, 0) == drained(made.destination, 10)
 
     @FAILED
+    @pytest.mark.parametrize("asked", [None, "20"])
+    def test_end_makes_no_pause_of_its_own(
+        self, made, receiver, time, monkeypatch, asked
+    ):
+        """At SIGTERM a failure is tried again at once, unless the receiver asked."""
+        monkeypatch.setattr(queue, "jitter", lambda _: 20.0)
+        receiver.faults += [failing(503, Retry_After=asked)]
+        made.destination.accept_logs([entry("a")])
+        early = drained(made.destination, 0.2)
+        made.destination.end()
+
+        expected = (1, {}, 0) if asked is None else (0, {}, 1)
+        assert ((0, {}, 1), expected) == (early, drained(made.destination, 0.2))
+
+    @FAILED
     @pytest.mark.parametrize("status", [400, 404, 413])
     def test_other_status_drops_and_counts(self, made, receiver, status):
         """What does not pass is counted by status, and sent once."""

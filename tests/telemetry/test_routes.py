@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+import lambda_ext
 from lambda_ext import telemetry
 from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.lifecycle import clock
 from lambda_ext.telemetry import dispatch, records, routes, shipping
 
 FAILED = pytest.mark.logs  # a failure is logged
@@ -95,6 +97,13 @@ class TestWays:
         send('{"_aws": {"CloudWatchMetrics": [], "Timestamp": 1}}', "mine")
 
         assert (["mine"], 2) == (sink.messages, len(other.messages))
+
+    def test_blank_line_is_none(self, sink):
+        """A line that says nothing is not shipped."""
+        telemetry.route().to(sink)
+        send("", "\n", " x")
+
+        assert [" x"] == sink.messages
 
     def test_batch_that_comes_twice_counts_once(self, sink):
         """The platform sends again what was not acknowledged: its id is known."""
@@ -337,10 +346,23 @@ class TestQueue:
         status = route.status()
 
         assert 40 == status.taken
-        assert (5, 0) == (status.waiting, status.handed)
+        assert 5 == status.waiting + status.handed
         assert {"duplicate": 32, "queue_full": 3} == status.dropped
         telemetry.flush(30)
         assert (0, 5) == (route.status().waiting, route.status().handed)
+
+
+class TestLittleRoom:
+    """A limit below the size of a call."""
+
+    def test_is_due_before_it_drops(self):
+        """A queue that is full is handed over, whatever max_records says."""
+        sink = Sink()
+        route = telemetry.route().to(sink, limit=3, max_age=1e9)
+        route(records.parse(json.dumps([line(str(number)) for number in range(3)])))
+        route.outlet.wait(clock.run_time() + 30)
+
+        assert (["0", "1", "2"], {}) == (sink.messages, route.status().dropped)
 
 
 class TestDue:
@@ -455,6 +477,24 @@ class TestNames:
         telemetry.route().to(sink)
 
         assert 1 == len(shipping.outlets())
+
+    def test_statistics_have_each_route(self):
+        """stats() has numbers by route, and both as consumers."""
+        first, second = Sink("x"), Sink("x")
+        telemetry.route().to(first)
+        telemetry.route(matches="none").to(second, name="errors")
+        send("one")
+        found = lambda_ext.stats().telemetry
+
+        assert (1, 1, 0, {}) == (
+            found.routes["x"].taken,
+            found.routes["x"].handed,
+            found.routes["x"].waiting,
+            found.routes["x"].dropped,
+        )
+        assert 0 == found.routes["errors"].taken
+        assert {"route x", "route errors"} == {*found.consumers}
+        assert json.dumps(lambda_ext.stats().as_dict())
 
     def test_repr_shows_no_line(self):
         """An entry, a route and a status show numbers and names only."""
