@@ -123,8 +123,6 @@ def _start(
     budget_s: float,
     done: real_threads.Event,
 ) -> None:
-    token = _busy[module] = object()
-
     def body() -> None:
         try:
             force_flush(timeout_millis=max(int(budget_s * 1000), 1))
@@ -133,14 +131,18 @@ def _start(
         else:
             _failed.discard(module)
         finally:
-            if _busy.get(module) is token:  # not of a fork's parent
+            if _busy.get(module) is done:  # not of a fork's parent
                 del _busy[module]
             done.set()
 
     try:
+        _busy[module] = done
         real_threads.start("lambda_ext_otel", body)
     except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
         body()
+    except BaseException:  # a signal handler's, before the thread has begun
+        _busy.pop(module, None)
+        raise
 
 
 def _tell(module: str, reason: str) -> None:

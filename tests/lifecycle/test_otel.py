@@ -321,6 +321,25 @@ class TestBudget:
 
         assert [threading.get_ident()] == me
 
+    def test_signal_handler_raises_before_the_thread_begins(
+        self, providers, monkeypatch
+    ):
+        """Its exception arrives, and the provider is called by the next flush."""
+
+        class Interrupted(BaseException):
+            pass
+
+        def interrupt(*args, **kwargs):
+            raise Interrupted
+
+        with monkeypatch.context() as once:
+            once.setattr(otel.real_threads, "start", interrupt)
+            with pytest.raises(Interrupted):
+                otel.flush(30)
+        otel.flush(30)
+
+        assert [1, 1, 1] == calls(providers)
+
 
 class TestProviders:
     """Which providers there are."""
