@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .injection import inject as inject
     from .invocation import handler as handler
     from .invocation import start as start
-    from .lifecycle.current import Invocation as Invocation
-    from .lifecycle.current import Outcome as Outcome
     from .lifecycle.hooks import after_restore as after_restore
     from .lifecycle.hooks import before_snapshot as before_snapshot
     from .lifecycle.hooks import on_init as on_init
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from .lifecycle.hooks import on_response as on_response
     from .lifecycle.hooks import on_shutdown as on_shutdown
     from .lifecycle.hooks import on_timeout as on_timeout
+    from .lifecycle.invocations import Invocation as Invocation
+    from .lifecycle.invocations import Outcome as Outcome
     from .metrics.recorder import Metrics as Metrics
     from .statistics import stats as stats
     from .values.batches import get_parameters as get_parameters
@@ -44,9 +44,9 @@ else:
     _HOME = {
         "Configuration": ".flags.configuration",
         "Flags": ".flags.flags",
-        "Invocation": ".lifecycle.current",
+        "Invocation": ".lifecycle.invocations",
         "Metrics": ".metrics.recorder",
-        "Outcome": ".lifecycle.current",
+        "Outcome": ".lifecycle.invocations",
         "Parameter": ".values.handles",
         "Secret": ".values.handles",
         "after_restore": ".lifecycle.hooks",

@@ -109,6 +109,7 @@ ROWS = {
         "lifecycle.current",
         "lifecycle.event_loop",
         "lifecycle.hooks",
+        "lifecycle.invocations",
         "lifecycle.runtime_api",
         "lifecycle.runtime_client",
         "lifecycle.signals",

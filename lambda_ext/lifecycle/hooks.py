@@ -16,14 +16,14 @@ from __future__ import annotations
 import functools
 
 from ..exceptions import ConfigurationError
-from . import current, deadline, event_loop, phases, shutdown, snapstart
+from . import deadline, event_loop, invocations, phases, shutdown, snapstart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar, overload
 
-    from .current import Invocation, Outcome
+    from .invocations import Invocation, Outcome
 
     Hook = TypeVar("Hook", bound=Callable[[], object])
     OfInvocation = TypeVar(
@@ -95,7 +95,7 @@ def on_invoke(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     def add(listener: Callable[[], object]) -> None:
         phases.listen(phases.INVOKE, listener, priority=priority)
 
-    return _decorated("on_invoke", hook, priority, current.Invocation, add)
+    return _decorated("on_invoke", hook, priority, invocations.Invocation, add)
 
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def on_response(hook: Any = None, /, *, priority: int = phases.EARLY) -> Any:
     def add(listener: Callable[[], object]) -> None:
         phases.listen(phases.RESPONSE, listener, priority=priority)
 
-    return _decorated("on_response", hook, priority, current.Outcome, add)
+    return _decorated("on_response", hook, priority, invocations.Outcome, add)
 
 
 if TYPE_CHECKING:

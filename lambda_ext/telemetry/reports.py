@@ -15,7 +15,7 @@ Guarantees
 from __future__ import annotations
 
 from ..exceptions import ConfigurationError
-from ..lifecycle import current, phases, process
+from ..lifecycle import invocations, phases, process
 from . import dispatch, records
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_OUTCOMES = 100
 
-_outcomes: dict[str, current.Outcome] = {}  # by request id, the oldest first
+_outcomes: dict[str, invocations.Outcome] = {}  # by request id, the oldest first
 _lock = process.Lock()
 _follows = False
 
@@ -40,7 +40,7 @@ def follow() -> None:
         _follows = True
 
 
-def outcome_of(request_id: str | None) -> current.Outcome | None:
+def outcome_of(request_id: str | None) -> invocations.Outcome | None:
     """Return what is known of an invocation; None if it is not, or no longer."""
     return None if request_id is None else _outcomes.get(request_id)
 
@@ -72,7 +72,7 @@ def on_report(function: F) -> F:
 
 def _note() -> None:
     """Keep the outcome of the invocation that ends in this thread."""
-    outcome = current.Outcome()
+    outcome = invocations.Outcome()
     request_id = outcome.request_id
     if request_id is None:
         return
