@@ -130,8 +130,16 @@ def call(phase: str) -> None:
         while _listeners[phase]:
             try:
                 if waiting is None:
-                    waiting = listeners(phase)
-                for _, listener in waiting[begun + 1 :]:
+                    known = _orders.get(phase)
+                    if (
+                        known is None
+                        or known[0] != len(_listeners[phase])
+                        or known[1] != _silenced
+                    ):
+                        waiting = listeners(phase)
+                    else:
+                        waiting = known[2]
+                for _, listener in waiting if begun < 0 else waiting[begun + 1 :]:
                     begun += 1
                     listener()
             except BaseException as exc:

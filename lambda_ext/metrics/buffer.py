@@ -364,29 +364,30 @@ class Buffer:
             got.extend(map(outlet.lock.acquire, NOT_BLOCKING))
             if not got[0]:
                 return False
-            with self._adding:
-                version = self._version
-                records = self.records
-                count = len(records)
-                try:
-                    found = _simple(records, count)
-                    lines = found and sink.encode(found, clock.wall(), self.properties)
-                except Exception as exc:
-                    if by_signal_handler(exc):
-                        raise
-                    lines = None  # `_add_up` tells
-                if not lines:
-                    return False
-                after = object()
-                writer = sink.writer
-                waiting = writer.lines
-                # One step; not if a signal handler's flush has done it meanwhile.
-                if self._version is version:
-                    self._version = after
-                    waiting += lines
-                    writer.accepted += count
-                    self.taken += count
-                    del records[:count]
+            version = self._version
+            records = self.records
+            count = len(records)
+            try:
+                found = [(*records[0], 1)] if count == 1 else _simple(records, count)
+                lines = found and sink.encode(found, clock.wall(), self.properties)
+            except Exception as exc:
+                if by_signal_handler(exc):
+                    raise
+                lines = None  # `_add_up` tells
+            if not lines:
+                return False
+            after = object()
+            writer = sink.writer
+            waiting = writer.lines
+            # One step; not if another thread, or a signal handler's flush, has
+            # added up meanwhile.
+            if self._version is not version:
+                return False
+            self._version = after
+            waiting += lines
+            writer.accepted += count
+            self.taken += count
+            del records[:count]
             try:
                 writer.write()
             except BaseException as exc:  # of a stream of the user's
@@ -635,9 +636,7 @@ def _simple(
     records: list[Record], count: int
 ) -> list[tuple[Series, object, int]] | None:
     """Add up the first *count* records; None where that is not simple."""
-    series, value = records[0]
-    if count == 1:
-        return [(series, value, 1)]
+    series = records[0][0]
     groups: defaultdict[Series, list[Number]] = defaultdict(list)
     if records[count - 1][0] is series:
         values = [value for each, value in records if each is series]

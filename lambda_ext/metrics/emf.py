@@ -58,7 +58,9 @@ ABOVE_INFO = ("WARN", "ERROR", "FATAL")
 class EmfSink:
     """Writes to *stream*; None is stdout, see `stdout`."""
 
-    __slots__ = ("_level", "_offered", "_plans", "_shapes", "_templates", "_writer")
+    __slots__ = (
+        "_level", "_offered", "_pieces", "_plans", "_shapes", "_templates", "writer",
+    )  # fmt: skip
 
     direct: object = DIRECT  # a buffer may put lines into `writer`, see `encode`
 
@@ -69,52 +71,49 @@ class EmfSink:
     def __init__(self, stream: Any = None) -> None:
         self._level: str | None = None  # not yet known
         self._plans: dict[Series | tuple[Series, ...], Plan] = {}
+        # Of a line with one series: what stands before its time, extra and value.
+        self._pieces: dict[Series, tuple[str, str, str]] = {}
         self._templates: dict[tuple[object, ...], str] = {}
         # Of templates that differ in nothing but the values of dimensions.
         self._shapes: dict[tuple[object, ...], tuple[str, str]] = {}
         self._offered: list[Batch] = []
-        self._writer = Writer(stream)
-
-    @property
-    def writer(self) -> Writer:
-        """What the lines are written by."""
-        return self._writer
+        self.writer = Writer(stream)
 
     @property
     def backlog(self) -> bool:
         """Whether there are lines that stdout did not take."""
-        return bool(self._writer.lines)
+        return bool(self.writer.lines)
 
     @property
     def pending(self) -> int:
         """The number of records in lines that stdout did not take."""
-        return self._writer.pending
+        return self.writer.pending
 
     @property
     def dropped(self) -> int:
         """The number of records in lines that were lost."""
-        return self._writer.lost
+        return self.writer.lost
 
     @property
     def sent(self) -> int:
         """The number of records in lines that are out."""
-        return self._writer.sent
+        return self.writer.sent
 
     def accept(self, batch: Batch, /) -> None:
         """Write *batch*, and before it what stdout did not take the last time."""
         if batch not in self._offered:
             losses: list[tally.Loss] = []
             lines = self.lines(batch, losses)
-            offered, waiting, dropped = self._offered, self._writer.lines, tally.losses
+            offered, waiting, dropped = self._offered, self.writer.lines, tally.losses
             records = sum([point.samples for point in batch.points])
             records -= sum([number for _, _, number, _ in losses])
             # One step.
             waiting += lines
-            self._writer.accepted += records
+            self.writer.accepted += records
             dropped += losses
             offered += (batch,)
             del offered[:-OFFERED]
-        self._writer.write()
+        self.writer.write()
 
     def encode(
         self,
@@ -132,13 +131,23 @@ class EmfSink:
             self._level = level()
         at_ms = int(at * 1000)
         extra = _stamp(self._level, at_ms) if self._level else ""
-        key: Any = found[0][0]
-        if len(found) > 1:
+        key: Any
+        if len(found) == 1:
+            key, value, samples = found[0]
+            pieces = self._pieces.get(key)
+            if pieces is not None and not properties:
+                head, middle, last = pieces
+                line = f"{head}{at_ms}{middle}{extra}{last}{value}}}\n"
+                if len(line) >= PIPE_BUF:
+                    return None
+                return [Line(line.encode("ascii"), ((key.name, samples),))]
+        else:
             key = tuple([series for series, _, _ in found])
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MAX_TEMPLATES:
                 self._plans.clear()
+                self._pieces.clear()
             plan = self._plans[key] = self._plan([series for series, _, _ in found])
         lines: list[Line] = []
         for template, places, dimensions in plan:
@@ -162,7 +171,7 @@ class EmfSink:
 
     def abandon(self, reason: str) -> None:
         """Count what stdout did not take as dropped: the process ends."""
-        self._writer.abandon(reason)
+        self.writer.abandon(reason)
 
     def lines(self, batch: Batch, losses: list[tally.Loss]) -> list[Line]:
         """Encode *batch*; add to *losses* what no line can hold."""
@@ -242,6 +251,9 @@ class EmfSink:
             template = self._template(tuple(layout), dimensions, here)
             if len(template) > MAX_TEMPLATE:
                 return ()
+            if len(series) == 1:
+                parts = (template % ("\0", "\0", "\0")).split("\0")
+                self._pieces[series[0]] = parts[0], parts[1], parts[2]
             plan.append((template, tuple(places), dimensions))
         return tuple(plan)
 

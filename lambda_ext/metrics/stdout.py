@@ -58,6 +58,7 @@ RUSAGE_CHILDREN = -1  # of `resource`
 LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 STALL_S = 0.1  # how long one call waits for a stdout that takes nothing
 
+ours = real_threads.ours
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
@@ -74,24 +75,28 @@ class Line:
 class _Piece:
     """What one write is to write, and what became of it."""
 
-    __slots__ = ("busy", "count", "data", "in_memory", "lines", "sent", "todo")
+    __slots__ = ("busy", "data", "lines", "sent", "todo")
 
-    def __init__(
-        self, data: bytes, lines: list[Line], *, in_memory: bool = False
-    ) -> None:
+    def __init__(self, data: bytes, lines: list[Line]) -> None:
         self.data = data
         self.lines = lines  # that are in it
-        self.count = len(lines)
-        self.in_memory = in_memory
         self.busy = False  # a write is under way, in an outer frame perhaps
         self.sent: list[Any] = []  # what each write returned
         self.todo = [data]  # what is left to write; empty when nothing is
 
     def done(self, writes: int) -> int:
         """Return how many bytes are out after so many *writes*."""
-        if self.in_memory:
-            return len(self.data) if writes else 0
         return sum(self.sent[:writes])
+
+
+class _PieceInMemory(_Piece):
+    """The same for a stream without a descriptor, which takes all at once."""
+
+    __slots__ = ()
+
+    def done(self, writes: int) -> int:
+        """Return how many bytes are out after so many *writes*."""
+        return len(self.data) if writes else 0
 
 
 class Writer:
@@ -159,30 +164,61 @@ class Writer:
                 raise
             known.stream = None
             descriptor = -1
-        follows = _follows(stream)
+        now = sys.stdout
+        try:
+            # All writes to it, and to sys.stdout, are known by now.
+            follows = type(stream.write) is _Write and (
+                now is stream or type(now.write) is _Write
+            )
+        except Exception as exc:
+            if by_signal_handler(exc):
+                raise
+            follows = False
         if known.dirty or not follows:
             known.dirty = False
             _flush(stream)
-            if stream is not sys.stdout and self._stream is None:
-                _flush(sys.stdout)
+            if stream is not now and self._stream is None:
+                _flush(now)
             follows = follows or _follow_both(stream)
         self._until = None
         lines = self.lines
         while lines:
-            piece = self._next(stream, follows=follows, in_memory=descriptor < 0)
+            chosen = lines[:1] if descriptor < 0 or len(lines) == 1 else _packed(lines)
+            if not chosen:  # a signal handler's flush has written them
+                break
+            data = chosen[0].data
+            if descriptor < 0:
+                piece: _Piece = _PieceInMemory(data, chosen)
+            else:
+                if len(chosen) > 1:
+                    data = b"".join([line.data for line in chosen])
+                if (
+                    self._torn
+                    or not follows
+                    or known.open
+                    # A thread of ours that begins or ends now counts as the user's.
+                    or _thread._count() > len(ours)
+                    or (real_threads.get_ident() != known.main and _in_other_thread())
+                    or known.children
+                    or _has_children()
+                ):
+                    data = b"\n" + data
+                piece = _Piece(data, chosen)
+            count = len(chosen)
             # One step, unless a signal handler's flush did it.
-            if lines[: piece.count] == piece.lines and piece.count:
+            if lines[:count] == chosen:
                 self._piece = piece
                 self._torn = False
                 known.open = False  # what is written after it will say so again
-            while piece.todo and self._piece is piece:
+            todo, sent = piece.todo, piece.sent
+            while todo and self._piece is piece:
                 try:
                     piece.busy = True
                     if descriptor < 0:
                         text = piece.data.decode("ascii")
-                        piece.sent.extend(map(stream.write, (text,)))
+                        sent.extend(map(stream.write, (text,)))
                     else:
-                        piece.sent.extend(map(os.write, (descriptor,), piece.todo))
+                        sent.extend(map(os.write, (descriptor,), todo))
                 except BlockingIOError:
                     piece.busy = False
                     if not self._writable(descriptor):
@@ -194,14 +230,14 @@ class Writer:
                     if by_signal_handler(exc):
                         raise
                     self._put_back()
-                    self._lose(piece.count, f"{type(exc).__name__}: {exc}")
+                    self._lose(count, f"{type(exc).__name__}: {exc}")
                 finally:
                     piece.busy = False
                 # One step, as in `_settle`, for what came out at once.
-                if piece.sent == [len(piece.data)] and self._piece is piece:
+                if sent == [len(piece.data)] and self._piece is piece:
                     self._piece = None
-                    known.documents += piece.count
-                    del lines[: piece.count]
+                    known.documents += count
+                    del lines[:count]
                     break
                 self._settle(piece)
         if descriptor < 0:
@@ -211,29 +247,6 @@ class Writer:
     def abandon(self, reason: str) -> None:
         """Count the lines as dropped: the process ends."""
         self._lose(len(self.lines), "stdout took nothing until the end", reason)
-
-    def _next(self, stream: Any, *, follows: bool, in_memory: bool) -> _Piece:
-        """Return as many lines as one write can hold, at least one."""
-        lines = self.lines[: 1 if in_memory else 100]
-        if len(lines) == 1:
-            data = lines[0].data
-        else:
-            size = 1
-            for count, line in enumerate(lines):
-                size += len(line.data)
-                if count and size > PIPE_BUF:
-                    del lines[count:]
-                    break
-            data = b"".join([line.data for line in lines])
-        if not in_memory and (
-            self._torn
-            or not follows
-            or _stdout.open
-            or _has_threads()
-            or _has_children()
-        ):
-            data = b"\n" + data
-        return _Piece(data, lines, in_memory=in_memory)
 
     def _settle(self, piece: _Piece) -> None:
         """Take note of what was written of *piece*."""
@@ -247,8 +260,8 @@ class Writer:
             piece.todo[:] = left
             if not left:
                 self._piece = None
-                _stdout.documents += piece.count
-                del lines[: piece.count]
+                _stdout.documents += len(piece.lines)
+                del lines[: len(piece.lines)]
 
     def _put_back(self) -> None:
         """End what a signal handler, or a stall, has left half done."""
@@ -306,6 +319,16 @@ class Writer:
             count += 1
         if count:
             self._lose(count, "it takes nothing")
+
+
+def _packed(lines: list[Line]) -> list[Line]:
+    """Return as many of *lines* as one write can hold, at least one."""
+    size = 1
+    for count, line in enumerate(lines[:100]):
+        size += len(line.data)
+        if count and size > PIPE_BUF:
+            return lines[:count]
+    return lines[:100]
 
 
 class _Stdout:
@@ -382,19 +405,6 @@ class _WriteBytes(_Write):
         return result
 
 
-def _follows(stream: Any) -> bool:
-    """Say whether all writes to *stream*, and to sys.stdout, are known by now."""
-    now = sys.stdout
-    try:
-        return type(stream.write) is _Write and (
-            now is stream or type(now.write) is _Write
-        )
-    except Exception as exc:
-        if by_signal_handler(exc):
-            raise
-        return False
-
-
 def _follow_both(stream: Any) -> bool:
     """Follow *stream*, and sys.stdout where that writes to the same file."""
     followed = _follow(stream)
@@ -440,26 +450,22 @@ def _follow_same(stream: Any, other: Any) -> bool:
     return not same or _follow(stream)
 
 
-def _has_threads() -> bool:
-    """Say whether a thread lives that is neither this one nor the library's."""
-    me = real_threads.get_ident()
-    if me != _stdout.main:
-        if not real_threads.in_main_thread():
-            return True  # the main thread is
-        _stdout.main = me
-    # A thread of ours that is just beginning or ending counts as the user's.
-    return _thread._count() > len(real_threads.ours)
+def _in_other_thread() -> bool:
+    """Say whether this is not the main thread, which lives beside this one, then."""
+    if not real_threads.in_main_thread():
+        return True
+    _stdout.main = real_threads.get_ident()
+    return False
 
 
 def _has_children() -> bool:
     """Say whether this process has started another one, or is a forked one."""
     known = _stdout
-    if not known.children:
-        # A process that was waited for has had page faults.
-        faults = (known.usage or _usage)(RUSAGE_CHILDREN).ru_minflt
-        if known.faults is None:
-            known.faults = faults
-        known.children = faults != known.faults or _has_living_child()
+    # A process that was waited for has had page faults.
+    faults = (known.usage or _usage)(RUSAGE_CHILDREN).ru_minflt
+    if known.faults is None:
+        known.faults = faults
+    known.children = faults != known.faults or _has_living_child()
     return known.children
 
 

@@ -554,7 +554,7 @@ class TestSinkThatFails:
         """It is logged, not raised; its records are counted, not tried for ever."""
         metrics.count("n")
         with monkeypatch.context() as patch:
-            patch.setattr(buffer, "_simple", lambda *_: 1 // 0)
+            patch.setattr(emf.EmfSink, "encode", lambda *_: 1 // 0)
             patch.setattr(buffer.Buffer, "_parcels", lambda *_: 1 // 0)
             metrics.flush()
         with MemorySink() as sink:

@@ -515,7 +515,7 @@ class TestSlowStdout:
             monkeypatch.setattr(os, "write", write)
             for _ in range(100):
                 sink.accept(batch(point("n", 1)))
-        kept = sink._writer.lines
+        kept = sink.writer.lines
 
         assert 1_000 < sum(len(line.data) for line in kept) <= 5_000
         assert 100 == len(kept) + tally.dropped()["stdout"]
@@ -627,7 +627,7 @@ class TestThreads:
             stdout.forked()
             sink.accept(batch(point("child", 1)))
 
-        assert [True] == [b"child" in line.data for line in sink._writer.lines]
+        assert [True] == [b"child" in line.data for line in sink.writer.lines]
 
 
 class StandardLogSink:
