@@ -21,8 +21,8 @@ PROPERTIES = (  # metrics.correlation has what they mean
     "trace_id",
 )  # fmt: skip
 RUNTIME = (  # metrics.runtime has what they mean
-    "cpu_system_time", "cpu_total_time", "cpu_user_time", "duration", "fd_max",
-    "fd_use", "init_duration", "memory_utilization", "rx_bytes", "threads_max",
+    "cold_start", "cpu_system_time", "cpu_total_time", "cpu_user_time", "duration",
+    "fd_max", "fd_use", "init_duration", "memory_utilization", "rx_bytes", "threads_max",
     "tmp_free", "tmp_max", "tmp_used", "total_memory", "total_network", "tx_bytes",
     "used_memory_max",
 )  # fmt: skip

@@ -134,7 +134,8 @@ def _invoke() -> None:
             " choose another namespace, or leave the layer out",
         )
         return
-    recorder.surround({"cold_start": current.is_cold_start()})
+    if "cold_start" in _wanted:
+        recorder.surround({"cold_start": current.is_cold_start()})
     _begin = _Begin()
 
 

@@ -98,7 +98,7 @@ class TestNames:
 
         assert UNITS == units(sink)
         assert [2] * len(UNITS) == [len(sink.values(name)) for name in UNITS]
-        assert set(RUNTIME) == {*UNITS, "init_duration"}
+        assert set(RUNTIME) == {*UNITS, "init_duration", "cold_start"}
 
     def test_dimension_is_the_function(self):
         """They have one dimension, and the user's metrics keep theirs."""
@@ -295,11 +295,12 @@ class TestNumbers:
 
     def test_cold_start_is_a_property(self):
         """It costs nothing, and is true once."""
-        configure(runtime_metrics="duration")
+        configure(runtime_metrics="duration,cold_start")
 
         sink = invoked(times=2)
 
         assert [True, False] == [b.properties["cold_start"] for b in sink.batches]
+        assert {"duration"} == set(units(sink))
 
 
 class TestLimits:
