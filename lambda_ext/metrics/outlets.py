@@ -134,8 +134,8 @@ def outlets(given: Iterable[Any]) -> tuple[Outlet, ...]:
 
 def _outlet(given: Any) -> Outlet:
     if isinstance(given, str):
-        if given not in _made:
-            _made[given] = Outlet(NAMED[given](), given)
+        if given not in _made:  # several threads may be here
+            _made.setdefault(given, Outlet(NAMED[given](), given))
         return _made[given]
     if isinstance(given, Route):
         inner = _outlet(checked(given.sink))

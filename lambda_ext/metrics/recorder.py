@@ -66,6 +66,7 @@ ESSENTIAL_S = 0.12  # for the first flush of a shutdown, of 0.15 for all that is
 DRAIN_S = 2.0  # for sinks that wait, at the end of an invocation and by flush()
 MARGIN_S = 0.05  # of the invocation's time, which they leave
 EXIT_S = 0.1  # for them at the end, where nothing says how long there is
+CHOICE_S = 0.1  # for another thread that finds out where metrics go
 LAST_S = 0.03  # for the last one, until what is left is counted as dropped
 MEMO = 1_000  # series of a kind that one `Metrics` remembers
 UNIT = "Count"  # of counters that say no other
@@ -97,7 +98,9 @@ _append = _records.append
 _installed: Outlet | None = None  # instead of what the options say
 _every: int | None = None  # records after which the recording thread flushes
 _known = False  # the outlets are those of the options
+_version: object = None  # of the options; another one after each change
 _lock = process.Lock()  # for joining the phases
+_choosing = process.Lock()  # for finding out where metrics go
 _joined = False
 _strict: bool | None = None  # replaces the option, unless None
 _replays: Callable[[], bool] | None = None  # only where AWS's durable SDK is loaded
@@ -596,8 +599,21 @@ def _look_once() -> None:
 
 def _know_outlets() -> None:
     """Send what is recorded from now on where the options say."""
+    got: list[bool] = []
+    try:
+        # One thread finds out, the others wait; not for ever, since it may have to
+        # wait for one of them.
+        got.extend(map(_choosing.acquire, (True,), (CHOICE_S,)))
+        if not _known:
+            _choose_outlets()
+    finally:
+        if got and got[0]:
+            _choosing.release()
+
+
+def _choose_outlets() -> None:
     global _known, _every
-    _known = True
+    version = _version
     every = _option("flush_every")
     if every != _every:
         _buffer.limit = (every or buffer.MAX_RECORDS + 1) - 1
@@ -615,6 +631,9 @@ def _know_outlets() -> None:
         if chosen != _buffer.outlets:
             _buffer.settle()
             _buffer.outlets = chosen
+    # Last: until then no other thread may record for the former outlets.
+    if _version is version:  # else an option has changed meanwhile
+        _known = True
 
 
 def _look_up(memo: Memo, given: tuple[Any, ...]) -> Series | None:
@@ -862,7 +881,8 @@ def _flush_last() -> None:
 
 def _changed() -> None:
     """Resolve each series anew: options may have changed."""
-    global _known
+    global _known, _version
+    _version = object()
     _known = False
     _ignored.clear()
     for each in list(_everyone):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import emf_rules
 import pytest
 
@@ -123,6 +125,28 @@ class TestSeveral:
         metrics.flush()
 
         assert (1, 10) == (first.total("n"), second.total("n"))
+
+    def test_first_records_of_several_threads_go_where_the_options_say(
+        self, monkeypatch
+    ):
+        """Also those of a thread that comes while another finds out where that is."""
+        sink = MemorySink()
+        configure(sinks=[sink])
+        option, began = recorder._option, []
+
+        def slow(name):
+            if name == "sinks" and not began:
+                began.append(threading.Thread(target=metrics.count, args=("n", 1)))
+                began[0].start()
+                began[0].join(0.2)  # it records, or waits for this thread
+            return option(name)
+
+        monkeypatch.setattr(recorder, "_option", slow)
+        metrics.count("n", 10)
+        began[0].join(60)
+        metrics.flush()
+
+        assert 11 == sink.total("n")
 
     def test_memory_sink_takes_all_inside_its_block(self):
         """And afterwards the sinks are those of the options again."""
