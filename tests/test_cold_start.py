@@ -27,6 +27,11 @@ FORBIDDEN = (
     "wrapt",
 )
 
+TELEMETRY = (
+    "from lambda_ext import telemetry;"
+    " telemetry.consumers.append(print); telemetry.subscribe(function=True)"
+)
+
 # Everything that the runtime client has loaded when it imports a handler, in
 # every version that is supported, and that we may therefore use for nothing.
 RUNTIME_CLIENT = """
@@ -146,6 +151,45 @@ def test_first_use_loads_a_pinned_set(body, expected):
     assert expected == loaded
 
 
+def test_telemetry_loads_a_pinned_set():
+    """Outside Lambda no listener; in Lambda that one module, and no `socket`."""
+    before = loaded_by("import lambda_ext; lambda_ext.handler(print)")
+    loaded = set(
+        loaded_by(f"import lambda_ext; lambda_ext.handler(print); {TELEMETRY}")
+    )
+    listening = set(loaded_by(f"{TELEMETRY}; import lambda_ext.telemetry.listener"))
+
+    assert [
+        "lambda_ext.telemetry",
+        "lambda_ext.telemetry.dispatch",
+        "lambda_ext.telemetry.records",
+        "lambda_ext.telemetry.reports",
+        "lambda_ext.telemetry.subscription",
+    ] == sorted(loaded - set(before))
+    assert ["_socket", "lambda_ext.telemetry.listener"] == sorted(listening - loaded)
+
+
+def test_without_telemetry_there_is_none_of_it():
+    """No module and no thread: not by a handler, a flush or the statistics."""
+    run = python(
+        """
+import sys, threading
+import lambda_ext
+from lambda_ext import metrics
+
+@lambda_ext.handler
+def handler(event, context):
+    metrics.count("n")
+
+handler({}, None)
+lambda_ext.stats().telemetry
+print([name for name in sys.modules if "telemetry" in name], threading.active_count())
+"""
+    )
+
+    assert "[] 1" == run.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -154,6 +198,8 @@ def test_first_use_loads_a_pinned_set(body, expected):
         "from lambda_ext import metrics; metrics.count('n'); metrics.flush()",
         "from lambda_ext import Secret, get_secret; Secret('prod/db')",
         "from lambda_ext import configure; configure(max_age=60)",
+        TELEMETRY,
+        f"{TELEMETRY}; import lambda_ext.telemetry.listener",
     ],
 )
 def test_forbidden_modules_stay_unloaded(body):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
 MAX_CONNECTIONS = 8
+BACKLOG = 128  # connections that wait to be accepted; more would be retried by TCP
 MAX_KNOWN = 1_000  # Sequence-Ids of deliveries that are remembered
 LONGEST_ID = 200  # characters of a Sequence-Id; AWS's have 44
 CHUNK = 64 * 1024
@@ -109,6 +110,7 @@ class Listener:
         self._known: dict[str, None] = {}  # Sequence-Ids, the oldest first
         self._connections: deque[_Connection] = deque()  # the oldest first
         self._closed = False
+        self._started = False
         self._server = _bound(host)
         self.port: int = self._server.getsockname()[1]
 
@@ -120,11 +122,17 @@ class Listener:
             RuntimeError: there is no thread to be had.
         """
         real_threads.start("lambda_ext_telemetry_listener", self._serve)
+        self._started = True
 
     def close(self) -> None:
         """End all connections and their threads; what was accepted stays accepted."""
         self._closed = True
-        runtime_api.hang_up(self._server)
+        # The thread closes the socket: a descriptor that is closed here might be
+        # another file's by the time that thread waits at it.
+        with contextlib.suppress(OSError):
+            self._server.shutdown(runtime_api.SHUT_RDWR)
+        if not self._started:
+            self._server.close()
         for connection in self._connections.copy():
             connection.end()
 
@@ -143,6 +151,12 @@ class Listener:
         return any(each.busy for each in self._connections.copy())
 
     def _serve(self) -> None:
+        try:
+            self._accept_all()
+        finally:
+            self._server.close()
+
+    def _accept_all(self) -> None:
         while not self._closed:
             try:
                 number, _ = self._server._accept()  # type: ignore[attr-defined]
@@ -158,6 +172,8 @@ class Listener:
                 if len(self._connections) >= MAX_CONNECTIONS:
                     self._give_way()
                 self._connections.append(connection)
+            if self._closed:  # meanwhile: `close` may not have seen it
+                connection.end()
             try:
                 real_threads.start("lambda_ext_telemetry", connection.serve)
             except (RuntimeError, MemoryError):  # the platform tries again
@@ -214,7 +230,7 @@ def _listening(host: str) -> _socket.socket:
     server = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0)
     try:
         server.bind((host, 0))
-        server.listen(MAX_CONNECTIONS)
+        server.listen(BACKLOG)
     except BaseException:
         server.close()
         raise
@@ -235,8 +251,7 @@ class _Connection:
 
     def end(self) -> None:
         """Close the connection, and wake the thread that is waiting in it."""
-        # Its thread closes the socket: a descriptor that is closed here might be
-        # another file's by the time that thread reads from it.
+        # Its thread closes the socket, see `Listener.close`.
         with contextlib.suppress(OSError):
             self._socket.shutdown(runtime_api.SHUT_RDWR)
 
