@@ -96,7 +96,7 @@ class _Lane:
         with self._lock:
             # One that is larger than the bound passes where nothing else waits.
             if self._waiting and self._bytes + size > MAX_WAITING:
-                self.status.dropped += len(batch)
+                self.status.dropped += len(batch)  # parsed for the count alone
                 return
             self._waiting.append((batch, size))
             self._bytes += size
@@ -124,6 +124,7 @@ class _Lane:
 
     def _consume(self, batch: Batch, size: int) -> None:
         failure = ""
+        found = batch.records  # once, however often the consumer asks for them
         try:
             self._consumer(batch)
         except BaseException as exc:  # SystemExit too: it would end this thread
@@ -135,7 +136,7 @@ class _Lane:
                 self._bytes -= size
             status.pending -= 1
             status.batches += 1
-            status.records += len(batch)
+            status.records += len(found)
             if failure:
                 status.failures += 1
                 status.error = failure

@@ -172,13 +172,16 @@ class Listener:
                 if len(self._connections) >= MAX_CONNECTIONS:
                     self._give_way()
                 self._connections.append(connection)
-            if self._closed:  # meanwhile: `close` may not have seen it
+            if self._is_closed():  # meanwhile: `close` may not have seen it
                 connection.end()
             try:
                 real_threads.start("lambda_ext_telemetry", connection.serve)
             except (RuntimeError, MemoryError):  # the platform tries again
                 self.forget(connection)
                 made.close()
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _give_way(self) -> None:
         """End one connection: one that has delivered nothing, or the oldest."""

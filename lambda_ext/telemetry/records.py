@@ -6,8 +6,9 @@ The records of Lambda's Telemetry API, as objects.
     record.record       what AWS sent under "record", unchanged
 
 Guarantees
-    Whatever arrives becomes a record or is counted: `parse` raises nothing, and
-    a malformed element of a batch does not concern the others.  A type that
+    Whatever arrives becomes a record or is counted: `Batch.of` raises nothing, and
+    a malformed element of a batch does not concern the others, not even one that
+    is no JSON or no UTF-8.  A type that
     this module does not know is a plain `Record`.  A property of a record whose
     member is missing or of another kind is None, so a filter needs no ``try``.
 
@@ -25,8 +26,10 @@ https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import weakref
 
 from ..lifecycle import process
 
@@ -51,19 +54,21 @@ REQUEST_ID_NAMES = (
 )
 
 # What the runtime client writes in text format; the second form is its own error.
-_LINE = re.compile(r"\[([A-Z]+)\](?:\t[^\t\n]*\t([^\t\n]*)\t| )")
+_LINE = r"\[([A-Z]+)\](?:\t[^\t\n]*\t([^\t\n]*)\t| )"
 # "lambda_ext.EVENT", where it begins the message in a format that is known, and
 # anywhere when a field follows.  A line of the user's may begin with the name of
 # the package, so without a field the event has to end the line or be followed by text.
-_OURS = re.compile(
+_OURS = (
     r"(?:\[[A-Z]+\]\t[^\t\n]*\t[^\t\n]*\t|[A-Z]+:lambda_ext:)?"
     r"lambda_ext\.[a-z_]+(?:\s|$)"
 )
-_OURS_WITH_FIELD = re.compile(r"\blambda_ext\.[a-z_]+ [a-z_]+=")
-_TIME = re.compile(
+_OURS_WITH_FIELD = r"\blambda_ext\.[a-z_]+ [a-z_]+="
+_TIME = (
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-])(\d\d):?(\d\d))?$"
 )
+_compiled = functools.cache(re.compile)  # not in INIT: 0.5 ms each
 _parsing = process.Lock()
+_NEXT = ',{"time":'  # how elements are told apart in a broken array
 counted = {"malformed": 0}  # elements of batches that were no records, in this process
 _LARGEST = 1e300  # Python's JSON reads "NaN", "Infinity" and any integer
 _DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # before the month
@@ -342,7 +347,9 @@ class Log(Record):
             text = self.message
         else:
             text = record if isinstance(record, str) else ""
-        return bool(_OURS.match(text) or _OURS_WITH_FIELD.search(text))
+        return bool(
+            _compiled(_OURS).match(text) or _compiled(_OURS_WITH_FIELD).search(text)
+        )
 
     @property
     def is_emf(self) -> bool:
@@ -355,7 +362,7 @@ class Log(Record):
 
     def _line(self) -> re.Match[str] | None:
         record = self.record
-        return _LINE.match(record) if isinstance(record, str) else None
+        return _compiled(_LINE).match(record) if isinstance(record, str) else None
 
 
 class Platform(Record):
@@ -560,16 +567,27 @@ KINDS: dict[str, type[Record]] = {
 }
 
 
+class Records(list[Record]):
+    """The records of a batch, as several consumers share them; a list."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Batch:
     """
     The records of one delivery, in the platform's order.
+
+    A batch that was delivered keeps what the platform sent, and its records as long as
+    a consumer has them: a batch that waits costs its size on the wire, not a multiple.
 
     Attributes:
         sequence_id: AWS's ``Sequence-Id`` of the delivery; None where it sends none.
         received_at: When it arrived, in seconds since the epoch.
     """
 
-    __slots__ = ("_body", "_malformed", "_records", "received_at", "sequence_id")
+    __slots__ = (
+        "_body", "_given", "_malformed", "_parsed", "received_at", "sequence_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -577,11 +595,11 @@ class Batch:
         sequence_id: str | None = None,
         *,
         received_at: float = 0.0,
-        malformed: int = 0,
     ) -> None:
-        self._body: bytes | bytearray | str | None = None
-        self._records = records
-        self._malformed = malformed
+        self._body: bytes | bytearray | str = b"[]"
+        self._given: list[Record] | None = records
+        self._malformed: int | None = 0  # None: it was never parsed
+        self._parsed: weakref.ref[Records] | None = None
         self.sequence_id = sequence_id
         self.received_at = received_at
 
@@ -593,41 +611,49 @@ class Batch:
         *,
         received_at: float = 0.0,
     ) -> Batch:
-        """Return the batch that *body* is; it is parsed when it is first looked at."""
+        """
+        Return the batch that *body*, a JSON array, is; raises nothing.
+
+        A body that is no JSON is a batch without records, and one malformed element.
+        """
         batch = cls([], sequence_id, received_at=received_at)
         batch._body = body
+        batch._given = batch._malformed = None
         return batch
 
     @property
     def records(self) -> list[Record]:
         """What was delivered; read it only, other consumers have the same list."""
-        if self._body is not None:
-            self._parse()
-        return self._records
+        if self._given is not None:
+            return self._given
+        with _parsing:  # consumers of the same batch parse it once
+            found = None if self._parsed is None else self._parsed()
+            if found is None:
+                found = self._parse()
+                self._parsed = weakref.ref(found)
+        return found
 
     @property
     def malformed(self) -> int:
-        """How many elements of it were no records; 1 for a body that is no JSON."""
-        if self._body is not None:
-            self._parse()
-        return self._malformed
+        """How many elements of it were no records."""
+        if self._malformed is None:
+            _ = self.records
+        return self._malformed or 0
 
-    def _parse(self) -> None:
-        with _parsing:
-            if self._body is None:  # by another consumer's thread
-                return
-            elements = _elements(self._body)
-            found = self._made(elements)
-            malformed = len(elements) - len(found)
-            # One step, which no signal handler interrupts.
-            self._records = found
-            self._malformed = malformed
-            counted["malformed"] += malformed
-            self._body = None  # last: who sees None does not take the lock
+    def contains(self, text: bytes) -> bool:
+        """Say whether *text* stands in what was delivered, before it is parsed."""
+        body = self._body
+        return not isinstance(body, str) and text in body
 
-    def _made(self, elements: list[Any]) -> list[Record]:
+    def _parse(self) -> Records:
+        elements = _elements(self._body)
         made = (make(element, self.received_at) for element in elements)
-        return [record for record in made if record is not None]
+        found = Records(record for record in made if record is not None)
+        malformed = len(elements) - len(found)
+        if self._malformed is None:
+            self._malformed = malformed  # first: then it is counted once at most
+            counted["malformed"] += malformed
+        return found
 
     def __iter__(self) -> Iterator[Record]:
         """Yield its records."""
@@ -658,36 +684,39 @@ def make(element: object, received_at: float = 0.0) -> Record | None:
     )
 
 
-def parse(
-    body: bytes | bytearray | str,
-    sequence_id: str | None = None,
-    *,
-    received_at: float = 0.0,
-) -> Batch:
-    """
-    Return the batch that *body*, a JSON array, is; raises nothing.
-
-    A body that is no JSON is a batch without records, and one malformed element.
-    """
-    batch = Batch.of(body, sequence_id, received_at=received_at)
-    batch._parse()
-    return batch
-
-
 def _elements(body: bytes | bytearray | str) -> list[Any]:
-    """Return the elements of *body*; what is no batch is one that is no record."""
+    """Return the elements of *body*; what is none is one that is no record."""
+    text = body if isinstance(body, str) else body.decode(errors="replace")
     try:
-        elements = json.loads(body)
+        elements = json.loads(text)
     except (ValueError, RecursionError):
-        return [None]
+        return _salvaged(text)
     if isinstance(elements, dict):  # one record alone
         return [elements]
     return elements if isinstance(elements, list) else [None]
 
 
+def _salvaged(text: str) -> list[Any]:
+    """Return the elements of a broken array; None for each that is broken."""
+    decode = json.JSONDecoder().raw_decode
+    elements: list[Any] = []
+    position = text.find("[") + 1
+    while position:
+        start = text.find("{", position)
+        if start < 0:
+            break
+        try:
+            element, position = decode(text, start)
+        except (ValueError, RecursionError):
+            element = None
+            position = text.find(_NEXT, start + 1) + 1
+        elements.append(element)
+    return elements or [None]
+
+
 def seconds(time: str) -> float | None:
     """Return an RFC 3339 *time* in seconds since the epoch; None if it is none."""
-    found = _TIME.match(time)
+    found = _compiled(_TIME).match(time)
     if found is None:
         return None
     year, month, day, hour, minute, second = map(int, found.group(1, 2, 3, 4, 5, 6))

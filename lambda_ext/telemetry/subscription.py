@@ -219,6 +219,8 @@ def _subscribed(asked: dict[str, Any]) -> Status:
         ask(extension.identifier())
     if not found:
         registration = extension.status()
+        if registration.state == "forked":  # its parent has the telemetry
+            return Status("forked", reason=registration.reason)
         return _unregistered(f"{registration.state}: {registration.reason}")
     (status,) = found
     status.duration_s = clock.run_time() - begun_at
@@ -250,8 +252,9 @@ def _listen(max_bytes: int) -> Listener:
     made = listener.Listener(
         _accept,
         path=f"/{records.OURS}/{os.urandom(16).hex()}",
-        # "Up to twice maxBytes, and metadata": the API's reference.
-        max_body=2 * max_bytes + 1_048_576,
+        # "Up to twice maxBytes, and metadata" (the API's reference), and JSON takes
+        # up to six characters for one.
+        max_body=12 * max_bytes + 1_048_576,
         host=_own_address(),
         drops_path=extension.one_of_many(),  # AWS's code for managed instances does
     )
@@ -356,8 +359,7 @@ def _unregistered(reason: str) -> Status:
 
 def _accept(batch: records.Batch, size: int) -> None:
     """Take a batch from the listener."""
-    body = batch._body
-    if isinstance(body, (bytes, bytearray)) and LOGS_DROPPED in body:
+    if batch.contains(LOGS_DROPPED):
         for record in batch:
             if isinstance(record, records.LogsDropped):
                 with _lock:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 from datetime import datetime
 
 import pytest
@@ -18,7 +20,7 @@ TIME = "2022-08-02T12:01:23.521Z"
 
 def made(type_, record, time=TIME):
     """Return the record that one delivered element is."""
-    (found,) = records.parse(
+    (found,) = records.Batch.of(
         json.dumps([{"time": time, "type": type_, "record": record}])
     )
     return found
@@ -480,7 +482,7 @@ class TestTime:
     def test_what_is_no_time_is_when_it_arrived(self, time):
         """A record always has a timestamp."""
         element = [{"time": time, "type": "function", "record": "x"}]
-        (found,) = records.parse(json.dumps(element), received_at=12.5)
+        (found,) = records.Batch.of(json.dumps(element), received_at=12.5)
 
         assert (None, 12.5, time) == (
             records.seconds(time),
@@ -490,7 +492,9 @@ class TestTime:
 
     def test_a_time_that_is_no_text(self):
         """A number under "time" is not passed on as text."""
-        (found,) = records.parse('[{"time": 7, "type": "function"}]', received_at=1.0)
+        (found,) = records.Batch.of(
+            '[{"time": 7, "type": "function"}]', received_at=1.0
+        )
 
         assert ("", 1.0, None) == (found.time, found.timestamp, found.record)
 
@@ -500,7 +504,7 @@ class TestBatches:
 
     def test_malformed_elements_are_counted(self):
         """The others arrive, in order."""
-        batch = records.parse(
+        batch = records.Batch.of(
             '[1, null, {"type": 5}, {"type": "function", "record": "a"}, [], "x",'
             ' {}, {"type": "extension", "record": "b"}]',
             "sequence",
@@ -520,13 +524,40 @@ class TestBatches:
     )
     def test_a_body_that_is_no_batch(self, body):
         """It is an empty batch and a malformed element."""
-        batch = records.parse(body)
+        batch = records.Batch.of(body)
 
         assert ([], 1) == (batch.records, batch.malformed)
 
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            b"\xff\xfe",
+            b'"quotes" in "it"',
+            b"line\x00",
+            b'","record":' + b"[" * 50_000,
+        ],
+        ids=["utf-8", "quotes", "control", "deep"],
+    )
+    def test_an_element_that_is_no_json_concerns_no_other(self, broken):
+        """What stands before it and behind it arrives."""
+        good = b'{"time":"t","type":"function","record":"%s"}'
+        body = b",".join((good % b"a", good % broken, good % b"b", good % b"c"))
+        batch = records.Batch.of(b"[" + body + b"]")
+        texts = [record.record for record in batch]
+
+        assert ["a", "b", "c"] == [texts[0], *texts[-2:]]
+        assert 4 == len(texts) + batch.malformed
+
+    def test_a_body_that_is_cut_is_what_came_of_it(self):
+        """The elements that are whole arrive."""
+        good = '{"time":"t","type":"function","record":"%s"}'
+        batch = records.Batch.of("[" + good % "a" + "," + good[:20])
+
+        assert (["a"], 1) == ([record.record for record in batch], batch.malformed)
+
     def test_one_record_alone_is_a_batch(self):
         """An object in place of the array is taken as its one element."""
-        batch = records.parse('{"type": "function", "record": "a"}')
+        batch = records.Batch.of('{"type": "function", "record": "a"}')
 
         assert (["a"], 0) == ([record.record for record in batch], batch.malformed)
 
@@ -547,7 +578,7 @@ class TestBatches:
     @settings(deadline=None, max_examples=200)
     def test_nothing_that_is_json_raises(self, value):
         """Any JSON is records or malformed, and every property can be asked."""
-        batch = records.parse(
+        batch = records.Batch.of(
             json.dumps([value, {"type": "function", "record": value}])
         )
         for record in batch:
@@ -556,6 +587,45 @@ class TestBatches:
                     getattr(record, name)
 
         assert 2 == len(batch) + batch.malformed
+
+
+class TestMemory:
+    """A batch that waits costs its size on the wire."""
+
+    BODY = b'[{"time":"t","type":"function","record":"a"}, 7]'
+
+    def test_records_live_as_long_as_a_consumer_has_them(self):
+        """Two that have them share them; afterwards they are parsed anew."""
+        batch = records.Batch.of(self.BODY)
+        first = batch.records
+        second = batch.records
+
+        assert first is second
+        gone = weakref.ref(first)
+        del first, second
+        gc.collect()
+        assert gone() is None
+        assert ["a"] == [record.record for record in batch]
+
+    def test_malformed_elements_are_counted_once(self):
+        """However often the batch is parsed."""
+        batch = records.Batch.of(self.BODY)
+        before = records.counted["malformed"]
+        for _ in range(3):
+            assert (1, 1) == (len(batch), batch.malformed)
+
+        assert before + 1 == records.counted["malformed"]
+
+    def test_a_batch_of_a_test_keeps_its_records(self):
+        """What a test makes by hand is what its consumer gets."""
+        made = [log("x")]
+        batch = records.Batch(made, "id")
+
+        assert (True, 0, False) == (
+            batch.records is made,
+            batch.malformed,
+            batch.contains(b"x"),
+        )
 
 
 class TestReadOnly:

@@ -60,7 +60,7 @@ def _short(monkeypatch):
 def put(route, *messages):
     """Have *route* get *messages* as one batch."""
     elements = [{"time": "", "type": "function", "record": each} for each in messages]
-    route(records.parse(json.dumps(elements)))
+    route(records.Batch.of(json.dumps(elements)))
 
 
 def invoke():
@@ -198,7 +198,7 @@ class TestShutdown:
         route = telemetry.route().to(sink, max_age=1e9)
         put(route, "young")
         body = json.dumps([{"time": "", "type": "function", "record": "late"}])
-        dispatch.dispatch(records.parse(body))
+        dispatch.dispatch(records.Batch.of(body))
         self.shut_down()
 
         assert ["young", "late"] == sorted(sink.messages, reverse=True)
