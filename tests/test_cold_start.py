@@ -160,6 +160,7 @@ def test_telemetry_loads_a_pinned_set():
     listening = set(loaded_by(f"{TELEMETRY}; import lambda_ext.telemetry.listener"))
 
     assert [
+        "lambda_ext.lifecycle.invocations",
         "lambda_ext.telemetry",
         "lambda_ext.telemetry.dispatch",
         "lambda_ext.telemetry.records",

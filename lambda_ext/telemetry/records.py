@@ -684,6 +684,9 @@ def make(element: object, received_at: float = 0.0) -> Record | None:
     )
 
 
+parse = Batch.of
+
+
 def _elements(body: bytes | bytearray | str) -> list[Any]:
     """Return the elements of *body*; what is none is one that is no record."""
     text = body if isinstance(body, str) else body.decode(errors="replace")

@@ -224,7 +224,7 @@ def test_routes_redact_what_transforms_return():
     )
     from lambda_ext.telemetry import dispatch
 
-    dispatch.dispatch(records.Batch.of('[{"type": "function", "record": "x"}]'))
+    dispatch.dispatch(records.parse('[{"type": "function", "record": "x"}]'))
     assert dispatch.drain(30)
     telemetry.flush(30)
 

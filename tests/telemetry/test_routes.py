@@ -49,7 +49,7 @@ def send(*elements, sequence_id=None):
     body = json.dumps(
         [each if isinstance(each, dict) else line(each) for each in elements]
     )
-    dispatch.dispatch(records.Batch.of(body, sequence_id))
+    dispatch.dispatch(records.parse(body, sequence_id))
     assert dispatch.drain(30)
     telemetry.flush(30)
 
@@ -164,7 +164,7 @@ class TestSampling:
         ids = [f"{number:08x}-aaaa-bbbb-cccc-1234567890ab" for number in range(200)]
         for request_id in ids:
             dispatch.dispatch(
-                records.Batch.of(
+                records.parse(
                     json.dumps([start(request_id), line(request_id), line(request_id)])
                 )
             )
@@ -301,7 +301,7 @@ class TestQueue:
         """No more than *limit* records wait; what has no room is counted."""
         sink = Sink()
         route = telemetry.route().to(sink, limit=3, drop=policy, max_age=1e9)
-        route(records.Batch.of(json.dumps([line(str(number)) for number in range(6)])))
+        route(records.parse(json.dumps([line(str(number)) for number in range(6)])))
         telemetry.flush(30)
 
         assert expected == sink.messages
@@ -311,7 +311,7 @@ class TestQueue:
         """A few long lines fill the queue as many short ones do."""
         sink = Sink()
         route = telemetry.route().to(sink, limit_bytes=2_500, max_age=1e9)
-        route(records.Batch.of(json.dumps([line(str(n) * 1_000) for n in range(5)])))
+        route(records.parse(json.dumps([line(str(n) * 1_000) for n in range(5)])))
 
         assert 2 == route.waiting
         telemetry.flush(30)
@@ -330,7 +330,7 @@ class TestQueue:
         sink = Sink()
         route = telemetry.route().to(sink, max_records=2, max_age=1e9)
         long = telemetry.route().to(Sink("long"), max_bytes=2_300, max_age=1e9)
-        batch = records.Batch.of(json.dumps([line(str(n) * 1_000) for n in range(5)]))
+        batch = records.parse(json.dumps([line(str(n) * 1_000) for n in range(5)]))
         route(batch)
         long(batch)
         telemetry.flush(30)
@@ -342,7 +342,7 @@ class TestQueue:
         """Handed over, dropped and waiting make up what was taken."""
         route = telemetry.route(deduplicate=60).to(sink, limit=5, max_age=1e9)
         numbers = [str(n % 8) for n in range(40)]
-        route(records.Batch.of(json.dumps([line(number) for number in numbers])))
+        route(records.parse(json.dumps([line(number) for number in numbers])))
         status = route.status()
 
         assert 40 == status.taken
@@ -372,7 +372,7 @@ class TestDue:
         """Little is handed over after max_age seconds, much at once."""
         sink = Sink()
         route = telemetry.route().to(sink, max_records=3, max_bytes=10_000, max_age=5)
-        route(records.Batch.of(json.dumps([line("a")])))
+        route(records.parse(json.dumps([line("a")])))
         young = route.is_due()
         time.advance(5)
         old = route.is_due()
@@ -385,7 +385,7 @@ class TestDue:
     def test_freeze_counts_as_age(self, time):
         """What waits while the environment is frozen gets older."""
         route = telemetry.route().to(Sink(), max_age=5)
-        route(records.Batch.of(json.dumps([line("a")])))
+        route(records.parse(json.dumps([line("a")])))
         time.freeze(60)
 
         assert route.is_due()
@@ -500,7 +500,7 @@ class TestNames:
         """An entry, a route and a status show numbers and names only."""
         sink = Sink()
         route = telemetry.route().to(sink)
-        route(records.Batch.of(json.dumps([line("SECRET")])))
+        route(records.parse(json.dumps([line("SECRET")])))
         (entry,) = route.take()
 
         assert "SECRET" not in f"{entry!r} {route!r} {route.status()!r}"
@@ -512,7 +512,7 @@ def test_child_ships_nothing_of_its_parents():
 
     sink = Sink()
     route = telemetry.route().to(sink)
-    route(records.Batch.of(json.dumps([line("one")])))
+    route(records.parse(json.dumps([line("one")])))
 
     assert in_child(
         lambda: 0 == route.waiting and telemetry.flush(5) and not sink.calls
