@@ -74,6 +74,7 @@ ROWS = {
         "flags.agent",
         "flags.folder",
         "delivery.otlp_common",
+        "delivery.life",
         "delivery.queue",
         "delivery.receiver",
         "metrics.emf",

@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+AF_INET, SOCK_DGRAM = 2, 2
 CERT_REQUIRED = 2
 PROTOCOL_TLS_CLIENT = 16
 TLS_1_2 = 0x0303
@@ -131,6 +132,17 @@ def _are_sockets_forbidden() -> bool:
     # gevent can be told to leave threads alone; its sockets belong to one of them.
     package = module.socket.__module__.partition(".")[0]
     return package not in ("gevent", "eventlet") and not real_threads.patched()
+
+
+def datagrams() -> Any:
+    """Return a new socket for datagrams over IPv4, without loading TLS for it."""
+    try:
+        import _socket as socket
+    except ImportError:  # another Python
+        import socket  # type: ignore[no-redef]
+    if _are_sockets_forbidden():
+        import socket  # type: ignore[no-redef]
+    return socket.socket(AF_INET, SOCK_DGRAM)
 
 
 def use(chosen: Modules | None) -> None:

@@ -21,12 +21,11 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
 from __future__ import annotations
 
 import contextlib
-import weakref
 import zlib
 
 from ..aws import connections, credentials, http1, regions, retries, signing, tls
 from ..exceptions import ConfigurationError, LambdaExtError
-from ..lifecycle import clock, phases, process
+from ..lifecycle import clock
 from .queue import RefusedError, RetryError
 
 TYPE_CHECKING = False
@@ -47,13 +46,6 @@ if TYPE_CHECKING:
             ...
 
     Text = str | Handle | Callable[[], str]
-
-    class Living(Protocol):
-        """What a snapshot, a restore and a fork concern."""
-
-        def close(self) -> None: ...
-        def restored(self) -> None: ...
-        def forked(self) -> None: ...
 
 
 WORTH_GZIP = 1_000  # bytes
@@ -355,24 +347,6 @@ class Prefixed:
         forget = getattr(self._given, "invalidate", None)
         if forget is not None:
             forget()
-
-
-# Process-wide ----------------------------------------------------------------
-
-_living: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-@process.at_fork
-def _forked() -> None:
-    for each in list(_living):
-        each.forked()
-
-
-def follow_life(of: Living) -> None:
-    """Close *of* before a snapshot, and tell it of a restore and of a fork."""
-    phases.listen(phases.SNAPSHOT, of.close, priority=phases.NETWORK)
-    phases.listen(phases.RESTORE, of.restored, priority=phases.ESSENTIAL)
-    _living.add(of)
 
 
 # What was given --------------------------------------------------------------

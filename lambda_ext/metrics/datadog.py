@@ -39,8 +39,8 @@ from json import dumps
 
 from .. import config
 from ..aws import native
+from ..delivery.life import follow_life
 from ..delivery.queue import Delivery, Item, RefusedError, RetryError
-from ..delivery.receiver import follow_life
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import emf, tally
@@ -71,8 +71,6 @@ MEMO = 1_000
 OFFERED = 8  # batches that are known when they come again
 RESERVED = "aws.lambda.enhanced"
 
-AF_INET = 2
-SOCK_DGRAM = 2
 SOL_SOCKET = 1
 SO_ERROR = 4
 
@@ -545,7 +543,7 @@ class _Datagrams:
 
 
 def _connected(port: int) -> Any:
-    sock = native.modules().Socket(AF_INET, SOCK_DGRAM)
+    sock = native.datagrams()
     try:
         sock.setblocking(False)
         sock.connect(("127.0.0.1", port))

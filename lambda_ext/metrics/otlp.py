@@ -34,8 +34,9 @@ from json import dumps
 
 from ..aws import regions
 from ..delivery import otlp_common, protobuf
+from ..delivery.life import follow_life
 from ..delivery.queue import Delivery, Item
-from ..delivery.receiver import Receiver, follow_life, label
+from ..delivery.receiver import Receiver, label
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import otlp_messages

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from .. import disclosure
 from ..callables import looks_like_coroutine
+from ..delivery.life import follow_life
 from ..delivery.queue import Delivery, RefusedError, RetryError
-from ..delivery.receiver import follow_life
 from . import redaction
 from .entry import as_json
 

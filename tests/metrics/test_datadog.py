@@ -300,6 +300,21 @@ class TestDatagrams:
         assert in_child(child)
         assert ["parent:1|d", "child:1|d"] == extension.lines()
 
+    @FAILED
+    def test_sockets_that_a_test_forbids_are_not_used(self, extension, monkeypatch):
+        """What pytest-socket puts in the place of sockets refuses this one, too."""
+
+        def refuse(*args):
+            raise RuntimeError("no sockets")
+
+        refuse.__module__ = "pytest_socket"
+        monkeypatch.setattr(socket, "socket", refuse)
+        sink = DatadogSink(flush_to_log=False, port=extension.port)
+        sink.accept(batch(count()))
+
+        assert [] == extension.lines()
+        assert (0, {"RuntimeError": 1}, 0) == numbers(sink)
+
     @pytest.mark.parametrize("phase", [phases.SNAPSHOT, phases.RESTORE])
     def test_snapshot_keeps_no_socket(self, extension, phase):
         """After a restore the socket would be another machine's."""

@@ -1,0 +1,34 @@
+"""What a snapshot, a restore and a fork mean to what holds connections."""
+
+from __future__ import annotations
+
+import weakref
+
+from ..lifecycle import phases, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Living(Protocol):
+        """What a snapshot, a restore and a fork concern."""
+
+        def close(self) -> None: ...
+        def restored(self) -> None: ...
+        def forked(self) -> None: ...
+
+
+_living: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@process.at_fork
+def _forked() -> None:
+    for each in list(_living):
+        each.forked()
+
+
+def follow_life(of: Living) -> None:
+    """Close *of* before a snapshot, and tell it of a restore and of a fork."""
+    phases.listen(phases.SNAPSHOT, of.close, priority=phases.NETWORK)
+    phases.listen(phases.RESTORE, of.restored, priority=phases.ESSENTIAL)
+    _living.add(of)
