@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         flags: str | None
         flags_prefetch: str | Iterable[str]
         flags_source: str
-        flush_every: int | None
+        flush_every: int | str | timedelta | None
         load_timeout: float | timedelta | None
         local_file_in_lambda: bool
         max_age: float | timedelta | None
@@ -238,9 +238,11 @@ OPTIONS = {
         Option(
             "flush_every",
             None,
-            "records",
-            "records of metrics after which the recording thread flushes: what is"
-            " written survives SIGKILL; 10,000 when it is not set",
+            "flush_every",
+            "records of metrics after which the recording thread flushes, or a time"
+            " such as '5s' after which the oldest is written: what is written"
+            " survives SIGKILL; 10,000 records when it is not set, on Managed"
+            " Instances also '10s'",
         ),
         Option(
             "sinks",
@@ -359,10 +361,13 @@ def configure(**options: Unpack[Options]) -> None:
             None without limit.
         cache: False remembers nothing: every read asks AWS.
         cache_size: How many values are remembered (default 1,000).
-        flush_every: Records of metrics after which the recording thread flushes
-            (None, the default: 10,000).  What is written survives SIGKILL and
-            running out of memory, so fewer records lose less, and cost a write
-            each time.
+        flush_every: Records of metrics (an int) after which the recording
+            thread flushes, or the age of the oldest one (a timedelta, or text
+            such as "500ms", "5s" or "1m", from 0.1 seconds) at which they are
+            flushed early, by the thread that records next or by the one that
+            watches deadlines.  What is written survives SIGKILL and running out
+            of memory: no more than that is lost.  None (the default): 10,000
+            records, and 10 seconds on Managed Instances.
         load_timeout: Seconds that a load may take; None or 0 (the default)
             leaves it to the way to AWS and to the invocation's own limit.
         decrypt: Whether parameters of type SecureString are decrypted

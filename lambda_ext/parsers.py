@@ -244,15 +244,29 @@ def flags_source(value: Any) -> str:
     raise ConfigurationError(msg)
 
 
-def records(value: Any) -> int | None:
-    """Return *value* as a number of records from 1; None for not set."""
+def flush_every(value: Any) -> int | float | None:
+    """Return *value*: an int of records, a float of seconds, or None for not set."""
     if value is None:
         return None
-    number = count(value)
-    if not number:
-        msg = "expected a number of records from 1"
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    text = value.strip().lower() if isinstance(value, str) else ""
+    number = text.rstrip("hms")
+    unit = units.get(text[len(number) :])
+    if unit is not None or hasattr(value, "total_seconds"):
+        given = seconds(value if unit is None else number)
+        total = (given or 0.0) * (unit or 1.0)
+        if not 0.1 <= total <= 86_400.0:
+            msg = "expected a time from 0.1 seconds to a day"
+            raise ConfigurationError(msg)
+        return total
+    try:
+        found = count(value)
+    except ConfigurationError:
+        found = 0
+    if not found:
+        msg = "expected a number of records from 1, or a time such as '5s'"
         raise ConfigurationError(msg)
-    return number
+    return found
 
 
 def sinks(value: Any) -> tuple[Any, ...] | None:

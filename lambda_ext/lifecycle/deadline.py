@@ -4,6 +4,7 @@ The watcher of deadlines: calls TIMEOUT shortly before Lambda ends an invocation
     a first metric, or an on_timeout hook ─▶ watch()
     an invocation that is due before the watcher would look ─▶ _alarm()
     deadline - margin ─▶ TIMEOUT: metrics, hooks, network
+    the oldest record is older than flush_every ─▶ an early flush
 
 One daemon thread for all invocations, begun when there is something to watch
 for and an invocation that has a deadline.  It sleeps until the earliest moment
@@ -31,14 +32,19 @@ from . import clock, current, phases, process, real_threads, runtime_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .current import State, Timing
     from .real_threads import Thread
+
+TIMER_S = 1.0  # for what the timer calls; then the thread goes on without it
 
 _lock = process.Lock()  # for starting the thread
 _watching = False
 _margin_s = 0.0  # before the deadline; 0: nothing is watched
 _until: float | None = None  # run time until which the thread sleeps; None: for ever
 _soonest: float | None = None  # what the last alarm was for
+_timer: tuple[Callable[[], float | None], Callable[[], object]] | None = None
 _wake = real_threads.Event()
 _thread: Thread | None = None
 _stopping = False
@@ -55,6 +61,29 @@ def watch() -> None:
         _follow_runtime()
         _take_margin()
         _watching = True  # last: a signal handler may have raised before
+
+
+def looks_after(at: float) -> bool:
+    """Say whether the thread sleeps beyond the run time *at*, or does not live."""
+    until = _until
+    return _thread is None or until is None or at < until
+
+
+def look(due: Callable[[], float | None], call: Callable[[], object]) -> None:
+    """
+    Have the thread call *call* when the run time due() has come.
+
+    It looks then, and after that whenever something is due; None is nothing.
+    """
+    global _timer, _soonest
+    watch()
+    _timer = due, call
+    at = due()
+    with _lock:
+        if at is not None and (_soonest is None or at < _soonest):
+            _soonest = at
+        _start()
+        _wake.set()
 
 
 def _changed() -> None:
@@ -92,23 +121,32 @@ def _forget_horizon() -> None:
 
 def _alarm() -> None:
     """Have the thread look before the earliest moment that is due."""
-    global _thread, _soonest
+    global _soonest
     found = _earliest()
     if found is None:
         return
     due_at = found[0]
     with _lock:
         until = _until
-        if _thread is None or not _thread.is_alive():
-            try:
-                _thread = real_threads.start("lambda_ext_deadline", _run)
-            except (RuntimeError, MemoryError):
-                return  # no thread to be had; the next invocation tries again
-        elif until is not None and until <= due_at:
+        if _thread is not None and _thread.is_alive():
+            if until is not None and until <= due_at:
+                return
+        elif not _start():
             return
         _soonest = due_at
         clock.horizon = due_at + _margin_s
         _wake.set()
+
+
+def _start() -> bool:
+    """Have the thread live; where none is to be had the next caller tries again."""
+    global _thread
+    if _thread is None or not _thread.is_alive():
+        try:
+            _thread = real_threads.start("lambda_ext_deadline", _run)
+        except (RuntimeError, MemoryError):
+            return False
+    return True
 
 
 def _earliest() -> tuple[float, State, Timing] | None:
@@ -129,21 +167,34 @@ def _run() -> None:
     global _until
     while not _stopping:
         found = _earliest()
+        timed_at = _timed_at()
         now = clock.run_time()
         if found is not None and found[0] <= now:
             _fire(found[1], found[2])
             continue
+        if timed_at is not None and timed_at <= now and _timer is not None:
+            phases.run_within(TIMER_S, _timer[1], phases.RESPONSE)
+            continue
         soonest = _soonest if found is None else found[0]
-        if soonest is None or soonest <= now:
-            _until = soonest = None
+        if soonest is not None and soonest <= now:
+            soonest = None
+        if timed_at is not None and (soonest is None or timed_at < soonest):
+            soonest = timed_at
+        _until = soonest
+        if soonest is None:
             _forget_horizon()
-        else:
-            _until = soonest
+        elif _margin_s:
             # No later deadline is due earlier.
             clock.horizon = soonest + _margin_s
-        if found == _earliest():  # else an invocation began after the look
+        # Else an invocation, or something else, began after the look.
+        if found == _earliest() and timed_at == _timed_at():
             _wake.wait(None if soonest is None else soonest - now)
         _wake.clear()
+
+
+def _timed_at() -> float | None:
+    """Return the run time at which the timer is due."""
+    return None if _timer is None else _timer[0]()
 
 
 def _fire(state: State, timing: Timing) -> None:
@@ -183,13 +234,14 @@ def _forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Let the thread end, as if this were just imported."""
-    global _stopping, _watching
+    global _stopping, _watching, _timer
     thread = _thread
     if thread is not None:
         _stopping = True
         _wake.set()
         thread.join(5.0)
     _watching = False
+    _timer = None
     clock.horizon = -math.inf
     clock.alarm = None
     _forked()

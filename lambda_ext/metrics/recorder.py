@@ -76,6 +76,7 @@ MANY = 500  # values of a dimension that are worth a word
 _COROUTINE = 0x80
 _GENERATOR = 0x20 | 0x200
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
+MANAGED_S = 10.0  # age of a record on Managed Instances, where nothing freezes
 IMMINENT = "TimeoutImminent"  # the metric of an invocation that is about to time out
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
@@ -97,6 +98,8 @@ _records = _buffer.records  # always the same list
 _append = _records.append
 _installed: Outlet | None = None  # instead of what the options say
 _every: int | None = None  # records after which the recording thread flushes
+_age_s: float | None = None  # of the oldest record, at which all are flushed
+_oldest_at: float | None = None  # run time; not kept unless there is such an age
 _known = False  # the outlets are those of the options
 _version: object = None  # of the options; another one after each change
 _lock = process.Lock()  # for joining the phases
@@ -612,12 +615,16 @@ def _know_outlets() -> None:
 
 
 def _choose_outlets() -> None:
-    global _known, _every
+    global _known, _every, _age_s
     version = _version
-    every = _option("flush_every")
-    if every != _every:
-        _buffer.limit = (every or buffer.MAX_RECORDS + 1) - 1
-        _every = every
+    given = _option("flush_every")
+    every = given if type(given) is int else None
+    age_s = given if type(given) is float else None
+    if given is None and os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
+        age_s = MANAGED_S
+    if (every, age_s) != (_every, _age_s):
+        _every, _age_s = every, age_s
+        _limit()
     if _installed is None:
         given = _option("sinks")
         chosen: tuple[Outlet, ...] = _default
@@ -634,6 +641,14 @@ def _choose_outlets() -> None:
     # Last: until then no other thread may record for the former outlets.
     if _version is version:  # else an option has changed meanwhile
         _known = True
+
+
+def _limit() -> None:
+    """Have `_flush_early` called when it may be time."""
+    if _age_s is None:
+        _buffer.limit = (_every or buffer.MAX_RECORDS + 1) - 1
+    else:
+        _buffer.limit = 0
 
 
 def _look_up(memo: Memo, given: tuple[Any, ...]) -> Series | None:
@@ -694,11 +709,48 @@ def _flush_early() -> None:
     me = real_threads.get_ident()
     if me in _flushing:  # it records in the midst of a flush, which goes on
         return
+    if _age_s is not None and not _is_time(_age_s):
+        return
     try:
         _flushing.add(me)
         _flush_until_few()
     finally:
         _flushing.discard(me)
+
+
+def _is_time(age_s: float) -> bool:
+    """Say whether the oldest record has waited for *age_s* seconds, or many wait."""
+    global _oldest_at
+    now = clock.run_time()
+    if _oldest_at is None or len(_records) <= 1:
+        _oldest_at = now
+        from ..lifecycle import deadline  # with the thread that waits for it
+
+        if deadline.looks_after(now + age_s):
+            deadline.look(_due_at, _flush_aged)
+        return False
+    return now - _oldest_at >= age_s or len(_records) > buffer.MAX_RECORDS
+
+
+def _due_at() -> float | None:
+    """Return at what run time the oldest record has waited long enough."""
+    if _age_s is None or _oldest_at is None or not (_records or _is_waiting()):
+        return None
+    return _oldest_at + _age_s
+
+
+def _is_waiting() -> bool:
+    """Say whether a sink has something that it may send later."""
+    return any(getattr(outlet.sink, "pending", 0) for outlet in _buffer.draining)
+
+
+def _flush_aged() -> None:
+    """Write what has waited for long, and send what is due; on the watcher's side."""
+    global _oldest_at
+    _oldest_at = clock.run_time()
+    _buffer.flush()
+    if _buffer.draining:
+        _buffer.drain(_drain_until(None), due_only=True)
 
 
 def _flush_until_few() -> None:
@@ -875,6 +927,8 @@ def _flush_first() -> None:
 
 def _flush_last() -> None:
     """Write what is left, count what cannot be written, and wait for nothing more."""
+    global _age_s
+    _age_s = None
     _buffer.limit = 0
     _buffer.flush(clock.run_time() + LAST_S, give_up="shutdown")
 
@@ -954,10 +1008,11 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
-    global _every, _own, _ambient
-    _every = None
+    global _oldest_at, _own, _ambient
+    _oldest_at = None
     _own, _ambient = {}, {}
     _buffer.clear()
+    _limit()
     _buffer.properties = _common
     _flushing.clear()
 
@@ -965,9 +1020,20 @@ def forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _joined, _default, _installed, _strict, _common, _own, _ambient, _replays
+    global \
+        _age_s, \
+        _every, \
+        _joined, \
+        _default, \
+        _installed, \
+        _strict, \
+        _common, \
+        _own, \
+        _ambient, \
+        _replays
     _common, _own, _ambient = {}, {}, {}
     _replays = None
+    _every = _age_s = None
     forked()
     tally.reset()
     stdout.reset()

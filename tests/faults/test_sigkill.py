@@ -103,3 +103,28 @@ def test_threads_write_whole_lines_without_gaps():
         for thread, values in read.items():
             sums = [sum(range(1, n + 1)) for n in range(recorded.get(thread, 0) + 2)]
             assert sum(values) in sums
+
+
+def test_what_is_older_than_flush_every_is_out():
+    """In the middle of a call that takes long, and records nothing more."""
+    program = (
+        "import time\n"
+        "from lambda_ext import metrics\n"
+        "metrics.count('n')\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": ROOT, "LAMBDA_EXT_FLUSH_EVERY": "100ms"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = [line for line in (process.stdout.readline(),) if line.strip()]
+        lines = lines or [process.stdout.readline()]  # after one that ends another's
+    finally:
+        process.kill()
+        rest = process.communicate()[0]
+
+    assert [1] == [json.loads(line)["n"] for line in lines]
+    assert "" == rest

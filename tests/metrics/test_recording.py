@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import datetime
 import inspect
+import threading
+from datetime import timedelta
 
 import emf_rules
 import pytest
+from helpers import python
 
 import lambda_ext
-from lambda_ext import Metrics, configure, metrics
+from lambda_ext import Metrics, config, configure, metrics
 from lambda_ext.exceptions import ConfigurationError, MetricError
-from lambda_ext.lifecycle import phases
+from lambda_ext.lifecycle import deadline, phases
 from lambda_ext.local.emf_check import check
 from lambda_ext.metrics import recorder
 from lambda_ext.testing import FakeClock, MemorySink
@@ -278,11 +281,180 @@ class TestFlushEvery:
 
         assert [3, 3] == [batch.points[0].samples for batch in sink.batches]
 
-    @pytest.mark.parametrize("given", [0, -1, 1.5, "often"])
-    def test_other_numbers_are_refused(self, given):
-        """It begins with one record."""
+    @pytest.mark.parametrize("given", [0, -1, 1.5, "often", "0.05s", "5d", "-5s", "s",
+                                       timedelta(0), "25h", "nans", True])  # fmt: skip
+    def test_others_are_refused(self, given):
+        """It begins with one record, and a time with 0.1 seconds."""
         with pytest.raises(ConfigurationError):
             configure(flush_every=given)
+
+    @pytest.mark.parametrize(
+        ("given", "seconds"),
+        [("5s", 5.0), ("500ms", 0.5), ("1m", 60.0), (" 2H ", 7_200.0),
+         (timedelta(seconds=7), 7.0)],
+    )  # fmt: skip
+    def test_time_is_told_from_a_number_of_records(self, given, seconds):
+        """By its unit, or its type; without one it is a number of records."""
+        configure(flush_every=given)
+        assert seconds == config.get("flush_every")
+        configure(flush_every="5")
+        assert 5 == config.get("flush_every")
+        assert int is type(config.get("flush_every"))
+
+    def test_old_records_are_written_by_the_next_one(self, timed):
+        """When the oldest has waited for that long, not before, and then anew."""
+        sink, fake = timed
+        for second in (4, 0.9, 0.2, 4, 1.1, 4):
+            metrics.count("n")
+            fake.advance(second)
+        metrics.count("n")
+
+        assert [4, 3] == [batch.points[0].samples for batch in sink.batches]
+
+    def test_age_is_that_of_the_oldest_since_the_last_flush(self, timed):
+        """What another flush has written does not age."""
+        sink, fake = timed
+        metrics.count("n")
+        fake.advance(4)
+        metrics.flush()
+        metrics.count("n")
+        fake.advance(4)
+        metrics.count("n")
+        early = len(sink.batches)
+        fake.advance(1)
+        metrics.count("n")
+
+        assert 1 == early
+        assert [1, 3] == [batch.points[0].samples for batch in sink.batches]
+
+    def test_many_records_are_written_before_their_time(self, timed):
+        """The bound of a buffer without a time holds, too."""
+        sink, _ = timed
+        for _ in range(10_001):
+            metrics.count("n")
+
+        assert [10_001] == [batch.points[0].samples for batch in sink.batches]
+
+    def test_one_thread_writes_while_nothing_is_recorded(self):
+        """It is the one that watches deadlines; invocations begin no other."""
+        written = threading.Event()
+        sink = MemorySink()
+        accept = sink.accept
+        sink.accept = lambda batch: (accept(batch), written.set())
+        configure(sinks=[sink], flush_every="100ms")
+
+        @lambda_ext.handler
+        def handler(event, context):
+            metrics.count("n", 2)
+            assert written.wait(30)
+            return sink.total("n"), [
+                thread.name
+                for thread in threading.enumerate()
+                if thread.name == "lambda_ext_deadline"
+            ]
+
+        assert (2, ["lambda_ext_deadline"]) == handler({}, None)
+        assert 2 == sink.total("n")
+
+    def test_warm_invocations_wake_no_thread(self, timed, monkeypatch):
+        """The thread looks when the time of the first one is over, and not before."""
+        _, fake = timed
+        looks = []
+        monkeypatch.setattr(deadline, "_start", lambda: looks.append(1))
+        handler = lambda_ext.handler(lambda event, context: metrics.count("n"))
+        handler({}, None)
+        deadline._thread = threading.main_thread()  # as if it slept until then
+        deadline._until = fake.monotonic() + 5
+        for _ in range(100):
+            handler({}, None)
+            fake.advance(0.01)
+        deadline._thread = None
+
+        assert [1] == looks
+
+    def test_look_is_due_while_something_waits(self, timed):
+        """Nothing recorded: the thread sleeps until the next record wakes it."""
+        _, fake = timed
+        before = recorder._due_at()
+        metrics.count("n")
+        due = recorder._due_at()
+        fake.advance(5)
+        recorder._flush_aged()
+
+        assert [None, fake.monotonic(), None] == [before, due, recorder._due_at()]
+
+    def test_sink_that_waits_is_served_in_time(self):
+        """In a long invocation, too, what is due is sent."""
+
+        class Remote:
+            drained = 0
+            pending = 0
+
+            def accept(self, batch):
+                self.pending += 1
+
+            def is_due(self):
+                return self.pending == 2
+
+            def drain(self, ends_at):
+                self.drained += self.pending
+                self.pending = 0
+
+        remote = Remote()
+        configure(sinks=[remote], flush_every="5s")
+        with FakeClock() as fake:
+            seen = []
+            for _ in range(2):
+                metrics.count("n")
+                fake.advance(5)
+                recorder._flush_aged()
+                seen.append((remote.drained, recorder._due_at() is not None))
+
+        assert [(0, True), (2, False)] == seen
+
+    def test_managed_instances_flush_every_ten_seconds(self, monkeypatch):
+        """Nothing freezes there, and a worker may record between invocations."""
+        monkeypatch.setenv("AWS_LAMBDA_MAX_CONCURRENCY", "4")
+        sink = MemorySink()
+        configure(sinks=[sink])
+        with FakeClock() as fake:
+            handler = lambda_ext.handler(lambda event, context: metrics.count("n"))
+            handler({}, None)
+            each = sink.total("n")
+            metrics.count("between")
+            fake.advance(9.9)
+            early = recorder._due_at() - fake.monotonic()
+            fake.advance(0.1)
+            metrics.count("between")
+
+        assert 1 == each
+        assert 0.1 == pytest.approx(early)
+        assert 2 == sink.total("between")
+
+    def test_forked_child_keeps_to_it(self):
+        """What it records is out before it ends without a word."""
+        done = python(
+            "import os\n"
+            "from lambda_ext import configure, metrics\n"
+            "configure(flush_every=1)\n"
+            "metrics.count('n')\n"
+            "child = os.fork()\n"
+            "metrics.count('n')\n"
+            "if not child: os._exit(0)\n"
+            "os.waitpid(child, 0)\n"
+        )
+
+        assert 3 == emf_rules.total(done.stdout, "n")
+
+
+@pytest.fixture(name="timed")
+def _timed(monkeypatch):
+    """Return a sink that is written to after 5 seconds, and the clock; no thread."""
+    monkeypatch.setattr(deadline, "_start", lambda: None)
+    sink = MemorySink()
+    configure(sinks=[sink], flush_every="5s")
+    with FakeClock() as fake:
+        yield sink, fake
 
 
 def test_public_names_are_methods_of_the_default():
