@@ -81,11 +81,9 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.lifecycle",
                 "lambda_ext.lifecycle.clock",
                 "lambda_ext.lifecycle.current",
-                "lambda_ext.lifecycle.extension",
                 "lambda_ext.lifecycle.phases",
                 "lambda_ext.lifecycle.process",
                 "lambda_ext.lifecycle.real_threads",
-                "lambda_ext.lifecycle.runtime_api",
                 "lambda_ext.lifecycle.runtime_client",
                 "lambda_ext.lifecycle.shutdown",
                 "lambda_ext.lifecycle.signals",
@@ -151,6 +149,28 @@ def test_first_use_loads_a_pinned_set(body, expected):
     assert expected == loaded
 
 
+def test_handler_in_lambda_loads_the_extension_besides():
+    """Registering needs two modules and a socket; SnapStart has one of ours more."""
+    outside = loaded_by("import lambda_ext; lambda_ext.handler(print)")
+    inside = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9"}  # where nothing listens
+    started = {**inside, "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
+    more = [
+        set(loaded_by("import lambda_ext; lambda_ext.handler(print)", env=env))
+        - set(outside)
+        for env in (inside, started)
+    ]
+    registering = {
+        "_socket",
+        "lambda_ext.lifecycle.extension",
+        "lambda_ext.lifecycle.runtime_api",
+    }
+
+    assert registering == more[0]
+    assert registering | {"lambda_ext.lifecycle.snapstart"} == {
+        name for name in more[1] if name.startswith("lambda_ext.") or name in more[0]
+    }
+
+
 def test_telemetry_loads_a_pinned_set():
     """Outside Lambda no listener; in Lambda that one module, and no `socket`."""
     before = loaded_by("import lambda_ext; lambda_ext.handler(print)")
@@ -160,7 +180,9 @@ def test_telemetry_loads_a_pinned_set():
     listening = set(loaded_by(f"{TELEMETRY}; import lambda_ext.telemetry.listener"))
 
     assert [
+        "lambda_ext.lifecycle.extension",
         "lambda_ext.lifecycle.invocations",
+        "lambda_ext.lifecycle.runtime_api",
         "lambda_ext.telemetry",
         "lambda_ext.telemetry.dispatch",
         "lambda_ext.telemetry.records",
