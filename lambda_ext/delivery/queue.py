@@ -195,6 +195,18 @@ class Delivery:
         with self._lock:
             self._count_dropped(count, reason)
 
+    def withdraw(self, count: int, reason: str) -> None:
+        """Count *count* records as dropped that were counted as sent."""
+        with self._lock:
+            before = None
+            while before is not self.dropped:
+                before = self.dropped
+                dropped = _more(before, count, reason)
+                # One step.
+                if self.dropped is before:
+                    self.dropped = before = dropped
+                    self.sent -= count
+
     @property
     def is_ready(self) -> bool:
         """Whether something waits, and the receiver asked for no pause."""

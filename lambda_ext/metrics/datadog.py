@@ -418,7 +418,7 @@ class _Lines:
 class _Datagrams:
     """DogStatsD to a port of this machine."""
 
-    __slots__ = ("_delivery", "_paused_at", "_port", "_sock", "_unpaused")
+    __slots__ = ("_delivery", "_last", "_paused_at", "_port", "_sock", "_unpaused")
 
     where = "the extension"
 
@@ -426,6 +426,7 @@ class _Datagrams:
         self._port = port
         self._delivery = Delivery(name, self._send)
         self._sock: Any = None
+        self._last = 0  # records in the last datagram, which may still be refused
         self._unpaused = 0  # datagrams since the last pause
         self._paused_at = 0.0  # run time
 
@@ -502,6 +503,7 @@ class _Datagrams:
 
     def close(self) -> None:
         """Close the socket; the next datagram opens one."""
+        self._last = 0
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
@@ -514,7 +516,8 @@ class _Datagrams:
         self._delivery.forked()
 
     def _send(self, payload: Any, ends_at: float) -> tuple[int, str]:
-        room = 1 + len(payload) // MAX_DATAGRAM  # in the receiver's buffer
+        data, records = payload
+        room = 1 + len(data) // MAX_DATAGRAM  # in the receiver's buffer
         if self._unpaused + room > BURST:
             sleep(PAUSE_S)
             self._unpaused = 0
@@ -525,9 +528,11 @@ class _Datagrams:
             if sock is None:
                 sock = self._sock = _connected(self._port)
             try:
-                sock.send(payload)
-            except ConnectionRefusedError:  # it tells of an earlier one
-                sock.send(payload)
+                sock.send(data)
+            except ConnectionRefusedError as exc:  # it tells of the one before
+                before, self._last = self._last, 0
+                self._delivery.withdraw(before, _reason(exc))
+                sock.send(data)
             refused = sock.getsockopt(SOL_SOCKET, SO_ERROR)
         except (BlockingIOError, InterruptedError):
             raise RetryError("its socket is full", PAUSE_S) from None
@@ -535,11 +540,15 @@ class _Datagrams:
             if exc.errno == errno.ENOBUFS:
                 raise RetryError("its socket is full", PAUSE_S) from None
             self.close()
-            reason = exc.strerror or type(exc).__name__
-            raise RefusedError(reason) from None
+            raise RefusedError(_reason(exc)) from None
         if refused:
             raise RefusedError(os.strerror(refused))
+        self._last = records
         return 0, ""
+
+
+def _reason(exc: OSError) -> str:
+    return exc.strerror or type(exc).__name__
 
 
 def _connected(port: int) -> Any:
@@ -555,4 +564,4 @@ def _connected(port: int) -> Any:
 
 def _datagram(lines: list[str], records: int) -> Item:
     data = "\n".join(lines).encode("utf-8", "replace")
-    return Item(data, records, len(data))
+    return Item((data, records), records, len(data))
