@@ -106,7 +106,7 @@ def handler(event, context):
 """
 SUBSCRIBED = """
 from lambda_ext import telemetry
-telemetry.consumers.append(len)
+telemetry.on_batch(len)
 telemetry.subscribe(platform=True, function=True)
 """
 RECEIVER = """

@@ -29,7 +29,7 @@ FORBIDDEN = (
 
 TELEMETRY = (
     "from lambda_ext import telemetry;"
-    " telemetry.consumers.append(print); telemetry.subscribe(function=True)"
+    " telemetry.on_batch(print); telemetry.subscribe(function=True)"
 )
 
 # Everything that the runtime client has loaded when it imports a handler, in
@@ -180,6 +180,7 @@ def test_telemetry_loads_a_pinned_set():
     listening = set(loaded_by(f"{TELEMETRY}; import lambda_ext.telemetry.listener"))
 
     assert [
+        "lambda_ext.callables",
         "lambda_ext.lifecycle.extension",
         "lambda_ext.lifecycle.invocations",
         "lambda_ext.lifecycle.runtime_api",

@@ -4,7 +4,10 @@ Lambda's Telemetry API in the handler's process: logs and platform events, as re
     from lambda_ext import telemetry
 
     telemetry.subscribe(platform=True, function=True)  # at module scope
-    telemetry.consumers.append(ship)  # called with each `Batch`
+
+    @telemetry.on_batch
+    def ship(batch):
+        ...
 
     @telemetry.on_report
     def report(record, outcome):
@@ -17,7 +20,7 @@ Lambda's Telemetry API in the handler's process: logs and platform events, as re
 
 from __future__ import annotations
 
-from .dispatch import consumers
+from .dispatch import consumers, on_batch
 from .records import Batch, Record
 from .reports import on_report
 from .subscription import Status, status, subscribe
@@ -41,6 +44,7 @@ __all__ = (
     "consumers",
     "destinations",
     "flush",
+    "on_batch",
     "on_report",
     "route",
     "status",

@@ -21,16 +21,19 @@ from __future__ import annotations
 
 from collections import deque
 
-from .. import disclosure
+from .. import callables, disclosure
+from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, process, real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, TypeVar
 
     from .records import Batch
 
     Consumer = Callable[[Batch], object]
+    F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_WAITING = 8 * 1024 * 1024  # bytes that wait for one consumer
 MAX_LOGGED = 3  # failures of one consumer
@@ -148,6 +151,37 @@ class _Lane:
 
 _lanes: dict[int, _Lane] = {}  # by the id of the consumer, which the lane keeps alive
 _lock = process.Lock()
+
+
+def on_batch(function: F) -> F:
+    """
+    Call *function* with each `Batch` from now on, on a thread of its own.
+
+        @telemetry.on_batch
+        def ship(batch):
+            for record in batch: ...
+
+    The same as ``telemetry.consumers.append(function)``, and returns the function.
+
+    Raises:
+        ConfigurationError: what is decorated cannot be called, or has to be awaited.
+    """
+    refuse_unless_plain(function, "on_batch")
+    consumers.append(function)
+    return function
+
+
+def refuse_unless_plain(function: Any, what: str) -> None:
+    """
+    Refuse what *what* cannot call.
+
+    Raises:
+        ConfigurationError: it cannot be called, or has to be awaited.
+    """
+    if not callable(function):
+        msg = f"{what}() decorates a function, not {type(function).__name__}"
+        raise ConfigurationError(msg)
+    callables.refuse_async(function, f"what {what}() decorates")
 
 
 def dispatch(batch: Batch, size: int = 0) -> None:

@@ -14,7 +14,6 @@ Guarantees
 
 from __future__ import annotations
 
-from ..exceptions import ConfigurationError
 from ..lifecycle import invocations, phases, process
 from . import dispatch, records
 
@@ -59,12 +58,9 @@ def on_report(function: F) -> F:
     platform's records have to be subscribed to: ``telemetry.subscribe()``.
 
     Raises:
-        ConfigurationError: what is decorated cannot be called.
+        ConfigurationError: what is decorated cannot be called, or has to be awaited.
     """
-    if not callable(function):
-        kind = type(function).__name__  # type: ignore[unreachable]
-        msg = f"on_report() decorates a function, not {kind}"
-        raise ConfigurationError(msg)
+    dispatch.refuse_unless_plain(function, "on_report")
     follow()
     dispatch.consumers.append(_consumer(function))
     return function

@@ -50,6 +50,8 @@ API = "/2022-07-01"
 SCHEMAS = ("2025-01-29", "2022-12-13", "2022-07-01")  # the newest first
 HOST = "sandbox.localdomain"  # what AWS's documentation calls this environment
 HOSTS_FILE = "/etc/hosts"
+LOOPBACK = "127.0.0.1"
+LAMBDAS_OWN_API = "127.0.0.1:9001"  # emulators choose other ports, or set less
 TIMEOUT_S = 1.0  # for all of it; the platform answers within milliseconds
 GRACE_S = 0.05  # at a shutdown, for the platform's last delivery to begin
 
@@ -120,7 +122,7 @@ def subscribe(
     timeout_ms: int = 1_000,
 ) -> Status:
     """
-    Have Lambda deliver telemetry to `telemetry.consumers`; say how that went.
+    Have Lambda deliver telemetry to what consumes it; say how that went.
 
     Call it once, at module scope: Lambda takes subscriptions during INIT only.  It
     registers the internal extension if need be, opens a port on loopback, and asks AWS
@@ -234,14 +236,14 @@ def _attempt(identifier: str, asked: dict[str, Any], begun_at: float) -> Status:
     try:
         made = _listen(asked["buffering"]["maxBytes"])
         schema = _put(identifier, asked, made, begun_at + TIMEOUT_S)
+        phases.listen(phases.SHUTDOWN, _finish, priority=phases.EARLY)
+        _listener = made
     except BaseException as exc:
         if made is not None:
             made.close()
         if not isinstance(exc, Exception) or process.by_signal_handler(exc):
             raise
         return _failure(exc)
-    _listener = made
-    phases.listen(phases.SHUTDOWN, _finish, priority=phases.EARLY)
     return Status("subscribed", schema=schema, types=tuple(asked["types"]))
 
 
@@ -270,14 +272,24 @@ def _own_address() -> str:
     """Return the address that `HOST` stands for in this environment."""
     try:
         with open(HOSTS_FILE, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+            for line in file:
+                address, *names = line.partition("#")[0].split() or ("",)
+                if HOST in names and address.count(".") == 3:
+                    return address
     except OSError:
-        lines = []
-    for line in lines:
-        address, *names = line.partition("#")[0].split() or ("",)
-        if HOST in names and address.count(".") == 3:
-            return address
-    return "127.0.0.1"
+        pass
+    # In Lambda itself the name has an address, wherever it is defined.  An emulator
+    # may not know it, and a resolver without a network takes seconds to say so.
+    environ = os.environ
+    is_lambda = environ.get("AWS_LAMBDA_RUNTIME_API") == LAMBDAS_OWN_API
+    if is_lambda and environ.get("AWS_LAMBDA_INITIALIZATION_TYPE"):
+        import _socket  # the listener loads it anyway
+
+        try:
+            return _socket.gethostbyname(HOST)
+        except OSError:
+            pass
+    return LOOPBACK
 
 
 def _put(

@@ -40,6 +40,20 @@ class TestConsumers:
         assert dispatch.drain(30)
         assert [[*range(100)]] * 2 == [first, second]
 
+    def test_on_batch_is_a_decorator(self):
+        """The function stays what it is, and is called."""
+        seen = []
+
+        @telemetry.on_batch
+        def consume(found):
+            seen.append(found.records[0].record)
+
+        dispatch.dispatch(batch("a"))
+
+        assert dispatch.drain(30)
+        consume(batch("b"))
+        assert ["a", "b"] == seen
+
     def test_nothing_begins_before_the_first_batch(self):
         """A consumer alone costs no thread."""
         before = threading.active_count()

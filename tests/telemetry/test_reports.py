@@ -103,7 +103,16 @@ def test_one_that_raises_has_the_next_report_and_delays_no_other():
     assert "fail" in dispatch.status()[0].name
 
 
-def test_what_is_no_function_is_refused():
+def test_what_cannot_be_called_is_refused():
     """At the decorator, not with the first report."""
-    with pytest.raises(ConfigurationError, match="decorates a function, not int"):
-        telemetry.on_report(3)
+
+    async def later(*_):
+        pass
+
+    for decorate in (telemetry.on_report, telemetry.on_batch):
+        with pytest.raises(ConfigurationError, match="decorates a function, not int"):
+            decorate(3)
+        with pytest.raises(ConfigurationError, match="write def instead of async def"):
+            decorate(later)
+
+    assert [] == telemetry.consumers

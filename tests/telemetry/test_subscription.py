@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
 import threading
@@ -149,6 +150,33 @@ class TestAsking:
         if text is not None:
             hosts.write_text(text)
         monkeypatch.setattr(subscription, "HOSTS_FILE", str(hosts))
+
+        assert address == subscription._own_address()
+
+    @pytest.mark.parametrize(
+        ("api", "init_type", "known", "address"),
+        [
+            ("127.0.0.1:9001", "on-demand", True, "169.254.1.1"),
+            ("127.0.0.1:9001", "on-demand", False, "127.0.0.1"),
+            ("127.0.0.1:9001", None, True, "127.0.0.1"),
+            ("127.0.0.1:4711", "on-demand", True, "127.0.0.1"),
+        ],
+    )
+    def test_a_name_that_is_defined_elsewhere(
+        self, tmp_path, monkeypatch, api, init_type, known, address
+    ):
+        """Lambda itself knows the name; an emulator is not asked to look for it."""
+
+        def resolve(name):
+            if known:
+                return "169.254.1.1"
+            raise OSError(name)
+
+        monkeypatch.setattr(_socket, "gethostbyname", resolve)
+        monkeypatch.setattr(subscription, "HOSTS_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", api)
+        if init_type is not None:
+            monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", init_type)
 
         assert address == subscription._own_address()
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from typing_extensions import assert_type
 
 import lambda_ext
-from lambda_ext import Metrics, Parameter, Secret, get_parameter, get_secret, metrics
+from lambda_ext import (
+    Metrics,
+    Parameter,
+    Secret,
+    get_parameter,
+    get_secret,
+    metrics,
+    telemetry,
+)
+from lambda_ext.telemetry.records import Report, Span
 from lambda_ext.testing import FakeClock, FakeSource, MemorySink, no_aws
 
 if TYPE_CHECKING:
@@ -225,3 +234,24 @@ with FakeSource({"db": "x"}) as source, FakeClock() as clock, no_aws():
     assert_type(clock.wall(), float)
 assert_type(sink.total("orders", shard=0), float)
 assert_type(lambda_ext.stats().as_dict(), dict[str, Any])
+
+
+@telemetry.on_batch
+def ship(batch: telemetry.Batch) -> None:
+    for record in batch:
+        assert_type(record.timestamp, float)
+        assert_type(record.level, str | None)
+        assert_type(record.is_ours, bool)
+        if isinstance(record, Report):
+            assert_type(record.billed_duration_ms, float | None)
+
+
+@telemetry.on_report
+def bill(report: Report, outcome: lambda_ext.Outcome | None) -> None:
+    assert_type(report.spans, tuple[Span, ...])
+
+
+assert_type(telemetry.subscribe(platform=True, max_items=1_000), telemetry.Status)
+telemetry.subscribe(True)  # type: ignore[call-arg]
+telemetry.on_report(3)  # type: ignore[type-var]
+assert_type(lambda_ext.stats().telemetry.batches, int)
