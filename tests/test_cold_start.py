@@ -224,6 +224,11 @@ print([name for name in sys.modules if "telemetry" in name], threading.active_co
         "from lambda_ext import configure; configure(max_age=60)",
         TELEMETRY,
         f"{TELEMETRY}; import lambda_ext.telemetry.listener",
+        "from lambda_ext import telemetry; telemetry.route(where='function').to(print)",
+        (
+            "from lambda_ext.telemetry import destinations;"
+            " destinations.http('https://x.example'); destinations.spans()"
+        ),
     ],
 )
 def test_forbidden_modules_stay_unloaded(body):
@@ -231,6 +236,34 @@ def test_forbidden_modules_stay_unloaded(body):
     loaded = loaded_by(body)
 
     assert [] == [name for name in FORBIDDEN if name in loaded]
+
+
+@pytest.mark.parametrize(
+    ("body", "unused"),
+    [
+        (
+            "from lambda_ext import telemetry; telemetry.subscribe()",
+            ("routes", "shipping", "redaction", "destinations", "queued"),
+        ),
+        (
+            "from lambda_ext import telemetry; telemetry.route().to(print)",
+            ("destinations", "over_http", "otlp_logs", "platform_metrics"),
+        ),
+        (
+            (
+                "from lambda_ext.telemetry import destinations;"
+                " destinations.http('https://x.example')"
+            ),
+            ("otlp_logs", "otlp_spans", "firehose", "platform_metrics", "splunk_hec"),
+        ),
+    ],
+    ids=["subscribe", "route", "destination"],
+)
+def test_telemetry_loads_what_is_used(body, unused):
+    """A subscription needs no routes, a route no network, a destination no other."""
+    loaded = loaded_by(body)
+
+    assert [] == [name for name in loaded if name.rpartition("telemetry.")[2] in unused]
 
 
 def test_import_has_no_effect():

@@ -40,6 +40,7 @@ ROWS = {
         "telemetry.firehose",
         "telemetry.otlp_logs",
         "telemetry.otlp_spans",
+        "telemetry.over_http",
         "telemetry.platform_metrics",
         "telemetry.predicates",
         "telemetry.queued",

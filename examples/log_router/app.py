@@ -18,8 +18,6 @@ import lambda_ext
 from lambda_ext import telemetry
 from lambda_ext.telemetry import destinations
 
-telemetry.subscribe(platform=True, function=True, timeout_ms=100)
-
 telemetry.route(where="function", level=">=ERROR").to(
     destinations.http(os.environ["ERRORS"], name="errors")
 )
@@ -30,6 +28,7 @@ telemetry.route(where="function", level="<ERROR").to(
 )
 telemetry.route(where="platform").to(destinations.metrics())
 telemetry.route(where="platform").to(destinations.spans())
+telemetry.subscribe(platform=True, function=True, timeout_ms=100)
 
 
 @lambda_ext.handler

@@ -328,11 +328,11 @@ class Receiver:
 class Prefixed:
     """A key that is read when it is needed, with text before it: "Splunk KEY"."""
 
-    __slots__ = ("_given", "_prefix")
+    __slots__ = ("_prefix", "given")
 
     def __init__(self, prefix: str, given: Text) -> None:
         self._prefix = prefix
-        self._given = given
+        self.given = given
 
     def __repr__(self) -> str:
         return f"<{self._prefix.strip()} ...>"
@@ -340,11 +340,11 @@ class Prefixed:
     @property
     def value(self) -> str:
         """Return the whole header."""
-        return self._prefix + text(self._given)
+        return self._prefix + text(self.given)
 
     def invalidate(self) -> None:
         """Have it read anew."""
-        forget = getattr(self._given, "invalidate", None)
+        forget = getattr(self.given, "invalidate", None)
         if forget is not None:
             forget()
 

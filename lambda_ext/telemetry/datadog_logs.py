@@ -12,7 +12,7 @@ from ..delivery import otlp_common
 from ..delivery.receiver import Receiver, label
 from ..exceptions import ConfigurationError
 from .entry import as_json, trace_ids
-from .queued import HttpDestination
+from .over_http import HttpDestination
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from ..delivery.receiver import TIMEOUT_S, Receiver
 from ..exceptions import ConfigurationError
-from .queued import HttpDestination
+from .over_http import HttpDestination
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .records import Record
 
+DEEPEST = 50  # levels of a JSON line that is shipped as one
+LONGEST = 10_000  # characters of what is below them
 AROUND = 120  # bytes that the members of an entry take beside its body
 
 
@@ -58,6 +60,8 @@ class Entry:
         if self.body is None:
             raw = record.record
             self.body = raw.removesuffix("\n") if isinstance(raw, str) else raw
+        elif is_deep(self.body):
+            self.body = plain(self.body)
         self.message = record.message
         self.size = 0  # bytes, about; set when it is queued
 
@@ -81,7 +85,7 @@ class Entry:
 
     def say(self, body: Any) -> None:
         """Have it say *body*, text or a JSON object, and a message that fits."""
-        self.body = body
+        self.body = plain(body) if is_deep(body) else body
         if isinstance(body, dict):
             found = body.get("message", body.get("msg"))
             self.message = found if isinstance(found, str) else as_json(body)
@@ -118,11 +122,41 @@ class Entry:
 
 
 def as_json(value: Any) -> str:
-    """Return *value* as JSON in one line; raises nothing."""
+    """
+    Return *value* as JSON in one line; raises nothing.
+
+    What JSON has no word for becomes text, and so does what is nested too deeply.
+    """
     try:
         return dumps(value, separators=(",", ":"), allow_nan=False, default=str)
     except (ValueError, TypeError, RecursionError):
-        return dumps(str(value))
+        return dumps(plain(value), separators=(",", ":"))
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return *value* as JSON takes it, at most `DEEPEST` levels of it."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else str(value)
+    if depth < DEEPEST:
+        if isinstance(value, dict):
+            return {str(key): plain(part, depth + 1) for key, part in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [plain(part, depth + 1) for part in value]
+    try:
+        return str(value)[:LONGEST]
+    except Exception:  # of the user's own __str__, or nested too deeply
+        return f"<{type(value).__name__}>"
+
+
+def is_deep(value: Any, levels: int = DEEPEST) -> bool:
+    """Say whether *value* is nested more than *levels* deep."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return False
+    return levels == 0 or any(is_deep(part, levels - 1) for part in value)
 
 
 def trace_ids(header: str | None) -> tuple[str, str]:

@@ -15,8 +15,8 @@ from ..delivery import otlp_common, protobuf
 from ..delivery.receiver import Receiver, label
 from ..exceptions import ConfigurationError
 from .entry import trace_ids
+from .over_http import HttpDestination
 from .predicates import LEVELS
-from .queued import HttpDestination
 from .records import PLATFORM
 
 TYPE_CHECKING = False

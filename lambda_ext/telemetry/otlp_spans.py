@@ -26,7 +26,7 @@ from collections import OrderedDict
 from ..delivery import otlp_common, protobuf
 from .entry import trace_ids
 from .otlp_logs import receiver, request
-from .queued import HttpDestination
+from .over_http import HttpDestination
 from .records import seconds
 
 TYPE_CHECKING = False

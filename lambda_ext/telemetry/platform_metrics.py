@@ -78,6 +78,11 @@ class PlatformMetrics:
         """The number of metrics that no sink has taken yet."""
         return sum([status.pending for status in self._buffer.statuses().values()])
 
+    @property
+    def error(self) -> str:
+        """Nothing: what sinks of metrics fail with, their own numbers tell."""
+        return ""
+
     def accept_logs(self, entries: Sequence[Entry], /) -> None:
         """Write the metrics that *entries* hold."""
         buffer = self._buffer

@@ -43,6 +43,7 @@ class Predicates:
 
     __slots__ = (
         "_fields", "_levels", "_places", "_request_ids", "_search", "_types", "_when",
+        "places",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +84,7 @@ class Predicates:
                 )
             refuse_async(when, "when= of a route")
         self._when = when
+        self.places: frozenset[str] = frozenset(PLACES)  # of what it may hold for
         self._refuse_contradictions()
 
     def __call__(self, record: Record, request_id: str | None) -> bool:
@@ -142,6 +144,9 @@ class Predicates:
                 "level= is of log lines, and the platform's records have none: leave it"
                 " out, or use where='function'"
             )
+        if self._levels is not None:
+            places -= {PLATFORM}
+        self.places = places
 
 
 def _error(message: str) -> ConfigurationError:

@@ -370,6 +370,11 @@ class Route:
         return f"<Route to {self.name}, {self.waiting} records waiting>"
 
     @property
+    def places(self) -> frozenset[str]:
+        """What the records that it takes may be written by."""
+        return self._wanted.places
+
+    @property
     def consumer_name(self) -> str:
         """What `dispatch` calls it: two routes are two consumers."""
         return f"route {self.name}"
@@ -415,11 +420,10 @@ class Route:
             request_id, trace = self._requests.follow(record)
             try:
                 entry = self._entry(record, request_id, trace)
-            except BaseException as exc:  # SystemExit too: it would end this thread
-                self._failed(exc)
-            else:
                 if entry is not None:
                     self._put(redaction.clean(entry))
+            except BaseException as exc:  # SystemExit too: it would end this thread
+                self._failed(exc)
         if self._queue:
             shipping.arrived(self.outlet)
 

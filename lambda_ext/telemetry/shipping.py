@@ -28,9 +28,10 @@ When
 
 from __future__ import annotations
 
-from .. import disclosure
+from .. import config, disclosure
 from ..lifecycle import clock, phases, process, real_threads
-from . import dispatch, redaction
+from . import dispatch, redaction, subscription
+from .records import EXTENSION, FUNCTION, PLATFORM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,13 +42,18 @@ if TYPE_CHECKING:
     class Queue(Protocol):
         """A route, from which a sink is fed."""
 
+        name: str
+
         @property
         def waiting(self) -> int: ...
+        @property
+        def places(self) -> frozenset[str]: ...
         def is_due(self) -> bool: ...
         def take(self) -> list[Entry]: ...
         def settle(self, count: int, *, taken: bool) -> None: ...
 
 
+PLACES = (FUNCTION, PLATFORM, EXTENSION)
 BUDGET_S = 1.0  # at the end of an invocation, for all sinks together
 MARGIN_S = 0.05  # of the invocation's time, which they leave
 EXIT_S = 0.1  # at the end, where nothing says how long there is
@@ -177,7 +183,9 @@ class Outlet:
                 except BaseException as exc:  # SystemExit too
                     self._failed(exc)
                     failed = True
-        if failed or self._pending() > 0:
+        # Without an error what waits in a sink may wait for its time.
+        error: Any = getattr(self.sink, "error", "unknown")
+        if failed or (self._pending() > 0 and error):
             self._failures += 1
             pause_s = min(2.0 ** min(self._failures, 10), LONGEST_PAUSE_S)
             self._not_before = clock.now() + pause_s
@@ -218,6 +226,7 @@ class Outlet:
 _outlets: dict[int, Outlet] = {}  # by the id of the sink, which the outlet keeps
 _lock = process.Lock()
 _joined = False
+_checked = False  # whether what routes want is subscribed to
 arrived_at = 0.0  # run time of the last batch
 
 
@@ -291,11 +300,31 @@ def join() -> None:
 
 
 def _at_response() -> None:
+    global _checked
+    if not _checked:
+        _checked = True
+        _check_subscription()
     due = [outlet for outlet in outlets() if outlet.is_busy or outlet.is_due()]
     if due:
         ends_at = _until(BUDGET_S)
         if ends_at > clock.run_time():  # else the next invocation has more time
             _run(due, ends_at, everything=False)
+
+
+def _check_subscription() -> None:
+    """Say once which routes get nothing, since nothing is subscribed to for them."""
+    found = subscription.status()
+    if not config.in_lambda() or found.state not in ("none", "subscribed"):
+        return  # the subscription has said why there is none
+    for outlet in outlets():
+        for route in outlet.routes:
+            if not route.places.intersection(found.types):
+                first = next(place for place in PLACES if place in route.places)
+                disclosure.warn(
+                    "route_without_records",
+                    f"call telemetry.subscribe({first}=True) at module scope",
+                    route=route.name,
+                )
 
 
 def _until(most_s: float) -> float:
@@ -342,7 +371,7 @@ def _forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget every sink, as if this were just imported."""
-    global _joined, arrived_at
+    global _joined, _checked, arrived_at
     _outlets.clear()
-    _joined = False
+    _joined = _checked = False
     arrived_at = 0.0

@@ -1,8 +1,8 @@
 """
 Splunk's HTTP Event Collector (HEC): the event endpoint.
 
-A request has any number of events, JSON objects one after the other.  Indexer
-acknowledgement is not used: 200 means that HEC has them.
+A request has any number of events, JSON objects one after the other, as gzip from
+a kilobyte on.  Indexer acknowledgement is not used: 200 means that HEC has them.
 
 Source: "Format events for HTTP Event Collector",
 https://docs.splunk.com/Documentation/Splunk/latest/Data/FormateventsforHTTPEventCollector
@@ -16,9 +16,8 @@ import os
 from ..delivery import otlp_common
 from ..delivery.receiver import Prefixed, Receiver, text
 from ..exceptions import ConfigurationError
-from . import redaction
 from .entry import as_json, trace_ids
-from .queued import HttpDestination
+from .over_http import HttpDestination
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +57,6 @@ class SplunkHec(HttpDestination):
         }
         if index:
             self._common["index"] = index
-        if isinstance(token, str):
-            redaction.protect("splunk_hec token", token)
         address: Text = _whole(url) if isinstance(url, str) else _Whole(url)
         to = Receiver(
             "splunk_hec",

@@ -231,6 +231,32 @@ class TestEach:
         assert (2, {"too_large": 1}, 0) == drained(made.destination)
         assert [["a", "b"]] == made.messages()
 
+    def test_odd_lines_lose_no_other(self, made, receiver):
+        """NaN, deep nesting and objects of no type of JSON's: each is sent somehow."""
+        deep = {"message": "deep"}
+        for _ in range(400):
+            deep = {"message": "deep", "inner": deep}
+        odd = entry("odd")
+        odd.say({"message": "odd", "set": {1}, "class": object, "nan": float("nan")})
+        made.destination.accept_logs([entry(deep), odd, entry("b")])
+
+        assert (3, {}, 0) == drained(made.destination)
+        body = body_of(receiver.requests[0])
+        assert b'"nan":"nan"' in body
+        assert b'"set":[1]' in body
+        assert b"deep" in body
+
+    @FAILED
+    def test_line_that_cannot_be_encoded_is_counted(self, made):
+        """What was not foreseen costs that line, and not its neighbours."""
+        bad = entry("bad")
+        bad.timestamp = None
+        made.destination.accept_logs([entry("a"), bad, entry("b")])
+        sent, dropped, pending = drained(made.destination)
+
+        assert (3, 0) == (sent + sum(dropped.values()), pending)
+        assert {"a", "b"} <= {message for call in made.messages() for message in call}
+
     def test_lone_surrogates_are_sent(self, made):
         """Text that has no UTF-8 does not stop the others."""
         made.destination.accept_logs([entry("a\ud800"), entry("b")])
@@ -318,15 +344,6 @@ class TestHttp:
             },
             {"time": TIME, "type": "platform.report", "requestId": "r-2", "record": report},
         ] == lines[:3]  # fmt: skip
-
-    def test_what_json_cannot_say_becomes_text(self, receiver):
-        """A transform may return anything: it is sent, and loses no other line."""
-        made = destinations.http(receiver.url)
-        odd = entry()
-        odd.say({"when": object, "n": float("nan"), "s": {1, 2}})
-        made.accept_logs([odd, entry("b")])
-
-        assert (2, {}, 0) == drained(made)
 
     def test_address_may_be_a_secret(self, receiver):
         """An address that is a key itself is read when it is needed."""

@@ -186,6 +186,17 @@ class TestRecords:
         assert names <= {*attributes_of(record)}
 
 
+def test_deep_line_is_sent():
+    """A line that is nested too deeply for an encoder is sent with its end as text."""
+    deep = {"message": "deep"}
+    for _ in range(800):
+        deep = {"message": "deep", "inner": deep}
+    made = destinations.otlp("https://x.example")
+    made.accept_logs([entry(deep), entry("b")])
+
+    assert (2, {}) == (made.pending, made.dropped)
+
+
 class TestReceiver:
     """What a receiver answers."""
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from lambda_ext import Parameter, Secret, get_parameter, get_secret, telemetry
+from lambda_ext.lifecycle import phases
 from lambda_ext.telemetry import records, redaction
 from lambda_ext.testing import FakeSource
 
@@ -200,7 +201,28 @@ class TestKnown:
         telemetry.destinations.splunk_hec("https://x.example", "hec-token-012345")
 
         found = cleaned("dd-key-0123456789 hec-token-012345").message
-        assert "[secret datadog dd-api-key] [secret splunk_hec token]" == found
+        assert "[secret datadog dd-api-key] [secret splunk_hec authorization]" == found
+
+    def test_headers_that_are_no_keys(self):
+        """The name of a tenant or of a log group may stand in a log line."""
+        telemetry.destinations.http(
+            "https://x.example", headers={"x-tenant": "acme-corp"}
+        )
+        telemetry.destinations.cloudwatch_logs("group-name", "stream-name")
+
+        text = "acme-corp group-name stream-name"
+        assert text == cleaned(text).message
+
+    def test_snapshot_holds_none_and_a_restore_knows_keys_again(self):
+        """Values are not kept in a snapshot; a plain key is part of its destination."""
+        telemetry.route().to(telemetry.destinations.datadog("dd-key-0123456789"))
+        redaction.protect("db", "value-of-db")
+        phases.call(phases.SNAPSHOT)
+        kept = dict(redaction._forms)
+        phases.call(phases.RESTORE)
+
+        assert {} == kept
+        assert "[secret datadog dd-api-key]" == cleaned("dd-key-0123456789").message
 
     def test_unused_store_is_not_loaded(self):
         """Without secrets nothing of the cache is imported."""

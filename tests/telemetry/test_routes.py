@@ -10,7 +10,7 @@ import lambda_ext
 from lambda_ext import telemetry
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock
-from lambda_ext.telemetry import dispatch, records, routes, shipping
+from lambda_ext.telemetry import dispatch, records, redaction, routes, shipping
 
 FAILED = pytest.mark.logs  # a failure is logged
 TIME = "2026-01-01T00:00:{:06.3f}Z"
@@ -152,6 +152,25 @@ class TestWays:
         send("two")
 
         assert ["one"] == sink.messages
+
+
+class TestDeepLines:
+    """Lines that are nested deeply."""
+
+    @pytest.mark.parametrize("levels", [60, 300, 900])
+    def test_concern_no_other(self, sink, levels):
+        """They pass through the redaction, and their neighbours do."""
+        redaction.protect("db", "secret-value")
+        telemetry.route().to(sink)
+        deep = '{"a":' * levels + '"secret-value"' + "}" * levels
+        body = '[{"type":"function","record":"x"},{"type":"function","record":%s}]'
+        dispatch.dispatch(records.parse(body % deep))
+        assert dispatch.drain(30)
+        telemetry.flush(30)
+
+        first, second = sink.messages
+        assert "x" == first
+        assert "secret-value" not in second
 
 
 class TestSampling:

@@ -11,7 +11,7 @@ import pytest
 import lambda_ext
 from lambda_ext import telemetry
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.telemetry import dispatch, records, shipping
+from lambda_ext.telemetry import dispatch, records, shipping, subscription
 
 FAILED = pytest.mark.logs  # a failure is logged
 
@@ -184,6 +184,49 @@ class TestEndOfAnInvocation:
         outlet.wait(clock.run_time() + 30)
 
         assert (1, 2) == (early, len(calls))
+
+    def test_sink_that_waits_for_its_time_does_not_fail(self, time):
+        """What a sink keeps without an error delays nothing."""
+        calls = []
+
+        class Keeping:
+            name = "keeping"
+            pending = 1
+            error = ""
+
+            def accept_logs(self, entries):
+                calls.append(len(entries))
+
+        route = telemetry.route().to(Keeping(), max_age=0)
+        for _ in range(3):
+            put(route, "x")
+            route.outlet.wait(clock.run_time() + 30)
+
+        assert [1, 1, 1] == calls
+
+
+class TestSubscription:
+    """Routes whose records nobody asked the platform for."""
+
+    @FAILED
+    def test_are_named_once(self, monkeypatch, caplog):
+        """In Lambda the log says what to call, and only where it is missing."""
+        telemetry.route(where="function").to(Sink("lines"))
+        telemetry.route(where="platform").to(Sink("events"))
+        monkeypatch.setattr(
+            subscription, "_status", telemetry.Status("subscribed", types=("platform",))
+        )
+        invoke()  # outside Lambda
+        outside = caplog.text
+        monkeypatch.setattr(shipping, "_checked", False)
+        monkeypatch.setattr(shipping.config, "in_lambda", lambda: True)
+        shipping._at_response()
+        shipping._at_response()
+
+        assert "" == outside
+        assert 1 == caplog.text.count("route_without_records")
+        assert "route=lines" in caplog.text
+        assert "subscribe(function=True)" in caplog.text
 
 
 class TestShutdown:
