@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _lock = process.Lock()  # held while one thread starts
 _started = False
+_decorates = False  # the program decorates a handler
 # Those that have the providers of OpenTelemetry; `lifecycle.otel`.
 OTEL = frozenset(
     ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
@@ -55,6 +56,11 @@ def start() -> None:
     registers an internal extension (about 1 ms, so that Lambda sends SIGTERM
     at all) and loads the declared secrets and parameters, for which it waits.
     Elsewhere it only arranges for a last flush at interpreter exit.
+
+    Where nothing is decorated, each invocation begins when Lambda's runtime
+    client has received it, and ends when its answer is sent: then hooks are
+    called and metrics flushed, before the environment is frozen.  What the
+    handler raised is not known then.
 
     Registration is open during INIT only, that is while your module is being
     imported.  What AWS refuses is logged once and never raised; values
@@ -74,6 +80,11 @@ def start() -> None:
     try:
         with _lock:
             begins = _join(disabled)
+        if begins and not _decorates:
+            # In programs that decorate nothing only.
+            from .lifecycle import undecorated
+
+            undecorated.install(_begin_undecorated)
         if begins:
             phases.call(phases.INIT)
     except BaseException:  # a signal handler's: the next call makes up for it
@@ -192,8 +203,10 @@ def handler(function: Any = None, /) -> Any:
         ConfigurationError: what is decorated cannot be called, is a class, or
             an environment variable of this library cannot be used.
     """
+    global _decorates
     if not callable(function) or isinstance(function, (staticmethod, type)):
         raise ConfigurationError(_refused(function))
+    _decorates = True
     start()
 
     @functools.wraps(function)
@@ -274,6 +287,14 @@ def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     phases.call(phases.INVOKE)
 
 
+def _begin_undecorated(state: current.State, context: Any) -> None:
+    """Begin an invocation that the runtime client has received."""
+    if _decorates:  # it begins by itself
+        state.inside = False
+    else:
+        _begin(state, (None, context), {})
+
+
 def _found_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """Return Lambda's context, and its method that tells what is left; or None."""
     for candidate in (*reversed(args), *kwargs.values()):
@@ -298,5 +319,5 @@ def _run(awaitable: Any) -> Any:
 @process.at_reset
 def reset() -> None:
     """Forget that anything was started, as if this were just imported."""
-    global _started
-    _started = False
+    global _started, _decorates
+    _started = _decorates = False

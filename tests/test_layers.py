@@ -119,6 +119,7 @@ ROWS = {
         "lifecycle.deadline",
         "lifecycle.otel",
         "lifecycle.snapstart",
+        "lifecycle.undecorated",
     ),
     0: (
         "answer",

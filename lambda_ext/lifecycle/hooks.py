@@ -82,7 +82,8 @@ if TYPE_CHECKING:
 
 def on_invoke(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     """
-    Call the decorated function when an invocation of a decorated handler begins.
+    Call the decorated function when an invocation begins: of a decorated handler,
+    or of any, where `lambda_ext.start()` was called and nothing is decorated.
 
     It may take one argument, the `lambda_ext.Invocation`.  The handler waits
     for it.

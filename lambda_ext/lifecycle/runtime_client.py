@@ -2,8 +2,8 @@
 Lambda's runtime client (`awslambdaric`): where it waits for an invocation.
 
 The method that waits is private to AWS.  It is found by name and replaced by
-one that calls `before_wait` functions first; where it is not found, nothing is
-replaced and `waiting` stays None.
+one that calls `before_wait` functions first and `after_wait` functions last;
+where it is not found, nothing is replaced and `waiting` stays None.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ CLASSES = ("BaseLambdaRuntimeClient", "LambdaRuntimeClient")
 waiting: bool | None = None  # for an invocation; None: it is not known
 
 _before: list[Callable[[], object]] = []
+_after: list[Callable[[Any], object]] = []
 _unhook: Callable[[], None] | None = None
 
 
@@ -32,6 +33,13 @@ def before_wait(function: Callable[[], object]) -> None:
     """Call *function* each time before the runtime client waits, in its thread."""
     if function not in _before:
         _before.append(function)
+    _hook()
+
+
+def after_wait(function: Callable[[Any], object]) -> None:
+    """Call *function* with what the runtime client has received, in its thread."""
+    if function not in _after:
+        _after.append(function)
     _hook()
 
 
@@ -62,9 +70,13 @@ def _hook() -> None:
                 function()
         waiting = True
         try:
-            return wait(*args, **kwargs)
+            received = wait(*args, **kwargs)
         finally:
             waiting = False
+        for after in _after.copy():
+            with contextlib.suppress(Exception):
+                after(received)
+        return received
 
     def unhook() -> None:
         client.wait_next_invocation = wait
@@ -78,6 +90,7 @@ def _forked() -> None:
     """Call nothing of the parent's; a child that waits is not known to do so."""
     global waiting
     _before.clear()
+    _after.clear()
     waiting = None
 
 
@@ -89,6 +102,7 @@ def reset() -> None:
     if unhook is not None:
         unhook()
     _before.clear()
+    _after.clear()
     waiting = None
 
 
