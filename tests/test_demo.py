@@ -60,6 +60,7 @@ def test_demo_proves_what_it_claims(tmp_path):
         ("yes", "a collector got the same metrics by OTLP"),
         ("yes", "a flag flipped between two invocations of one process"),
         ("yes", "no invocation waited for the poll that brought it"),
+        ("yes", "metrics of a time-out survived, though SIGKILL ended the process"),
     ] == claims
     assert re.search(
         r"stock\.checked +Count +article=\(100 values\).* 100  100$", out, re.M

@@ -16,6 +16,9 @@ Then a feature flag flips: a configuration is deployed between two invocations
 of one process.  The poll that brings it takes 200 ms, which no invocation
 waits for.
 
+Then a function times out.  No extension is registered, so that Lambda ends it
+with SIGKILL and no SIGTERM: what it recorded was written shortly before.
+
 Last, the cold start is measured, beside that of the same handler on boto3.
 """
 
@@ -46,6 +49,7 @@ NAMESPACE = SERVICE = "orders"
 FEATURES = "orders/prod/features"
 LATENCY_S = 0.2  # of AWS, for the flag's poll
 DROP_IN = "lambda_ext.client()"  # what is measured of with_client.py
+SHIPMENTS = 12  # that a function counts before it times out
 DONE = "background: 100 metrics recorded, done"
 
 
@@ -64,6 +68,7 @@ def main():
     with progress(err) as step, Collector() as collector:
         result = run_orders(plan, step, collector)
         flipped = run_flip(step)
+        timed_out = run_time_out(step)
         starts = cold_starts(plan, arguments.rounds, step)
     verdict = judge(result, allow_errors=True)
     report = Report(out, title="make demo: python examples/orders/demo.py")
@@ -74,6 +79,7 @@ def main():
     if result.init.status == "success":
         checks = proofs(result, plan.events)
         checks += [collector_proof(collector, plan.events), *flag_proofs(flipped)]
+        checks.append(time_out_proof(timed_out))
         report.checks("PROVEN", checks)
         failed = (f"not so: {check.claim}" for check in checks if not check.holds)
         verdict = Verdict((*verdict.reasons, *failed), verdict.notes)
@@ -200,6 +206,42 @@ def flag_proofs(result):
             f" {slowest_ms:.1f} ms",
         ),
     ]
+
+
+def run_time_out(step):
+    """Have a function time out that Lambda ends without SIGTERM."""
+    plan = Plan(
+        handler="shipment.handler",
+        events=[{"orders": SHIPMENTS}],
+        task_root=HERE,
+        environment={
+            **without_the_shells(),
+            "LAMBDA_EXT_METRICS_NAMESPACE": NAMESPACE,
+            "LAMBDA_EXT_DISABLE": "extension",
+            "LAMBDA_EXT_TIMEOUT_MARGIN": "1.5",
+        },
+        timeout_s=3.0,
+    )
+    return performed(plan, step)
+
+
+def time_out_proof(result):
+    """Return whether what was recorded before a time-out came out."""
+    written = {series.name: total.sum for series, total in result.totals.items()}
+    request_ids = [
+        line.checked.document["request_id"]
+        for line in result.emf
+        if "TimeoutImminent" in (line.checked.document or {})
+    ]
+    ends = [(end.reason, end.signalled, end.killed) for end in result.resets]
+    return Check(
+        "metrics of a time-out survived, though SIGKILL ended the process",
+        [invocation.status for invocation in result.invocations] == ["timeout"]
+        and ends == [("timeout", False, True)]
+        and written == {"shipments": SHIPMENTS, "TimeoutImminent": 1}
+        and request_ids == [each.request_id for each in result.invocations],
+        ", ".join(f"{name} {total:g}" for name, total in sorted(written.items())),
+    )
 
 
 def cold_starts(plan, rounds, step):
