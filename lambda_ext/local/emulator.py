@@ -682,6 +682,7 @@ class Emulator:
             environment.await_rest(work, deadline)
             self.journal.note(journal.INVOKE_DONE, work.id)
             self._freeze(environment)
+            environment.tell_report(work)  # which the next thaw delivers
         except Refused as exc:
             work.fail("failure", exc.error_type)
             self._answer(pending)

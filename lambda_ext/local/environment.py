@@ -246,7 +246,7 @@ class Environment:
         self._await(self.workers.ready, deadline)
         self.tell_runtime_done(work)
         self._await(lambda: self.agents.all_ready("INVOKE"), deadline)
-        self.tell_report(work)
+        work.finished_at = time.time()
 
     def tell_runtime_done(self, work: Work, status: str | None = None) -> None:
         """Have it delivered that the runtime is done with *work*, once."""
@@ -258,7 +258,7 @@ class Environment:
     def tell_report(self, work: Work, status: str | None = None) -> None:
         """Have the report of *work* delivered."""
         status = status or str(work.status)
-        work.finished_at = time.time()
+        work.finished_at = work.finished_at or time.time()
         if self.instances:
             told = platform_records.report_of_instance(work, status)
         else:
