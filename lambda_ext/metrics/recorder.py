@@ -631,6 +631,8 @@ def _choose_outlets() -> None:
         if given is not None:
             from . import outlets  # only where there is another sink than EMF
 
+            if not hasattr(outlets, "outlets"):
+                return  # a signal handler's record in the middle of that import
             try:
                 chosen = outlets.outlets(given)
             except ConfigurationError as exc:

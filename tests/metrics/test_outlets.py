@@ -148,6 +148,19 @@ class TestSeveral:
 
         assert 11 == sink.total("n")
 
+    def test_signal_handler_may_record_while_sinks_are_loaded(self, monkeypatch):
+        """It meets a module that is half imported; the next record looks again."""
+        sink = MemorySink()
+        configure(sinks=[sink])
+        whole = outlets.outlets
+        monkeypatch.delattr(outlets, "outlets")
+        metrics.count("early")
+        monkeypatch.setattr(outlets, "outlets", whole, raising=False)
+        metrics.count("n", 2)
+        metrics.flush()
+
+        assert 2 == sink.total("n")
+
     def test_memory_sink_takes_all_inside_its_block(self):
         """And afterwards the sinks are those of the options again."""
         sink = MemorySink()
