@@ -312,6 +312,7 @@ class Receiver:
                 " use https; only a collector that needs no key may do without"
             )
             raise ConfigurationError(msg)
+        self._forget_asked()  # of another address
         former, self._connections = (
             self._connections,
             connections.Connections(endpoint, stores=self._stores, clear=self._clear),

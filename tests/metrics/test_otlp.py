@@ -553,6 +553,34 @@ class TestReceiver:
             points(request) for request in receiver.requests
         ]
 
+    @FAILED
+    def test_address_that_changes_meanwhile_is_the_new_one(self, receiver):
+        """What the former address has not answered, and all that follows, goes there."""
+        with collector.Collector() as other:
+            address = Key(receiver.url + "/v1/metrics", other.endpoint)
+            changed = threading.Event()
+
+            def slow(peer, data):
+                assert changed.wait(60)
+                peer.sock.sendall(data())
+
+            receiver.faults += [slow]
+            sink = OtlpSink(address)
+            sink.accept(Batch(Point("a")))
+            asked(sink)
+            address.invalidate()
+            changed.set()
+            sink.accept(Batch(Point("b")))
+            told = drained(sink)
+            sink.accept(Batch(Point("c")))
+            drained(sink)
+
+        assert (2, {}, 0) == told
+        assert 1 == len(receiver.requests)
+        assert [[("a", 1)], [("b", 1)], [("c", 1)]] == [
+            points(request) for request in other.requests
+        ]
+
     @pytest.mark.parametrize("end", [phases.SNAPSHOT, "fork"])
     @FAILED
     def test_answer_is_not_waited_for_elsewhere(self, receiver, end):
