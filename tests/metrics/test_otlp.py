@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from wire import (
     Wire,
+    authority,
     cut,
     failing,
     instead,
@@ -697,6 +698,74 @@ class TestKey:
             otlp.collector(url, headers={"api-key": "x"})
         with pytest.raises(ConfigurationError, match="https"):
             OtlpSink(url + "/v1/metrics")
+
+
+class TestTls:
+    """Keys go over TLS, to whom the machine or the user trusts."""
+
+    @pytest.fixture(name="secured")
+    def _secured(self):
+        with Wire(
+            lambda request: response(200, b""), tls=authority().server("localhost")
+        ) as wire:
+            yield wire
+
+    @pytest.fixture(name="sink")
+    def _sink(self, secured):
+        url = f"https://localhost:{secured.port}/v1/metrics"
+        return lambda: OtlpSink(url, headers={"api-key": "k"})
+
+    def test_file_of_the_users_is_trusted(self, secured, sink, monkeypatch):
+        """OTEL_EXPORTER_OTLP_CERTIFICATE names it; the connection is kept."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", authority().path)
+        sink = sink()
+        for _ in range(2):
+            sink.accept(Batch(*[Point(f"m{n}") for n in range(500)]))
+            drained(sink)
+
+        assert (1_000, {}, "") == (sink.sent, sink.dropped, sink.error)
+        assert (2, 1) == (len(secured.requests), secured.connections)
+
+    def test_store_of_the_machine_is_trusted(self, secured, sink, monkeypatch):
+        """SSL_CERT_FILE is where OpenSSL has it."""
+        monkeypatch.setenv("SSL_CERT_FILE", authority().path)
+        sink = sink()
+        sink.accept(Batch())
+
+        assert (1, {}, 0) == drained(sink)
+
+    @FAILED
+    def test_others_get_nothing(self, secured, sink, monkeypatch):
+        """AWS_CA_BUNDLE is for AWS: no key goes to whom it alone trusts."""
+        monkeypatch.setenv("AWS_CA_BUNDLE", authority().path)
+        sink = sink()
+        sink.accept(Batch())
+
+        assert (0, {}, 1) == drained(sink)
+        assert sink.error
+        assert [] == secured.requests
+
+    @FAILED
+    def test_late_answer_is_waited_for(self, secured, sink, monkeypatch):
+        """As in the clear: a part of it may have come, and nothing is sent twice."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", authority().path)
+        answers = threading.Event()
+
+        def slow(peer, data):
+            answer = data()
+            peer.sock.sendall(answer[:20])
+            assert answers.wait(60)
+            peer.sock.sendall(answer[20:])
+
+        secured.faults += [slow]
+        sink = sink()
+        sink.accept(Batch())
+        early = asked(sink)
+        answers.set()
+
+        assert (0, {}, 1) == early
+        assert (1, {}, 0) == drained(sink)
+        assert 1 == len(secured.requests)
 
 
 class TestSigned:
