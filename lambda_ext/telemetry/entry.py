@@ -53,7 +53,7 @@ class Entry:
         self.time = record.time
         self.timestamp = record.timestamp
         self.level = record.level
-        self.request_id = record.request_id or request_id
+        self.request_id = request_id or record.request_id
         self.trace = trace
         fields: Any = record.fields if record.where != PLATFORM else record.record
         self.body: Any = dict(fields) if isinstance(fields, dict) and fields else None

@@ -25,13 +25,15 @@ import binascii
 import json
 import os
 import sys
+from json import dumps
 
 from ..aws.signing import quote
 from ..lifecycle import process
+from .entry import as_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from .entry import Entry
@@ -40,7 +42,7 @@ SHORTEST = 4  # characters; a shorter value stands everywhere by chance
 ALONE = 8  # a shorter one counts only where no letter or digit touches it
 LINE = 16  # the least that one line of several must have
 MOST = 5_000  # forms of values that are looked for; the oldest are forgotten
-FEW = 100  # forms that are looked for one by one
+FEW = 150  # forms that are looked for one by one
 CREDENTIALS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Members of a secret that are no secret; some as AWS's database secrets have them.
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html
@@ -60,13 +62,14 @@ PLACEHOLDERS = frozenset(
 _lock = process.Lock()
 _forms: dict[str, str] = {}  # what is looked for -> what stands instead of it
 _starts: dict[str, list[str]] = {}  # the first characters of a form -> the forms
+_screen: dict[str, list[str]] = {}  # the same of what to look for in JSON as a whole
 _seen: dict[int, Any] = {}  # by id: the answers whose values are known
 _credentials: tuple[str, ...] = ()
 
 
 def protect(name: str, value: str | bytes) -> None:
     """Know *value* as the secret *name*; nothing happens for one that says little."""
-    global _forms, _starts
+    global _forms, _starts, _screen
     instead = f"[secret {name}]"
     made: dict[str, str] = {}
     for part in _parts(value):
@@ -78,11 +81,16 @@ def protect(name: str, value: str | bytes) -> None:
         joined = {**_forms, **made}
         if len(joined) > MOST:
             joined = dict([*joined.items()][-MOST:])
-        starts: dict[str, list[str]] = {}
-        for form in joined:
-            starts.setdefault(form[:SHORTEST], []).append(form)
-        _starts = starts
+        _screen = _by_start({*joined, *(dumps(form)[1:-1] for form in joined)})
+        _starts = _by_start(joined)
         _forms = joined
+
+
+def _by_start(found: Iterable[str]) -> dict[str, list[str]]:
+    starts: dict[str, list[str]] = {}
+    for form in found:
+        starts.setdefault(form[:SHORTEST], []).append(form)
+    return starts
 
 
 def refresh() -> None:
@@ -125,6 +133,12 @@ def clean(entry: Entry) -> Entry:
     """Return *entry*, or where it holds a secret a copy without it."""
     if not _forms:
         return entry
+    body: Any = entry.body
+    text = body if isinstance(body, str) else as_json(body)
+    if not _found(text, _screen):
+        message = entry.message
+        if message in text or not _found(message, _screen):
+            return entry
     body, message = cleaned(entry.body), cleaned(entry.message)
     if body is entry.body and message is entry.message:
         return entry
@@ -163,7 +177,7 @@ def _differs(changed: dict[str, Any], given: dict[Any, Any]) -> bool:
 
 
 def _without(text: str) -> str:
-    found = _found(text)
+    found = _found(text, _starts)
     # The longest first, so that all of a value is taken away.
     for form in sorted(found, key=len, reverse=True) if found else ():
         instead = _forms.get(form, "[secret]")
@@ -174,12 +188,11 @@ def _without(text: str) -> str:
     return text
 
 
-def _found(text: str) -> list[str]:
-    """Return the forms that stand in *text*."""
+def _found(text: str, starts: dict[str, list[str]]) -> list[str]:
+    """Return the forms that stand in *text*, of those that begin with *starts*."""
     if len(_forms) <= FEW:
-        return [form for form in _forms if form in text]
+        return [form for forms in starts.values() for form in forms if form in text]
     # Of many, only those are looked for whose first characters are there.
-    starts = _starts
     near = {text[at : at + SHORTEST] for at in range(len(text) - SHORTEST + 1)}
     return [
         form
@@ -258,8 +271,8 @@ def forms(value: str | bytes) -> set[str]:
     else:
         raw = value.encode("utf-8", "surrogatepass")
         plain = value.strip()
-        found.update((plain, json.dumps(plain)[1:-1], repr(plain)[1:-1]))
-        found.add(json.dumps(plain, ensure_ascii=False)[1:-1])
+        found.update((plain, dumps(plain)[1:-1], repr(plain)[1:-1]))
+        found.add(dumps(plain, ensure_ascii=False)[1:-1])
         if len(plain) >= ALONE:
             found.add(quote(plain, b"-_.~"))
     if len(raw) >= ALONE:
@@ -278,9 +291,9 @@ def forms(value: str | bytes) -> set[str]:
 @process.at_reset
 def reset() -> None:
     """Know no secret: none may be in a snapshot, and tests begin with none."""
-    global _forms, _starts, _credentials
+    global _forms, _starts, _screen, _credentials
     with _lock:
         _forms = {}
-        _starts = {}
+        _starts = _screen = {}
         _seen.clear()
         _credentials = ()

@@ -99,6 +99,17 @@ class TestForms:
             entry.body["none"],
         )
 
+    @pytest.mark.parametrize(
+        "value", ['say "yes" \\ no', "two\nlines-of-it", "schlüssel-ß"]
+    )
+    def test_values_that_need_escapes_are_found_in_objects(self, value):
+        """In a JSON line they may stand as they are, or as JSON or repr write them."""
+        redaction.protect("odd", value)
+        for written in (value, json.dumps(value), repr(value), quote(value)):
+            entry = cleaned({"message": "m", "deep": [{"x": f"a {written} b"}]})
+
+            assert "[secret odd]" in entry.body["deep"][0]["x"]
+
     def test_many_secrets_are_found_as_few(self):
         """With thousands of values the search is another one, the result the same."""
         for number in range(300):
