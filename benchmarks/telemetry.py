@@ -10,6 +10,7 @@ batches of 1,000 log records (about 190 bytes each) are delivered over one conne
     listener            `lambda_ext`'s, with nothing that consumes
     parsed              a consumer that asks for the records: JSON, and an object each
     read                a consumer that asks each for type, level, request id, message
+    routed              a route by level, with five secrets to look for, to a function
 
 Defends: the listener alone costs no more CPU than the bare http.server; subscribing adds
 to INIT at most half of what a bare http.server would, and 25 ms, beside the 3.5 s that
@@ -90,11 +91,26 @@ server.start()
 report(server.port, lambda: dispatch.drain(60))
 """
 
+ROUTED = """
+from lambda_ext import telemetry
+from lambda_ext.telemetry import dispatch, listener, redaction, shipping
+
+for number in range(5):
+    redaction.protect(f"secret-{number}", f"value-of-a-secret-{number}")
+telemetry.route(where="function", level=">=INFO").to(
+    lambda entries: None, limit=1_000_000, limit_bytes=1_000_000_000
+)
+server = listener.Listener(dispatch.dispatch, path="/", max_body=10_000_000)
+server.start()
+report(server.port, lambda: dispatch.drain(60) and shipping.flush(60))
+"""
+
 SERVERS = {
     "bare http.server": BARE,
     "listener": LISTENER.format(consumers="[]"),
     "  parsed": LISTENER.format(consumers="[parsed]"),
     "  read": LISTENER.format(consumers="[read]"),
+    "  routed": ROUTED,
 }
 
 HANDLER = """

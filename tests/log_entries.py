@@ -18,7 +18,7 @@ def entry(body="hello", type="function", request_id=None, trace=None, time=TIME)
     """Return one entry, measured as a route does."""
     found = records.make({"time": time, "type": type, "record": body})
     made = Entry(found, request_id, trace)
-    made.measure()
+    made.text()
     return made
 
 

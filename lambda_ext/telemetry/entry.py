@@ -8,7 +8,7 @@ not name it, and after the redaction no secret that this process knows.
 
 from __future__ import annotations
 
-from json import dumps
+from json import JSONEncoder, dumps
 
 from .records import PLATFORM
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEEPEST = 50  # levels of a JSON line that is shipped as one
 LONGEST = 10_000  # characters of what is below them
+_encode = JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
 AROUND = 120  # bytes that the members of an entry take beside its body
 
 
@@ -85,19 +86,21 @@ class Entry:
 
     def say(self, body: Any) -> None:
         """Have it say *body*, text or a JSON object, and a message that fits."""
-        self.body = plain(body) if is_deep(body) else body
+        nested = isinstance(body, (dict, list))
+        self.body = plain(body) if nested and is_deep(body) else body
+        self.size = 0
         if isinstance(body, dict):
             found = body.get("message", body.get("msg"))
             self.message = found if isinstance(found, str) else as_json(body)
         else:
             self.message = str(body)
 
-    def measure(self) -> int:
-        """Return about how many bytes it takes, and remember it."""
+    def text(self) -> str:
+        """Return its body as text, and remember about how many bytes it takes."""
         body = self.body
         text = body if isinstance(body, str) else as_json(body)
         self.size = len(text) + AROUND
-        return self.size
+        return text
 
     def as_dict(self) -> dict[str, Any]:
         """
@@ -128,7 +131,7 @@ def as_json(value: Any) -> str:
     What JSON has no word for becomes text, and so does what is nested too deeply.
     """
     try:
-        return dumps(value, separators=(",", ":"), allow_nan=False, default=str)
+        return _encode(value)
     except (ValueError, TypeError, RecursionError):
         return dumps(plain(value), separators=(",", ":"))
 
@@ -151,12 +154,11 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def is_deep(value: Any, levels: int = DEEPEST) -> bool:
-    """Say whether *value* is nested more than *levels* deep."""
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return False
-    return levels == 0 or any(is_deep(part, levels - 1) for part in value)
+    """Say whether *value*, a JSON object or list, is nested more than *levels* deep."""
+    for part in value.values() if isinstance(value, dict) else value:
+        if type(part) in (dict, list) and (levels == 0 or is_deep(part, levels - 1)):
+            return True
+    return False
 
 
 def trace_ids(header: str | None) -> tuple[str, str]:

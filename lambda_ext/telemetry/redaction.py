@@ -29,7 +29,6 @@ from json import dumps
 
 from ..aws.signing import quote
 from ..lifecycle import process
-from .entry import as_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,8 +132,7 @@ def clean(entry: Entry) -> Entry:
     """Return *entry*, or where it holds a secret a copy without it."""
     if not _forms:
         return entry
-    body: Any = entry.body
-    text = body if isinstance(body, str) else as_json(body)
+    text = entry.text()
     if not _found(text, _screen):
         message = entry.message
         if message in text or not _found(message, _screen):

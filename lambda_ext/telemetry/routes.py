@@ -485,7 +485,9 @@ class Route:
     # The queue ---------------------------------------------------------------
 
     def _put(self, entry: Entry) -> None:
-        size = entry.measure()
+        if not entry.size:
+            entry.text()
+        size = entry.size
         with self._lock:
             if self._has_room(size):
                 self._queue.append((entry, clock.now()))
