@@ -64,12 +64,31 @@ BESIDE_S = 10.0  # for a sink that is called beside a running handler
 MAX_WARNINGS = 10  # different ones of one sink
 
 
+class _Call:
+    """One call of a sink, on a thread of its own."""
+
+    __slots__ = ("_whose", "done", "is_late")
+
+    def __init__(self) -> None:
+        self.done = real_threads.Event()
+        self.is_late = False  # it was left behind once
+        self._whose: dict[int, bool] = {}  # set once: by the thread, or by who gave up
+
+    def begins(self) -> bool:
+        """Say whether the thread is to go on; False: who began it has given up."""
+        return self._whose.setdefault(0, True)
+
+    def given_up(self) -> bool:
+        """Say whether the thread has not begun, and now never will."""
+        return not self._whose.setdefault(0, False)
+
+
 class Outlet:
     """A sink of routes, the thread that calls it, and what became of that."""
 
     __slots__ = (
-        "_caller", "_done", "_failures", "_late", "_not_before", "_warned", "abandoned",
-        "error", "failures", "name", "routes", "sink",
+        "_calls", "_failures", "_not_before", "_warned", "abandoned", "error",
+        "failures", "name", "routes", "sink",
     )  # fmt: skip
 
     def __init__(self, sink: Any, name: str) -> None:
@@ -79,10 +98,7 @@ class Outlet:
         self.error = ""  # of the sink's own, the last; "" after a success
         self.failures = 0  # calls that raised
         self.abandoned = 0  # calls that took longer than their time
-        self._caller: dict[int, object] = {}  # claimed and released by one C call each
-        self._done = real_threads.Event()
-        self._done.set()
-        self._late = False  # this call was left behind once
+        self._calls: dict[int, _Call] = {}  # claimed and released by one C call each
         self._failures = 0  # in a row
         self._not_before = 0.0  # house time
         self._warned: set[str] = set()
@@ -103,7 +119,7 @@ class Outlet:
     @property
     def is_busy(self) -> bool:
         """Whether the sink is being called."""
-        return not self._done.is_set()
+        return bool(self._calls)
 
     def is_due(self) -> bool:
         """Say whether the sink is to be called now."""
@@ -126,49 +142,49 @@ class Outlet:
 
         *everything*: not only of the routes that are due.  *last*: the process ends.
         """
-        me = object()
-        if self._caller.setdefault(0, me) is not me:
-            return False
-        self._done.clear()
-        self._late = False
+        calls, call = self._calls, _Call()
 
         def body() -> None:
-            try:
-                self._call(ends_at, everything=everything, last=last)
-            finally:
-                self._release()
+            if call.begins():
+                try:
+                    self._call(ends_at, everything=everything, last=last)
+                finally:
+                    _release(calls, call)
 
         try:
+            if calls.setdefault(0, call) is not call:
+                return False
             real_threads.start("lambda_ext_route", body)
-        except (RuntimeError, MemoryError):  # no thread to be had; the next call may
-            self._release()
+        except BaseException as exc:
+            if calls.get(0) is call and call.given_up():
+                _release(calls, call)
+            # No thread is to be had; the next call may have one.
+            passing = isinstance(exc, (RuntimeError, MemoryError))
+            if not passing or process.by_signal_handler(exc):
+                raise
             return False
         return True
 
     def wait(self, ends_at: float) -> bool:
         """Wait for the call under way, if it was not left behind; say if it is done."""
-        if self._late:
-            return False
-        if self._done.wait(max(ends_at - clock.run_time(), 0.0)):
+        call = self._calls.get(0)
+        if call is None:
             return True
-        self._late = True
+        if call.is_late:
+            return False
+        if call.done.wait(max(ends_at - clock.run_time(), 0.0)):
+            return True
+        call.is_late = True
         self.abandoned += 1
         self._warn("sink_left_behind", "it took longer than its time")
         return False
 
     def forked(self) -> None:
         """Let go of the parent's thread."""
-        self._caller = {}
-        self._done = real_threads.Event()
-        self._done.set()
-        self._late = False
+        self._calls = {}
         forked = getattr(self.sink, "forked", None)
         if forked is not None and not hasattr(self.sink, "restored"):
             forked()  # others follow forks by themselves
-
-    def _release(self) -> None:
-        self._caller.pop(0, None)
-        self._done.set()
 
     def _call(self, ends_at: float, *, everything: bool, last: bool) -> None:
         failed = False
@@ -221,6 +237,12 @@ class Outlet:
         if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(reason)
             disclosure.warn(event, sink=self.name, error=reason)
+
+
+def _release(calls: dict[int, _Call], call: _Call) -> None:
+    """Let the next call of the sink begin, and those who wait for this one go on."""
+    calls.pop(0, None)
+    call.done.set()
 
 
 _outlets: dict[int, Outlet] = {}  # by the id of the sink, which the outlet keeps
