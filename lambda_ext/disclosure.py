@@ -3,8 +3,9 @@ What the library shows besides values: log lines, error texts, tracebacks.
 
 Guarantees
     A log line is one line of bounded length for every name and every
-    error code of AWS's, and logging raises nothing: a user's filter or
-    handler that fails does not end a load or a flush.
+    error code of AWS's, and logging raises nothing but what a signal handler
+    of the user's raises meanwhile: a filter or a log handler that fails does
+    not end a load or a flush.
     `forget_variables` empties the variables of a traceback's finished frames:
     tools that print or send them (Sentry, Rollbar, `traceback` with
     ``capture_locals``) find no token, key or value there.  The traceback
@@ -18,6 +19,8 @@ import functools
 import logging
 import os
 import traceback
+
+from .lifecycle.process import by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ def printable(value: object, longest: int = LONGEST) -> str:
 
 
 def log(level: int, event: str, text: object = "", /, **fields: object) -> None:
-    """Log "lambda_ext.EVENT name=value ... TEXT" as one line; raises nothing."""
+    """Log "lambda_ext.EVENT name=value ... TEXT" as one line; see the guarantees."""
     _write(level, event, text, fields)
 
 
@@ -93,7 +96,7 @@ def _write(
     if not _log.isEnabledFor(level):
         return
     template = f"lambda_ext.{event}" + "".join(f" {name}=%s" for name in fields)
-    with contextlib.suppress(Exception):  # of a filter or a handler of the user's
+    try:
         shown = [printable(value) for value in fields.values()]
         if text != "":
             template += " %s"
@@ -104,6 +107,9 @@ def _write(
             template += "\n%s"
             shown.append(_traceback())
         _log.log(level, template, *shown, stacklevel=3)
+    except Exception as exc:  # of a filter or a log handler of the user's
+        if by_signal_handler(exc):
+            raise
 
 
 def _traceback() -> str:

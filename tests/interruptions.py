@@ -89,9 +89,18 @@ class Interrupted(BaseException):
     """What the signal handler of `interruptions` raises."""
 
 
+class Guarded(TimeoutError):
+    """What a guard against a time-out raises: an OSError, which is easily caught."""
+
+
+def guard():
+    """Raise `Guarded`, as the action of `interruptions`."""
+    raise Guarded
+
+
 class Interruption:
     """
-    One run of the code under test, as a context; swallows `Interrupted`.
+    One run of the code under test, as a context; swallows `Interrupted`, `Guarded`.
 
     sent: whether the signal was sent; happened: whether its handler ran in the
     code under test; raised: whether its exception arrived here; where: the name
@@ -119,7 +128,7 @@ class Interruption:
 
     def __exit__(self, _, exception, __):
         self._stack.close()
-        self.raised = isinstance(exception, Interrupted)
+        self.raised = isinstance(exception, (Interrupted, Guarded))
         return self.raised
 
     def _is_mine(self, place):

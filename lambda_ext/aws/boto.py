@@ -335,6 +335,8 @@ def _within(
     except LambdaExtError:  # a SourceTimeoutError is a TimeoutError
         raise
     except TimeoutError as exc:
+        if by_signal_handler(exc):
+            raise
         reason = str(exc) or f"AWS did not answer within {left_s:.3g} s"
     raise errors.too_late(reason, service=service, key=key)
 

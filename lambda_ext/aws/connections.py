@@ -21,6 +21,7 @@ Threads
 from __future__ import annotations
 
 from ..lifecycle import clock
+from ..lifecycle.process import by_signal_handler
 from . import http1, regions, retries, tls, waiting
 from .native import modules
 
@@ -85,7 +86,8 @@ class Connection:
         except TimeoutError:
             raise
         except (OSError, http1.NothingReceivedError) as exc:
-            if self.used and not (touched or self._received):
+            silent = self.used and not (touched or self._received)
+            if silent and not by_signal_handler(exc):
                 raise Stale from exc
             raise
         self.used = True
@@ -199,8 +201,8 @@ class Connections:
                 return self._exchange(connection, request, ends_at, asked)
             except Stale:
                 self.close()  # its neighbours are likely to be as dead
-            except TimeoutError:
-                if asked:
+            except TimeoutError as exc:
+                if asked or by_signal_handler(exc):
                     raise
                 self.close()
         try:
@@ -359,6 +361,8 @@ def _connected(addresses: list[tuple[int, Any]], ends_at: float) -> Any:
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         except OSError as exc:
             sock.close()
+            if by_signal_handler(exc):
+                raise
             failure = exc
         else:
             return sock

@@ -146,6 +146,8 @@ class Container:
         try:
             keys = _read(self._connections.exchange(self._request, ends_at))
         except (OSError, UnavailableError, http1.ProtocolError) as exc:
+            if process.by_signal_handler(exc):
+                raise
             if old is None:
                 msg = f"{self._endpoint.url}: {_why(exc)}"
                 raise UnavailableError(msg) from exc
@@ -239,6 +241,8 @@ def _token() -> str:
             with open(path, "rb") as file:  # an error of decoding would hold it
                 token = file.read(LONGEST + 1).strip().decode("latin-1")
         except (OSError, ValueError) as exc:
+            if process.by_signal_handler(exc):
+                raise
             msg = f"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {path!r} cannot be read"
             raise ConfigurationError(msg) from exc
     else:

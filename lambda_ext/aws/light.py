@@ -21,6 +21,7 @@ import os
 
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock
+from ..lifecycle.process import by_signal_handler
 from . import (
     connections,
     credentials,
@@ -151,7 +152,7 @@ class Light(retries.Retrying):
         except LambdaExtError:  # a SourceTimeoutError is a TimeoutError
             raise
         except Exception as exc:
-            error = self._failure(exc, key)
+            error = None if by_signal_handler(exc) else self._failure(exc, key)
             if error is None:
                 raise
             error.wire = self._wire_failure(exc)

@@ -119,7 +119,9 @@ def modules() -> Modules:
     if _modules is None:
         try:
             _modules = private()
-        except Exception:  # another Python may have changed anything
+        except Exception as exc:  # another Python may have changed anything
+            if process.by_signal_handler(exc):
+                raise
             _modules = public()
     return _modules
 

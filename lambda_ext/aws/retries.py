@@ -27,6 +27,7 @@ import time
 from ..disclosure import forget_variables
 from ..exceptions import LambdaExtError, SourceError, ThrottledError
 from ..lifecycle import clock
+from ..lifecycle.process import by_signal_handler
 from . import errors
 
 TYPE_CHECKING = False
@@ -175,6 +176,9 @@ class Retrying:
             forget_variables(exc)
             raise
         except Exception as exc:
+            if by_signal_handler(exc):
+                forget_variables(exc)
+                raise
             error = errors.unexpected(
                 exc, service=self.service, key=errors.key_of(parameters)
             )

@@ -223,8 +223,11 @@ def _registered(found: Transport) -> Transport:
 
 def _close() -> None:
     for found in _known():
-        with contextlib.suppress(Exception):  # that one cannot be closed
+        try:
             found.close()
+        except Exception as exc:  # that one cannot be closed
+            if process.by_signal_handler(exc):
+                raise
 
 
 @process.at_fork

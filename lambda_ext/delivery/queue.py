@@ -34,7 +34,7 @@ from collections import deque
 from .. import disclosure
 from ..aws.retries import jitter
 from ..lifecycle import clock, real_threads
-from ..lifecycle.process import Lock
+from ..lifecycle.process import Lock, by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -305,6 +305,8 @@ class Delivery:
             self._failed(exc.reason)
             self._settle(item, item.count, exc.reason)
         except Exception as exc:
+            if by_signal_handler(exc):
+                raise
             reason = type(exc).__name__
             self._failed(reason)
             self._settle(item, item.count, reason)

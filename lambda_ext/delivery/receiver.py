@@ -177,7 +177,9 @@ class Receiver:
             reason = str(exc)
         except LambdaExtError as exc:  # of a key that cannot be read just now
             reason = f"its key cannot be read: {type(exc).__name__}"
-        except TimeoutError:
+        except TimeoutError as exc:
+            if process.by_signal_handler(exc):
+                raise
             reason = "no answer in time"
             if self._asked is not None:  # it is waited for at once the next time
                 raise RetryError(reason, 0.0) from None
@@ -186,6 +188,8 @@ class Receiver:
         except (credentials.MissingError, credentials.UnavailableError):
             reason = "no credentials to sign with"
         except OSError as exc:
+            if process.by_signal_handler(exc):
+                raise
             reason = exc.strerror or type(exc).__name__
         raise RetryError(reason)
 

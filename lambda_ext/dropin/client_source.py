@@ -23,6 +23,7 @@ from ..answer import Answer
 from ..aws import boto
 from ..exceptions import LambdaExtError, SourceError
 from ..lifecycle import real_threads
+from ..lifecycle.process import by_signal_handler
 from ..values import keys
 from ..values.sources import answers
 from . import operations
@@ -186,6 +187,8 @@ class ClientSource:
         except LambdaExtError:
             raise
         except Exception as exc:
+            if by_signal_handler(exc):
+                raise
             failure = self._failure(exc, label, keep=wire.seen)
         finally:
             wire.seen = former

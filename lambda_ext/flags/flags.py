@@ -349,6 +349,8 @@ class Flags(Polled[object]):
         try:
             evaluation = flag.evaluate(context)
         except Exception as exc:  # of a mapping of the user's
+            if process.by_signal_handler(exc):
+                raise
             kind = type(exc).__name__
             shown = disclosure.printable(name, LONGEST_NAME)
             error = FlagError(f"the context of '{shown}' raised {kind}", flag=name)
@@ -382,6 +384,8 @@ class Flags(Polled[object]):
             try:
                 listener(exposure)
             except Exception as exc:
+                if process.by_signal_handler(exc):
+                    raise
                 # Not its message, which may quote the context.
                 disclosure.warn(
                     "on_evaluation_failed",

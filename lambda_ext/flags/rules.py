@@ -63,6 +63,7 @@ import re
 import sys
 
 from ..exceptions import RuleError
+from ..lifecycle.process import by_signal_handler
 from . import patterns
 from .dialect import DEFAULT, Dialect, fnv1a
 
@@ -692,7 +693,9 @@ def scalar(value: Any) -> Any:
         return float.__float__(value)
     try:
         return _of_library(value)
-    except Exception:  # of a method of a type of the user's
+    except Exception as exc:  # of a method of a type of the user's
+        if by_signal_handler(exc):
+            raise
         return None
 
 
@@ -867,7 +870,9 @@ class _Compiler:
         assert self._dialect.fold is not None
         try:
             return self._dialect.fold(node.value)
-        except Exception:
+        except Exception as exc:
+            if by_signal_handler(exc):
+                raise
             return str(node.value)
 
     def _value(self, node: _Node) -> Callable[[Context], Any]:
@@ -885,7 +890,9 @@ class _Compiler:
                     return value
                 try:
                     return fold(value)
-                except Exception:
+                except Exception as exc:
+                    if by_signal_handler(exc):
+                        raise
                     return value
 
             return folded
@@ -1138,7 +1145,9 @@ class _Compiler:
             try:
                 number = bucket(dialect.join.join(parts), salt)
                 return bool(number <= pct if inclusive else number < pct)
-            except Exception:  # of a function of the user's
+            except Exception as exc:  # of a function of the user's
+                if by_signal_handler(exc):
+                    raise
                 return missing()
 
         return test

@@ -370,6 +370,8 @@ class Session:
             try:
                 reader.accept(new.value)
             except Exception as exc:
+                if process.by_signal_handler(exc):
+                    raise
                 # Not chained: errors of parsers and of callables quote.
                 kind = type(exc).__name__
             else:

@@ -86,7 +86,9 @@ def _is_instrumented() -> bool:
         return False
     try:  # there is one instrumentor, however often it is made
         return bool(module.AwsLambdaInstrumentor().is_instrumented_by_opentelemetry)
-    except Exception:
+    except Exception as exc:
+        if process.by_signal_handler(exc):
+            raise
         return False
 
 
@@ -112,6 +114,8 @@ def _force_flush(module: str, getter: str) -> Callable[..., object] | None:
     try:
         found: Any = getattr(getattr(api, getter)(), "force_flush", None)
     except Exception as exc:  # of a provider that is set up by a variable
+        if process.by_signal_handler(exc):
+            raise
         _tell(module, disclosure.kind(exc))
         return None
     return found if callable(found) else None

@@ -127,7 +127,9 @@ def call(phase: str) -> None:
     calls[phase] += 1
     # CPython 3.10 runs signal handlers at a jump forwards, too: none is before `try`.
     try:
-        while _listeners[phase]:
+        while True:  # not `while _listeners[phase]`, see `process`
+            if not _listeners[phase]:
+                break
             try:
                 if waiting is None:
                     known = _orders.get(phase)

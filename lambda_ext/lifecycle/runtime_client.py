@@ -66,8 +66,11 @@ def _hook() -> None:
     def wait_next_invocation(*args: Any, **kwargs: Any) -> Any:
         global waiting
         for function in _before.copy():
-            with contextlib.suppress(Exception):  # none of it may end the runtime
+            try:
                 function()
+            except Exception as exc:  # none of it may end the runtime
+                if process.by_signal_handler(exc):
+                    raise
         waiting = True
         try:
             received = wait(*args, **kwargs)

@@ -43,6 +43,7 @@ from ..delivery.life import follow_life
 from ..delivery.queue import Delivery, Item, RefusedError, RetryError
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
+from ..lifecycle.process import by_signal_handler
 from . import emf, tally
 from .stdout import Line, Writer
 
@@ -537,6 +538,8 @@ class _Datagrams:
         except (BlockingIOError, InterruptedError):
             raise RetryError("its socket is full", PAUSE_S) from None
         except OSError as exc:
+            if by_signal_handler(exc):
+                raise
             if exc.errno == errno.ENOBUFS:
                 raise RetryError("its socket is full", PAUSE_S) from None
             self.close()

@@ -228,8 +228,11 @@ class Metrics:
                 series = self._counts[given]
             else:
                 series = self._plain[name]
-        except Exception:  # noqa: S110  not known yet, or not even hashable
+        except KeyError:  # not known yet
             pass
+        except Exception as exc:  # not even hashable
+            if by_signal_handler(exc):
+                raise
         kind = type(value)
         if kind is int:
             fits = LEAST <= value <= MOST  # type: ignore[operator]

@@ -146,7 +146,9 @@ def _start() -> recorder.Metrics:
     for name, read in _READERS.items():
         try:
             read()
-        except (OSError, ValueError, LookupError):
+        except (OSError, ValueError, LookupError) as exc:
+            if process.by_signal_handler(exc):
+                raise
             missing.append(name)
         else:
             found.append(name)
@@ -195,7 +197,9 @@ def _numbers(begin: _Begin) -> Numbers:
         if name in _sources:
             try:
                 read_now = read()
-            except (OSError, ValueError, LookupError):
+            except (OSError, ValueError, LookupError) as exc:
+                if process.by_signal_handler(exc):
+                    raise
                 continue  # as many descriptors as there may be, for instance
             if name == "network":
                 received = max(read_now[0] - begin.network[0], 0)
@@ -287,7 +291,9 @@ def _end_of_init() -> None:
         fields = _read(STAT).rpartition(b")")[2].split()
         started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         _init_ms = _ms(time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
-    except (AttributeError, OSError, ValueError, LookupError):
+    except (AttributeError, OSError, ValueError, LookupError) as exc:
+        if process.by_signal_handler(exc):
+            raise
         return  # not Linux
 
 

@@ -481,7 +481,9 @@ def _has_living_child() -> bool:
         return False
     try:
         os.waitid(os.P_ALL, 0, LOOK)
-    except OSError:  # no child at all
+    except OSError as exc:  # no child at all
+        if by_signal_handler(exc):
+            raise
         return False
     return True
 

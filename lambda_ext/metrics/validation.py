@@ -14,6 +14,7 @@ from __future__ import annotations
 from json import dumps
 
 from ..exceptions import ConfigurationError, MetricError
+from ..lifecycle.process import by_signal_handler
 from ..limits import (
     DIMENSION_NAME,
     DIMENSION_VALUE,
@@ -88,12 +89,16 @@ def value(given: Any) -> Number:
     if hasattr(given, "__index__"):
         try:
             number = int(given.__index__())
-        except Exception:
+        except Exception as exc:
+            if by_signal_handler(exc):
+                raise
             number = None  # an array of one float has both, and only one works
     if number is None and hasattr(given, "__float__"):
         try:
             number = float(given)
         except Exception as exc:
+            if by_signal_handler(exc):
+                raise
             raise _not_a_value(given) from exc
     if number is None or not -MAX_MAGNITUDE <= number <= MAX_MAGNITUDE:
         raise _not_a_value(given if number is None else number)
@@ -195,7 +200,9 @@ def merged(dimensions: Any, dims: dict[str, Any]) -> dict[Any, Any]:
     """Return both; what cannot be merged is refused when it is looked at."""
     try:
         merged = dict(dimensions)
-    except Exception:
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise
         message = (
             "dimensions= takes a mapping of names to values; given was"
             f" {_given(dimensions)}"

@@ -131,6 +131,8 @@ class Outlet:
             is_due = getattr(self.sink, "is_due", None)
             return self._pending() > 0 if is_due is None else bool(is_due())
         except Exception as exc:
+            if process.by_signal_handler(exc):
+                raise
             self._failed(exc)
             return False
 

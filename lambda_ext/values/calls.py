@@ -40,6 +40,7 @@ from collections import deque
 from .. import disclosure
 from ..exceptions import LambdaExtError, SourceError, SourceTimeoutError
 from ..lifecycle import clock, real_threads
+from ..lifecycle.process import by_signal_handler
 from .transforms import withheld
 
 TYPE_CHECKING = False
@@ -341,7 +342,9 @@ def broken(source: Source, exc: Exception, keys: Iterable[Key]) -> SourceError:
 def _name_of(source: Source) -> str:
     try:
         return str(source.name)
-    except Exception:  # what is broken may be broken here, too
+    except Exception as exc:  # what is broken may be broken here, too
+        if by_signal_handler(exc):
+            raise
         return type(source).__name__
 
 

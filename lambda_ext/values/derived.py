@@ -37,7 +37,7 @@ from .. import callables, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, real_threads, shutdown
-from ..lifecycle.process import Lock, at_fork, at_reset
+from ..lifecycle.process import Lock, at_fork, at_reset, by_signal_handler
 from . import settings, store, transforms
 from .cache import protected
 
@@ -337,6 +337,8 @@ class Derived(Generic[R]):
         try:
             callables.refuse_coroutine(self._close(made.object), "close=")
         except Exception as exc:  # whose message may quote the value
+            if by_signal_handler(exc):
+                raise
             disclosure.warn(
                 "close_failed", key=self._handle.name, error=disclosure.kind(exc)
             )

@@ -424,6 +424,8 @@ def wants_of(handles: Iterable[Declared]) -> list[Want]:
             if want.max_age != 0 and getattr(want.source, "at_init", True):
                 wants.append(want)
         except Exception as exc:
+            if process.by_signal_handler(exc):
+                raise
             disclosure.inform(
                 "not_loaded", key=handle._key.label, error=type(exc).__name__
             )

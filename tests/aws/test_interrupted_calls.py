@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from interruptions import Interrupted, interruptions
+from interruptions import Interrupted, guard, interruptions
 
 from lambda_ext.aws import connections, http1, light, retries, tls, transport, waiting
+from lambda_ext.exceptions import LambdaExtError
 
 # A socket that has no owner yet is closed by its finalizer, which warns; and what
 # is raised in a finalizer arrives nowhere.
@@ -57,3 +58,22 @@ def test_interrupted_choice_leaves_a_transport(server, monkeypatch):
         count += 1
 
     assert count > 100
+
+
+def test_guard_that_raises_a_timeout_error_is_not_taken_for_a_time_out(secrets):
+    """It arrives as it is, also on a kept connection; nothing is sent again for it."""
+    swallowed = []
+    count = 0
+    get(secrets, "first")
+    for run in interruptions((connections, http1, light, retries), guard):
+        try:
+            with run:
+                get(secrets, "old")
+        except LambdaExtError as exc:
+            swallowed.append((run.where, exc))
+        if run.happened != run.raised:
+            swallowed.append(run.where)
+        count += 1
+
+    assert [] == swallowed
+    assert count > 50

@@ -624,8 +624,10 @@ class TestRealSignals:
             pass
 
         def handler(*_):
-            raise Stop
+            if armed:  # else it comes late, through another thread
+                raise Stop
 
+        armed = False
         rng = random.Random(1)
         store.use(Plain())
         former = signal.signal(signal.SIGALRM, handler)
@@ -634,10 +636,12 @@ class TestRealSignals:
             for number in range(1500):
                 store.loader.clear()
                 try:
+                    armed = True
                     signal.setitimer(signal.ITIMER_REAL, rng.uniform(3e-6, 2e-4))
                     try:
                         get_secret("db")
                     finally:
+                        armed = False
                         signal.setitimer(signal.ITIMER_REAL, 0)
                 except Stop:
                     interrupted += 1
