@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 
+from handler_places import COVERED, ELSEWHERE, FILES, loops, swallowing
+from handler_places import ROOT as PACKAGE
 from helpers import ROOT
 
 TOP_LEVEL = {
@@ -141,3 +143,19 @@ def test_threads_and_locks_have_one_home():
     ]
 
     assert [] == found
+
+
+def test_loop_with_a_condition_stands_in_a_function_of_its_own():
+    """Not in a `with`, `finally` or `except BaseException`: see `handler_places`."""
+    found = {
+        (str(path.relative_to(PACKAGE)), name)
+        for path in FILES
+        for name in loops(path.read_text("utf-8"))
+    }
+
+    assert set() == found - COVERED
+
+
+def test_what_catches_all_asks_whose_exception_it_is():
+    """Each `except Exception` asks `by_signal_handler`, or is known: `handler_places`."""
+    assert ELSEWHERE.keys() == {place for path in FILES for place in swallowing(path)}

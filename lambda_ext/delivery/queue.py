@@ -198,14 +198,17 @@ class Delivery:
     def withdraw(self, count: int, reason: str) -> None:
         """Count *count* records as dropped that were counted as sent."""
         with self._lock:
-            before = None
-            while before is not self.dropped:
-                before = self.dropped
-                dropped = _more(before, count, reason)
-                # One step.
-                if self.dropped is before:
-                    self.dropped = before = dropped
-                    self.sent -= count
+            self._withdraw(count, reason)
+
+    def _withdraw(self, count: int, reason: str) -> None:
+        before = None
+        while before is not self.dropped:
+            before = self.dropped
+            dropped = _more(before, count, reason)
+            # One step.
+            if self.dropped is before:
+                self.dropped = before = dropped
+                self.sent -= count
 
     @property
     def is_ready(self) -> bool:

@@ -26,6 +26,7 @@ import zlib
 from ..aws import connections, credentials, http1, regions, retries, signing, tls
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
+from ..lifecycle.process import by_signal_handler
 from .queue import RefusedError, RetryError
 
 TYPE_CHECKING = False
@@ -178,7 +179,7 @@ class Receiver:
         except LambdaExtError as exc:  # of a key that cannot be read just now
             reason = f"its key cannot be read: {type(exc).__name__}"
         except TimeoutError as exc:
-            if process.by_signal_handler(exc):
+            if by_signal_handler(exc):
                 raise
             reason = "no answer in time"
             if self._asked is not None:  # it is waited for at once the next time
@@ -188,7 +189,7 @@ class Receiver:
         except (credentials.MissingError, credentials.UnavailableError):
             reason = "no credentials to sign with"
         except OSError as exc:
-            if process.by_signal_handler(exc):
+            if by_signal_handler(exc):
                 raise
             reason = exc.strerror or type(exc).__name__
         raise RetryError(reason)

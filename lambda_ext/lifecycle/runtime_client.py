@@ -77,8 +77,11 @@ def _hook() -> None:
         finally:
             waiting = False
         for after in _after.copy():
-            with contextlib.suppress(Exception):
+            try:
                 after(received)
+            except Exception as exc:
+                if process.by_signal_handler(exc):
+                    raise
         return received
 
     def unhook() -> None:

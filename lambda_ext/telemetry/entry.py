@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from json import JSONEncoder, dumps
 
+from ..lifecycle.process import by_signal_handler
 from .records import PLATFORM
 
 TYPE_CHECKING = False
@@ -149,7 +150,9 @@ def plain(value: Any, depth: int = 0) -> Any:
             return [plain(part, depth + 1) for part in value]
     try:
         return str(value)[:LONGEST]
-    except Exception:  # of the user's own __str__, or nested too deeply
+    except Exception as exc:  # of the user's own __str__, or nested too deeply
+        if by_signal_handler(exc):
+            raise
         return f"<{type(value).__name__}>"
 
 

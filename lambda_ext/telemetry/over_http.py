@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..delivery.life import follow_life
 from ..delivery.receiver import Prefixed
+from ..lifecycle.process import by_signal_handler
 from . import redaction
 from .entry import as_json
 from .queued import Queued
@@ -62,6 +63,8 @@ class HttpDestination(Queued):
             try:
                 data = self.encode(entry)
             except Exception as exc:  # of one that could not be foreseen
+                if by_signal_handler(exc):
+                    raise
                 self._delivery.drop(1, f"encoding: {type(exc).__name__}")
                 continue
             if len(data) > self._max_bytes:

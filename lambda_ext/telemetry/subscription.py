@@ -272,12 +272,15 @@ def _own_address() -> str:
     """Return the address that `HOST` stands for in this environment."""
     try:
         with open(HOSTS_FILE, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                address, *names = line.partition("#")[0].split() or ("",)
-                if HOST in names and address.count(".") == 3:
-                    return address
-    except OSError:
-        pass
+            lines = file.read().splitlines()
+    except OSError as exc:
+        if process.by_signal_handler(exc):
+            raise
+        lines = []
+    for line in lines:
+        address, *names = line.partition("#")[0].split() or ("",)
+        if HOST in names and address.count(".") == 3:
+            return address
     # In Lambda itself the name has an address, wherever it is defined.  An emulator
     # may not know it, and a resolver without a network takes seconds to say so.
     environ = os.environ

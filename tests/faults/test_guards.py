@@ -7,10 +7,6 @@ the user's that it calls, catches what that code raises.
 
 from __future__ import annotations
 
-import ast
-import pathlib
-import re
-
 import pytest
 from interruptions import guard, interruptions
 
@@ -23,7 +19,6 @@ from lambda_ext.metrics import recorder, validation
 from lambda_ext.testing import FakeSource, MemorySink
 from lambda_ext.values import derived, handles
 
-ROOT = pathlib.Path(lambda_ext.__file__).parent
 DOCUMENT = """{"on": {"_variants": [
     {"name": "a", "enabled": true, "rule": "(eq $n 1)"},
     {"name": "b", "enabled": false}
@@ -157,63 +152,3 @@ class TestArrives:
                 derived._snapshot()
 
             arrives([derived], close)
-
-
-# Where what a signal handler raises cannot be, or is passed on in another way.
-ELSEWHERE = {
-    "aws/waiting.py body": "on a thread of its own, which tells its caller",
-    "callables.py relay": "thrown in again",
-    "injection.py call": "thrown in again",
-    "lifecycle/extension.py _join": "raised again, after the hint",
-    "lifecycle/extension.py _wait": "on a thread of its own",
-    "lifecycle/otel.py body": "on a thread of its own",
-    "lifecycle/real_threads.py <module>": "at import",
-    "lifecycle/shutdown.py _at_exit": "raised again, after the listeners",
-    "telemetry/dispatch.py _consume": "on a thread of its own",
-    "telemetry/predicates.py _may_explode": "checks an argument",
-    "telemetry/queued.py _send": "on a thread of its own",
-    "telemetry/reports.py consume": "raised again, after the other reports",
-    "telemetry/routes.py __call__": "on a thread of its own",
-    "telemetry/shipping.py _call": "on a thread of its own",
-    "telemetry/shipping.py _hand_over": "on a thread of its own",
-    "values/calls.py body": "on a thread of its own",
-    "values/calls.py _run": "on a thread of its own",
-    "values/rotation.py call": "thrown in again",
-    "lifecycle/process.py _forked": "after a fork, where CPython ignores it",
-    "aws/transport.py _forked": "after a fork, where CPython ignores it",
-}
-
-
-def swallowing(path):
-    """Yield the functions of *path* that catch all, and neither ask nor raise it."""
-    tree = ast.parse(path.read_text("utf-8"))
-    waiting = [("<module>", tree)]
-    while waiting:
-        function, node = waiting.pop()
-        for child in ast.iter_child_nodes(node):
-            named = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
-            waiting.append((child.name if named else function, child))
-        if isinstance(node, ast.ExceptHandler):
-            caught = ast.unparse(node.type) if node.type else "BaseException"
-            last = node.body[-1]
-            passed = isinstance(last, ast.Raise) and last.exc is None
-            if passed or "by_signal_handler" in ast.unparse(node):
-                continue
-        elif isinstance(node, ast.Call) and "suppress" in ast.unparse(node.func):
-            caught = " ".join(map(ast.unparse, node.args))
-        else:
-            continue
-        if re.search(r"\b(Base)?Exception\b", caught):
-            yield f"{path.relative_to(ROOT)} {function}"
-
-
-def test_what_catches_all_asks_whose_it_is():
-    """Each `except Exception` asks `by_signal_handler`, or is in the table above."""
-    found = {
-        place
-        for path in sorted(ROOT.rglob("*.py"))
-        if not {"local", "commands"} & {*path.relative_to(ROOT).parts}
-        for place in swallowing(path)
-    }
-
-    assert ELSEWHERE.keys() == found
