@@ -103,6 +103,8 @@ class Listener:
     ) -> None:
         self.counters = Counters()
         self.path = path
+        self.schema = ""  # the version of the records that are delivered
+        self.types: tuple[str, ...] = ()
         self.paths = (path, "/") if drops_path else (path,)
         self.max_body = max_body
         self._accept = accept

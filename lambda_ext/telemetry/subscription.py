@@ -107,7 +107,8 @@ class _Refused(ExtensionError):
 
 _status = Status()
 _asked: dict[str, Any] | None = None  # what `subscribe` was called with
-_listener: Listener | None = None
+_listener: Listener | None = None  # to which the platform delivers
+_made: list[Listener] = []  # all whose thread may have begun
 _lock = process.Lock()
 dropped_by_platform = {"records": 0, "bytes": 0, "reports": 0}
 
@@ -166,6 +167,8 @@ def subscribe(
         )
         raise ExtensionError(msg)
     with _lock:
+        if _listener is not None and _status.state == "none":  # it was interrupted
+            _status = _listener_status(_listener)
         if _asked is not None:
             if _asked != asked:
                 msg = (
@@ -180,7 +183,8 @@ def subscribe(
         try:
             _status = _subscribed(asked)
         except BaseException:  # a signal handler's: the next call makes up for it
-            _asked = None
+            if _listener is None:
+                _asked = None
             raise
         return _status
 
@@ -232,19 +236,31 @@ def _subscribed(asked: dict[str, Any]) -> Status:
 def _attempt(identifier: str, asked: dict[str, Any], begun_at: float) -> Status:
     """Listen, and ask the platform to deliver."""
     global _listener
-    made: Listener | None = None
     try:
         made = _listen(asked["buffering"]["maxBytes"])
-        schema = _put(identifier, asked, made, begun_at + TIMEOUT_S)
+        made.types = tuple(asked["types"])
+        made.schema = _put(identifier, asked, made, begun_at + TIMEOUT_S)
+        phases.silence(phases.SHUTDOWN, _finish)
         phases.listen(phases.SHUTDOWN, _finish, priority=phases.EARLY)
         _listener = made
     except BaseException as exc:
-        if made is not None:
-            made.close()
+        _listener = None
+        _close_all()
         if not isinstance(exc, Exception) or process.by_signal_handler(exc):
             raise
         return _failure(exc)
-    return Status("subscribed", schema=schema, types=tuple(asked["types"]))
+    return _listener_status(made)
+
+
+def _listener_status(listener: Listener) -> Status:
+    return Status("subscribed", schema=listener.schema, types=listener.types)
+
+
+def _close_all() -> None:
+    """Close every listener that was made."""
+    while _made:
+        _made[-1].close()
+        _made.pop()
 
 
 def _listen(max_bytes: int) -> Listener:
@@ -260,11 +276,9 @@ def _listen(max_bytes: int) -> Listener:
         host=_own_address(),
         drops_path=extension.one_of_many(),  # AWS's code for managed instances does
     )
-    try:
-        made.start()
-    except BaseException:
-        made.close()
-        raise
+    # From here on it can be found, whatever interrupts this thread.
+    _made.append(made)
+    made.start()
     return made
 
 
@@ -407,9 +421,10 @@ def _finish() -> None:
 def _forked() -> None:
     """Leave the subscription to the parent."""
     global _listener, _status
-    listener, _listener = _listener, None
-    if listener is not None:
+    _listener = None
+    for listener in _made:
         listener.let_go()
+    _made.clear()
     if _status.state != "none":
         _status = Status("forked", reason="a child of the subscribed process")
     dropped_by_platform.update(dict.fromkeys(dropped_by_platform, 0))
@@ -419,8 +434,6 @@ def _forked() -> None:
 def reset() -> None:
     """Forget the subscription, as if this were just imported."""
     global _asked, _listener, _status
-    listener, _listener = _listener, None
-    _asked, _status = None, Status()
-    if listener is not None:
-        listener.close()
+    _asked, _listener, _status = None, None, Status()
+    _close_all()
     dropped_by_platform.update(dict.fromkeys(dropped_by_platform, 0))

@@ -9,7 +9,7 @@ import sys
 import textwrap
 
 import pytest
-from helpers import ROOT, eventually
+from helpers import ROOT, eventually, installed
 from rie import Rie, let_all_read
 from telemetry_api import Wire, logs, request
 
@@ -68,10 +68,10 @@ BUDGETS = Budgets(internal_s=30.0)
 class Function:
     """A folder with the handler, and what its consumer has received."""
 
-    def __init__(self, folder, more="", timeout_ms=25):
+    def __init__(self, folder, more="", timeout_ms=25, first=""):
         self.folder = str(folder)
         self.path = os.path.join(self.folder, "received")
-        code = APP.format(more=textwrap.dedent(more), timeout_ms=timeout_ms)
+        code = first + APP.format(more=textwrap.dedent(more), timeout_ms=timeout_ms)
         (folder / "app.py").write_text(code)
         self.env = {"PYTHONPATH": ROOT, "RECEIVED": self.path}
 
@@ -202,6 +202,33 @@ def test_snapstart(tmp_path):
     names = [f"platform.{name}" for name in restore]
     assert [*INIT, *names, *INVOKE] == function.types()
     assert "a 0" in function.texts()
+
+
+PATCHES = {
+    "gevent": "from gevent import monkey; monkey.patch_all()\n",
+    "eventlet": "import eventlet; eventlet.monkey_patch()\n",
+}
+
+
+@pytest.mark.parametrize("library", PATCHES)
+def test_beside_green_threads(tmp_path, library):
+    """The listener and the consumers are real threads, whatever was patched."""
+    installed(library)
+    function = Function(tmp_path, PATIENT + REPORT, first=PATCHES[library])
+    command = (sys.executable, "-W", "ignore", "-m", "awslambdaric", "app.handler")
+    with function.emulate(command=command) as emulator:
+        answers = [emulator.invoke({"name": "a", "lines": 5}).status]
+        emulator.wait_frozen()
+        answers.append(emulator.invoke({"name": "b", "until": '"matched"'}).status)
+        emulator.wait_frozen()
+        end = emulator.shutdown()
+
+    assert ["success", "success"] == answers
+    assert [f"a {line}" for line in range(5)] == [
+        text for text in function.texts() if text.startswith("a ")
+    ]
+    assert [*INIT, *INVOKE * 2] == function.types()
+    assert (False, 0) == (end.killed, end.exit_status)
 
 
 HANG = """
