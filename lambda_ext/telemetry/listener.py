@@ -5,8 +5,8 @@ The server to which Lambda's platform delivers telemetry: HTTP over bare sockets
 and two threads that block in C while nothing arrives.
 
 Guarantees
-    A delivery is answered with 200 as soon as it is here, before anything is
-    parsed or consumed.  One that was accepted before (by its ``Sequence-Id``, where
+    A delivery is answered with 200 as soon as it is here and queued, in the order of
+    arrival, before anything is parsed or consumed.  One that was accepted before (by its ``Sequence-Id``, where
     the platform sends one) is answered with 200, counted, and not accepted again: the
     platform repeats a delivery whose answer was lost.  One that did not arrive
     whole is not accepted, so the platform repeats it.
@@ -198,28 +198,27 @@ class Listener:
         with self._lock, contextlib.suppress(ValueError):
             self._connections.remove(connection)
 
-    def take(self, body: bytearray, sequence_id: str | None) -> Batch | None:
-        """Return the batch that has arrived; None if it was accepted before."""
-        with self._lock:
+    def take(self, body: bytearray, sequence_id: str | None) -> None:
+        """Hand on what has arrived, unless it was accepted before."""
+        with (
+            self._lock
+        ):  # also for the order: of two connections, the first one's first
             if sequence_id is not None:
                 if sequence_id in self._known:
                     self.counters.redelivered += 1
-                    return None
+                    return
                 if len(self._known) >= MAX_KNOWN:
                     del self._known[next(iter(self._known))]
                 self._known[sequence_id] = None
             self.counters.batches += 1
             self.counters.bytes += len(body)
-        return Batch.of(body, sequence_id, received_at=clock.wall())
+            batch = Batch.of(body, sequence_id, received_at=clock.wall())
+            self._accept(batch, len(body))
 
     def count_refused(self) -> None:
         """Count a request that was no delivery."""
         with self._lock:
             self.counters.refused += 1
-
-    def deliver(self, batch: Batch, size: int) -> None:
-        """Hand on what was taken."""
-        self._accept(batch, size)
 
 
 def _bound(host: str) -> _socket.socket:
@@ -301,15 +300,11 @@ class _Connection:
             raise _Refusal(415, "Unsupported Media Type")
         body = self._body(headers)
         sequence_id = headers.get("sequence-id")
-        batch = self._listener.take(
-            body, sequence_id[:LONGEST_ID] if sequence_id else None
-        )
-        try:
-            self._socket.sendall(_OK)
-        finally:  # also if the platform has gone meanwhile: it is ours now
-            if batch is not None:
-                self._listener.deliver(batch, len(body))
-            self.busy = False
+        # Before the answer: from then on the platform may deliver the next one over
+        # another connection.
+        self._listener.take(body, sequence_id[:LONGEST_ID] if sequence_id else None)
+        self._socket.sendall(_OK)
+        self.busy = False
         kept = headers.get("connection", "").lower()
         return kept != "close" and (version != "HTTP/1.0" or kept == "keep-alive")
 

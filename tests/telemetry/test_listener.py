@@ -80,6 +80,16 @@ class TestDeliveries:
         assert [200] * 5 == [wire.status() for _ in range(5)]
         assert [[n] for n in range(5)] == taken.wait_for(5)
 
+    def test_connections_take_turns(self, served, taken):
+        """What follows an answer over another connection is handed on after it."""
+        with Wire(served.port) as one, Wire(served.port) as other:
+            for number in range(200):
+                wire = (one, other)[number % 2]
+                wire.send(request(PATH, logs(number)))
+                assert 200 == wire.status()
+
+        assert [[number] for number in range(200)] == taken.wait_for(200)
+
     def test_single_bytes(self, wire, taken):
         """The pieces in which TCP brings it do not matter."""
         data = request(PATH, logs("slow"))
