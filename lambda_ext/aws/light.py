@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 
-from ..exceptions import LambdaExtError
+from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from . import (
@@ -129,6 +129,18 @@ class Light(retries.Retrying):
 
     def __repr__(self) -> str:
         return f"<transport to {self._endpoint.url}>"
+
+    def is_current(self) -> bool:
+        """Say whether the environment still names the region, endpoint and key."""
+        _, region, url, identity = self.scope
+        try:
+            return (
+                regions.region(self.service) == region
+                and regions.endpoint(self.service, self._region).url == url
+                and self._provider.identity == identity
+            )
+        except (ConfigurationError, credentials.MissingError):
+            return False
 
     def close(self) -> None:
         """Close the connections and forget the credentials."""

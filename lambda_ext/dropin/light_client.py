@@ -20,6 +20,7 @@ import math
 import os
 import sys
 
+from .. import config
 from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
@@ -53,16 +54,38 @@ METHODS = {  # of boto3's client -> the operation
 
 
 if TYPE_CHECKING:
-
+    # As boto3-stubs has them.
     @overload
     def client(
-        service_name: Literal["secretsmanager"], **keywords: Any
+        service_name: Literal["secretsmanager"],
+        region_name: str | None = ...,
+        api_version: str | None = ...,
+        use_ssl: bool | None = ...,
+        verify: bool | str | None = ...,
+        endpoint_url: str | None = ...,
+        aws_access_key_id: str | None = ...,
+        aws_secret_access_key: str | None = ...,
+        aws_session_token: str | None = ...,
+        config: Any = ...,
+        aws_account_id: str | None = ...,
     ) -> SecretsManagerClient: ...
     @overload
-    def client(service_name: Literal["ssm"], **keywords: Any) -> SSMClient: ...
+    def client(
+        service_name: Literal["ssm"],
+        region_name: str | None = ...,
+        api_version: str | None = ...,
+        use_ssl: bool | None = ...,
+        verify: bool | str | None = ...,
+        endpoint_url: str | None = ...,
+        aws_access_key_id: str | None = ...,
+        aws_secret_access_key: str | None = ...,
+        aws_session_token: str | None = ...,
+        config: Any = ...,
+        aws_account_id: str | None = ...,
+    ) -> SSMClient: ...
 
 
-def client(service_name: str, **keywords: Any) -> Any:
+def client(service_name: str, *args: Any, **keywords: Any) -> Any:
     """
     Return a client as `boto3.client` does, whose reads need no boto3.
 
@@ -70,14 +93,15 @@ def client(service_name: str, **keywords: Any) -> Any:
     GetParametersByPath are answered from memory where that is fresh (the options
     ``max_age`` and ``max_stale``), else by a signed request of the library's own,
     for which the caller waits.  Anything else loads boto3, once, makes its client
-    with the same *keywords* and goes on there.  Nothing is called or loaded by
+    with the same arguments and goes on there.  Nothing is called or loaded by
     making the client.
 
     Args:
         service_name: "secretsmanager" or "ssm".
-        **keywords: What `boto3.client` takes: ``region_name``, ``endpoint_url``,
-            ``config``, ...  With any that the light transport cannot serve the client
-            is boto3's from its first call.
+        *args: What `boto3.client` takes after it: ``region_name`` and so on.
+        **keywords: The same by name: ``region_name``, ``endpoint_url``, ``config``,
+            ...  With any that the light transport cannot serve the client is boto3's
+            from its first call.
 
     Raises:
         ConfigurationError: another service: use `boto3.client` for it.
@@ -92,19 +116,26 @@ def client(service_name: str, **keywords: Any) -> Any:
             f" boto3.client({service_name!r:.80})"
         )
         raise ConfigurationError(msg)
-    return LightClient(service_name, keywords)
+    return LightClient(service_name, args, keywords)
+
+
+_STATE = frozenset(
+    ("_args", "_front", "_keywords", "_lock", "_methods", "_real", "_service",
+     "_source", "_state")
+)  # fmt: skip
 
 
 class LightClient:
     """A client of one service; not made directly."""
 
-    __slots__ = (
-        "__weakref__", "_front", "_keywords", "_lock", "_methods", "_real", "_service",
-        "_source", "_state",
-    )  # fmt: skip
+    # The dictionary holds what a user sets, as stand-ins of tests for a method.
+    __slots__ = ("__dict__", "__weakref__", *_STATE)
 
-    def __init__(self, service: str, keywords: dict[str, Any]) -> None:
+    def __init__(
+        self, service: str, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> None:
         self._service = service
+        self._args = args
         self._keywords = keywords
         self._lock = process.Lock()
         self._real: Any = None
@@ -146,7 +177,7 @@ class LightClient:
                 view = None
             if view is not None and clock.monotonic() + clock.lead < view.until:
                 assert view.copy is not None
-                if self._real is None and not args:
+                if self._real is None and not (args or _is_replaced()):
                     next(tally(operation).hits)
                     return view.copy()
             return self._read(name, operation, args, parameters)
@@ -154,6 +185,24 @@ class LightClient:
         read.__name__ = name
         self._methods[name] = read
         return read
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set *name* here if reads need it, else where boto3's client looks for it."""
+        if name in _STATE or name in METHODS:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._made(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in METHODS:
+            object.__delattr__(self, name)
+        else:
+            delattr(self._made(), name)
+
+    def close(self) -> None:
+        """Close the connections of boto3's client, if there is one."""
+        if self._real is not None:
+            self._real.close()
 
     def __dir__(self) -> list[str]:
         return dir(self._made())
@@ -168,7 +217,7 @@ class LightClient:
     def _read(
         self, name: str, operation: str, args: tuple[Any, ...], parameters: Any
     ) -> Any:
-        if self._real is None and not args:
+        if self._real is None and not (args or _is_replaced()):
             response = self._from_memory(operation, parameters)
             if response is not None:
                 return response
@@ -254,15 +303,26 @@ class LightClient:
 
     def _light_source(self) -> Source | None:
         """Return the light source, None where only boto3 can serve this client."""
-        keywords = self._keywords
         region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
-        for name, value in keywords.items():
+        given = {
+            **self._keywords,
+            **dict(zip(("region_name",), self._args, strict=False)),
+        }
+        for name, value in given.items():
             if value is not None and (name, value) != ("region_name", region):
                 return None
+        if len(self._args) > 1 or not _is_session_plain():
+            return None
         # Avoids 3 ms until a value is read.
         from ..aws.transport import transport
 
-        if transport(self._service).name != "light":
+        try:
+            way = transport(self._service)
+        except ConfigurationError:
+            if config.get("transport") == "light":
+                raise
+            return None  # boto3 says what is wrong, or asks it all the same
+        if way.name != "light" or not way.is_current():  # type: ignore[attr-defined]
             return None
         kind = keys.SECRET if self._service == "secretsmanager" else keys.PARAMETER
         store.attach()
@@ -278,9 +338,33 @@ class LightClient:
                     from ..aws.boto import default_session
                     from .mixin import cached
 
-                    made = default_session().client(self._service, **self._keywords)
+                    made = default_session().client(
+                        self._service, *self._args, **self._keywords
+                    )
                     self._real = cached(made)
         return self._real
+
+
+def _is_replaced() -> bool:
+    """Say whether a test has put something in the place of botocore's calls."""
+    botocore = sys.modules.get("botocore.client")
+    if botocore is None:
+        return False
+    moto = sys.modules.get("moto.core.models")
+    if moto is not None and getattr(moto.botocore_stubber, "enabled", False):
+        return True
+    return not operations.is_botocores(botocore.BaseClient._make_api_call)
+
+
+def _is_session_plain() -> bool:
+    """Say whether boto3's default session takes everything from the environment."""
+    session = getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None)
+    if session is None:
+        return True
+    core = getattr(session, "_session", None)
+    given = getattr(core, "_session_instance_vars", True)
+    credentials = getattr(core, "_credentials", None)
+    return not given and getattr(credentials, "method", "env") == "env"
 
 
 def _is_part(error: LambdaExtError) -> bool:

@@ -255,7 +255,10 @@ class State:
     def __init__(self, client: Any, options: Options) -> None:
         self.options = options
         self.bare: Any = type(client)
-        self._method = self.bare._make_api_call
+        botocore = sys.modules["botocore.client"]
+        self._method = None  # no answer comes from memory if it was replaced before
+        if operations.is_botocores(botocore.BaseClient._make_api_call):
+            self._method = self.bare._make_api_call
         self.service = client.meta.service_model.service_name
         self._base_scope = boto.scope_of(self.service, client)
         self._mock: object = _current_mock()

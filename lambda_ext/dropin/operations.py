@@ -132,6 +132,15 @@ def parameters_of(key: Key) -> dict[str, Any]:
     return found
 
 
+def is_botocores(method: Any) -> bool:
+    """
+    Say whether *method* is what botocore has defined, as a method of its clients.
+
+    What instrumentation puts around it says so, too; a test's stand-in does not.
+    """
+    return getattr(method, "__module__", "") == "botocore.client"
+
+
 # Batches ---------------------------------------------------------------------
 
 

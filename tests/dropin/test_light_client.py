@@ -6,12 +6,15 @@ import contextlib
 import copy
 import pickle
 import urllib.request
+from unittest import mock
 
 import boto3
 import botocore.client
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 from helpers import python
+from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
 import lambda_ext
@@ -155,14 +158,36 @@ class TestRest:
 
     @pytest.mark.parametrize(
         "parameters",
-        [{}, {"SecretId": ""}, {"SecretId": 1}, {"SecretId": "a", "X": 1}],
-    )
+        [{}, {"SecretId": ""}, {"SecretId": 1}, {"SecretId": "a", "X": 1},
+         {"SecretId": None}, {"SecretId": "a", "VersionId": "short"},
+         {"SecretId": "a", "VersionStage": ""}],
+    )  # fmt: skip
     def test_wrong_parameters_are_boto3s_error(self, parameters):
         """Validation is boto3's own."""
         with pytest.raises(ParamValidationError) as expected:
             boto3.client("secretsmanager").get_secret_value(**parameters)
         with pytest.raises(ParamValidationError) as caught:
             client("secretsmanager").get_secret_value(**parameters)
+
+        assert str(expected.value) == str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("service", "method", "parameters"),
+        [
+            ("secretsmanager", "batch_get_secret_value", {"SecretIdList": []}),
+            ("ssm", "get_parameters", {"Names": []}),
+            ("ssm", "get_parameters", {"Names": ["/p/a", 1]}),
+            ("ssm", "get_parameter", {"Name": ""}),
+            ("ssm", "get_parameter", {"Name": "/p/a", "WithDecryption": "yes"}),
+            ("ssm", "get_parameters_by_path", {"Path": "/p", "MaxResults": 0}),
+        ],
+    )
+    def test_lengths_and_types_are_boto3s_to_judge(self, service, method, parameters):
+        """An empty list, an empty name and a wrong type are botocore's error."""
+        with pytest.raises(ParamValidationError) as expected:
+            getattr(boto3.client(service), method)(**parameters)
+        with pytest.raises(ParamValidationError) as caught:
+            getattr(client(service), method)(**parameters)
 
         assert str(expected.value) == str(caught.value)
 
@@ -224,8 +249,208 @@ class TestRest:
         assert light._real is None
 
 
+class TestStandIns:
+    """What tests and programs put in the place of botocore, or of the environment."""
+
+    @pytest.fixture(name="read")
+    def _read(self):
+        """A client that has read a secret, which is in memory now."""
+        light = client("secretsmanager")
+        light.get_secret_value(SecretId="a")
+        light.get_secret_value(SecretId="a")
+        assert light._real is None
+        return light
+
+    @pytest.mark.parametrize("which", ["read", "new"])
+    @pytest.mark.parametrize(
+        ("method", "parameters"),
+        [
+            ("get_secret_value", {"SecretId": "a"}),
+            ("batch_get_secret_value", {"SecretIdList": ["a"]}),
+        ],
+    )
+    def test_of_botocores_method(self, read, monkeypatch, which, method, parameters):
+        """A stand-in for _make_api_call answers, whatever is in memory; then AWS does."""
+        light = read if which == "read" else client("secretsmanager")
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "botocore.client.BaseClient._make_api_call",
+                lambda self, operation, parameters: {"from": "a stand-in"},
+            )
+            stood_in = [getattr(light, method)(**parameters) for _ in range(2)]
+        response = client("secretsmanager").get_secret_value(SecretId="a")
+
+        assert [{"from": "a stand-in"}] * 2 == stood_in
+        assert "1" == response["SecretString"]
+
+    @pytest.mark.parametrize("which", ["read", "new"])
+    def test_of_aws_by_moto(self, read, monkeypatch, which):
+        """Inside mock_aws() the mock answers, not what was read before it."""
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        light = read if which == "read" else client("secretsmanager")
+        with mock_aws(), pytest.raises(ClientError, match="ResourceNotFound"):
+            light.get_secret_value(SecretId="a")
+
+    def test_of_one_method(self, read, monkeypatch):
+        """A method that is set on the client is called; deleting it undoes that."""
+        with monkeypatch.context() as patch:
+            patch.setattr(read, "get_secret_value", lambda **parameters: "mine")
+            mine = read.get_secret_value(SecretId="a")
+
+        assert ("mine", None) == (mine, read._real)
+        assert "1" == read.get_secret_value(SecretId="a")["SecretString"]
+
+    def test_of_what_boto3s_client_has(self, read, monkeypatch):
+        """What else is set is set on boto3's client, which uses it."""
+        with monkeypatch.context() as patch:
+            patch.setattr(read, "_make_api_call", lambda *args: {"mine": args})
+            mine = read.describe_secret(SecretId="a")
+
+        assert {"mine": ("DescribeSecret", {"SecretId": "a"})} == mine
+        assert "a" == read.describe_secret(SecretId="a")["Name"]
+        read.colour = "blue"
+        assert "blue" == read.colour
+        del read.colour
+        with pytest.raises(AttributeError, match="colour"):
+            _ = read.colour
+
+    def test_spec_of_a_mock(self, read):
+        """A mock that is specified by the client has its methods."""
+        specified = mock.MagicMock(spec=read)
+
+        assert specified.get_secret_value is not None
+        with pytest.raises(AttributeError):
+            _ = specified.nonsense
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"region_name": "us-west-2"},
+            {"aws_access_key_id": "x", "aws_secret_access_key": "y"},
+        ],
+        ids=["region", "keys"],
+    )
+    def test_default_session_of_ones_own(self, read, monkeypatch, given):
+        """What boto3's default session was given holds for the client, as for boto3's."""
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", boto3.Session(**given))
+        expected = boto3.client("secretsmanager")
+        light = client("secretsmanager")
+        with contextlib.suppress(ClientError):
+            light.get_secret_value(SecretId="a")
+
+        assert expected.meta.region_name == light.meta.region_name
+        assert (
+            expected._request_signer._credentials.access_key
+            == light._request_signer._credentials.access_key
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("AWS_DEFAULT_REGION", "us-west-2"),
+            ("AWS_ACCESS_KEY_ID", "AKIAOTHER"),
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ],
+    )
+    def test_variables_of_a_new_client(self, read, monkeypatch, name, value):
+        """A client that is made after a variable has changed goes by it, as boto3's."""
+        monkeypatch.setenv(name, value)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        expected = outcome(boto3.client("secretsmanager", config=ONCE))
+        light = client("secretsmanager")
+
+        assert expected == outcome(light)
+        assert light._real is not None
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("AWS_ENDPOINT_URL", "http://aws.invalid:4566"),
+            ("AWS_ENDPOINT_URL", "nonsense"),
+            ("AWS_DEFAULT_REGION", "no region"),
+            ("AWS_PROFILE", "nobody"),
+        ],
+    )
+    def test_what_only_boto3_can_judge(self, endpoint, name, value):
+        """Where the light transport refuses to go the error is boto3's own."""
+        env = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "LAMBDA_EXT_TRANSPORT": "auto",
+            "AWS_MAX_ATTEMPTS": "1",
+            name: value,
+        }
+        done = python(
+            "import boto3, lambda_ext\n"
+            "for make in (boto3.client, lambda_ext.client):\n"
+            "    try:\n"
+            "        make('ssm').get_parameter(Name='/p/a')\n"
+            "    except Exception as exc:\n"
+            "        print(type(exc).__name__, exc)",
+            env=env,
+        )
+        first, second = done.stdout.splitlines()
+
+        assert first == second
+
+
+ONCE = Config(retries={"total_max_attempts": 1})
+
+
+def outcome(client):
+    """Return what reading a secret gives, or which error."""
+    try:
+        return client.get_secret_value(SecretId="a")["SecretString"]
+    except Exception as exc:
+        return type(exc).__name__
+
+
 class TestClient:
     """What the client is."""
+
+    def test_closing_loads_nothing(self, endpoint):
+        """close() of a client that has only read needs no boto3, and ends nothing."""
+        done = python(
+            "import sys, lambda_ext\n"
+            "client = lambda_ext.client('ssm')\n"
+            "client.get_parameter(Name='/p/a')\n"
+            "client.close()\n"
+            "print(client.get_parameter(Name='/p/a')['Parameter']['Value'])\n"
+            "print('boto3' in sys.modules)\n"
+            "client.meta\n"
+            "client.close()\n"
+            "print(client.get_parameter(Name='/p/a')['Parameter']['Value'])",
+            env={"AWS_ENDPOINT_URL": endpoint, "LAMBDA_EXT_TRANSPORT": "auto"},
+        )
+
+        assert ("/p/a\nFalse\n/p/a\n", "") == (done.stdout, done.stderr)
+
+    def test_region_by_position(self):
+        """The region may stand second, as with boto3; another is boto3's affair."""
+        light, other = client("ssm", "eu-central-1"), client("ssm", "us-west-2")
+        light.get_parameter(Name="/p/a")
+        with pytest.raises(ClientError, match="ParameterNotFound"):
+            other.get_parameter(Name="/p/a")
+
+        assert (None, "us-west-2") == (light._real, other.meta.region_name)
+
+    def test_isinstance_before_botocore_is_loaded(self):
+        """__class__ answers so only once botocore.client is loaded, and loads nothing."""
+        done = python(
+            "import sys, lambda_ext\n"
+            "client = lambda_ext.client('ssm')\n"
+            "print(client.__class__.__name__, 'botocore' in sys.modules)\n"
+            "import botocore.client\n"
+            "print(isinstance(client, botocore.client.BaseClient), client._real)"
+        )
+
+        assert "LightClient False\nTrue None\n" == done.stdout
+
+    def test_dunder_names_make_no_boto3_client(self):
+        """What copy, len and others look for is missing, without boto3's client."""
+        light = client("ssm")
+        for name in ("__deepcopy__", "__len__", "__iter__", "__enter__", "__fspath__"):
+            assert not hasattr(light, name)
+        assert light._real is None
 
     def test_is_a_botocore_client(self):
         """isinstance says so once botocore is loaded."""

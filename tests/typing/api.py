@@ -23,6 +23,9 @@ from lambda_ext.testing import FakeClock, FakeSource, MemorySink, no_aws
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_ssm import SSMClient
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Event = dict[str, Any]
@@ -255,3 +258,17 @@ assert_type(telemetry.subscribe(platform=True, max_items=1_000), telemetry.Statu
 telemetry.subscribe(True)  # type: ignore[call-arg]
 telemetry.on_report(3)  # type: ignore[type-var]
 assert_type(lambda_ext.stats().telemetry.batches, int)
+
+
+def drop_in(bare: SSMClient) -> None:
+    """A client has the type that boto3-stubs gives to boto3's."""
+    assert_type(lambda_ext.client("ssm"), "SSMClient")
+    assert_type(lambda_ext.client("ssm", "eu-west-1"), "SSMClient")
+    secrets: SecretsManagerClient = lambda_ext.client("secretsmanager", endpoint_url="")
+    assert_type(secrets, "SecretsManagerClient")
+    assert_type(lambda_ext.cached(bare, max_age=5, only=["prod/*"]), "SSMClient")
+    with lambda_ext.patch(max_stale=timedelta(hours=1)):
+        lambda_ext.unpatch()
+    lambda_ext.client("s3")  # type: ignore[call-overload]
+    lambda_ext.client("ssm", nonsense=1)  # type: ignore[call-overload]
+    lambda_ext.client("ssm").get_parameter()  # type: ignore[call-arg]
