@@ -199,10 +199,13 @@ def _timed_at() -> float | None:
 
 def _fire(state: State, timing: Timing) -> None:
     """Call TIMEOUT for the invocation of *state*, unless that has ended."""
+    mine = False
     # One step: an invocation is known by this very object.
-    if state.timing is not timing:
+    if state.timing is timing:
+        state.timing = None
+        mine = True
+    if not mine:
         return
-    state.timing = None
     begun_at, remaining_s, lead = timing
     clock.sync()  # a freeze counts, which run time may not know of
     frozen_s = clock.lead - lead

@@ -381,13 +381,15 @@ class Buffer:
             waiting = writer.lines
             # One step; not if another thread, or a signal handler's flush, has
             # added up meanwhile.
-            if self._version is not version:
+            if self._version is version:
+                self._version = after
+                waiting += lines
+                writer.accepted += count
+                self.taken += count
+                del records[:count]
+                lines = None
+            if lines:
                 return False
-            self._version = after
-            waiting += lines
-            writer.accepted += count
-            self.taken += count
-            del records[:count]
             try:
                 writer.write()
             except BaseException as exc:  # of a stream of the user's

@@ -131,3 +131,65 @@ class TestTerminated:
         emulator.wait_frozen()
 
         assert [1, None, 10] == [each.get("n") for each in documents(emulator)]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Managed Instances: 3.13")
+class TestManagedInstances:
+    """Nothing freezes there: each worker flushes, and goes on flushing."""
+
+    def test_worker_writes_what_comes_between_invocations(self, environment):
+        """When it is old enough, by the thread that watches deadlines."""
+        emulator = environment(
+            """
+            import threading
+
+            def later():
+                time.sleep(0.05)
+                metrics.count("later")
+
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("n")
+                threading.Thread(target=later).start()
+                return os.getpid()
+            """,
+            timeout_s=60,
+            env={"LAMBDA_EXT_FLUSH_EVERY": "200ms"},
+            init_type="lambda-managed-instances",
+        )
+        emulator.init()
+        emulator.wait_idle()
+        emulator.invoke({})
+        emulator.wait_for_line('"later":1')
+
+        assert 1 == sum(each.get("n", 0) for each in documents(emulator))
+
+    def test_each_of_two_requests_at_once_is_guarded(self, environment):
+        """Both come near their deadline, each in a worker of its own."""
+        emulator = environment(
+            """
+            imminent = []
+            lambda_ext.on_timeout(lambda: imminent.append(1))
+
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("n")
+                while not imminent:
+                    time.sleep(0.01)
+            """,
+            timeout_s=8,
+            env={"LAMBDA_EXT_TIMEOUT_MARGIN": "7"},
+            init_type="lambda-managed-instances",
+        )
+        emulator.init()
+        emulator.wait_idle()
+        pending = [emulator.invoke_async({}) for _ in range(2)]
+        requests = {each.result().request_id for each in pending}
+        emulator.shutdown()
+
+        assert 2 == sum(each.get("n", 0) for each in documents(emulator))
+        assert requests == {
+            each["request_id"]
+            for each in documents(emulator)
+            if "TimeoutImminent" in each
+        }
