@@ -143,13 +143,13 @@ def timestamp(ahead_s: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(clock.wall() + ahead_s))
 
 
-def told_skew(date: str) -> float:
+def told_skew(given: str) -> float:
     """
-    Return AWS's clock minus ours, as the Date header of a refusal tells it.
+    Return AWS's clock minus ours, as the Date header *given* of a refusal tells it.
 
     0.0 where it is less than a minute, more than a day, or not told.
     """
-    told = _date(date)
+    told = date(given)
     found_s = 0.0 if told is None else told - clock.wall()
     return found_s if TOLERATED_S <= abs(found_s) <= LARGEST_S else 0.0
 
@@ -167,7 +167,7 @@ def reset() -> None:
     skew_s = 0.0
 
 
-def _date(text: str) -> float | None:
+def date(text: str) -> float | None:
     """Return the epoch seconds of "Wed, 21 Oct 2015 07:28:00 GMT"."""
     try:
         _, day, month, year, hours, zone = text.split()

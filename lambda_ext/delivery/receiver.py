@@ -142,8 +142,7 @@ class Receiver:
         if 200 <= status < 300:
             return response
         if status in self._passing:
-            after = response.headers.get("retry-after")
-            raise RetryError(f"HTTP {status}", retries.retry_after(after))
+            raise RetryError(f"HTTP {status}", pause_s(response.headers))
         raise RefusedError(f"HTTP {status}")
 
     def close(self) -> None:
@@ -356,6 +355,16 @@ class Prefixed:
 
 
 # What was given --------------------------------------------------------------
+
+
+def pause_s(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that Retry-After asks for, as a number or as a date."""
+    after = headers.get("retry-after", "").strip()
+    until = signing.date(after)
+    if until is None:
+        return retries.retry_after(after)
+    now = signing.date(headers.get("date", ""))  # by the receiver's own clock
+    return max(until - (clock.wall() if now is None else now), 0.0)
 
 
 def gzipped(body: bytes) -> bytes:

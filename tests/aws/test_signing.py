@@ -98,7 +98,7 @@ def test_epoch_equals_datetimes(moment):
 @given(st.integers(0, 7_000_000_000))
 def test_date_header_is_understood(seconds):
     """Every date in the form of HTTP gives back its second."""
-    assert seconds == signing._date(email.utils.formatdate(seconds, usegmt=True))
+    assert seconds == signing.date(email.utils.formatdate(seconds, usegmt=True))
 
 
 @pytest.mark.parametrize(

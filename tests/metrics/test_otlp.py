@@ -404,11 +404,23 @@ class TestReceiver:
         assert first.body == second.body
 
     @FAILED
-    def test_retry_after_is_obeyed(self, receiver, monkeypatch):
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Retry_After": "20"},
+            {
+                "Retry_After": "Wed, 21 Oct 2015 07:28:20 GMT",
+                "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+            },
+            {"Retry_After": "Tue, 14 Nov 2023 22:13:40 GMT", "Date": "none"},
+        ],
+        ids=["seconds", "date", "date by our clock"],
+    )
+    def test_retry_after_is_obeyed(self, receiver, monkeypatch, headers):
         """No second attempt earlier than the receiver asks for."""
-        with FakeClock() as fake:
+        with FakeClock(wall=1_700_000_000.0) as fake:
             monkeypatch.setattr(delivery, "sleep", fake.advance)
-            receiver.faults += [failing(429, Retry_After="20")]
+            receiver.faults += [failing(429, **headers)]
             sink = sink_at(receiver)
             sink.accept(Batch())
 
