@@ -19,7 +19,7 @@ from ..values import keys, store
 from ..values.entries import DUE_FROM, Want
 from ..values.handles import Handle
 from ..values.settings import DEFAULT
-from ..values.transforms import decode
+from ..values.transforms import check, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Polled(Handle[T_co]):
         session: Any,
     ) -> None:
         key = keys.configuration(None, application, environment, profile)
+        check(transform, None, key.label)
         if callable(transform):
             transform = Once(transform)
         if poll_interval is not DEFAULT:

@@ -576,6 +576,12 @@ class TestHandle:
         with doubled as value:
             assert 10 == value
 
+    @pytest.mark.parametrize("transform", [asyncio.sleep, "yaml", 5])
+    def test_unusable_transform_is_refused(self, transform):
+        """One that must be awaited would be called and never awaited."""
+        with pytest.raises(ConfigurationError, match="transform="):
+            Configuration("a", "b", "c", transform=transform)
+
     @pytest.mark.logs
     def test_transform_that_raises_keeps_the_last_value(
         self, appconfig, background, clock
