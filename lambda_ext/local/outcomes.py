@@ -185,6 +185,11 @@ class Delivery:
     status: int | None  # None: there was no answer
     at: float  # seconds since the emulator was made
 
+    @property
+    def taken(self) -> bool:
+        """Whether it was answered with 200; else it is delivered again."""
+        return self.status == 200
+
 
 @dataclass(frozen=True)
 class InitReport:

@@ -27,11 +27,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from .journal import DELIVERED
 from .leaks import Leaks
 from .seeds import Seed
 from .words import (
     client,
     count,
+    delivered,
     dropped_words,
     error_lines,
     init_trouble,
@@ -150,6 +152,7 @@ class Report:
         self.calls(result)
         if result.init.status == "success":
             self.metrics(result)
+        self.telemetry(result)
         told = any("LOGS" in note for note in verdict.notes)
         if logs or told or not verdict.good or result.warnings:
             self.logs(result, everything=logs)
@@ -333,6 +336,24 @@ class Report:
         for line in bad:
             for problem in line.checked.problems:
                 self._line(Text(f"dropped by CloudWatch: {problem}", BAD))
+
+    def telemetry(self, result: Result) -> None:
+        """Print what was delivered to each extension that subscribed."""
+        if not any(extension.telemetry for extension in result.extensions):
+            return
+        self._title("TELEMETRY")
+        deliveries = result.journal.of(DELIVERED)
+        for extension in result.extensions:
+            mine = [each for each in deliveries if each.name == extension.name]
+            if extension.telemetry:
+                self._line(f"{extension.name}: {delivered(mine)}")
+            bad = tally(
+                "no answer" if each.status is None else str(each.status)
+                for each in mine
+                if not each.taken
+            )
+            if bad:
+                self._line(Text(f"{extension.name} did not take all: {bad}", BAD))
 
     def logs(self, result: Result, *, everything: bool = True) -> None:
         """Print what the function wrote, without metrics and blank lines."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .aws_server import AwsCall
     from .emf_check import Series, Total
-    from .outcomes import InitReport, Invocation, Line, Registration
+    from .outcomes import Delivery, InitReport, Invocation, Line, Registration
     from .seeds import Seed
 
 LIGHT = "lambda_ext (light)"  # the library's own client, which is not boto3
@@ -227,6 +227,14 @@ def _registered(extension: Registration) -> str:
     if extension.telemetry:
         kind += ", telemetry: " + " ".join(extension.telemetry)
     return f"{extension.name} ({kind})"
+
+
+def delivered(deliveries: Sequence[Delivery]) -> str:
+    """Say how many records were delivered, each counted once."""
+    taken = [each for each in deliveries if each.taken]
+    records = count(sum(each.records for each in taken), "record")
+    number = len(taken)
+    return f"{records} in {number} {'delivery' if number == 1 else 'deliveries'}"
 
 
 def series_rows(totals: Mapping[Series, Total]) -> Iterator[tuple[str, ...]]:

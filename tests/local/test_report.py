@@ -14,7 +14,9 @@ from rich.console import Console
 from lambda_ext.local import report as report_module
 from lambda_ext.local.aws_server import AwsCall
 from lambda_ext.local.emf_check import Totals, check
+from lambda_ext.local.journal import DELIVERED, Journal
 from lambda_ext.local.outcomes import (
+    Delivery,
     InitReport,
     Invocation,
     Line,
@@ -153,6 +155,28 @@ VERDICT
   bad: invocation 2 ended with error
   bad: 1 line of metrics CloudWatch would drop
 """ == text  # fmt: skip
+
+    def test_telemetry(self):
+        """Who subscribed, what was delivered, and what was not taken."""
+        journal = Journal()
+        for status, records in ((200, 5), (500, 3), (None, 3), (200, 3)):
+            made = Delivery("lambda_ext", records, 100, "s", status, 0.1)
+            journal.note(DELIVERED, made)
+        types = ("platform", "function")
+        mine = Registration("lambda_ext", (), True, "Ready", telemetry=types)
+        other = Registration("other", (), False, "Ready")
+        result = dataclasses.replace(RESULT, journal=journal, extensions=(mine, other))
+
+        assert """
+TELEMETRY
+  lambda_ext: 8 records in 2 deliveries
+  lambda_ext did not take all: 500, no answer
+""" == printed(lambda report: report.telemetry(result))
+        assert (
+            "extensions: lambda_ext (internal, telemetry: platform function),"
+            " other (external)\n"
+        ) in printed(lambda report: report.init(result))
+        assert "" == printed(lambda report: report.telemetry(RESULT))
 
     def test_good_run_has_no_logs_unasked(self):
         """A good run shows what the function wrote only with logs=True."""

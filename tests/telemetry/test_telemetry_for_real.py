@@ -231,6 +231,80 @@ def test_beside_green_threads(tmp_path, library):
     assert (False, 0) == (end.killed, end.exit_status)
 
 
+OUTER = """
+import http.client, json, os, threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open(os.environ["OUTER_RECEIVED"], "a") as file:
+            for each in json.loads(body):
+                file.write(json.dumps([each["type"], each["record"], None]) + chr(10))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+
+def call(method, path, body, **headers):
+    connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, json.dumps(body), named)
+    response = connection.getresponse()
+    response.read()
+    return response
+
+server = HTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+answer = call("POST", "/2020-01-01/extension/register", {"events": ["SHUTDOWN"]},
+              Lambda_Extension_Name=os.path.basename(__file__))
+mine = {"Lambda_Extension_Identifier": answer.headers["Lambda-Extension-Identifier"]}
+call("PUT", "/2022-07-01/telemetry", {
+    "schemaVersion": "2022-12-13", "types": ["function", "extension"],
+    "buffering": {"timeoutMs": 25},
+    "destination": {"protocol": "HTTP",
+                    "URI": f"http://sandbox.localdomain:{server.server_port}"}}, **mine)
+print("outer is up", flush=True)
+call("GET", "/2020-01-01/extension/event/next", None, **mine)
+print("outer goes", flush=True)
+while "outer goes" not in open(os.environ["OUTER_RECEIVED"]).read():
+    pass
+"""
+
+
+def test_an_external_extension_subscribes_beside(tmp_path):
+    """It has the function's lines and its own, the last ones during SHUTDOWN."""
+    (tmp_path / "extensions").mkdir()
+    outer = tmp_path / "extensions" / "outer"
+    outer.write_text(f"#!{sys.executable}\n{OUTER}")
+    outer.chmod(0o755)
+    function = Function(tmp_path, PATIENT)
+    other = Function(tmp_path)
+    other.path += "-by-outer"
+    function.env["OUTER_RECEIVED"] = other.path
+    with function.emulate(
+        extensions_dir=str(tmp_path / "extensions"),
+        budgets=Budgets(internal_s=30.0, external_s=60.0),
+    ) as emulator:
+        emulator.invoke({"name": "a", "lines": 2})
+        emulator.wait_frozen()
+        agents = {agent.name: agent.telemetry for agent in emulator.agents}
+        end = emulator.shutdown()
+
+    assert {
+        "lambda_ext": ("platform", "function"),
+        "outer": ("function", "extension"),
+    } == agents
+    lines = ["status subscribed 2025-01-29", "a 0", "a 1"]
+    assert lines == function.texts()
+    assert lines == other.texts()
+    assert ["outer is up", "outer goes"] == [
+        text for kind, text, _ in other.received if kind == "extension"
+    ]
+    assert [(True, 0)] == [(each.notified, each.exit_status) for each in end.extensions]
+
+
 HANG = """
 @lambda_ext.handler
 def hang(event, context):
