@@ -415,7 +415,7 @@ def configure(**options: Unpack[Options]) -> None:
         disable: Parts to leave alone, any of "signals" and "extension"; has
             an effect until the first `start()` or decorated handler.
         transport: The way to AWS: "light" (signed HTTP without boto3),
-            "boto3" (also for who instruments botocore) or "auto": light,
+            "boto3" (also where botocore is instrumented) or "auto": light,
             unless profiles, proxies and the like ask for boto3.  Has an
             effect on what is first used after it.
 

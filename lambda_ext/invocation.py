@@ -186,7 +186,7 @@ def handler(function: Any = None, /) -> Any:
     Decorate a Lambda handler: cold start, flush, time-out and SIGTERM.
 
     Decorating calls `start()`, hence loads what is declared above it.  Each
-    invocation then refreshes the house clock and, when the handler has
+    invocation then adjusts the clock for a freeze and, when the handler has
     returned or raised, flushes the metrics.  The handler's signature, types,
     result and exception stay as they are; failures of this library are logged
     and counted, never raised into it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 
@@ -75,6 +76,35 @@ def test_table_of_metrics_records_what_it_says():
     assert 2 == len(sink.values("db.query"))
     assert 7 == sink.total("queue", name="late")
     assert 1 == len(sink.values("checkout"))
+
+
+def test_map_names_files_that_are_there():
+    """Each file that the README's table of questions names exists."""
+    section = README.partition("\n## Where things are\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    missing = []
+    for row in rows:
+        folder = ""
+        for path in re.findall(r"`([\w/]+(?:\.py|/))`", row):
+            whole = path if "/" in path else os.path.join(folder, path)
+            folder = os.path.dirname(whole)
+            if not os.path.exists(os.path.join(ROOT, whole)):
+                missing.append(whole)
+
+    assert len(rows) > 20
+    assert [] == missing
+
+
+@pytest.mark.parametrize("package", ["lifecycle", "values"])
+def test_map_of_a_package_names_modules_that_are_there(package):
+    """Each name of the left column in a package's docstring is a module of it."""
+    found = importlib.import_module(f"lambda_ext.{package}")
+    rows = re.findall(r"^    (\w.*?)  +\S", found.__doc__, re.M)
+    names = [name for row in rows for name in row.split(", ")]
+    there = {name.removesuffix(".py") for name in os.listdir(found.__path__[0])}
+
+    assert len(names) > 10
+    assert [] == [name for name in names if name.rstrip("/") not in there]
 
 
 def test_commands_stand_in_the_first_screen():

@@ -1,5 +1,5 @@
 """
-What AWS's error codes mean: one table for both transports, and one judge.
+What AWS's error codes mean: one table for both transports.
 
 A code that is not in the table is judged by its HTTP status.  No message
 quotes a body that was not understood, since it might hold a value: where there

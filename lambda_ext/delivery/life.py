@@ -1,4 +1,4 @@
-"""What a snapshot, a restore and a fork mean to what holds connections."""
+"""Objects with connections: what happens to them at a snapshot, a restore and a fork."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def patch(
             disclosure.log(
                 logging.WARNING,
                 "clients_not_patched",
-                f"{bare} made before patch() stay(s) as they are: call patch() first",
+                "clients made before patch() do not read from memory: call patch() first",
                 count=bare,
             )
     return Patch(former)
@@ -100,7 +100,7 @@ def patch(
 
 def unpatch() -> None:
     """
-    Have clients that are made from now on left as they are; more calls do nothing.
+    Leave clients that are made from now on as they are; more calls do nothing.
 
     Clients that were made meanwhile go on answering from memory.
     """

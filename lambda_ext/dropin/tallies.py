@@ -1,5 +1,5 @@
 """
-How many calls of each operation were answered how.
+Counters of the drop-in client: calls by operation and by how they were answered.
 
 Threads
     Counters are advanced by one C call; `invalidated` under ``_lock``.

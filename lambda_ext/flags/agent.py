@@ -1,5 +1,5 @@
 r"""
-The source for those who run AppConfig's own agent or extension: localhost:2772.
+The source that asks AppConfig's own agent or extension on localhost:2772.
 
 Chosen by ``configure(flags_source="agent")``.  It hands out the document, in
 which a flag of several variants is its default variant; for a context each

@@ -1,1 +1,17 @@
-"""The life of an execution environment: its clock, its phases, its end."""
+"""
+The life of an execution environment: its phases, its clock, its end.
+
+    phases                      the phases, and the functions called in each
+    hooks                       the public decorators that add such functions
+    clock                       the time; what a freeze changes
+    deadline                    the thread that calls TIMEOUT
+    signals, shutdown           how SIGTERM is seen; what is done then, and at exit
+    extension                   the registration for which Lambda sends SIGTERM
+    runtime_api                 HTTP with Lambda's Runtime API
+    runtime_client              Lambda's own client of it (awslambdaric)
+    snapstart, otel             SnapStart; OpenTelemetry's providers
+    current, invocations        the invocation under way; what hooks are told of it
+    event_loop                  for handlers and hooks in asyncio
+    process                     locks, forks and resets of process-wide state
+    real_threads                threads, also where gevent replaced them
+"""

@@ -1,5 +1,5 @@
 """
-The invocation under way in this thread: `lambda_ext.handler` keeps the `State`.
+The invocation under way in this thread, as `lambda_ext.handler` notes it: `State`.
 
 What hooks are told of it is in `invocations`.
 """

@@ -249,7 +249,7 @@ def after_restore(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     Call the decorated function, without arguments, after a restore.
 
     For what must be unique or fresh: identifiers, random state, connections.
-    The house clock and this library's values know of the restore by then.
+    By then this library's clock has moved on, and values loaded earlier are dead.
     Lambda allows 10 seconds for all of it.  Only under SnapStart.
 
     Raises:

@@ -2,14 +2,14 @@
 OpenTelemetry's SDK, where the program has loaded it: flushed with our metrics.
 
 Its processors export in threads of their own, every few seconds; between two
-invocations the process is frozen, and Lambda ends it without a word to them.
+invocations the process is frozen, and Lambda ends it without telling them.
 So ``force_flush`` of the three providers (spans, metrics, logs) is called at
 the end of each invocation, before a time-out and a snapshot, at SIGTERM and at
 exit, within the time that this library has there.  A provider without that
 method (the API alone, or one that is not set up) is left alone.
 
 Each provider is called on a thread of its own, all at once: the SDK's
-processors do not heed the time that they are given.  One that is late is left
+processors do not keep to the time that they are given.  One that is late is left
 behind, and not called again before it has returned.  What they raise is
 logged, once until they succeed, and raised nowhere.
 

@@ -1,9 +1,9 @@
 """
 What CloudWatch would make of a line of log: a metric, nothing, or a mistake.
 
-CloudWatch drops a bad EMF document without a word to the program that wrote it.  This
-module says the word.  `check()` holds a line against AWS's JSON schema and
-against the limits that the schema leaves out; `Totals` adds up what arrived.
+CloudWatch drops a bad EMF document and does not tell the program that wrote it.
+`check()` compares a line with AWS's JSON schema and with the limits that the
+schema leaves out; `Totals` adds up what arrived.
 
 It shares no code with the encoder that it checks, only the numbers and
 alphabets of `lambda_ext.limits`.

@@ -1,5 +1,5 @@
 """
-Runs the runtime client, and tells the emulator what stays hidden outside.
+Runs the runtime client, and tells the emulator what only the process itself knows.
 
     observer.main(), with sys.argv = [..., FD, "app.handler"]
 

@@ -1,4 +1,4 @@
-"""What a run says, in words and rows: no printing, no colour."""
+"""The texts and table rows of a report: no printing, no colour."""
 
 from __future__ import annotations
 

@@ -4,14 +4,14 @@ What is recorded and not yet in its sink.
     recorded ─▶ records ─▶ (added up) ─▶ parcels ─▶ sinks
 
 Recording is one ``list.append`` of a series and a number, both checked
-before.  A flush adds up what belongs together and makes of it parcels: one
-batch for one sink each.  Records wait in the one tray or, added up, in the
-other, nowhere else in this module.
+before.  A flush adds up what belongs together and makes parcels of it: a parcel
+is one batch for one sink.  Records wait in the list of records or, added up, in
+the list of parcels, nowhere else in this module.
 
 Guarantees
-    Exactly once: a record leaves the first tray in the same step in which its
+    Exactly once: a record leaves the first list in the same step in which its
     parcel enters the second.  When a signal handler raises in the middle of a
-    flush, each record is in one of the two, and each parcel is kept until its
+    flush, each record is in one of them, and each parcel is kept until its
     sink's ``accept`` has returned.  A parcel whose ``accept`` was interrupted
     by such an exception is offered again, as the same `Batch`.
     When `flush` returns, what was recorded before it began has reached the

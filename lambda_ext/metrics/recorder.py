@@ -148,7 +148,7 @@ class Metrics:
 
     Raises:
         ConfigurationError: CloudWatch would refuse the namespace, a dimension,
-            the resolution or the timestamp; or *sink* is none.
+            the resolution or the timestamp; or *sink* cannot take a batch.
     """
 
     __slots__ = (

@@ -1,18 +1,20 @@
 """
-A hit: what is remembered, how much of it, and until when it may be served.
+What is remembered: how much of it, and until when a hit may return it.
 
     index: arguments of a call ─▶ View ─▶ value          the hit reads only this
     slots: Key ─▶ Slot ─▶ Entry ─▶ answer                the rest of this library
 
+The hit itself is the first lines of `getters.get_secret` and `Secret.value`.
+
 Guarantees
     A hit takes no lock: it reads one dictionary (a handle not even that) and
-    one clock.  What it finds is never changed but in `View.until`, which goes
-    to "never" when the entry behind it is replaced or dropped.
-    At most `size` slots.  Who goes is decided by SIEVE when a new one comes:
-    a hand goes round from the oldest, spares who was hit since it last came
-    by, and takes the first who was not.  Its "visited" bit is our count of
-    hits, so that one addition on the hit serves both.  Slots that a live
-    handle reads are spared always, even if that exceeds the bound.
+    one clock.  A `View` never changes, except that `View.until` is set to
+    "never" when the entry behind it is replaced or dropped.
+    At most `size` slots.  SIEVE evicts when a new key comes: its hand moves on
+    from the oldest slot, passes over slots that were hit since it last passed,
+    and evicts the first that was not.  SIEVE's "visited" bit is the count of
+    hits, so that one addition on the hit serves both.  A slot that a live
+    handle reads is never evicted, even if that exceeds the bound.
     Keys that AWS answered with one ARN form a group: they get the same entry
     and lose it together, so that a name and its ARN agree.
     An entry is replaced only by one whose request was begun later; and the

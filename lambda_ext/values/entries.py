@@ -151,7 +151,7 @@ class View:
 
 
 class Slot:
-    """What is known about a key: its entry, its troubles, its popularity."""
+    """What is known about a key: its entry, its failures, how often it was read."""
 
     __slots__ = (
         "entry",
@@ -180,7 +180,7 @@ class Slot:
         self.entry: Entry | None = None
         self.group: Key = key  # the key by ARN, once AWS has told it
         self.hits = 0  # reads by get_*; handles count nothing
-        self.mark = 0  # what `hits` was when the hand last came by
+        self.mark = 0  # what `hits` was when SIEVE's hand last passed
         self.next: Slot = self
         self.previous: Slot = self
         self.views: list[View] = []

@@ -111,9 +111,9 @@ def get_secret(
         max_age: Seconds, or a timedelta, for which a value counts as fresh;
             0 asks AWS always, None never again.  Default: `configure()`, 300.
         version_id: Of this version; with *version_stage*, only if it has that.
-        version_stage: Of the version with this stage.  Without *version_id*, too,
-            AWS answers with AWSCURRENT; given, it is sent, for policies that
-            ask for it, and read singly.
+        version_stage: Of the version with this stage.  Without both, AWS answers
+            with AWSCURRENT; "AWSCURRENT" as an argument is also sent to AWS, for
+            policies that require it, in a call for this secret alone.
         field: Of a JSON secret, only this member; *transform* then applies
             to it.
 

@@ -2,7 +2,7 @@
 Which values were given to a call that `refresh_on` protects.
 
 A call that is refused must know the newest value that it was given, in
-in any way: by a handle, by `get_secret`, by what was derived or injected,
+any way: by a handle, by `get_secret`, by what was derived or injected,
 in nested calls, tasks and ``asyncio.to_thread``.  A context variable tells
 which calls are running here; plain threads and pools do not see it.
 

@@ -366,9 +366,9 @@ class Secret(Handle[T_co]):
         field: Of a JSON secret, only this member; *transform* then applies
             to it.
         version_id: Of this version.
-        version_stage: Of the version with this stage.  Without *version_id*, too,
-            AWS answers with AWSCURRENT; given, it is sent, for policies that
-            ask for it, and read singly.
+        version_stage: Of the version with this stage.  Without both, AWS answers
+            with AWSCURRENT; "AWSCURRENT" as an argument is also sent to AWS, for
+            policies that require it, in a call for this secret alone.
         max_age: Seconds, or a timedelta, for which the value counts as fresh;
             0 asks AWS at each read, None never again.  Default: `configure()`,
             300.

@@ -1,9 +1,9 @@
 """
 What an option means to a secret or a parameter, and which source it chooses.
 
-Each is the argument, else `configure()`, else the environment: our own
-variable, then the one of AWS's extension or of Powertools that means the
-same.
+The value of an option is the argument, else what `configure()` was given, else
+the environment's: this library's variable, then the one of AWS's extension or
+of Powertools that means the same.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 What an answer of AWS must be before a value of it is handed out.
 
-An answer may be well-formed JSON and still be none: of a proxy, a gateway, an
-emulator, a client under test.  What has the wrong type is an error that may
-pass, so that a remembered value serves meanwhile.
+A proxy, a gateway, an emulator or a client under test may answer with JSON
+that AWS never sends.  A member of the wrong type is an error that may pass, so
+that a remembered value serves meanwhile.
 
 Guarantees
     What is handed out is text or bytes.

@@ -1,5 +1,5 @@
 """
-The source for those who stay with AWS's layer: its cache on localhost:2773.
+The source that asks AWS's own extension (a layer), a cache on localhost:2773.
 
 Chosen explicitly, by ``configure(source="aws_extension")``.  One request for
 each value, since it has no batch and no path; its own cache answers for up to
