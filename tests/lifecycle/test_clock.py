@@ -76,6 +76,14 @@ class TestNow:
 
         assert (clock.lead, clock.generation) == before
 
+    def test_slewing_is_no_step_where_a_freeze_is_looked_for(self, fake):
+        """A sync that finds less than STEP_S says so, and changes nothing."""
+        before = clock.lead, clock.generation
+        fake.step(clock.STEP_S / 2)
+
+        assert 0.0 == clock.sync()
+        assert (clock.lead, clock.generation) == before
+
     def test_slow_slewing_counts_when_it_has_added_up(self, fake):
         """Many small steps do not go unnoticed for ever."""
         before = clock.now()
@@ -140,6 +148,15 @@ class TestGeneration:
         clock.begin_invocation()
 
         assert clock.generation == before + 1
+
+    def test_changes_once_for_a_freeze_that_was_noted_before(self, fake):
+        """A thaw that a reader has noticed and the invocation after it are one change."""
+        before = clock.generation
+        fake.freeze(60)
+        noticed = clock.generation
+        clock.begin_invocation()
+
+        assert (before + 1, before + 1) == (noticed, clock.generation)
 
     def test_changes_with_a_restore_however_short(self, fake):
         """A restored process is another one, even when no time has passed."""

@@ -81,6 +81,36 @@ class TestCounting:
         assert handled > 10
         assert tally.dropped_by_name() == {"r": {"handler": handled, "outside": 1}}
 
+    @pytest.mark.parametrize(
+        "drop",
+        [
+            lambda: tally.drop("r", 1, "why", name="handler"),
+            lambda: tally.losses.append(("r", "handler", 1, "why")),
+        ],
+    )
+    def test_handler_that_counts_at_one_place_is_told_once(self, caplog, drop):
+        """What a handler drops while losses are added up is counted and told once."""
+        inside = set()
+        for interruption in interruptions.interruptions([tally, process], drop):
+            tally.reset()
+            caplog.clear()
+            tally.losses += [("r", name, 1, "why") for name in "abc"]
+            with interruption:
+                tally.tell()
+            tally.tell()
+            inside.add(interruption.where)
+            told = [
+                json.loads(record.getMessage().split(" ", 2)[2])["r"]
+                for record in caplog.records
+                if "metrics_dropped" in record.getMessage()
+            ]
+            handled = int(interruption.happened)
+
+            assert {"r": 3 + handled} == tally.dropped()
+            assert 3 + handled == sum(sum(names.values()) for names in told)
+
+        assert {"_fold_all", "tell"} <= inside
+
 
 class TestTelling:
     """What is logged."""
