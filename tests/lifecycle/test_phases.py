@@ -50,6 +50,19 @@ class TestOrder:
 
         assert [2] == seen
 
+    def test_listener_in_the_place_of_a_silenced_one_is_called(self):
+        """As many listeners as before are not the same ones."""
+        seen = []
+        first = lambda: seen.append(1)  # noqa: E731
+        phases.listen(phases.INVOKE, first)
+        phases.call(phases.INVOKE)
+        phases.silence(phases.INVOKE, first)
+        phases.listen(phases.INVOKE, lambda: seen.append(2))
+        phases.call(phases.INVOKE)
+        phases.call_within(30, phases.INVOKE)
+
+        assert [1, 2, 2] == seen
+
 
 class TestIsolation:
     """One listener's failure is its own."""

@@ -425,6 +425,28 @@ class TestInvalidation:
         assert "two" == get_secret("db")
         assert 2 == len(source.calls)
 
+    def test_load_overtaken_by_an_invalidation_serves_no_later_read(
+        self, source, worker
+    ):
+        """Where nothing was loaded since, the next read asks, also by another name."""
+        by_name, by_arn = Secret("db"), Secret(source.arn("db"))
+        assert ("one", "one") == (by_name.value, by_arn.value)
+        fetch = source.fetch
+
+        def interrupted(wanted, deadline_s):
+            answers = fetch(wanted, deadline_s)
+            source.fetch = fetch
+            source.rotate("db", "two")
+            by_arn.invalidate()
+            return answers
+
+        source.fetch = interrupted
+        get_secret("db", force_fetch=True)
+        before = len(source.calls)
+
+        assert ("two", "two") == (by_name.value, by_arn.value)
+        assert len(source.calls) > before
+
     def test_load_begun_before_an_invalidation_blocks_nobody(self, source, worker):
         """Who comes after a write does not wait for what was asked before it."""
         inside, go_on = threading.Event(), threading.Event()
