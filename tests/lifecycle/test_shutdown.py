@@ -13,7 +13,8 @@ from helpers import eventually, python
 from sigterm_cells import totals
 
 import lambda_ext
-from lambda_ext.lifecycle import phases, shutdown, signals
+from lambda_ext.lifecycle import clock, phases, shutdown, signals
+from lambda_ext.testing import FakeClock, FakeSource
 
 
 @pytest.fixture(name="held")
@@ -137,6 +138,21 @@ class TestDrain:
         shutdown.drain(10.0)
 
         assert threads == [threading.current_thread()]
+
+    def test_freeze_that_came_before_has_aged_what_listeners_read(self):
+        """SIGTERM may follow a freeze that no invocation has noticed."""
+        seen = []
+        with FakeClock() as fake, FakeSource({"db": "old"}) as source:
+            seen.append(lambda_ext.get_secret("db", max_age=300))
+            clock.begin_invocation()  # from now on a hit looks at one clock
+            fake.step(301)
+            source.rotate("db", "new")
+            lambda_ext.on_shutdown(
+                lambda: seen.append(lambda_ext.get_secret("db", max_age=300))
+            )
+            shutdown.drain(10.0)
+
+        assert ["old", "new"] == seen
 
 
 class TestSigterm:

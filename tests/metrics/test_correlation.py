@@ -14,7 +14,7 @@ import lambda_ext
 from lambda_ext import configure, metrics
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import phases
-from lambda_ext.metrics import correlation, recorder
+from lambda_ext.metrics import correlation
 from lambda_ext.testing import MemorySink
 
 TRACE = (
@@ -204,7 +204,9 @@ class TestProperties:
 
         def annotated():
             metrics.annotate({"own": 1})
-            return dict(recorder._buffer.properties)
+            with MemorySink() as sink:
+                metrics.count("n")
+            return dict(sink.batches[0].properties)
 
         found = []
         lambda_ext.handler(body)({}, Context)

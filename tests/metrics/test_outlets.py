@@ -225,7 +225,7 @@ class TestRoute:
         metrics.count("a", 1)
         metrics.count("b", 2)
         metrics.flush()
-        first, second = recorder._buffer.outlets
+        first, second = recorder.outlets()
 
         assert (1, 2) == (sink.total("a"), sink.total("b"))
         assert first.lock is second.lock

@@ -253,7 +253,10 @@ class TestProperties:
         metrics.annotate({"order": 1})
         metrics.annotate(given)
 
-        assert {"order": 1} == recorder._buffer.properties
+        with MemorySink() as sink:
+            metrics.count("n")
+
+        assert {"order": 1} == sink.batches[0].properties
         assert {"property": 1} == recorder.snapshot()["dropped"]
         configure(strict=True)
         with pytest.raises(MetricError):
