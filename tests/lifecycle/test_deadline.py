@@ -251,6 +251,27 @@ class TestDue:
             assert (False, True, False) == handler({}, Context(remaining_ms))
         assert 1 == len(fired)
 
+    def test_is_not_of_an_invocation_that_began_after_the_look(self, fired, no_thread):
+        """One ends and the next begins between the look and the call."""
+        seen, kept = [], []
+        with FakeClock() as fake:
+
+            @lambda_ext.handler
+            def handler(event, context):
+                if event == "seen":
+                    fake.advance(59.6)
+                    kept.append(deadline._earliest())
+                else:
+                    deadline._fire(*kept[0][1:])
+                    seen.append(len(fired))
+                    fake.advance(59.6)
+                    seen.append(look())
+
+            handler("seen", Context())
+            handler("next", Context())
+
+        assert [0, True] == seen
+
     def test_durable_context_tells_the_deadline(self, fired, no_thread):
         """Lambda's own is inside it."""
         with FakeClock() as fake:
