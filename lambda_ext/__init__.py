@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from .injection import inject as inject
     from .invocation import handler as handler
     from .invocation import start as start
+    from .lifecycle.hooks import after_response as after_response
     from .lifecycle.hooks import after_restore as after_restore
     from .lifecycle.hooks import before_snapshot as before_snapshot
+    from .lifecycle.hooks import defer as defer
     from .lifecycle.hooks import on_init as on_init
     from .lifecycle.hooks import on_invoke as on_invoke
     from .lifecycle.hooks import on_response as on_response
@@ -49,11 +51,13 @@ else:
         "Outcome": ".lifecycle.invocations",
         "Parameter": ".values.handles",
         "Secret": ".values.handles",
+        "after_response": ".lifecycle.hooks",
         "after_restore": ".lifecycle.hooks",
         "before_snapshot": ".lifecycle.hooks",
         "cached": ".dropin.mixin",
         "client": ".dropin.light_client",
         "configure": ".config",
+        "defer": ".lifecycle.hooks",
         "get_parameter": ".values.getters",
         "get_parameters": ".values.batches",
         "get_parameters_by_path": ".values.batches",
@@ -100,11 +104,13 @@ __all__ = (
     "Outcome",
     "Parameter",
     "Secret",
+    "after_response",
     "after_restore",
     "before_snapshot",
     "cached",
     "client",
     "configure",
+    "defer",
     "exceptions",
     "get_parameter",
     "get_parameters",

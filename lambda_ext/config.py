@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         source: str
         strict: bool
         timeout_margin: float | timedelta | None
+        after_response: bool
         transport: str
 
 
@@ -309,6 +310,13 @@ OPTIONS = {
             " off",
         ),
         Option(
+            "after_response",
+            False,
+            "switch",
+            "whether to ask Lambda for INVOKE events where the runtime client does not"
+            " tell when an answer was posted: defer() needs them there",
+        ),
+        Option(
             "disable",
             frozenset(),
             "parts",
@@ -412,6 +420,9 @@ def configure(**options: Unpack[Options]) -> None:
             metrics are flushed, `on_timeout` hooks called and the metric
             ``TimeoutImminent`` is recorded (default 0.5; half of the time that
             an invocation has, if that is shorter); None or 0 is off.
+        after_response: Whether to ask Lambda for INVOKE events where the runtime
+            client does not tell when an answer was posted (default False);
+            `defer` needs them there.  Has an effect before the registration.
         disable: Parts to leave alone, any of "signals" and "extension"; has
             an effect until the first `start()` or decorated handler.
         transport: The way to AWS: "light" (signed HTTP without boto3),

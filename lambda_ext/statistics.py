@@ -76,6 +76,18 @@ class Flags:
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """Calls that were deferred until after a response."""
+
+    queued: int  # all that were accepted
+    done: int
+    failed: int  # that raised
+    waiting: int
+    left_behind: int  # times that an environment went on without the work
+    dropped: int  # for which there was no room, or no time at the end
+
+
+@dataclass(frozen=True)
 class Consumer:
     """What became of telemetry for one consumer."""
 
@@ -147,6 +159,7 @@ class Statistics:
     metrics: Metrics
     flags: Flags
     telemetry: Telemetry
+    deferred: Deferred
     clients: Mapping[str, Calls]  # by operation, such as "GetSecretValue"
     transport: Mapping[str, Way]
 
@@ -205,6 +218,7 @@ def stats() -> Statistics:
         ),
         flags=_flags(),
         telemetry=_telemetry(),
+        deferred=_deferred(),
         clients=_clients(),
         transport={
             service: Way(name, reason)
@@ -272,6 +286,14 @@ def _routes() -> dict[str, Route]:
         name: Route(**{each: getattr(status, each) for each in names})
         for name, status in found.items()
     }
+
+
+def _deferred() -> Deferred:
+    # What was never imported has done nothing.
+    deferred = sys.modules.get(f"{__package__}.lifecycle.deferred")
+    names = ("queued", "done", "failed", "left_behind", "dropped")
+    counted = dict.fromkeys(names, 0) if deferred is None else deferred.counters
+    return Deferred(**counted, waiting=0 if deferred is None else deferred.waiting())
 
 
 def _clients() -> dict[str, Calls]:

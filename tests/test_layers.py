@@ -80,7 +80,6 @@ ROWS = {
         "delivery.receiver",
         "metrics.emf",
         "metrics.otlp_messages",
-        "lifecycle.extension",
         "telemetry.listener",
     ),
     1: (
@@ -109,7 +108,9 @@ ROWS = {
         "telemetry.dispatch",
         "telemetry.records",
         "lifecycle.current",
+        "lifecycle.deferred",
         "lifecycle.event_loop",
+        "lifecycle.extension",
         "lifecycle.hooks",
         "lifecycle.invocations",
         "lifecycle.runtime_api",

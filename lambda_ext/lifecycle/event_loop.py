@@ -13,6 +13,7 @@ Forks
 from __future__ import annotations
 
 import atexit
+import contextlib
 
 from ..exceptions import ConfigurationError
 from . import process
@@ -20,11 +21,13 @@ from . import process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
 _loop: asyncio.AbstractEventLoop | None = None
 _inherited: asyncio.AbstractEventLoop | None = None  # a parent's: never touched
+_release: Callable[[], object] | None = None  # ends `run_until_released`
+_left: set[asyncio.Future[Any]] = set()  # which a loop itself would forget
 
 
 def run(awaitable: Awaitable[Any]) -> Any:
@@ -76,6 +79,52 @@ def run_beside(awaitable: Awaitable[Any]) -> Any:
         return await awaitable
 
     return asyncio.run_coroutine_threadsafe(awaited(), _loop).result()
+
+
+def run_until_released(awaitable: Awaitable[Any]) -> bool:
+    """
+    Run *awaitable* on the loop until it is done, or `release` is called.
+
+    Say whether it is done.  Else it is left there as a task, which goes on when the
+    loop runs again.  What it raises is raised.
+    """
+    import asyncio  # 35 ms that only programs with asyncio pay
+
+    async def waited() -> bool:
+        global _release
+        loop = asyncio.get_running_loop()
+        released = loop.create_future()
+        task = asyncio.ensure_future(awaitable)
+        _left.add(task)
+        task.add_done_callback(_left.discard)
+        _release = lambda: loop.call_soon_threadsafe(released.cancel)  # noqa: E731
+        try:
+            await asyncio.wait({task, released}, return_when="FIRST_COMPLETED")
+        finally:
+            _release = None
+            released.cancel()
+        if task.done():
+            task.result()
+        return task.done()
+
+    return bool(run_beside(waited()))
+
+
+def release() -> bool:
+    """Have `run_until_released`, in another thread, return; say whether it is there."""
+    release = _release
+    if release is None:
+        return False
+    with contextlib.suppress(RuntimeError):  # the loop is closed by now
+        release()
+    return True
+
+
+def abandon() -> None:
+    """Leave the loop to a thread that is stuck in it; the next one is a new one."""
+    global _inherited, _loop
+    if _loop is not None and _loop.is_running():
+        _inherited, _loop = _loop, None
 
 
 def _close() -> None:

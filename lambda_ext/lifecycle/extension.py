@@ -12,7 +12,7 @@ Guarantees
     After a 200 the one ``/event/next`` is sent before `register` returns, for
     Lambda waits for it before INIT ends.  It never gets an
     answer, because we subscribe to no event; it is never repeated, and a daemon
-    thread stays blocked in recv().
+    thread stays blocked in recv().  One exception: `on_event`.
     ``/init/error`` and ``/exit/error`` are never called: with the process
     alive they hang the environment.
 
@@ -43,6 +43,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
+    from typing import Any
 
 NAME = "lambda_ext"
 FOLDER = "/opt/extensions"
@@ -85,6 +86,10 @@ class Status:
         return f"<extension.Status {self.state}{reason}>"
 
 
+# What to call with each event; it makes us subscribe to INVOKE, so that Lambda waits
+# for it in each invocation.  Only `deferred` sets it, and where nothing else will do.
+on_event: Callable[[dict[str, Any]], object] | None = None
+
 _status = Status()
 _connection: socket | None = None
 _identifier = ""  # AWS's, of this registration
@@ -113,13 +118,15 @@ def register(between: Callable[[str], object] | None = None) -> None:
     only (a subscription to telemetry) is not too late.  What it raises is raised when
     the registration is complete.
     """
-    global _status
+    global _status, on_event
     if _status.state != "none":
         return
     if phases.is_child_of_multiprocessing():
         _status = Status("forked", reason=phases.CHILD)
         return
     address = os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
+    if on_event is not None and not _has_thread():
+        on_event = None
     begun_at = clock.run_time()
     raised: BaseException | None = None
     try:
@@ -161,7 +168,7 @@ def _join(
         "POST",
         "/extension/register",
         {"Lambda-Extension-Name": NAME, "Content-Type": "application/json"},
-        b'{"events":[]}',
+        b'{"events":[]}' if on_event is None else b'{"events":["INVOKE"]}',
         timeout_s=TIMEOUT_S,
     )
     _check(reply)
@@ -176,14 +183,19 @@ def _join(
             between(found)
     except BaseException as exc:  # INIT waits for what follows
         raised = exc
-    _connection = runtime_api.send(
+    _connection = _ask_for_next(address, found)
+    return raised
+
+
+def _ask_for_next(address: str, identifier: str) -> socket:
+    """Send the request for the next event, and return the connection."""
+    return runtime_api.send(
         address,
         "GET",
         "/extension/event/next",
-        {"Lambda-Extension-Identifier": found},
+        {"Lambda-Extension-Identifier": identifier},
         timeout_s=TIMEOUT_S,
     )
-    return raised
 
 
 def _check(reply: runtime_api.Reply) -> None:
@@ -201,6 +213,15 @@ def _check(reply: runtime_api.Reply) -> None:
     raise ExtensionError(msg, error_type=error_type)
 
 
+def _has_thread() -> bool:
+    """Say whether a thread can be started: without one, no event would be answered."""
+    try:
+        real_threads.start("lambda_ext_extension", lambda: None)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _park() -> None:
     """Wait for the event that never comes, so that its refusal is noticed."""
     connection = _connection
@@ -212,10 +233,19 @@ def _park() -> None:
 
 def _wait(connection: socket) -> None:
     """Read the answer to ``/event/next``; it ends with the process."""
-    global _status
+    global _connection, _status
+    reason, error_type = "Lambda sent an event that was not asked for", ""
     try:
-        _check(runtime_api.receive(connection, deadline_at=None))
-        reason, error_type = "Lambda sent an event that was not asked for", ""
+        while True:
+            reply = runtime_api.receive(connection, deadline_at=None)
+            _check(reply)
+            if on_event is None or connection is not _connection:
+                break
+            _tell(reply.body)
+            address = os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
+            following = _ask_for_next(address, _identifier)
+            runtime_api.hang_up(connection)
+            connection = _connection = following
     except ExtensionError as exc:
         reason, error_type = str(exc), exc.error_type
     except Exception as exc:
@@ -228,6 +258,16 @@ def _wait(connection: socket) -> None:
     )
     if error_type:  # a refusal; else the API has gone, and so shall we
         _report(_status)
+
+
+def _tell(body: bytes) -> None:
+    """Call `on_event` with an event; Lambda waits until the next one is asked for."""
+    try:
+        event = json.loads(body)
+        if on_event is not None and isinstance(event, dict):
+            on_event(event)
+    except Exception:
+        disclosure.failure("listener_failed", phase="event", listener="on_event")
 
 
 def _is_shared(error_type: str) -> bool:
@@ -270,9 +310,10 @@ def _forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget the registration, as if this were just imported."""
-    global _connection, _identifier, _status
+    global _connection, _identifier, _status, on_event
     connection, _connection = _connection, None
     _identifier = ""
     _status = Status()
+    on_event = None
     if connection is not None:
         runtime_api.hang_up(connection)

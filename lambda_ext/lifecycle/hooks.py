@@ -1,8 +1,10 @@
 """
 Hooks: functions of the user's that are called in a phase, as public decorators.
 
-    on_init ─▶ on_invoke ─▶ on_response ─▶ ... ─▶ on_shutdown
+    on_init ─▶ on_invoke ─▶ on_response ─▶ after_response ─▶ ... ─▶ on_shutdown
     with on_timeout, before_snapshot and after_restore on the side
+
+`defer` is for one call after one response.
 
 A hook may take the argument that its decorator names, or none: one with a
 parameter that has no default gets it.  It may be an ``async def``, which is run
@@ -21,9 +23,11 @@ from . import deadline, event_loop, invocations, phases, shutdown, snapstart
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar, overload
+    from typing import Any, ParamSpec, TypeVar, overload
 
     from .invocations import Invocation, Outcome
+
+    P = ParamSpec("P")
 
     Hook = TypeVar("Hook", bound=Callable[[], object])
     OfInvocation = TypeVar(
@@ -132,6 +136,74 @@ def on_response(hook: Any = None, /, *, priority: int = phases.EARLY) -> Any:
 if TYPE_CHECKING:
 
     @overload
+    def after_response(hook: OfOutcome, /) -> OfOutcome: ...
+    @overload
+    def after_response(
+        *, priority: int = phases.USER
+    ) -> Callable[[OfOutcome], OfOutcome]: ...
+
+
+def after_response(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+    """
+    Call the decorated function when the caller of a decorated handler has its answer.
+
+    It may take one argument, the `lambda_ext.Outcome`.  The next invocation waits
+    for it, and Lambda bills its time.  It runs on a thread of its own: 0.5 seconds
+    before the deadline of the invocation (the option ``timeout_margin``; half of
+    what is left, if that is less) the environment goes on without it, which is
+    counted and logged.  Metrics that it records are flushed afterwards.
+
+    Where the runtime client of the function is not AWS's `awslambdaric`, the hook
+    needs an INVOKE event: decorate it above the handler.  Outside Lambda, and where
+    there is no event, it is called before the handler's answer.
+
+    Raises:
+        ConfigurationError: what is decorated is no function or a generator;
+            *priority* is no int.
+
+    Source: Lambda runtime API, "Next invocation",
+    https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+    """
+    from . import deferred  # only for work after the response
+
+    def add(listener: Callable[[], object]) -> None:
+        phases.listen(phases.AFTER, listener, priority=priority)
+        deferred.ask()
+        deferred.follow()
+
+    return _decorated(
+        "after_response", hook, priority, deferred.outcome, add,
+        run=deferred.await_,
+    )  # fmt: skip
+
+
+def defer(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> bool:
+    """
+    Call *function* with these arguments once the caller has its answer.
+
+    Inside a handler, that is after its own response; elsewhere after the next one.
+    It runs in the context variables of now, after the `after_response` hooks and
+    what was deferred before, on a thread of its own; an ``async def`` function runs
+    on the event loop of the environment.  The next invocation waits for it, and
+    Lambda bills its time; see `after_response` for when it is left behind, and
+    where it runs if the end of an answer cannot be seen.  What is still queued at
+    SIGTERM is called within the budget of 300 ms.
+
+    Returns whether it is queued: False if 1,000 calls are waiting, which is counted
+    in ``stats().deferred`` and logged once.  What *function* raises is logged.
+
+    Raises:
+        ConfigurationError: *function* cannot be called, or is a generator.
+    """
+    from . import deferred  # only for work after the response
+
+    _check(function, "defer")
+    return deferred.add(deferred.Call(function, args, kwargs))
+
+
+if TYPE_CHECKING:
+
+    @overload
     def on_timeout(hook: OfSeconds, /) -> OfSeconds: ...
     @overload
     def on_timeout(
@@ -162,7 +234,9 @@ def on_timeout(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
         phases.listen(phases.TIMEOUT, listener, priority=priority)
         deadline.watch()
 
-    return _decorated("on_timeout", hook, priority, phases.share_s, add, beside=True)
+    return _decorated(
+        "on_timeout", hook, priority, phases.share_s, add, run=event_loop.run_beside
+    )
 
 
 if TYPE_CHECKING:
@@ -205,7 +279,9 @@ def on_shutdown(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
         if not phases.is_importing_worker():
             shutdown.of_user(listener, priority)
 
-    return _decorated("on_shutdown", hook, priority, phases.share_s, add, beside=True)
+    return _decorated(
+        "on_shutdown", hook, priority, phases.share_s, add, run=event_loop.run_beside
+    )
 
 
 if TYPE_CHECKING:
@@ -271,7 +347,7 @@ def _decorated(
     argument: Callable[[], object] | None,
     add: Callable[[Callable[[], object]], None],
     *,
-    beside: bool = False,
+    run: Callable[[Any], object] = event_loop.run,
 ) -> Any:
     """Register *hook*, or return what does so for the function below ``@name(...)``."""
     if isinstance(priority, bool) or not isinstance(priority, int):
@@ -283,7 +359,6 @@ def _decorated(
         listener = function
         takes = argument is not None and _takes_argument(function)
         if takes or getattr(_code(function), "co_flags", 0) & _COROUTINE:
-            run = event_loop.run_beside if beside else event_loop.run
             listener = _Call(function, argument if takes else None, run)
         add(listener)
         return function
@@ -315,12 +390,15 @@ class _Call:
 
 def _check(hook: object, name: str) -> None:
     """Refuse what could not be called, or not to its end, when its time comes."""
+    what = (
+        "lambda_ext.defer calls" if name == "defer" else f"@lambda_ext.{name} decorates"
+    )
     if not callable(hook):
-        msg = f"@lambda_ext.{name} decorates a function, not {hook!r:.80}"
+        msg = f"{what} a function, not {hook!r:.80}"
         raise ConfigurationError(msg)
     if getattr(_code(hook), "co_flags", 0) & _GENERATOR:
         msg = (
-            f"@lambda_ext.{name} decorates a function that runs to its end: a"
+            f"{what} a function that runs to its end: a"
             " generator is not iterated; write def or async def, without yield"
         )
         raise ConfigurationError(msg)

@@ -2,7 +2,8 @@
 Who is called in which phase of an execution environment's life.
 
     INIT ─▶ INVOKE ─▶ RESPONSE ─▶ (freeze / thaw) ─▶ ... ─▶ SHUTDOWN
-    with TIMEOUT, SNAPSHOT and RESTORE (SnapStart) on the side
+    with AFTER (the answer was posted), TIMEOUT, SNAPSHOT and RESTORE (SnapStart)
+    on the side
 
 The lifecycle knows listeners, not metrics or caches: those register here.
 A listener that raises is logged and counted; the others are called all the same.
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
 INIT = "init"
 INVOKE = "invoke"
 RESPONSE = "response"
+AFTER = "after_response"
 SHUTDOWN = "shutdown"
 SNAPSHOT = "snapshot"
 RESTORE = "restore"
 TIMEOUT = "timeout"
-PHASES = (INIT, INVOKE, RESPONSE, SHUTDOWN, SNAPSHOT, RESTORE, TIMEOUT)
+PHASES = (INIT, INVOKE, RESPONSE, AFTER, SHUTDOWN, SNAPSHOT, RESTORE, TIMEOUT)
 
 ESSENTIAL = 0  # priority: what must happen in the first moments of a shutdown
 EARLY = 25  # priority: callbacks of the user that record what others flush

@@ -98,6 +98,11 @@ def run_ours(body: Callable[[], object]) -> None:
         ours.discard(ident)
 
 
+def disown() -> None:
+    """Count this thread as one of the user's, whose code it runs."""
+    ours.discard(get_ident())
+
+
 def in_main_thread() -> bool:
     """Say whether the caller is in the first thread of the process."""
     return bool(_native.get_native_id() == os.getpid())

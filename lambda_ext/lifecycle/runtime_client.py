@@ -23,17 +23,39 @@ MODULE = "awslambdaric.lambda_runtime_client"
 CLASSES = ("BaseLambdaRuntimeClient", "LambdaRuntimeClient")
 
 waiting: bool | None = None  # for an invocation; None: it is not known
+_deadline_ms: object = None  # of the last invocation, as the runtime client has it
 
 _before: list[Callable[[], object]] = []
+_last: list[Callable[[], object]] = []
 _after: list[Callable[[Any], object]] = []
 _unhook: Callable[[], None] | None = None
 
 
-def before_wait(function: Callable[[], object]) -> None:
-    """Call *function* each time before the runtime client waits, in its thread."""
-    if function not in _before:
-        _before.append(function)
+def before_wait(function: Callable[[], object], *, last: bool = False) -> bool:
+    """
+    Call *function* each time before the runtime client waits, in its thread.
+
+    The answer to the last invocation has been posted by then.  With *last* it is
+    called when all the others were.  Say whether this is a runtime client that tells.
+    """
+    functions = _last if last else _before
+    if function not in functions:
+        functions.append(function)
     _hook()
+    return _unhook is not None
+
+
+def is_known() -> bool:
+    """Say whether this is a runtime client whose wait can be seen."""
+    return _client_that_waits() is not None
+
+
+def ends_at() -> float | None:
+    """Return when Lambda ends the last invocation, in seconds since the epoch."""
+    try:
+        return float(_deadline_ms) / 1000  # type: ignore[arg-type]  # see below
+    except (TypeError, ValueError):
+        return None
 
 
 def after_wait(function: Callable[[Any], object]) -> None:
@@ -53,19 +75,15 @@ def _hook() -> None:
     global _unhook, waiting
     if _unhook is not None:
         return
-    module = sys.modules.get(MODULE)
-    for name in CLASSES:
-        client: Any = getattr(module, name, None)
-        wait = getattr(client, "wait_next_invocation", None)
-        if wait is not None:
-            break
-    else:
+    client = _client_that_waits()
+    if client is None:
         return
+    wait = client.wait_next_invocation
 
     @functools.wraps(wait)
     def wait_next_invocation(*args: Any, **kwargs: Any) -> Any:
-        global waiting
-        for function in _before.copy():
+        global _deadline_ms, waiting
+        for function in (*_before, *_last):
             try:
                 function()
             except Exception as exc:  # none of it may end the runtime
@@ -76,6 +94,7 @@ def _hook() -> None:
             received = wait(*args, **kwargs)
         finally:
             waiting = False
+        _deadline_ms = getattr(received, "deadline_time_in_ms", None)
         for after in _after.copy():
             try:
                 after(received)
@@ -92,24 +111,33 @@ def _hook() -> None:
     waiting = False
 
 
+def _client_that_waits() -> Any:
+    """Return the class whose method waits for an invocation; None if there is none."""
+    module = sys.modules.get(MODULE)
+    for name in CLASSES:
+        client = getattr(module, name, None)
+        if getattr(client, "wait_next_invocation", None) is not None:
+            return client
+    return None
+
+
 def _forked() -> None:
     """Call nothing of the parent's; a child that waits is not known to do so."""
-    global waiting
+    global _deadline_ms, waiting
     _before.clear()
+    _last.clear()
     _after.clear()
-    waiting = None
+    _deadline_ms = waiting = None
 
 
 @process.at_reset
 def reset() -> None:
     """Put back the method that was replaced."""
-    global _unhook, waiting
+    global _unhook
     unhook, _unhook = _unhook, None
     if unhook is not None:
         unhook()
-    _before.clear()
-    _after.clear()
-    waiting = None
+    _forked()
 
 
 process.at_fork(_forked)

@@ -775,6 +775,7 @@ def _join() -> None:
         stdout.watch()
         for phase, priority, listener in (
             (phases.RESPONSE, phases.USER, _at_response),
+            (phases.AFTER, phases.LAST, _at_response),
             (phases.SNAPSHOT, phases.USER, _flush_all),
             (phases.TIMEOUT, phases.ESSENTIAL, _before_timeout),
             (phases.TIMEOUT, phases.NETWORK, _drain_before_timeout),

@@ -135,6 +135,37 @@ class TestIsolation:
         assert 1_600 == len(phases.listeners(phases.INVOKE))
 
 
+class TestBudget:
+    """What each listener is given of it, where none gives any back."""
+
+    def shares(self, time, *priorities):
+        """Return the shares, of a budget of 0.3 s, that listeners use up."""
+        found = []
+
+        def uses_up():
+            found.append(round(phases.share_s(), 6))
+            time.advance(phases.share_s())
+
+        for priority in priorities:
+            phases.listen(
+                phases.SHUTDOWN, lambda: uses_up(), priority=priority
+            )  # each another function
+        phases.call_within(0.3, phases.SHUTDOWN)
+        return found
+
+    def test_essential_have_half_of_it_beside_many_others(self, time):
+        """The flush of metrics is not squeezed by what the user has registered."""
+        assert [0.15, *[0.0075] * 20] == self.shares(time, 0, *[50] * 20)
+
+    def test_essential_that_hang_leave_the_others_half_of_it(self, time):
+        """The user's hooks, the network and the last flush."""
+        assert [0.05, 0.05, 0.05, 0.075, 0.075] == self.shares(time, 0, 0, 0, 50, 90)
+
+    def test_without_essential_ones_all_of_it_is_for_the_others(self, time):
+        """Nothing is kept back."""
+        assert [0.1, 0.1, 0.1] == self.shares(time, 50, 50, 90)
+
+
 class TestFork:
     """What a forked child begins with."""
 

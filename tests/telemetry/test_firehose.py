@@ -54,6 +54,7 @@ def _server(stream, monkeypatch):
     monkeypatch.setattr(queue, "jitter", lambda _: 0.0)
     with Wire(stream.answer) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", wire.url)
+        monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")  # moto may be loaded
         yield wire
     light.reset()
     signing.reset()

@@ -1,0 +1,398 @@
+"""
+Work after the response: what is done when the caller has its answer.
+
+    handler ─▶ RESPONSE ─▶ answer posted ─▶ AFTER ─▶ the next invocation
+                                            hooks ─▶ deferred calls ─▶ flush
+
+When
+    The runtime client posts an answer and then asks for the next invocation, in
+    one thread; the work is done between the two (see `runtime_client`).  Lambda
+    neither freezes the environment there nor sends another invocation.
+    Where the runtime client is another one: by the INVOKE event of the Extensions
+    API, if it was asked for before the registration; the work begins when the
+    handler has ended, and may do so while the answer is on its way.
+    Else, and outside Lambda: before the answer.
+
+Guarantees
+    The work of one invocation runs in order on one thread.  At its deadline less a
+    margin the environment goes on without it: it is left behind, counted and
+    logged, stands still in the freeze and goes on with the next invocation, at
+    whose side it then runs; nothing else of its queue does.
+    What waits is bounded, by `MOST` calls and by `MOST_LEFT` threads left behind.
+    At SIGTERM and exit what waits is done within the budget; what is not done then
+    is counted and logged.
+
+Threads
+    `defer` may be called from any of them, and from signal handlers.  What is
+    queued is one ``append``, what is taken one ``popleft``: each is called once.
+
+Forks
+    A child has none of its parent's work.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import sys
+import threading
+from collections import deque
+
+from .. import config, disclosure
+from ..exceptions import ConfigurationError
+from . import (
+    clock,
+    event_loop,
+    extension,
+    invocations,
+    phases,
+    process,
+    real_threads,
+    runtime_client,
+    shutdown,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from .invocations import Outcome
+
+MOST = 1000  # calls that wait
+MOST_LEFT = 4  # threads left behind
+MARGIN_S = 0.1  # least time between the end of the wait and the deadline
+FLUSH_S = 0.02  # of it, to flush what was recorded by work that was left behind
+RELEASE_S = 0.05  # of it, for a coroutine to leave the loop
+UNKNOWN_S = 1.0  # for the work, where nothing says when Lambda ends the invocation
+FOR_EVER_S = 900.0  # no invocation is longer
+BEFORE_ANSWER = phases.EARLY + 5  # after on_response hooks, before the flush
+
+WAIT, EVENT, INLINE = "wait", "event", "inline"  # how the end of an answer is known
+
+_lock = process.Lock()  # between taking a call and leaving its thread behind
+_way = ""  # of the three above; "" until something is to be done
+_warned = False
+_waiting: deque[Call] = deque()
+_outcome: Outcome | None = None  # of the invocation that has just ended
+_ends_at: float | None = None  # its deadline, in run time
+_rounds: list[Round] = []  # those under way, or left behind
+_answered = real_threads.Event()  # the handler has ended, for EVENT
+_local = threading.local()
+counters = dict.fromkeys(("queued", "done", "failed", "left_behind", "dropped"), 0)
+
+
+class Call:
+    """A function to be called later, in the context of now."""
+
+    __slots__ = ("args", "context", "function", "kwargs")
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.context = contextvars.copy_context()
+
+    def __call__(self) -> None:
+        self.context.run(self._run)
+
+    def _run(self) -> None:
+        result = self.function(*self.args, **self.kwargs)
+        if hasattr(result, "__await__"):
+            await_(result)
+
+
+class Round:
+    """The work that follows one response."""
+
+    __slots__ = ("at", "ends_at", "hooks", "is_left", "outcome", "over")
+
+    def __init__(self, outcome: Outcome | None, ends_at: float) -> None:
+        self.outcome = outcome
+        self.ends_at = ends_at
+        self.hooks = [] if outcome is None else _hooks()
+        self.at: Callable[..., object] = self.work  # what runs now
+        self.is_left = False
+        self.over = real_threads.Event()
+
+    def work(self) -> None:
+        """Call the hooks and what was deferred, one after the other."""
+        _local.round = self
+        real_threads.disown()  # it may go on, and write, beside a later flush
+        try:
+            for hook in self.hooks:
+                if self.is_left:
+                    return
+                self._call(hook, hook)
+            while (call := self._take()) is not None:
+                done = self._call(call, call.function)
+                counters["done" if done else "failed"] += 1
+        finally:
+            _local.round = None
+            self.over.set()
+
+    def _take(self) -> Call | None:
+        """Take the next call, unless the thread has been left behind."""
+        with _lock:
+            return _waiting.popleft() if _waiting and not self.is_left else None
+
+    def _call(
+        self, call: Callable[[], object], function: Callable[..., object]
+    ) -> bool:
+        """Call *call*, which is for *function*; say whether it has raised nothing."""
+        self.at = function
+        try:
+            call()
+        except BaseException:  # SystemExit, too: it is the thread's alone
+            phases.failed(phases.AFTER, function)
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Go on without this work: it takes no call any more."""
+        with _lock:
+            self.is_left = True
+        counters["left_behind"] += 1
+        phases.abandoned[phases.AFTER] += 1
+        at = self.at
+        if event_loop.release() and not self.over.wait(RELEASE_S):
+            event_loop.abandon()
+        phases.run_within(phases.REPORT_S, lambda: _report(at), phases.AFTER)
+
+
+def _report(function: Callable[..., object]) -> None:
+    name = phases.name_of(function)
+    disclosure.warn("listener_abandoned", phase=phases.AFTER, listener=name)
+
+
+def await_(awaitable: Awaitable[Any]) -> None:
+    """
+    Run *awaitable* on the loop until it is done, or its round is left behind.
+
+    Then it stays on the loop as a task, which goes on in a later invocation.
+    """
+    event_loop.run_until_released(awaitable)
+
+
+def outcome() -> Outcome | None:
+    """Return the outcome of the invocation after which this thread works."""
+    round_: Round | None = getattr(_local, "round", None)
+    return None if round_ is None else round_.outcome
+
+
+def add(call: Call) -> bool:
+    """Queue *call*; say whether there was room."""
+    follow()
+    if len(_waiting) >= MOST:
+        counters["dropped"] += 1
+        if counters["dropped"] == 1:
+            disclosure.warn(
+                "deferred_dropped",
+                function=phases.name_of(call.function),
+                reason=f"{MOST} calls are waiting",
+            )
+        return False
+    counters["queued"] += 1
+    _waiting.append(call)
+    return True
+
+
+def waiting() -> int:
+    """Return how many calls wait for a response."""
+    return len(_waiting)
+
+
+def follow() -> None:
+    """Have the work done after each response from now on."""
+    global _way
+    if _way:
+        return
+    if not config.in_lambda() or phases.is_child_of_multiprocessing():
+        way = INLINE
+    elif runtime_client.before_wait(_at_wait, last=True):
+        way = WAIT
+    elif extension.on_event is not None:
+        way = EVENT
+    else:
+        way = INLINE
+    priority = BEFORE_ANSWER if way == INLINE else phases.LAST
+    phases.listen(phases.RESPONSE, _at_response, priority=priority)
+    phases.listen(phases.SHUTDOWN, _at_shutdown, priority=phases.USER)
+    shutdown.follow_exit()
+    _way = way
+
+
+def ask() -> None:
+    """
+    Have Lambda tell of each invocation, if that is the only way; before registration.
+
+    Source: Lambda Extensions API, "Register",
+    https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+    """
+    if (
+        config.in_lambda()
+        and not extension.one_of_many()  # whose internal extensions get no events
+        and not phases.is_child_of_multiprocessing()
+        and extension.status().state == "none"
+        and not runtime_client.is_known()
+    ):
+        extension.on_event = _at_event
+
+
+def _hooks() -> list[Callable[..., object]]:
+    return [
+        listener
+        for priority, listener in phases.listeners(phases.AFTER)
+        if priority < phases.LAST
+    ]
+
+
+def _at_response() -> None:
+    """Note how the invocation went; do the work now, if there is no later."""
+    global _outcome, _ends_at, _warned
+    left_s = clock.remaining()
+    _ends_at = None if left_s is None else clock.run_time() + left_s
+    if _hooks():
+        _outcome = invocations.Outcome()
+    if _way == EVENT:
+        _answered.set()
+    elif _way == INLINE and (_outcome is not None or _waiting):
+        if config.in_lambda() and not _warned:
+            _warned = True
+            disclosure.warn(
+                "deferred_before_response",
+                reason="this runtime client does not tell when the answer was posted;"
+                " set LAMBDA_EXT_AFTER_RESPONSE=1",
+            )
+        _work(FOR_EVER_S if left_s is None else left_s)
+
+
+def _at_wait() -> None:
+    """Do the work between the answer and the wait for the next invocation."""
+    if _outcome is None and not _waiting:
+        return
+    ends_at = runtime_client.ends_at()
+    if _ends_at is not None:
+        left_s = _ends_at - clock.run_time()
+    elif ends_at is not None:
+        left_s = ends_at - clock.wall()
+    else:
+        left_s = UNKNOWN_S
+    _work(left_s)
+
+
+def _at_event(event: dict[str, Any]) -> None:
+    """Do the work when the handler has ended; Lambda waits for this to return."""
+    if event.get("eventType") != "INVOKE":
+        return
+    ends_at = float(event.get("deadlineMs") or 0) / 1000
+    margin_s = _margin()
+    if _is_decorated():
+        _answered.wait(max(ends_at - clock.wall() - margin_s, 0.0))
+        _answered.clear()
+    if _outcome is not None or _waiting:
+        _work(ends_at - clock.wall())
+
+
+def _is_decorated() -> bool:
+    """Say whether the function that Lambda calls is a decorated one."""
+    module, _, name = os.environ.get("_HANDLER", "").rpartition(".")
+    found: Any = sys.modules.get(module.replace("/", "."))
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return hasattr(found, "undecorated")
+
+
+def _margin() -> float:
+    try:
+        margin_s: float = config.get("timeout_margin") or 0.0
+    except ConfigurationError:
+        margin_s = 0.0
+    return max(margin_s, MARGIN_S)
+
+
+def _work(left_s: float) -> None:
+    """Do the work, for as long as *left_s* less a margin allows."""
+    global _outcome
+    found, _outcome = _outcome, None
+    # Of a short invocation half is for the work.
+    budget_s = left_s - min(_margin(), left_s / 2)
+    _rounds[:] = [each for each in _rounds if not each.over.is_set()]
+    if len(_rounds) >= MOST_LEFT or budget_s <= 0:
+        # What is queued waits for the next response, or for the end.
+        skipped = [] if found is None else _hooks()
+        phases.abandoned[phases.AFTER] += len(skipped)
+        for hook in skipped:
+            _report(hook)
+        return
+    phases.calls[phases.AFTER] += 1
+    work = Round(found, clock.run_time() + budget_s)
+    _rounds.append(work)
+    if not phases.run_within(budget_s, work.work, phases.AFTER):
+        work.leave()
+    flush_s = max(work.ends_at - clock.run_time(), FLUSH_S)
+    phases.run_within(flush_s, _flush, phases.AFTER)
+    phases.ended[phases.AFTER] += 1
+
+
+def _flush() -> None:
+    """Call what flushes what the work has recorded."""
+    for priority, listener in phases.listeners(phases.AFTER):
+        if priority >= phases.LAST:
+            phases.call_one(phases.AFTER, listener)
+
+
+def _at_shutdown() -> None:
+    """Do what waits, within the share of the time that there is."""
+    ends_at = clock.run_time() + (phases.share_s() or shutdown.BUDGET_S)
+    for each in _rounds.copy():
+        each.over.wait(max(ends_at - clock.run_time(), 0.0))
+    last = Round(_outcome, ends_at)
+    _rounds.append(last)
+    done = real_threads.Event()
+
+    def work() -> None:
+        try:
+            last.work()
+        finally:
+            done.set()
+
+    try:
+        real_threads.start("lambda_ext_after_response", work)
+    except (RuntimeError, MemoryError):  # none to be had, or Python is ending
+        work()
+    done.wait(max(ends_at - clock.run_time(), 0.0))
+    with _lock:
+        last.is_left = True
+        lost = len(_waiting)
+        _waiting.clear()
+    if lost:
+        counters["dropped"] += lost
+        disclosure.warn("deferred_lost", number=lost)
+
+
+@process.at_fork
+def _forked() -> None:
+    """Have none of the parent's work."""
+    global _outcome, _ends_at, _answered
+    _waiting.clear()
+    _rounds.clear()
+    _outcome = _ends_at = None
+    _answered = real_threads.Event()
+    counters.update(dict.fromkeys(counters, 0))
+    if _way == WAIT:
+        runtime_client.before_wait(_at_wait, last=True)
+
+
+@process.at_reset
+def reset() -> None:
+    """Forget all work, as if this were just imported."""
+    global _way, _warned
+    _way = ""
+    _warned = False
+    _forked()
