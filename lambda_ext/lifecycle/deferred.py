@@ -125,16 +125,19 @@ class Round:
         _local.round = self
         real_threads.disown()  # it may go on, and write, beside a later flush
         try:
-            for hook in self.hooks:
-                if self.is_left:
-                    return
-                self._call(hook, hook)
-            while (call := self._take()) is not None:
-                done = self._call(call, call.function)
-                counters["done" if done else "failed"] += 1
+            self._do()
         finally:
             _local.round = None
             self.over.set()
+
+    def _do(self) -> None:
+        for hook in self.hooks:
+            if self.is_left:
+                return
+            self._call(hook, hook)
+        while (call := self._take()) is not None:
+            done = self._call(call, call.function)
+            counters["done" if done else "failed"] += 1
 
     def _take(self) -> Call | None:
         """Take the next call, unless the thread has been left behind."""
