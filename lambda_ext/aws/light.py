@@ -404,7 +404,7 @@ def _error(
     return error
 
 
-# Those of errors of these two services that have more members than a message.
+# What errors of these two services tell beside a message.
 _MEMBERS = ("message", "Message", "QuotaCode", "ServiceCode", "ReasonCode")
 
 

@@ -13,7 +13,7 @@ from botocore.config import Config
 from helpers import python, run_threads
 from wire import Wire, authority, cut, error, failing, refusing, reset, response, vanish
 
-from lambda_ext.aws import connections, errors, light, retries, signing
+from lambda_ext.aws import connections, light, retries, signing
 from lambda_ext.dropin import botocore_errors
 from lambda_ext.dropin.light_client import client
 from lambda_ext.values.handles import Secret
@@ -113,7 +113,7 @@ REFUSALS = {
     "null message": lambda peer, data: peer.send(
         response(400, {"__type": "ParameterNotFound", "message": None})
     ),
-    "namespace": refusing("com.amazonaws.ssm#ParameterNotFound:http://x/", "none"),
+    "namespace": refusing("com.amazonaws.ssm#ParameterNotFound", "none"),
     "not in the model": refusing("UnrecognizedClientException", "bad token", 403),
     "denied": refusing("AccessDeniedException", "User: arn:aws:sts::1:x may not"),
     "more members": lambda peer, data: peer.send(
@@ -192,15 +192,36 @@ class TestRefusals:
 
         assert told(expected) == told(raised(client(service), method, parameters))
 
-    def test_an_unknown_code_is_left_to_boto3(self, server):
-        """What only a newer model may name is boto3's to judge."""
+    def test_an_unknown_code_is_left_to_boto3(self, server, monkeypatch):
+        """Without botocore's model in a file, what it names is boto3's to judge."""
+        monkeypatch.setattr(botocore_errors, "_models", {"ssm": None})
         service, method, parameters = PARAMETER
         server.fault = refusing("TooManyUpdates", "slower")
         expected = raised(boto3s(service), method, parameters)
-        found = raised(client(service), method, parameters)
+        light_client = client(service)
+        found = raised(light_client, method, parameters)
 
         assert told(expected) == told(found)
         assert "TooManyUpdates" == type(found).__name__
+        assert light_client._real is not None
+
+    def test_an_error_of_another_operation(self, server):
+        """What no read is documented to raise is looked up in botocore's own file."""
+        service, method, parameters = PARAMETER
+        server.fault = refusing("TooManyUpdates", "slower")
+        expected = raised(boto3s(service), method, parameters)
+        light_client = client(service)
+        found = raised(light_client, method, parameters)
+
+        assert told(expected) == told(found)
+        assert ("TooManyUpdates", None) == (type(found).__name__, light_client._real)
+
+    def test_a_code_may_be_followed_by_a_url(self, server):
+        """What stands after a colon is no part of the code, as in new versions of botocore."""
+        server.fault = refusing("a.b#ParameterNotFound:http://x/", "none")
+        found = raised(client("ssm"), "get_parameter", {"Name": "/a"})
+
+        assert "ParameterNotFound" == found.response["Error"]["Code"]
 
     def test_handles_keep_no_message(self, server):
         """The error of a handle shows nothing that it does not say in its text."""
@@ -227,9 +248,9 @@ class TestRefusals:
             }
 
             assert set() == raised - set(known)
-            assert set() == {
-                name for name in {*modelled} - {*known} if errors.is_known(name)
-            }
+            assert {
+                name: tuple(shape.members) for name, shape in modelled.items()
+            } == botocore_errors._model(service)
             assert set() == {
                 name for name in known
                 if name in modelled and set(known[name]) != set(modelled[name].members)
@@ -570,12 +591,11 @@ class TestExceptions:
         found, expected = light_client.exceptions, boto3.client("ssm").exceptions
 
         assert expected.ClientError is found.ClientError
-        for name in botocore_errors.MODELLED["ssm"]:
+        for name in (*botocore_errors.MODELLED["ssm"], "ParameterAlreadyExists"):
             assert getattr(expected, name) is getattr(found, name)
             assert expected.from_code(name) is found.from_code(name)
         assert expected.from_code("Nonsense") is found.from_code("Nonsense")
         assert light_client._real is None
-        assert expected.ParameterAlreadyExists is found.ParameterAlreadyExists
         assert set(dir(expected)) == set(dir(found))
         with pytest.raises(AttributeError, match="Valid exceptions are: "):
             _ = found.Nonsense

@@ -338,6 +338,7 @@ class TestStandIns:
         with contextlib.suppress(ClientError):
             light.get_secret_value(SecretId="a")
 
+        assert light._real is not None
         assert expected.meta.region_name == light.meta.region_name
         assert (
             expected._request_signer._credentials.access_key
