@@ -19,7 +19,6 @@ from .queued import Queued
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from .entry import Entry
@@ -46,7 +45,7 @@ class Firehose(Queued):
         super().__init__("firehose")
         self._stream = stream
 
-    def accept_logs(self, entries: Sequence[Entry], /) -> None:
+    def accept_logs(self, entries: list[Entry], /) -> None:
         """Queue *entries*; they leave with a later `drain`."""
         run: list[bytes] = []
         size = 0

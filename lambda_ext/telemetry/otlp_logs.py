@@ -101,7 +101,7 @@ class OtlpLogs(HttpDestination):
         otlp_common.follow_restores()
         super().__init__(name, to, max_records=MAX_RECORDS, max_bytes=MAX_BYTES)
 
-    def accept_logs(self, entries: Any, /) -> None:
+    def accept_logs(self, entries: list[Entry], /) -> None:
         """Queue *entries*, unless OpenTelemetry's variables turn everything off."""
         if not self._disabled:
             super().accept_logs(entries)

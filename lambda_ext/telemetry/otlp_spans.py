@@ -31,7 +31,7 @@ from .records import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from ..delivery.receiver import Text
@@ -100,7 +100,7 @@ class OtlpSpans(HttpDestination):
         otlp_common.follow_restores()
         super().__init__(name, to, max_records=MAX_RECORDS, max_bytes=MAX_BYTES)
 
-    def accept_logs(self, entries: Sequence[Entry], /) -> None:
+    def accept_logs(self, entries: list[Entry], /) -> None:
         """Queue the spans that *entries* complete."""
         if self._disabled:
             return

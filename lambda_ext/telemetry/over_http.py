@@ -11,7 +11,6 @@ from .queued import Queued
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from ..delivery.receiver import Receiver
@@ -55,7 +54,7 @@ class HttpDestination(Queued):
             if isinstance(given, str) and any(part in header for part in KEYS):
                 redaction.protect(f"{self.name} {header}", given.rpartition(" ")[2])
 
-    def accept_logs(self, entries: Sequence[Entry], /) -> None:
+    def accept_logs(self, entries: list[Entry], /) -> None:
         """Queue *entries*; they leave with a later `drain`."""
         run: list[Any] = []
         size = 0

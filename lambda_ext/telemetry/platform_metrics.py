@@ -26,7 +26,7 @@ from ..metrics import recorder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from ..typing import Sink
@@ -83,7 +83,7 @@ class PlatformMetrics:
         """Nothing: what sinks of metrics fail with, their own numbers tell."""
         return ""
 
-    def accept_logs(self, entries: Sequence[Entry], /) -> None:
+    def accept_logs(self, entries: list[Entry], /) -> None:
         """Write the metrics that *entries* hold."""
         buffer = self._buffer
         buffer.outlets = recorder.outlets() if self._own is None else (self._own,)

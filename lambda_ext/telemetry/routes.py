@@ -43,9 +43,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, Literal
+    from typing import Any, Literal, Protocol
 
     from .records import Batch, Record
+
+    class LogSink(Protocol):
+        """What takes the entries of a route; see `shipping` for what else it may have."""
+
+        def accept_logs(self, entries: list[Entry], /) -> object:
+            """Take *entries*, which belong to the sink from now on."""
+            ...
+
 
 MAX_RECORDS = 1_000  # of one call of a sink, and that make it due
 MAX_BYTES = 256 * 1024
@@ -226,7 +234,7 @@ class Selection:
 
     def to(
         self,
-        sink: Any,
+        sink: LogSink | Callable[[list[Entry]], object],
         *,
         name: str = "",
         max_records: int = MAX_RECORDS,
@@ -388,7 +396,9 @@ class Route:
         """Return what became of its records."""
         return Status(self)
 
-    def to(self, sink: Any, **options: Any) -> Route:
+    def to(
+        self, sink: LogSink | Callable[[list[Entry]], object], **options: Any
+    ) -> Route:
         """Hand the same records to *sink*, too; see `Selection.to`."""
         return self._selection.to(sink, **options)
 

@@ -5,70 +5,19 @@ Source: rotel, https://github.com/streamfold/pyrotel
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import socket
-import subprocess
 import time
 
 import collector
 import pytest
 from helpers import eventually
+from real_collector import running
 
 from lambda_ext import Metrics, configure, metrics
 from lambda_ext.metrics.buffer import Batch, Point, Series
 from lambda_ext.metrics.otlp import OtlpSink
 from lambda_ext.testing import FakeClock
 
-rotel = pytest.importorskip(
-    "rotel", reason="rotel has wheels for some Pythons and machines only"
-)
 pytestmark = pytest.mark.process
-
-
-@contextlib.contextmanager
-def running(endpoint, folder):
-    """Run rotel, which passes on to *endpoint*; yield the address that it serves."""
-    log = os.path.join(folder, "rotel.log")
-    for _ in range(5):  # another process may take the port meanwhile
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        with open(log, "wb") as output:
-            process = subprocess.Popen(
-                [os.path.join(os.path.dirname(rotel.__file__), "rotel-agent"), "start"],
-                cwd=folder,
-                env={
-                    "ROTEL_OTLP_HTTP_ENDPOINT": f"127.0.0.1:{port}",
-                    "ROTEL_OTLP_GRPC_ENDPOINT": "127.0.0.1:0",
-                    "ROTEL_OTLP_EXPORTER_ENDPOINT": endpoint,
-                    "ROTEL_OTLP_EXPORTER_PROTOCOL": "http",
-                    "ROTEL_BATCH_TIMEOUT": "20ms",
-                },
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            if eventually(functools.partial(_state, process, port)) == "serves":
-                yield f"http://127.0.0.1:{port}/v1/metrics"
-                return
-        finally:
-            process.kill()
-            process.wait()
-    with open(log, encoding="utf-8", errors="replace") as file:
-        raise AssertionError(f"rotel does not start: {file.read()}")
-
-
-def _state(process, port):
-    """Return "over", "serves", or None as long as it is neither."""
-    if process.poll() is not None:
-        return "over"
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return None
-    return "serves"
 
 
 def ordered(message):

@@ -255,6 +255,35 @@ def bill(report: Report, outcome: lambda_ext.Outcome | None) -> None:
 
 
 assert_type(telemetry.subscribe(platform=True, max_items=1_000), telemetry.Status)
+
+
+def ship_entries(entries: list[telemetry.Entry]) -> None:
+    assert_type(entries[0].message, str)
+    assert_type(entries[0].request_id, str | None)
+
+
+def redacted(entry: telemetry.Entry) -> telemetry.Entry | str | None:
+    return entry if entry.level else None
+
+
+assert_type(
+    telemetry.route(
+        where=("function", "extension"),
+        level=">=WARN",
+        fields={"tenant": "a", "user.id": lambda value: value > 7},
+        when=lambda record: record.request_id is not None,
+        sample=0.5,
+        deduplicate=10,
+        transform=redacted,
+    )
+    .to(ship_entries, max_age=0, drop="newest")
+    .to(telemetry.destinations.splunk_hec("https://x.example", Secret("token"))),
+    telemetry.Route,
+)
+telemetry.route(where="platform").to(telemetry.destinations.metrics())
+telemetry.route().to(telemetry.destinations.http("https://x.example"), drop="random")  # type: ignore[arg-type]
+telemetry.route().to(3)  # type: ignore[arg-type]
+assert_type(telemetry.flush(1.0), bool)
 telemetry.subscribe(True)  # type: ignore[call-arg]
 telemetry.on_report(3)  # type: ignore[type-var]
 assert_type(lambda_ext.stats().telemetry.batches, int)
