@@ -213,7 +213,7 @@ class Requests:
     def follow(self, record: Record) -> tuple[str | None, str | None]:
         """Return (request id, trace header) of *record*, which comes next."""
         kind = record.type
-        if kind == "platform.start" and not self._concurrent:
+        if kind == "platform.start":
             self.current = record.request_id
             self.trace = header_of(record)
         named = record.request_id

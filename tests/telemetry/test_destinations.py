@@ -270,6 +270,22 @@ class TestEach:
         assert in_child(lambda: (0, {}, 0) == drained(made.destination))
         assert [] == receiver.requests
 
+    def test_child_has_connections_of_its_own(self, made, receiver):
+        """What parent and child send does not meet on one connection."""
+        made.destination.accept_logs([entry("parent")])
+        drained(made.destination)
+
+        def child():
+            made.destination.accept_logs([entry("child")])
+            return drained(made.destination)[2] == 0
+
+        assert in_child(child)
+        made.destination.accept_logs([entry("again")])
+        drained(made.destination)
+
+        assert [["parent"], ["child"], ["again"]] == made.messages()
+        assert [1, 2, 1] == [request.connection for request in receiver.requests]
+
     def test_snapshot_and_restore(self, made, receiver):
         """Connections are closed before a snapshot; what waits is sent after it."""
         made.destination.accept_logs([entry("a")])

@@ -241,6 +241,15 @@ class TestInit:
             // 10**6
         )
 
+    def test_is_sent_once(self, receiver):
+        """Later invocations have none, and neither has the end."""
+        made = destinations.spans(receiver.url)
+        made.accept_logs([init(), start("a"), report("a"), start("b"), report("b")])
+        made.end()
+
+        # init, and for each invocation itself and the overhead of extensions
+        assert (5, {}, 0) == drained(made)
+
     def test_without_an_invocation_it_leaves_at_the_end(self, receiver):
         """An environment that was never used has a span of INIT, too."""
         found = sent(receiver, init(), end=True)

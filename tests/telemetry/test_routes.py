@@ -232,6 +232,14 @@ class TestDeduplication:
 
         assert ["a", "b", "c", "a"] == sink.messages
 
+    def test_memory_keeps_what_was_seen_last(self, sink, monkeypatch):
+        """A message that comes again after its window is the newest."""
+        monkeypatch.setattr(routes, "WINDOW", 2)
+        telemetry.route(deduplicate=10).to(sink)
+        send(line("a"), line("b"), line("a", at=11), line("c", at=11), line("a", at=12))
+
+        assert ["a", "b", "a", "c"] == sink.messages
+
 
 class TestTransforms:
     """transform="""

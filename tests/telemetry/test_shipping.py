@@ -206,6 +206,27 @@ class TestEndOfAnInvocation:
         assert [1, 1, 1] == calls
 
 
+class TestFlush:
+    """telemetry.flush()"""
+
+    def test_waits_for_a_call_under_way_and_hands_over_the_rest(self, hanging):
+        """What comes while the sink is being called is not left for later."""
+
+        class Draining(Sink):
+            def drain(self, ends_at):
+                hanging()
+
+        sink = Draining()
+        route = telemetry.route().to(sink, max_age=0)
+        put(route, "one")
+        assert hanging.inside.wait(30)
+        put(route, "two")  # while the sink has "one" and sends it
+        threading.Timer(0.05, hanging.gate.set).start()
+
+        assert telemetry.flush(30)
+        assert (["one", "two"], 0) == (sink.messages, route.waiting)
+
+
 class TestSubscription:
     """Routes whose records nobody asked the platform for."""
 
