@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from lambda_ext import telemetry
+from lambda_ext.lifecycle import real_threads
 from lambda_ext.telemetry import dispatch, records
 
 
@@ -120,6 +121,25 @@ class TestConsumers:
             line.startswith("lambda_ext.telemetry_consumer_failed") for line in lines
         )
         assert "secret" not in caplog.text
+
+
+def test_no_thread_to_be_had(monkeypatch):
+    """The batch waits; the next one finds a thread, and both are consumed."""
+    seen = []
+    start = real_threads.start
+
+    def refuse(name, body):
+        raise RuntimeError(name)
+
+    telemetry.consumers.append(texts(seen))
+    monkeypatch.setattr(real_threads, "start", refuse)
+    dispatch.dispatch(batch("a"))
+    assert (1, []) == (dispatch.pending(), seen)
+    monkeypatch.setattr(real_threads, "start", start)
+    dispatch.dispatch(batch("b"))
+
+    assert dispatch.drain(30)
+    assert ["a", "b"] == seen
 
 
 class TestBounds:
