@@ -395,8 +395,8 @@ import json, sys, threading
 from lambda_ext.telemetry import listener
 
 def accept(batch, size):
-    texts = [record.record for record in batch]
-    print(json.dumps(texts), made.counters.redelivered, flush=True)
+    # Short: until this returns, the platform has no answer.
+    print([len(record.record) for record in batch], flush=True)
 
 made = listener.Listener(accept, path="/secret", max_body=10_000_000)
 made.start()
@@ -437,7 +437,7 @@ print("redelivered", made.counters.redelivered, flush=True)
             child.send_signal(SIGCONT)
 
             assert 200 == wire.status()
-        assert ["a" * 100_000] == json.loads(child.stdout.readline().rpartition(" ")[0])
+        assert "[100000]\n" == child.stdout.readline()
 
     def test_an_answer_that_comes_too_late_is_a_repetition_of_which_nothing_comes(
         self, child
@@ -454,9 +454,7 @@ print("redelivered", made.counters.redelivered, flush=True)
             assert 200 == wire.status()
         output, _ = child.communicate("", timeout=60)
 
-        assert ['["once"] 0', "redelivered 1"] == [
-            line.replace("] 1", "] 0") for line in output.splitlines()
-        ]
+        assert ["[4]", "redelivered 1"] == output.splitlines()
 
 
 def idle(answer):
