@@ -162,6 +162,36 @@ class TestThread:
         assert [59.5, None] == waited
         assert math.inf == clock.horizon
 
+    def test_invocation_that_begins_while_it_looks_is_watched(self, no_thread):
+        """It is later than all that were known, so no alarm comes of it."""
+        inside, go_on = threading.Event(), threading.Event()
+        waited = []
+
+        class Clock(FakeClock):
+            def monotonic(self):
+                if waited and waiting:
+                    waiting.pop().start()
+                    inside.wait(30)
+                return super().monotonic()
+
+        @lambda_ext.handler
+        def handler(event, context):
+            metrics.count("n")
+            if event:
+                inside.set()
+                go_on.wait(30)
+
+        other = threading.Thread(target=handler, args=("late", Context()))
+        waiting = [other]
+        with Clock() as fake:
+            deadline._wake = Scripted(waited, fake)
+            handler(None, Context())
+            deadline._run()
+            go_on.set()
+            other.join(30)
+
+        assert [59.5, 59.5] == waited
+
     @pytest.mark.parametrize("margin", [0, None])
     def test_margin_turns_it_off(self, margin, fired, no_thread):
         """No thread begins, nothing is called."""
