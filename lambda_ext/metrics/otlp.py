@@ -285,8 +285,8 @@ def sumo_logic(url: Text, *, every: float = EVERY_S) -> OtlpSink:
     """
     Return a sink for a Sumo Logic OTLP/HTTP source.
 
-    *url* is the source's address, as Sumo Logic shows it; who knows it may write,
-    so keep it in a `Secret`.
+    *url* is the source's address, as Sumo Logic shows it.  It is the key, too: with
+    it anyone may write, so keep it in a `Secret`.
 
     Source: "OTLP/HTTP Source",
     https://www.sumologic.com/help/docs/send-data/hosted-collectors/http-source/otlp/

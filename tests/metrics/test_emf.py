@@ -13,6 +13,7 @@ import emf_rules
 import pytest
 from helpers import forget_threads
 
+from lambda_ext import metrics
 from lambda_ext.metrics import emf, stdout, tally
 from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Batch, Point, Series
 
@@ -453,6 +454,21 @@ class TestSlowStdout:
             text = read()
 
         assert 2 == len(emf_rules.documents(text))
+
+    def test_next_flush_writes_the_line_though_nothing_is_new(self, monkeypatch):
+        """What a full pipe did not take needs no further record to come out."""
+        monkeypatch.setattr(stdout, "STALL_S", 0.001)
+        with piped(monkeypatch, blocking=False) as (read, writer):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(writer, b"." * 4096)
+            metrics.count("n", 5)
+            metrics.flush()
+            before = read().strip(".")
+            metrics.flush()
+            text = read()
+
+        assert ("", 5) == (before, emf_rules.total(text, "n"))
 
     def test_full_pipe_keeps_the_line_for_the_next_flush(self, monkeypatch):
         """EAGAIN loses nothing: the line comes out once there is room."""
