@@ -25,7 +25,7 @@ from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
-from ..values.entries import ClientWant, Entry
+from ..values.entries import Entry
 from ..values.loader import FRESH, LOADED
 from ..values.settings import DEFAULT
 from . import operations
@@ -234,7 +234,7 @@ class LightClient:
         if not read.single:
             return self._batches(source).call(self, operation, parameters)
         (key,) = read.keys
-        want = ClientWant(
+        want = operations.ClientWant(
             source,
             key,
             settings.max_age_of(key.operation, DEFAULT, key.label),

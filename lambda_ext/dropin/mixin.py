@@ -39,7 +39,7 @@ from ..aws import boto, errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..values import keys, settings, store, transforms
-from ..values.entries import ClientWant, Entry
+from ..values.entries import Entry
 from ..values.loader import FRESH, LOADED, STALE
 from ..values.settings import DEFAULT
 from . import operations, tallies
@@ -437,7 +437,7 @@ class State:
 
     def _want(self, source: ClientSource, key: Key) -> Want:
         options = self.options
-        return ClientWant(
+        return operations.ClientWant(
             source,
             key,
             settings.max_age_of(key.operation, options.max_age, key.label),

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from ..exceptions import ConfigurationError
 from ..values import keys
+from ..values.entries import Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +54,16 @@ class Read:
 
     def __repr__(self) -> str:
         return f"<Read {self.operation} of {len(self.keys)}>"
+
+
+class ClientWant(Want):
+    """What a boto3-shaped client wants: no error is remembered for it."""
+
+    __slots__ = ()
+
+    def remembers(self, age: float) -> bool:
+        """Say that it is asked for again, also where a handle has it."""
+        return False
 
 
 def read(scope: Hashable, operation: str, parameters: Mapping[str, Any]) -> Read | None:

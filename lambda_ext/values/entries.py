@@ -93,16 +93,6 @@ class Want:
         return self.max_stale is None or age < self.max_age + self.max_stale
 
 
-class ClientWant(Want):
-    """What a boto3-shaped client wants: no error is remembered for it."""
-
-    __slots__ = ()
-
-    def remembers(self, age: float) -> bool:
-        """Say that it is asked for again, also where a handle has it."""
-        return False
-
-
 class Entry:
     """One answer and the age of it; replaced, never changed."""
 

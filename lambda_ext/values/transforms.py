@@ -161,14 +161,14 @@ def copier(value: Any, text: Any = None, depth: int = 0) -> Callable[[], Any] | 
     else:
         return None
     if depth > MAX_DEPTH:
-        raise _TooDeep
+        raise RecursionError
     try:
         nested = [
             (at, part)
             for at, each in pairs
             if (part := copier(each, None, depth + 1)) is not None
         ]
-    except _TooDeep:
+    except RecursionError:
         if depth:
             raise
         text = json.dumps(value) if text is None else text
@@ -184,10 +184,6 @@ def copier(value: Any, text: Any = None, depth: int = 0) -> Callable[[], Any] | 
         return fresh
 
     return deep
-
-
-class _TooDeep(Exception):
-    """JSON nested so deeply that copying it would exhaust the stack."""
 
 
 class WithheldError(Exception):

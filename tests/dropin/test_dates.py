@@ -76,11 +76,10 @@ def test_zone_has_no_hash():
         hash(dates.local(SECONDS).tzinfo)
 
 
-def test_zone_of_utc_loads_no_dateutil(monkeypatch):
+@pytest.mark.usefixtures("zone")
+@pytest.mark.parametrize("zone", ["UTC"], indirect=True)
+def test_zone_of_utc_loads_no_dateutil():
     """Text, comparisons and sums of dates need nothing of dateutil in UTC."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    monkeypatch.delitem(sys.modules, "dateutil.tz")
     date = dates.local(SECONDS)
 
     assert "2023-11-14 22:13:20.123456+00:00" == str(date)
