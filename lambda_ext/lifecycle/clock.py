@@ -48,7 +48,7 @@ _lock = process.Lock()
 _run_time: Callable[[], float] = time.monotonic
 _wall_time: Callable[[], float] = time.time
 lead = time.time() - time.monotonic()  # of house time over run time; only grows
-_deadline_at: float | None = None
+deadline_at: float | None = None  # of the invocation under way, in run time
 _installed: Clock | None = None
 _thawed = False  # the thaw before the next invocation has been noted
 
@@ -110,7 +110,7 @@ def sync() -> float:
 
 def begin_invocation(remaining_s: float | None = None) -> float:
     """Begin an invocation of up to *remaining_s* seconds; return run time."""
-    global lead, monotonic, generation, _deadline_at, _thawed
+    global lead, monotonic, generation, deadline_at, _thawed
     run = _run_time()
     if _wall_time() - run - lead >= STEP_S or _thawed or monotonic is not _run_time:
         with _lock:
@@ -125,7 +125,7 @@ def begin_invocation(remaining_s: float | None = None) -> float:
             monotonic = _run_time
     else:
         generation = next(_generations)
-    _deadline_at = None if remaining_s is None else run + remaining_s
+    deadline_at = None if remaining_s is None else run + remaining_s
     return run
 
 
@@ -138,14 +138,14 @@ def thawed() -> None:
 
 def end_invocation() -> None:
     """Forget the deadline of the invocation that has just ended."""
-    global _deadline_at
-    _deadline_at = None
+    global deadline_at
+    deadline_at = None
 
 
 def remaining() -> float | None:
     """Return the seconds left in this invocation; None when unlimited."""
-    deadline_at = _deadline_at
-    return None if deadline_at is None else deadline_at - _run_time()
+    at = deadline_at
+    return None if at is None else at - _run_time()
 
 
 def restored() -> None:
@@ -162,7 +162,7 @@ def install(clock: Clock | None) -> Clock | None:
 
     Return the one that it was taken from before.
     """
-    global _run_time, _wall_time, lead, monotonic, generation, _deadline_at
+    global _run_time, _wall_time, lead, monotonic, generation, deadline_at
     global _installed, _thawed
     with _lock:
         former, _installed = _installed, clock
@@ -172,7 +172,7 @@ def install(clock: Clock | None) -> Clock | None:
         lead = _wall_time() - _run_time()
         monotonic = _watchful
         generation = next(_generations)
-        _deadline_at = None
+        deadline_at = None
     return former
 
 

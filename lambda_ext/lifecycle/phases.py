@@ -89,6 +89,11 @@ def listen_once(phase: str, listener: Listener, *, priority: int = USER) -> None
         entries.append(entry)
 
 
+def entries(phase: str) -> list[Entry]:
+    """Return the (priority, listener) pairs of *phase*; always the same list."""
+    return _listeners[phase]
+
+
 def silence(phase: str, listener: Listener) -> None:
     """Stop calling *listener* in *phase*; nothing happens if it was not."""
     global _silenced

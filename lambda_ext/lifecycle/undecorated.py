@@ -71,6 +71,6 @@ def _answered() -> None:
         try:
             phases.call(phases.RESPONSE)
         finally:
-            clock.end_invocation()
+            clock.deadline_at = None
             state.inside = False
             state.context = state.timing = None

@@ -188,8 +188,8 @@ class Outlet:
     """A sink, and the order in which threads call it; see `outlet_of`."""
 
     __slots__ = (
-        "__weakref__", "direct", "drains", "dropped", "error", "lock", "name", "sent", "sink",
-        "wanted",
+        "__weakref__", "acquire", "direct", "drains", "dropped", "error", "lock",
+        "name", "sent", "sink", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -202,17 +202,22 @@ class Outlet:
         self.name = name or getattr(sink, "name", "") or type(sink).__qualname__
         self.wanted = wanted  # says of a metric's name whether it goes here
         self.drains = hasattr(sink, "drain")
-        self.lock = process.Lock()
+        self.share(process.Lock())
         self.direct = wanted is None and getattr(sink, "direct", None) is DIRECT
         self.sent = 0  # records
         self.dropped = 0  # records
         self.error = ""
         _outlets.add(self)
 
+    def share(self, lock: process.Lock) -> None:
+        """Have *lock* order the threads that call the sink."""
+        self.lock = lock
+        self.acquire = lock.acquire
+
     def narrowed(self, name: str, wanted: Callable[[str], bool] | None) -> Outlet:
         """Return another outlet of the same sink, in the same order of threads."""
         other = Outlet(self.sink, name or self.name, wanted)
-        other.lock = self.lock
+        other.share(self.lock)
         return other
 
     def status(self, parcels: list[Parcel]) -> Status:
@@ -252,7 +257,7 @@ def _outlet_of(sink: Sink) -> Outlet:
             return outlet
     found = Outlet(sink)
     if known:
-        found.lock = known[0].lock
+        found.share(known[0].lock)
     return found
 
 
@@ -361,15 +366,29 @@ class Buffer:
             return False
         got: list[bool] = []
         try:
-            got.extend(map(outlet.lock.acquire, NOT_BLOCKING))
+            got.extend(map(outlet.acquire, NOT_BLOCKING))
             if not got[0]:
                 return False
             version = self._version
             records = self.records
             count = len(records)
             try:
-                found = [(*records[0], 1)] if count == 1 else _simple(records, count)
-                lines = found and sink.encode(found, clock.wall(), self.properties)
+                found = None
+                if count == 1:
+                    series, value = records[0]
+                    text: object = value
+                else:
+                    found = _simple(records, count)
+                    if not found:
+                        return False
+                    series, text, _ = found[0]
+                lines = None
+                at = clock.wall()
+                if not self.properties and (found is None or len(found) == 1):
+                    lines = sink.encode_one(series, text, count, at)
+                if lines is None:
+                    found = found or [(series, text, 1)]
+                    lines = sink.encode(found, at, self.properties)
             except Exception as exc:
                 if by_signal_handler(exc):
                     raise
@@ -541,7 +560,7 @@ class Buffer:
         got: list[bool] = []
         try:
             # Short: the other thread may have done it all, and go on with more.
-            got.extend(map(outlet.lock.acquire, (True,), (LOCK_S,)))
+            got.extend(map(outlet.acquire, (True,), (LOCK_S,)))
             if got[0]:
                 self._serve(outlet, ends_at)
         finally:

@@ -131,17 +131,8 @@ class EmfSink:
             self._level = level()
         at_ms = int(at * 1000)
         extra = _stamp(self._level, at_ms) if self._level else ""
-        key: Any
-        if len(found) == 1:
-            key, value, samples = found[0]
-            pieces = self._pieces.get(key)
-            if pieces is not None and not properties:
-                head, middle, last = pieces
-                line = f"{head}{at_ms}{middle}{extra}{last}{value}}}\n"
-                if len(line) >= PIPE_BUF:
-                    return None
-                return [Line(line.encode("ascii"), ((key.name, samples),))]
-        else:
+        key: Any = found[0][0]
+        if len(found) > 1:
             key = tuple([series for series, _, _ in found])
         plan = self._plans.get(key)
         if plan is None:
@@ -168,6 +159,22 @@ class EmfSink:
                 return None
             lines.append(Line(data, names))
         return lines or None
+
+    def encode_one(
+        self, series: Series, value: object, samples: int, at: float
+    ) -> list[Line] | None:
+        """Do what `encode` does for one series that is known, without properties."""
+        pieces = self._pieces.get(series)
+        if pieces is None:
+            return None
+        at_ms = int(at * 1000)
+        head, middle, last = pieces
+        if self._level:
+            middle += _stamp(self._level, at_ms)
+        line = f"{head}{at_ms}{middle}{last}{value}}}\n"
+        if len(line) >= PIPE_BUF:
+            return None
+        return [Line(line.encode("ascii"), ((series.name, samples),))]
 
     def abandon(self, reason: str) -> None:
         """Count what stdout did not take as dropped: the process ends."""

@@ -70,6 +70,7 @@ CHOICE_S = 0.1  # for another thread that finds out where metrics go
 LAST_S = 0.03  # for the last one, until what is left is counted as dropped
 MEMO = 1_000  # series of a kind that one `Metrics` remembers
 UNIT = "Count"  # of counters that say no other
+ONE = 1  # the same object wherever it is written
 LEAST, MOST = -int(MAX_MAGNITUDE), int(MAX_MAGNITUDE)
 MANY = 500  # values of a dimension that are worth a word
 # Of a code object; `inspect`.
@@ -233,11 +234,12 @@ class Metrics:
         except Exception as exc:  # not even hashable
             if by_signal_handler(exc):
                 raise
-        kind = type(value)
-        if kind is int:
-            fits = LEAST <= value <= MOST  # type: ignore[operator]
+        if value is ONE:
+            fits = True
+        elif type(value) is int:
+            fits = LEAST <= value <= MOST
         else:
-            fits = kind is float and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE  # type: ignore[operator]
+            fits = type(value) is float and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
         if fits and series is not None:
             _append((series, value))  # type: ignore[arg-type]
             if len(_records) > _buffer.limit:

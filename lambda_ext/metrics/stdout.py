@@ -143,11 +143,58 @@ class Writer:
 
     def write(self) -> None:
         """Write the lines; what stdout does not take for the moment stays."""
+        known, lines = _stdout, self.lines
+        now: Any = sys.stdout
+        stream: Any = sys.__stdout__ if known.in_lambda else now
+        if (
+            self._piece is not None
+            or self._stream is not None
+            or self._torn
+            or known.dirty
+            or known.open
+            or len(lines) != 1
+            or known.stream is not stream
+            or type(stream.write) is not _Write
+            or (stream is not now and not _is_followed(now))
+        ):
+            self._write_all()
+            return
+        # The usual case: one line, and all that was written before is known.
+        chosen = lines[:]
+        data = chosen[0].data if chosen else b""
+        # A thread of ours that begins or ends now counts as the user's.
+        if (
+            _thread._count() > len(ours)
+            or known.children
+            or (real_threads.get_ident() != known.main and _in_other_thread())
+            or _has_children()
+        ):
+            data = b"\n" + data
+        piece = _Piece(data, chosen)
+        try:
+            descriptor = known.fileno()
+        except Exception as exc:  # closed: `_write_all` tells
+            if by_signal_handler(exc):
+                raise
+        else:
+            self._until = None
+            # One step, unless a signal handler's flush did it.
+            if chosen and lines == chosen:
+                self._piece = piece
+                known.open = False  # what is written after it will say so again
+            if not self._push(piece, stream, descriptor):
+                return
+            self._stalled = False
+        if lines:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        """Write the lines, however many there are and whatever stdout is."""
         if self._piece is not None:
             if self._piece.busy:  # the frame that this one interrupts goes on
                 return
             self._put_back()
-        known = _stdout
+        known, lines = _stdout, self.lines
         if known.in_lambda is None:
             known.in_lambda = config.in_lambda() and sys.__stdout__ is not None
         if self._stream is None:
@@ -165,15 +212,8 @@ class Writer:
             known.stream = None
             descriptor = -1
         now = sys.stdout
-        try:
-            # All writes to it, and to sys.stdout, are known by now.
-            follows = type(stream.write) is _Write and (
-                now is stream or type(now.write) is _Write
-            )
-        except Exception as exc:
-            if by_signal_handler(exc):
-                raise
-            follows = False
+        # All writes to it, and to sys.stdout, are known by now.
+        follows = _is_followed(stream) and (now is stream or _is_followed(now))
         if known.dirty or not follows:
             known.dirty = False
             _flush(stream)
@@ -181,7 +221,6 @@ class Writer:
                 _flush(now)
             follows = follows or _follow_both(stream)
         self._until = None
-        lines = self.lines
         while lines:
             chosen = lines[:1] if descriptor < 0 or len(lines) == 1 else _packed(lines)
             if not chosen:  # a signal handler's flush has written them
@@ -210,39 +249,47 @@ class Writer:
                 self._piece = piece
                 self._torn = False
                 known.open = False  # what is written after it will say so again
-            todo, sent = piece.todo, piece.sent
-            while todo and self._piece is piece:
-                try:
-                    piece.busy = True
-                    if descriptor < 0:
-                        text = piece.data.decode("ascii")
-                        sent.extend(map(stream.write, (text,)))
-                    else:
-                        sent.extend(map(os.write, (descriptor,), todo))
-                except BlockingIOError:
-                    piece.busy = False
-                    if not self._writable(descriptor):
-                        self._put_back()
-                        self._stall()
-                        return
-                except Exception as exc:  # closed, broken or full
-                    piece.busy = False
-                    if by_signal_handler(exc):
-                        raise
-                    self._put_back()
-                    self._lose(count, f"{type(exc).__name__}: {exc}")
-                finally:
-                    piece.busy = False
-                # One step, as in `_settle`, for what came out at once.
-                if sent == [len(piece.data)] and self._piece is piece:
-                    self._piece = None
-                    known.documents += count
-                    del lines[:count]
-                    break
-                self._settle(piece)
+            self._until = None
+            if not self._push(piece, stream, descriptor):
+                return
         if descriptor < 0:
             _flush(stream)
         self._stalled = False
+
+    def _push(self, piece: _Piece, stream: Any, descriptor: int) -> bool:
+        """Write what is left of *piece*; False when it takes nothing any more."""
+        todo, sent, lines = piece.todo, piece.sent, self.lines
+        count = len(piece.lines)
+        while todo and self._piece is piece:
+            try:
+                piece.busy = True
+                if descriptor < 0:
+                    text = piece.data.decode("ascii")
+                    sent.extend(map(stream.write, (text,)))
+                else:
+                    sent.extend(map(os.write, (descriptor,), todo))
+            except BlockingIOError:
+                piece.busy = False
+                if not self._writable(descriptor):
+                    self._put_back()
+                    self._stall()
+                    return False
+            except Exception as exc:  # closed, broken or full
+                piece.busy = False
+                if by_signal_handler(exc):
+                    raise
+                self._put_back()
+                self._lose(count, f"{type(exc).__name__}: {exc}")
+            finally:
+                piece.busy = False
+            # One step, as in `_settle`, for what came out at once.
+            if sent == [len(piece.data)] and self._piece is piece:
+                self._piece = None
+                _stdout.documents += count
+                del lines[:count]
+                break
+            self._settle(piece)
+        return True
 
     def abandon(self, reason: str) -> None:
         """Count the lines as dropped: the process ends."""
@@ -250,7 +297,7 @@ class Writer:
 
     def _settle(self, piece: _Piece) -> None:
         """Take note of what was written of *piece*."""
-        sent, lines = piece.sent, self.lines
+        sent, lines, count = piece.sent, self.lines, len(piece.lines)
         writes = len(sent)
         left = [piece.data[piece.done(writes) :]]
         if not left[0]:
@@ -260,8 +307,8 @@ class Writer:
             piece.todo[:] = left
             if not left:
                 self._piece = None
-                _stdout.documents += len(piece.lines)
-                del lines[: len(piece.lines)]
+                _stdout.documents += count
+                del lines[:count]
 
     def _put_back(self) -> None:
         """End what a signal handler, or a stall, has left half done."""
@@ -405,6 +452,15 @@ class _WriteBytes(_Write):
         return result
 
 
+def _is_followed(stream: Any) -> bool:
+    try:
+        return type(stream.write) is _Write
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise
+        return False
+
+
 def _follow_both(stream: Any) -> bool:
     """Follow *stream*, and sys.stdout where that writes to the same file."""
     followed = _follow(stream)
@@ -465,7 +521,10 @@ def _has_children() -> bool:
     faults = (known.usage or _usage)(RUSAGE_CHILDREN).ru_minflt
     if known.faults is None:
         known.faults = faults
-    known.children = faults != known.faults or _has_living_child()
+    # Without `subprocess` children are forked, which is seen, or waited for.
+    known.children = faults != known.faults or (
+        "subprocess" in sys.modules and _has_living_child()
+    )
     return known.children
 
 
@@ -477,13 +536,9 @@ def _usage(who: int) -> Any:
 
 
 def _has_living_child() -> bool:
-    if "subprocess" not in sys.modules:  # without it children are forked or waited for
-        return False
     try:
         os.waitid(os.P_ALL, 0, LOOK)
-    except OSError as exc:  # no child at all
-        if by_signal_handler(exc):
-            raise
+    except ChildProcessError:  # none at all; a guard may raise another OSError
         return False
     return True
 
