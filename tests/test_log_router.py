@@ -131,7 +131,7 @@ def test_every_line_arrives_once_where_it_belongs(tmp_path):
     assert (1_000, 9_000) == (routes["errors"]["sent"], routes["logs"]["sent"])
     # One document for each report, with the time and the invocation of that report.
     reports = [each for each in measured if "platform.duration" in each]
-    assert INVOCATIONS == len({each["function_request_id"] for each in reports})
+    assert INVOCATIONS == len({each["request_id"] for each in reports})
     assert INVOCATIONS == len(reports)
     # One span for each invocation, and one for INIT.
     names = collections.Counter(span.name for span in receiver.spans)

@@ -186,6 +186,12 @@ def trace_ids(header: str | None) -> tuple[str, str]:
     return trace_id, parent
 
 
+def root(header: str | None) -> str:
+    """Return the trace id of X-Ray's *header* as X-Ray writes it, "" without one."""
+    trace_id = trace_ids(header)[0]
+    return f"1-{trace_id[:8]}-{trace_id[8:]}" if trace_id else ""
+
+
 def _is_hex(text: str, digits: int) -> bool:
     return (
         len(text) == digits

@@ -12,8 +12,8 @@ The platform's records as metrics: what an invocation took, and what it cost.
     platform.logsDropped      platform.logs_dropped
 
 Durations are milliseconds, memory megabytes and percent.  Each has the time of
-the record that it came with, and in EMF the invocation's id as the property
-``function_request_id``.  What the platform does not say is left out.
+the record that it came with, and in EMF the invocation's ``request_id`` and
+``trace_id`` as properties, under the names that ``configure(properties=...)`` has.  What the platform does not say is left out.
 
 Source: Telemetry API schema reference,
 https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from ..metrics import buffer as buffers
 from ..metrics import recorder
+from .entry import root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ class PlatformMetrics:
                 for kind, name, unit, value in measured(entry)
             ]
             if found:
-                known = entry.request_id
-                buffer.properties = {"function_request_id": known} if known else {}
+                known = {"request_id": entry.request_id, "trace_id": root(entry.trace)}
+                buffer.properties = {name: each for name, each in known.items() if each}
                 buffer.records += found
                 buffer.flush()
             self.sent += 1

@@ -20,12 +20,14 @@ from log_entries import (
 )
 from wire import Wire, failing, late, reset, response, silent, stale, vanish, whole
 
+from lambda_ext import Secret, telemetry
 from lambda_ext.delivery import queue
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import phases
-from lambda_ext.telemetry import destinations
+from lambda_ext.telemetry import destinations, records
 from lambda_ext.telemetry.datadog_logs import DatadogLogs
 from lambda_ext.telemetry.queued import FunctionDestination
+from lambda_ext.testing import FakeSource
 
 FAILED = pytest.mark.logs  # a failure is logged once a reason
 
@@ -48,6 +50,12 @@ MAKERS = {
         "dd-api-key",
     ),
 }
+
+
+def line_of(text):
+    """Return a batch of one line."""
+    element = {"time": TIME, "type": "function", "record": text}
+    return records.parse(json.dumps([element]))
 
 
 @pytest.fixture(autouse=True)
@@ -296,6 +304,39 @@ class TestEach:
 
         assert (2, {}, 0) == drained(made.destination)
         assert 2 == receiver.connections
+
+
+class TestSecretAsKey:
+    """A `Secret` of this library's as the key."""
+
+    @FAILED
+    def test_is_loaded_late_renewed_and_kept_out(self, receiver):
+        """Read with the first request, anew after a 403, and taken out of lines."""
+        receiver.answer = lambda request: response(
+            200 if "token-number-2" in request.headers["authorization"] else 403
+        )
+        with FakeSource({"splunk/hec": "token-number-1"}) as source:
+            made = destinations.splunk_hec(receiver.url, Secret("splunk/hec"))
+            route = telemetry.route().to(made, max_age=0)
+            loads = [*source.calls]
+            route(line_of("it is token-number-1"))
+            telemetry.flush(30)
+            refused = made.dropped
+            source.rotate("splunk/hec", "token-number-2")
+            route(line_of("or token-number-2"))
+            telemetry.flush(30)
+            route(line_of("and token-number-2"))
+            telemetry.flush(30)
+
+        sent = [
+            event["event"]
+            for request in receiver.requests
+            for event in concatenated(request.body.decode())
+        ]
+        assert [] == loads
+        assert {"HTTP 403": 1} == refused
+        assert "and [secret splunk/hec]" == sent[-1]
+        assert made.sent == 2
 
 
 class TestInTheClear:

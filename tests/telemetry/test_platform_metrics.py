@@ -7,7 +7,7 @@ import json
 
 import pytest
 from emf_rules import document as checked_document
-from log_entries import SECONDS, TIME, entry
+from log_entries import SECONDS, TIME, TRACE, entry
 
 import lambda_ext
 from lambda_ext import metrics as lambda_metrics
@@ -151,20 +151,23 @@ class TestWhereAndWhen:
     def test_property_is_the_reports_invocation(self):
         """Not the one that runs when the report arrives."""
         stream = io.StringIO()
-        lambda_metrics.annotate({"function_request_id": "r-2"})
+        lambda_metrics.annotate({"request_id": "r-2"})
         made = destinations.metrics(
             EmfSink(stream), namespace="Platform", service="shop"
         )
-        made.accept_logs([entry(REPORT, "platform.report")])
+        made.accept_logs([entry(REPORT, "platform.report", trace=TRACE)])
 
         (line,) = stream.getvalue().splitlines()
         document = json.loads(line)
-        without = {n: v for n, v in document.items() if n != "function_request_id"}
+        without = {
+            n: v for n, v in document.items() if n not in ("request_id", "trace_id")
+        }
         assert checked_document(json.dumps(without)) == without
         directive = document["_aws"]["CloudWatchMetrics"][0]
         assert round(SECONDS * 1000) == document["_aws"]["Timestamp"]
-        assert ("r-1", 12.5, "shop") == (
-            document["function_request_id"],
+        assert ("r-1", "1-5759e988-bd862e3fe1be46a994272793", 12.5, "shop") == (
+            document["request_id"],
+            document["trace_id"],
             document["platform.duration"],
             document["service"],
         )
