@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEEPEST = 50  # levels of a JSON line that is shipped as one
 LONGEST = 10_000  # characters of what is below them
 _encode = JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
+MOST = 200  # invocations whose trace is remembered
 AROUND = 120  # bytes that the members of an entry take beside its body
 
 
@@ -209,27 +210,26 @@ class Requests:
     managed instance has several at once, so there it belongs to none.
     """
 
-    __slots__ = ("_concurrent", "current", "trace")
+    __slots__ = ("_concurrent", "_current", "_traces")
 
     def __init__(self, *, concurrent: bool) -> None:
         self._concurrent = concurrent
-        self.current: str | None = None
-        self.trace: str | None = None
+        self._current: str | None = None
+        self._traces: dict[str, str] = {}  # headers by invocation, the oldest first
 
     def follow(self, record: Record) -> tuple[str | None, str | None]:
         """Return (request id, trace header) of *record*, which comes next."""
-        kind = record.type
-        if kind == "platform.start":
-            self.current = record.request_id
-            self.trace = header_of(record)
         named = record.request_id
-        if record.where == PLATFORM and named is None:
-            return None, None
-        if self._concurrent:
-            return named, header_of(record)
-        if named is None:
-            return self.current, self.trace
-        return named, self.trace if named == self.current else header_of(record)
+        header = header_of(record)
+        if record.type == "platform.start" and named is not None:
+            self._current = named
+            if header is not None:
+                self._traces[named] = header
+                if len(self._traces) > MOST:
+                    del self._traces[next(iter(self._traces))]
+        if named is None and not self._concurrent and record.where != PLATFORM:
+            named = self._current
+        return named, header or self._traces.get(named or "")
 
 
 def header_of(record: Record) -> str | None:

@@ -133,6 +133,22 @@ class TestWays:
             ("b", "r-2", None),
         ] == seen
 
+    @pytest.mark.parametrize("concurrent", ["", "4"])
+    def test_traces_are_found_by_invocation(self, monkeypatch, concurrent):
+        """A line that names its invocation has that one's trace, also a late one."""
+        monkeypatch.setenv("AWS_LAMBDA_MAX_CONCURRENCY", concurrent)
+        seen = []
+        telemetry.route(where="function").to(
+            lambda entries: seen.extend((e.message, e.trace) for e in entries)
+        )
+        named = {"requestId": "r-1", "message": "late"}
+        send(start("r-1", "Root=1;1"), start("r-2", "Root=1;2"), line(named))
+        for number in range(500):
+            send(start(f"x-{number}", "Root=1;x"))
+        send(line({**named, "message": "forgotten"}))
+
+        assert [("late", "Root=1;1"), ("forgotten", None)] == seen
+
     def test_on_managed_instances_lines_belong_to_none(self, monkeypatch):
         """Where several invocations run at once, a line is not given to one of them."""
         monkeypatch.setenv("AWS_LAMBDA_MAX_CONCURRENCY", "4")
