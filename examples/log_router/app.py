@@ -5,7 +5,7 @@ Errors go to one receiver, the other lines to another one; what the platform
 measures becomes metrics in CloudWatch and spans at a collector.  With receivers
 that take lines of JSON, and a collector, on this machine:
 
-    lambda-ext run app.handler --event '{"name": "a", "lines": 20}' --repeat 3 \\
+    lambda-ext run app.handler --event events/burst.json --repeat 3 \\
         --env ERRORS=http://127.0.0.1:8080/errors \\
         --env LOGS=http://127.0.0.1:8080/logs \\
         --env OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
