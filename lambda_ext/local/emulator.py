@@ -186,6 +186,10 @@ class Emulator:
             Whether there is a Telemetry API.  False answers as AWS's own emulator
             does, which has none.
 
+        redeliver:
+            Every Nth batch of telemetry is delivered twice, as where its answer
+            is lost on the way.  0 is never.
+
         journal: Where all that happens is noted; None is a new one.
 
         on_line: Called with each `Line`, in a thread; its errors are printed.
@@ -216,6 +220,7 @@ class Emulator:
         max_concurrency: int | None = None,
         observed: bool = False,
         telemetry: bool = True,
+        redeliver: int = 0,
         journal: Journal | None = None,
         on_line: Callable[[Line], object] | None = None,
     ) -> None:
@@ -281,6 +286,7 @@ class Emulator:
             max_concurrency=max_concurrency,
             observed=observed,
             telemetry=telemetry,
+            redeliver=redeliver,
         )
         self._environment: Environment | None = None
         self._last: Environment | None = None

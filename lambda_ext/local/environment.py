@@ -81,6 +81,7 @@ class Environment:
             json_lines=settings.variables.get("AWS_LAMBDA_LOG_FORMAT") == "JSON",
             instances=self.instances,
             supported=settings.telemetry,
+            redeliver=settings.redeliver,
         )
         self.agents = Agents(changed, instances=self.instances, gone=lambda: self.gone)
         self.workers = (ManyWorkers if self.instances else OneWorker)(

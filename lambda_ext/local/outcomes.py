@@ -99,6 +99,7 @@ class Settings:
     max_concurrency: int | None
     observed: bool = False
     telemetry: bool = True
+    redeliver: int = 0
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class Telemetry:
         json_lines: bool,
         instances: bool,
         supported: bool = True,
+        redeliver: int = 0,
     ) -> None:
         self.open = supported  # may one still subscribe?
         self.supported = supported
@@ -97,6 +98,7 @@ class Telemetry:
         self.changed = threading.Condition()
         self.journal = journal
         self.instances = instances
+        self.redeliver = redeliver  # every Nth batch comes twice
         self._json_lines = json_lines
         self._backlog: list[Event] = []
         self._subscribers: dict[str, Subscriber] = {}
@@ -232,6 +234,7 @@ class Subscriber:
         self._timeout_s: float = limits["timeoutMs"] / 1000
         self._events: deque[bytes] = deque()
         self._bytes = 0
+        self._batches = 0  # answered at once
         self._first_at: float | None = None  # of the oldest event, in monotonic time
         self._dropped = [0, 0]  # records, bytes, that no logsDropped has told
         destination = urlsplit(wanted["destination"]["URI"])
@@ -316,10 +319,16 @@ class Subscriber:
                 break
             status = self._wire.post(self._path, body, sequence_id)
             self._note(len(batch), len(body), sequence_id, status)
-            if status == 200:
+            if status == 200 and not (attempt == 0 and self._loses_answer()):
                 return
         with self._telemetry.changed:
             self._count_dropped(len(batch), sum(map(len, batch)))
+
+    def _loses_answer(self) -> bool:
+        """Say whether the answer to the batch just delivered is to be lost."""
+        self._batches += 1
+        every = self._telemetry.redeliver
+        return every > 0 and self._batches % every == 0
 
     def _note(
         self, records: int, size: int, sequence_id: str, status: int | None

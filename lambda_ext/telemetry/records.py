@@ -341,10 +341,12 @@ class Log(Record):
             return False
         fields = self.fields
         if fields:
-            logger = fields.get("logger") or fields.get("name")
-            if isinstance(logger, str) and logger.partition(".")[0] == OURS:
-                return True
             text = self.message
+            if _is_our_name(fields.get("logger")):
+                return True
+            # A "name" is a logger's in some formats, and anything in a log of facts.
+            if _is_our_name(fields.get("name")) and f"{OURS}." in text:
+                return True
         else:
             text = record if isinstance(record, str) else ""
         return bool(
@@ -733,6 +735,11 @@ def seconds(time: str) -> float | None:
         offset = int(found[9]) * 3600 + int(found[10]) * 60
         whole += -offset if found[8] == "+" else offset
     return whole + float(found[7] or 0)
+
+
+def _is_our_name(value: object) -> bool:
+    """Say whether *value* names the logger of this library."""
+    return isinstance(value, str) and value.partition(".")[0] == OURS
 
 
 def _is_number(value: Any) -> bool:

@@ -104,11 +104,18 @@ INIT = [
 INVOKE = ["platform.start", "platform.runtimeDone", "platform.report"]
 
 
-@pytest.mark.parametrize("timeout_ms", [25, 30_000])
-def test_every_line_arrives_once_across_freezes_and_sigterm(tmp_path, timeout_ms):
-    """In order, and so does the report of each invocation, the last one included."""
+@pytest.mark.parametrize(
+    ("timeout_ms", "redeliver"), [(25, 0), (30_000, 0), (25, 2), (25, 1)]
+)
+def test_every_line_arrives_once_across_freezes_and_sigterm(
+    tmp_path, timeout_ms, redeliver
+):
+    """In order, and so does the report of each invocation, the last one included.
+
+    Also where the answer to each delivery is lost, so that it comes again.
+    """
     function = Function(tmp_path, PATIENT, timeout_ms)
-    with function.emulate() as emulator:
+    with function.emulate(redeliver=redeliver) as emulator:
         ids = []
         for number in range(12):
             answer = emulator.invoke({"name": f"n{number}", "lines": 40})
@@ -124,6 +131,8 @@ def test_every_line_arrives_once_across_freezes_and_sigterm(tmp_path, timeout_ms
         if kind == "platform.report"
     ]  # fmt: skip
     assert (False, 0) == (end.killed, end.exit_status)
+    ids = [each.sequence_id for each in emulator.deliveries]
+    assert not redeliver or len(set(ids)) < len(ids)
 
 
 REPORT = """
