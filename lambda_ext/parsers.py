@@ -2,7 +2,7 @@
 What an option's value may be: from the text of a variable, or as it is.
 
 Each returns the value in its final type, or raises `ConfigurationError` that
-says what was expected; who calls adds which option it was.
+says what was expected; the caller adds the name of the option.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class UnknownOperationError(ConfigurationError):
 
 class WireFailure:
     """
-    How a request of the light transport failed, for who makes botocore's error of it.
+    How a request of the light transport failed, for what makes a botocore exception of it.
 
     *kind* is "answer" where AWS refused: then *status*, *headers*, *code*,
     *message* and *members* are what botocore parses.  It is "part" where a batch had

@@ -120,7 +120,7 @@ def client(service_name: str, *args: Any, **keywords: Any) -> Any:
 
 
 _STATE = frozenset(
-    ("_args", "_front", "_keywords", "_lock", "_methods", "_real", "_service",
+    ("_args", "_index", "_keywords", "_lock", "_methods", "_real", "_service",
      "_source", "_state")
 )  # fmt: skip
 
@@ -140,7 +140,7 @@ class LightClient:
         self._lock = process.Lock()
         self._real: Any = None
         self._source: Source | None = None
-        self._front: dict[Any, View] = {}  # what a hit reads
+        self._index: dict[Any, View] = {}  # what a hit reads
         self._methods: dict[str, Any] = {}
         self._state: State | None = None
 
@@ -171,8 +171,12 @@ class LightClient:
 
         def read(*args: Any, **parameters: Any) -> Any:
             try:
-                seat = (operation, *parameters.items(), *map(type, parameters.values()))
-                view = self._front.get(seat)
+                arguments = (
+                    operation,
+                    *parameters.items(),
+                    *map(type, parameters.values()),
+                )
+                view = self._index.get(arguments)
             except TypeError:  # a list
                 view = None
             if view is not None and clock.monotonic() + clock.lead < view.until:
@@ -292,14 +296,18 @@ class LightClient:
         """Let equal calls find *response* without looking for its key."""
         try:
             operation = want.key.operation
-            seat = (operation, *parameters.items(), *map(type, parameters.values()))
-            hash(seat)
+            arguments = (
+                operation,
+                *parameters.items(),
+                *map(type, parameters.values()),
+            )
+            hash(arguments)
         except TypeError:  # filters
             return
-        if len(self._front) >= MAX_VIEWS:
-            self._front = {}
+        if len(self._index) >= MAX_VIEWS:
+            self._index = {}
         decoded = transforms.Decoded(response, transforms.copier(response))
-        store.publish(want, entry, decoded, self._front, seat)
+        store.publish(want, entry, decoded, self._index, arguments)
 
     def _light_source(self) -> Source | None:
         """Return the light source, None where only boto3 can serve this client."""

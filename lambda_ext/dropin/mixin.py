@@ -247,7 +247,7 @@ class State:
     """What one wrapped client needs to answer from memory."""
 
     __slots__ = (
-        "__weakref__", "_base_scope", "_emitter", "_events", "_front", "_is_bare",
+        "__weakref__", "_base_scope", "_emitter", "_events", "_index", "_is_bare",
         "_known", "_lookups", "_method", "_mock", "_source", "bare", "options",
         "service",
     )  # fmt: skip
@@ -262,7 +262,7 @@ class State:
         self.service = client.meta.service_model.service_name
         self._base_scope = boto.scope_of(self.service, client)
         self._mock: object = _current_mock()
-        self._front: dict[Any, View] = {}
+        self._index: dict[Any, View] = {}
         self._source = ClientSource(client, self, self.scope)
         events = client.meta.events
         self._emitter = getattr(events, "_emitter", events)
@@ -286,8 +286,12 @@ class State:
         """Answer *operation*, from memory or by the client's own method."""
         if operations.is_read(operation) and self.may_serve():
             try:
-                seat = (operation, *parameters.items(), *map(type, parameters.values()))
-                view = self._front.get(seat)
+                arguments = (
+                    operation,
+                    *parameters.items(),
+                    *map(type, parameters.values()),
+                )
+                view = self._index.get(arguments)
             except (TypeError, AttributeError):  # a list, or no dictionary at all
                 view = None
             if view is not None and clock.monotonic() + clock.lead < view.until:
@@ -313,7 +317,7 @@ class State:
             mock = _current_mock()
             if mock is not self._mock:
                 self._mock = mock
-                self._front = {}
+                self._index = {}
                 self._source = self._source.within(self.scope)
         # botocore replaces this dictionary whenever handlers come or go.
         lookups = getattr(self._emitter, "_lookup_cache", None)
@@ -450,14 +454,18 @@ class State:
         """Let equal calls find *response* without looking for its key."""
         operation = want.key.operation
         try:
-            seat = (operation, *parameters.items(), *map(type, parameters.values()))
-            hash(seat)
+            arguments = (
+                operation,
+                *parameters.items(),
+                *map(type, parameters.values()),
+            )
+            hash(arguments)
         except TypeError:  # filters
             return
-        if len(self._front) >= MAX_VIEWS:
-            self._front = {}
+        if len(self._index) >= MAX_VIEWS:
+            self._index = {}
         decoded = transforms.Decoded(response, copy)
-        store.publish(want, entry, decoded, self._front, seat)
+        store.publish(want, entry, decoded, self._index, arguments)
 
     # Writes ------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ def _bare_clients() -> int:
     module = sys.modules.get("botocore.client")
     if module is None:
         return 0
-    # botocore makes a class for each client, and gc knows who is of it.
+    # botocore makes a class for each client, and gc knows its instances.
     classes = {
         cls: True
         for cls in module.BaseClient.__subclasses__()

@@ -51,7 +51,7 @@ __all__ = (
     "subscribe",
 )
 
-# Name -> the module that defines it: who only consumes batches loads no routes.
+# Name -> the module that defines it: a program that only consumes batches loads no routes.
 _LAZY = {"Entry": "entry", "Route": "routes", "flush": "shipping", "route": "routes"}
 
 

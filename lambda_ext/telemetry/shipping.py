@@ -242,7 +242,7 @@ class Outlet:
 
 
 def _release(calls: dict[int, _Call], call: _Call) -> None:
-    """Let the next call of the sink begin, and those who wait for this one go on."""
+    """Let the next call of the sink begin, and release the threads that wait for it."""
     calls.pop(0, None)
     call.done.set()
 

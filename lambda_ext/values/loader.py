@@ -301,7 +301,7 @@ class Loader:
         sequence = next(self._sequence)
         load = Load(source, key, sequence, batch, background=background, early=early)
         slot = load.slot = self.cache.slot(key, source)
-        batch.loads.append(load)  # first: who leaves early lets go of these
+        batch.loads.append(load)  # first: a reader that leaves early abandons these
         slot.load = load
         return load
 
@@ -501,7 +501,7 @@ class Loader:
         outcomes: Mapping[Key, Answer | LambdaExtError],
         sent_at: float,
     ) -> None:
-        """Keep what was answered, and let those go on who wait for it."""
+        """Keep what was answered, and release the readers that wait for it."""
         jitter = calls.random()
         taken: list[Slot] = []
         events: list[tuple[str, Load, LambdaExtError]] = []

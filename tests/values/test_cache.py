@@ -171,7 +171,7 @@ class TestBound:
             get_secret("a")
             for name in "bcb":
                 get_secret(name)
-            assert {"b", "c"} == {seat[0] for seat in store.secrets}
+            assert {"b", "c"} == {arguments[0] for arguments in store.secrets}
 
             get_secret("a")
             assert ("a",) == source.calls[-1]
@@ -236,35 +236,35 @@ class TestGroups:
 class TestViews:
     """What hits find."""
 
-    def show(self, cache, front, seat="seat", until=math.inf):
+    def show(self, cache, index, arguments="arguments", until=math.inf):
         slot = cache.slots[key("a")]
         view = View("v", None, slot, slot.entry)
         with cache.lock:
-            cache.publish(view, until, front, seat)
+            cache.publish(view, until, index, arguments)
         return view
 
     def test_are_worthless_once_the_entry_is_replaced(self):
         """A hit never finds what was replaced."""
-        cache, front = Cache(), {}
+        cache, index = Cache(), {}
         put(cache, "a", "v")
-        view = self.show(cache, front)
+        view = self.show(cache, index)
         assert math.inf == view.until
 
         put(cache, "a", "w", 2)
         assert NEVER == view.until
-        assert {} == front
+        assert {} == index
 
     def test_of_a_replaced_entry_are_not_shown(self):
         """Who was slow does not bring back what was replaced meanwhile."""
-        cache, front = Cache(), {}
+        cache, index = Cache(), {}
         put(cache, "a", "v")
         slot = cache.slots[key("a")]
         late = View("v", None, slot, slot.entry)
         put(cache, "a", "w", 2)
         with cache.lock:
-            cache.publish(late, math.inf, front, "seat")
+            cache.publish(late, math.inf, index, "arguments")
 
-        assert {} == front
+        assert {} == index
         assert NEVER == late.until
 
     def test_are_bounded_per_slot(self):

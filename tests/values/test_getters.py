@@ -184,7 +184,7 @@ class TestMany:
         with pytest.raises(DecodeError, match="'key'"):
             get_secrets(["db", "key"])
 
-    def test_path_hits_the_front(self, source):
+    def test_path_is_a_hit(self, source):
         """A path is as cheap as a name once it is in memory."""
         assert {"/a/x": 1, "/a/y": 2} == get_parameters_by_path("/a", transform=int)
         hits = store.snapshot().hits
