@@ -106,6 +106,21 @@ class TestDrain:
         assert ["a"] == receiver.taken
 
     @FAILED
+    def test_pause_after_a_success_is_a_first_one_again(self, fake, monkeypatch):
+        """It grows with failures in a row only."""
+        seen = []
+        monkeypatch.setattr(delivery, "jitter", lambda n: seen.append(n) or 0.1)
+        failed = RetryError("HTTP 503")
+        queue = Delivery("x", Receiver(failed, failed, (0, ""), failed))
+        queue.put("a", 1, 10)
+        queue.put("b", 1, 10)
+        queue.drain(soon(60))
+        queue.drain(soon(60))
+
+        assert [1, 2, 1] == seen
+        assert (2, {}, 0) == numbers(queue)
+
+    @FAILED
     def test_retry_after_of_days_is_cut(self, fake):
         """A receiver cannot silence a sink for longer than five minutes."""
         receiver = Receiver(RetryError("HTTP 429", after_s=1e9))

@@ -107,6 +107,30 @@ def test_queue_combines_while_a_handler_queues():
         assert 0 == delivery.pending
 
 
+def test_queue_counts_what_a_handler_drops_while_it_counts():
+    """Delivery.drain() of what is partly refused, and drop() in a signal handler."""
+    delivery, handled = None, 0
+
+    def drop():
+        nonlocal handled
+        handled += 1
+        delivery.drop(1, "queue_full")
+
+    for run in interruptions([queue], action=drop):
+        delivery, handled = Delivery("x", lambda *_: (2, "bad")), 0
+        delivery._warned.add("bad")  # no line is logged
+        delivery.put("a", 3, 1)
+        with run:
+            delivery.drain(clock.monotonic() + 60)
+
+        assert run.happened == handled
+        assert {"refused": 2, "queue_full": handled} == {
+            "queue_full": 0,
+            **delivery.dropped,
+        }
+        assert (1, 0, 0) == (delivery.sent, delivery.pending, delivery.bytes)
+
+
 @pytest.mark.logs
 def test_datadog_writes_a_batch_once(capfd):
     """DatadogSink.accept() of lines; what it drops is counted once, too."""

@@ -138,6 +138,16 @@ class TestRefreshAhead:
 
         assert [1] == worker
 
+    def test_worker_is_woken_once_by_several_forms_of_a_value(
+        self, source, time, worker
+    ):
+        """Each form has a view of its own, and all have one load."""
+        get_secret("db"), get_secret("db", str.upper)
+        time.advance(271)
+        get_secret("db"), get_secret("db", str.upper)
+
+        assert [1] == worker
+
     def test_hits_during_a_refresh_stay_cheap(self, source, time, worker):
         """While the worker is at it, hits find the value in front again."""
         db = Secret("db")
@@ -258,6 +268,27 @@ class TestStale:
         get_secret("db")
         assert 3 == len(source.calls)
         assert 102 == store.snapshot().stale_served
+
+    @pytest.mark.logs
+    def test_back_off_spares_what_another_load_would_take_along(
+        self, source, time, worker, monkeypatch
+    ):
+        """A declared value whose refresh failed goes with no other load either."""
+        monkeypatch.setattr(calls, "random", lambda: 1.0)
+        source.rotate("other", "o")
+        failing, other = Secret("db", max_age=300), Secret("other", max_age=10)
+        failing.value, other.value
+        source.fail(THROTTLED, name="db")
+        time.advance(300)
+        for pause in (1, 2, 4, 8):  # each failure doubles it
+            assert "one" == failing.value
+            time.advance(pause)
+        assert "one" == failing.value  # and is left alone for 16 seconds
+        time.advance(10.5)
+        before = len(source.calls)
+        assert "o" == other.value
+
+        assert [["other"]] == [[*call] for call in source.calls[before:]]
 
     @pytest.mark.logs
     def test_pause_ends_when_it_is_over(self, source, time, worker, monkeypatch):

@@ -16,7 +16,7 @@ from helpers import run_threads
 from lambda_ext.exceptions import ConfigurationError, ThrottledError
 from lambda_ext.injection import inject
 from lambda_ext.testing import FakeSource
-from lambda_ext.values import cache
+from lambda_ext.values import cache, given
 from lambda_ext.values.batches import get_secrets
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
@@ -266,6 +266,31 @@ class TestNewestGiven:
             walk(10)
         assert [*range(10, -1, -1), 0] == calls
         assert 2 == len(source.calls)
+
+    def test_secret_that_was_never_read_is_repeated_for_once(self, source):
+        """Its first load tells the ARN, by which the outer call knows it, too."""
+        handle, run = Secret("db"), []
+
+        @refresh_on(RefusedError, handle, cooldown=0)
+        def outer():
+            inner()
+
+        @refresh_on(RefusedError, handle, cooldown=0)
+        def inner():
+            run.append(1)
+            raise RefusedError
+
+        with pytest.raises(RefusedError):
+            outer()
+        assert (2, 1) == (len(run), len(source.calls))
+
+    def test_newest_value_counts_though_an_older_one_is_given_later(self):
+        """What was derived of the version before may be handed out for a while."""
+        call = given.Call()
+        for order in (2, 1):
+            call.note("group", given.Load(order, None))
+
+        assert 2 == call.newest["group"].order
 
     def test_outer_call_repeats_for_a_secret_of_its_own(self, source):
         """That the inner call has tried its secret twice does not count for another."""
