@@ -5,6 +5,7 @@ The life of an execution environment: its phases, its clock, its end.
     hooks                       the public decorators that add such functions
     clock                       the time; what a freeze changes
     deadline                    the thread that calls TIMEOUT
+    deferred                    work after the response: `defer`, `after_response`
     signals, shutdown           how SIGTERM is seen; what is done then, and at exit
     extension                   the registration for which Lambda sends SIGTERM
     runtime_api                 HTTP with Lambda's Runtime API
