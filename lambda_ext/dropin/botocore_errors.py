@@ -17,6 +17,7 @@ Threads
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -62,7 +63,7 @@ _classes: dict[str, dict[str, type[Exception]]] = {
 }
 _models: dict[str, dict[str, tuple[str, ...]] | None] = {}
 _complete: set[str] = set()  # services whose model botocore has loaded
-_following = False  # botocore's factory
+_followed = False  # botocore's factory uses them
 
 
 def exception(
@@ -237,16 +238,15 @@ class Exceptions:
 
 def _follow() -> None:
     """Have botocore's factory use these classes, now or when it is loaded."""
-    global _following
-    if _following:
+    if _followed:
         return
-    _following = True
-    module = sys.modules.get(FACTORY)
-    if module is None:
-        sys.meta_path.insert(0, _Finder())
-    else:
+    if FACTORY in sys.modules:
+        # Another thread may be in the middle of it: this waits for that one.
+        module = importlib.import_module(FACTORY)
         _take_over()
         _replace(module)
+    elif not any(type(finder) is _Finder for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def _take_over() -> None:
@@ -266,9 +266,11 @@ def _take_over() -> None:
 
 def _replace(module: Any) -> None:
     """Have the factory of *module* make no class that is here already."""
+    global _followed
     make = getattr(module.ClientExceptionsFactory, "_create_client_exceptions", None)
-    if make is None:  # another botocore than those known
+    if _followed or make is None:  # by another botocore than those known
         return
+    _followed = True
 
     def _create_client_exceptions(self: Any, service_model: Any) -> Any:
         made = make(self, service_model)

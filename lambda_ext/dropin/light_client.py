@@ -5,8 +5,9 @@ The five reads go to AWS by the light transport, through the cache that `cached`
 `Secret` share, and return boto3's response.  What else is asked of the
 client makes boto3's own, once, and goes on there: another operation, ``meta``,
 a paginator, a waiter, a parameter of another name, type or length, a keyword
-that the light transport cannot serve, a profile, a proxy, moto.  So every answer
-is boto3's own.  What AWS refuses, and what keeps it from being reached, is raised
+that the light transport cannot serve, a profile, a proxy, a default session of the
+user's making, moto, a test's stand-in for botocore's method.  So every answer is
+boto3's own.  What AWS refuses, and what keeps it from being reached, is raised
 as botocore's exception, see `botocore_errors`; a failure that botocore words in its
 own way (an answer that is no JSON) is left to boto3's client, which repeats the call.
 

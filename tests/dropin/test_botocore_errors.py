@@ -10,9 +10,10 @@ import botocore.session
 import pytest
 from botocore import exceptions as botocore_exceptions
 from botocore.config import Config
-from helpers import python, run_threads
+from helpers import eventually, python, run_threads
 from wire import Wire, authority, cut, error, failing, refusing, reset, response, vanish
 
+import lambda_ext
 from lambda_ext.aws import connections, light, retries, signing
 from lambda_ext.dropin import botocore_errors
 from lambda_ext.dropin.light_client import client
@@ -392,6 +393,29 @@ class TestMemory:
         assert 3 == len({id(exc) for exc in found})
         assert 3 == len({id(exc.response) for exc in found})
 
+    def test_a_hundred_threads_are_one_call(self, server):
+        """One request answers all that ask for one secret meanwhile."""
+        release = server.stopped.__class__()
+        light_client = client("secretsmanager")
+
+        def held(peer, data):
+            release.wait(30.0)
+            peer.send(data())
+
+        def read(index):
+            if index == 0:
+                eventually(lambda: lambda_ext.stats().values.misses == 99)
+                release.set()
+                return
+            found.append(light_client.get_secret_value(SecretId="a")["SecretString"])
+
+        server.fault = held
+        found = []
+        run_threads(100, read)
+
+        assert ["a"] * 99 == found
+        assert 1 == len(server.requests)
+
     def test_a_hit_becomes_an_error(self, server, time):
         """Past max_age AWS is asked, and what it refuses then is dead."""
         light_client = client("secretsmanager")
@@ -568,6 +592,39 @@ class TestClauses:
             "import botocore.exceptions\n"
             "print(caught(client.get_secret_value,"
             " lambda: botocore.exceptions.ClientError))"
+        )
+
+    def test_an_import_under_way_is_waited_for(self):
+        """A class that is looked up while another thread imports boto3 is boto3's, too."""
+        assert ["True"] * 3 == self.run(
+            "import importlib.machinery, threading\n"
+            "begun, go_on = threading.Event(), threading.Event()\n"
+            "class Loader(importlib.machinery.SourceFileLoader):\n"
+            "    def exec_module(self, module):\n"
+            "        begun.set()\n"
+            "        go_on.wait(30)\n"
+            "        super().exec_module(module)\n"
+            "class Finder:\n"
+            "    def find_spec(name, path=None, target=None):\n"
+            "        if name == 'botocore.errorfactory':\n"
+            "            spec = importlib.machinery.PathFinder.find_spec(name, path)\n"
+            "            spec.loader = Loader(name, spec.origin)\n"
+            "            return spec\n"
+            "sys.meta_path.insert(0, Finder)\n"
+            "def theirs():\n"
+            "    import boto3\n"
+            "    found.append(boto3.client('secretsmanager').exceptions)\n"
+            "def ours():\n"
+            "    mine.append(client.exceptions.ResourceNotFoundException)\n"
+            "found, mine = [], []\n"
+            "threads = [threading.Thread(target=each) for each in (theirs, ours)]\n"
+            "threads[0].start()\n"
+            "print(begun.wait(30))\n"
+            "threads[1].start()\n"
+            "go_on.set()\n"
+            "[each.join(30) for each in threads]\n"
+            "print(len(mine) == len(found) == 1)\n"
+            "print(found[0].ResourceNotFoundException is mine[0])"
         )
 
     def test_the_import_of_botocore_is_left_as_it_was(self):
