@@ -29,7 +29,7 @@ from ..values import keys, settings, store, transforms
 from ..values.entries import Entry
 from ..values.loader import FRESH, LOADED
 from ..values.settings import DEFAULT
-from . import operations
+from . import operations, tallies
 from .tallies import tally
 
 TYPE_CHECKING = False
@@ -262,6 +262,8 @@ class LightClient:
         response = operations.shaped(outcome.answer.response)
         if how == LOADED:
             next(tally(operation).misses)
+            if outcome.answer.keep:
+                tallies.stored_once(operation, outcome.sequence)
             return response
         next(tally(operation).hits)
         response = operations.marked(response)

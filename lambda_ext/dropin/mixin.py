@@ -182,7 +182,8 @@ def _answers_before_send(client: Any, operation: str) -> bool:
 def is_wrappable(client: Any) -> bool:
     """Say whether *client* is botocore's, synchronous, and of a service known here."""
     module = sys.modules.get("botocore.client")
-    if module is None or not isinstance(client, module.BaseClient):
+    # Not isinstance: `client()`, proxies and mocks say that they are what they are not.
+    if module is None or not issubclass(type(client), module.BaseClient):
         return False
     if any(each.__module__.startswith("aiobotocore") for each in type(client).__mro__):
         return False

@@ -13,6 +13,8 @@ from ..lifecycle import process
 
 _lock = process.Lock()
 _tallies: dict[str, Tally] = {}  # by operation
+_loads: dict[int, None] = {}  # sequence numbers of those that were counted
+MAX_LOADS = 1_000  # of them that are remembered: more than wait at one time
 
 
 def counters() -> dict[str, dict[str, int]]:
@@ -27,8 +29,8 @@ class Tally:
 
     hits: from memory; misses: by a call for which the caller waited; passed: by
     the client's own method, because nothing of them is kept; stored: answers from
-    the wire that were kept, refreshes included; invalidated: values that a write
-    has dropped.
+    the wire that were kept, refreshes included, but for those of `client`;
+    invalidated: values that a write has dropped.
     """
 
     __slots__ = ("hits", "invalidated", "misses", "passed", "stored")
@@ -62,10 +64,22 @@ def invalidated(operation: str, values: int) -> None:
         tally(operation).invalidated += values
 
 
+def stored_once(operation: str, sequence: int) -> None:
+    """Count that the load *sequence* was kept, however many have waited for it."""
+    with _lock:
+        if sequence in _loads:
+            return
+        if len(_loads) >= MAX_LOADS:
+            _loads.clear()
+        _loads[sequence] = None
+    next(tally(operation).stored)
+
+
 @process.at_fork
 @process.at_reset
 def _reset() -> None:
     _tallies.clear()
+    _loads.clear()
 
 
 def tally(operation: str) -> Tally:

@@ -123,6 +123,17 @@ class TestReads:
         assert response["ResponseMetadata"]["LambdaExtCached"]
         assert 1 == lambda_ext.stats().values.loads
 
+    def test_calls_are_counted(self):
+        """stats() says what became of each call, also of those that shared a load."""
+        light = client("secretsmanager")
+        for name in ("a", "a", "b"):
+            light.get_secret_value(SecretId=name)
+        with contextlib.suppress(ClientError):
+            light.get_secret_value(SecretId="missing")
+        counted = lambda_ext.stats().clients["GetSecretValue"]
+
+        assert (1, 3, 2) == (counted.hits, counted.misses, counted.stored)
+
     def test_what_a_caller_changes_stays_with_the_caller(self):
         """No response shares anything with memory."""
         light = client("secretsmanager")
@@ -424,6 +435,15 @@ class TestClient:
         )
 
         assert ("/p/a\nFalse\n/p/a\n", "") == (done.stdout, done.stderr)
+
+    def test_cached_and_patch_leave_it_alone(self):
+        """It is cached already: it comes back as it is, and so does a mock of a client."""
+        light = client("ssm")
+        stand_in = mock.MagicMock(spec=boto3.client("ssm"))
+
+        assert lambda_ext.cached(light) is light
+        assert lambda_ext.cached(stand_in) is stand_in
+        assert light._real is None
 
     def test_region_by_position(self):
         """The region may stand second, as with boto3; another is boto3's affair."""
