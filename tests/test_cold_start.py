@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers import python
+from helpers import amount_of_code, python
 
 FORBIDDEN = (
     "asyncio",
@@ -31,6 +31,12 @@ TELEMETRY = (
     "from lambda_ext import telemetry;"
     " telemetry.on_batch(print); telemetry.subscribe(function=True)"
 )
+
+THREE = """
+from lambda_ext import get_secret, handler, metrics
+handler(print)
+metrics.count("n")
+"""
 
 # Everything that the runtime client has loaded when it imports a handler, in
 # every version that is supported, and that we may therefore use for nothing.
@@ -212,6 +218,24 @@ print([name for name in sys.modules if "telemetry" in name], threading.active_co
     )
 
     assert "[] 1" == run.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        ("import lambda_ext", 400),
+        ("import lambda_ext; lambda_ext.handler(print)", 14_000),
+        ("from lambda_ext import metrics; metrics.count('n')", 32_500),
+        ("from lambda_ext import Secret; Secret('prod/db')", 28_500),
+        (THREE, 53_500),
+    ],
+    ids=["import", "handler", "metrics", "secret", "all three"],
+)
+def test_first_use_loads_so_much_code_at_most(body, most):
+    """What is loaded is bounded by its amount, too, since modules may grow."""
+    loaded = [name for name in loaded_by(body) if name.split(".")[0] == "lambda_ext"]
+
+    assert most > amount_of_code(loaded)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 import sys
 
 import pytest
-from helpers import python
+from helpers import amount_of_code, python
 from wire import Wire, authority, response
 
 SHA = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
@@ -72,6 +72,30 @@ def test_first_value_loads_three_modules_of_python(body):
 
     assert {"_socket", "_ssl", SHA} == others
     assert LIGHT == {name for name in own if name.startswith("lambda_ext.aws.")}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("body", "modules", "most"),
+    [
+        ("lambda_ext.get_secret('db')", 36, 45_000),
+        ("lambda_ext.Secret('db').value", 36, 46_000),
+        ("lambda_ext.get_parameter('/a')", 36, 46_000),
+        (
+            "lambda_ext.client('secretsmanager').get_secret_value(SecretId='db')",
+            40,
+            49_500,
+        ),
+        ("lambda_ext.Flags('a', 'b', 'c').names()", 40, 53_500),
+    ],
+    ids=["get_secret", "Secret", "get_parameter", "client", "Flags"],
+)
+def test_first_value_loads_so_much_of_the_library_at_most(body, modules, most):
+    """The cold start grows with each module, and with what is in them."""
+    own, _ = loaded_by(body)
+
+    assert modules >= len(own)
+    assert most > amount_of_code(own)
 
 
 @pytest.mark.process
