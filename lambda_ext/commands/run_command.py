@@ -235,7 +235,7 @@ def command(arguments: argparse.Namespace) -> int:
         raise UsageError(msg)
     try:
         from ..local.inputs import InputError
-        from ..local.machine import document
+        from ..local.json_report import document
         from ..local.outcomes import EmulatorError
         from ..local.report import Report, consoles, progress
         from ..local.run import run

@@ -371,7 +371,7 @@ def test_without_a_telemetry_api(tmp_path):
 def test_the_local_run_shows_the_subscription(tmp_path):
     """In the report and in the JSON document."""
     pytest.importorskip("moto")
-    from lambda_ext.local.machine import document
+    from lambda_ext.local.json_report import document
     from lambda_ext.local.run import Plan, run
     from lambda_ext.local.verdict import judge
     from lambda_ext.local.words import registered
