@@ -48,6 +48,7 @@ def before_each_instruction(modules, function):
         monitoring = sys.monitoring
         event = monitoring.events.INSTRUCTION
         monitoring.use_tool_id(TOOL, "interrupt")
+        monitoring.restart_events()  # `_monitored` has disabled some of them
         monitoring.register_callback(TOOL, event, lambda *_: function())
         try:
             for code in codes(modules):
@@ -265,15 +266,21 @@ def _monitored(modules):
                 -_trip
 
         def instruction(code, offset):
-            if offset in _places(code) and _thread.get_ident() == main and place():
+            # By identity: a code's hash goes through all of it.
+            if offset not in places[id(code)]:
+                return monitoring.DISABLE
+            if _thread.get_ident() == main and place():
                 -_trip
+            return None
 
         if monitoring.get_tool(TOOL) is None:
             monitoring.use_tool_id(TOOL, "interrupt")
-        for code in found:
-            monitoring.set_local_events(
-                TOOL, code, events.PY_START | events.INSTRUCTION
-            )
+        if not begun:
+            begun.append(True)
+            for code in found:
+                monitoring.set_local_events(
+                    TOOL, code, events.PY_START | events.INSTRUCTION
+                )
         monitoring.register_callback(TOOL, events.PY_START, start)
         monitoring.register_callback(TOOL, events.INSTRUCTION, instruction)
 
@@ -285,6 +292,8 @@ def _monitored(modules):
         monitoring.free_tool_id(TOOL)
 
     found = codes(modules)
+    places = {id(code): _places(code) for code in found}
+    begun = []
     return pause, resume, end
 
 
