@@ -84,13 +84,27 @@ class Boto(retries.Retrying):
         return self._scope
 
     def client(self, key: str = "") -> Any:
-        """Return the client, made at the first call, which asks for *key*."""
+        """
+        Return the client, made at the first call, which asks for *key*.
+
+        A signal handler that asks while it is made gets one at once, which stays.
+        """
         client = self._client
         if client is None:
             with self._lock:
                 client = self._client
                 if client is None:
-                    client = self._client = translated(self._new, self.service, key)
+                    client = self._kept(translated(self._new, self.service, key))
+        return client
+
+    def _kept(self, made: Any) -> Any:
+        """Return what a signal handler has made meanwhile, or else *made*."""
+        # One step.
+        client = self._client
+        if client is None:
+            self._client = client = made
+        if client is not made:
+            made.close()
         return client
 
     def _new(self) -> Any:
@@ -262,6 +276,7 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
         region = options.get("appconfig_region") or region
     if not region:  # which boto3 itself does not read; else the profile decides
         region = os.environ.get("AWS_REGION")
+    former = is_own()  # a signal handler may ask in the middle
     try:
         _own.working = True
         return maker.client(service, config=config, region_name=region or None)
@@ -273,7 +288,7 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
     except ValueError as exc:  # an endpoint that is no URL, for example
         reason = regions.without_password(str(exc))
     finally:
-        _own.working = False
+        _own.working = former
     # Outside of `except`: else the chain would hold a password in a URL.
     msg = f"boto3 makes no client for {service}: {printable(reason)}"
     raise ConfigurationError(msg)

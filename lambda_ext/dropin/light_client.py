@@ -352,8 +352,19 @@ class LightClient:
                     made = default_session().client(
                         self._service, *self._args, **self._keywords
                     )
-                    self._real = cached(made)
+                    self._keep(cached(made))
         return self._real
+
+    def _keep(self, made: Any) -> None:
+        """Use *made*, unless a signal handler has made one meanwhile, which is in use."""
+        # One step: unlike `__setattr__` the slot's own setter is C code.
+        if self._real is None:
+            _set_real(self, made)
+        if self._real is not made:
+            made.close()
+
+
+_set_real: Any = LightClient.__dict__["_real"].__set__
 
 
 def _is_replaced() -> bool:

@@ -9,7 +9,8 @@ import pytest
 from interruptions import interruptions
 
 from lambda_ext import Flags, config, invocation
-from lambda_ext.aws import tls, transport
+from lambda_ext.aws import boto, tls, transport
+from lambda_ext.dropin import light_client
 from lambda_ext.flags import configuration, flags, session
 from lambda_ext.lifecycle import clock, deadline, phases, process
 from lambda_ext.metrics import recorder
@@ -55,6 +56,79 @@ class TestOneForAll:
         assert_shared(
             [session], lambda: source.session("a/b/c"), source._sessions.clear, places=3
         )
+
+
+class Client:
+    """What boto3 makes, in its place."""
+
+    meta = types.SimpleNamespace(endpoint_url="https://h", region_name="eu-central-1")
+
+    def __init__(self, made):
+        made.append(self)
+        self.is_open = True
+
+    def close(self):
+        self.is_open = False
+
+
+class TestOneClient:
+    """A signal handler asks for boto3's client while that is made: one is kept."""
+
+    @pytest.fixture(name="made")
+    def _made(self, monkeypatch):
+        """All clients that boto3 has made."""
+        made = []
+        own = types.SimpleNamespace(
+            region_name="eu-central-1", client=lambda *_, **__: Client(made)
+        )
+        monkeypatch.setattr(boto, "default_session", lambda: own)
+        monkeypatch.setattr(boto, "_maker", lambda: own)
+        return made
+
+    @pytest.mark.parametrize("kind", ["transport", "drop-in"])
+    def test_the_first_one_is_kept(self, made, kind):
+        """Both work with it; another one, made by who was interrupted, is closed."""
+        twice = 0
+        used, asked = [], []
+
+        def ask():
+            one = asked[-1]
+            used.append(one.client() if kind == "transport" else one._made())
+
+        for run in interruptions([boto, light_client], ask):
+            made.clear()
+            used.clear()
+            new = boto.Boto if kind == "transport" else light_client.client
+            asked.append(new("ssm"))
+            with run:
+                ask()
+            ask()
+
+            (client,) = {*used}
+            assert [client] == [each for each in made if each.is_open]
+            twice += len(made) > 1
+        assert twice > 0
+
+    def test_it_is_still_known_as_the_librarys_own(self, made):
+        """What `patch()` leaves alone: also after a handler has made one meanwhile."""
+        seen = []
+
+        def make(*_, **__):
+            seen.append(boto.is_own())
+            if len(seen) == 1:
+                boto.Boto("ssm", session=session_of(make)).client()
+                seen.append(boto.is_own())
+            return Client(made)
+
+        boto.Boto("ssm", session=session_of(make)).client()
+
+        assert [True, True, True] == seen
+        assert not boto.is_own()
+
+
+def session_of(make):
+    """Return a stand-in for a session of boto3 that makes clients by *make*."""
+    return types.SimpleNamespace(region_name="eu-central-1", client=make)
 
 
 @pytest.mark.logs
