@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import signal
 import sys
 import threading
+import types
 
 import pytest
+
+TESTS = os.path.dirname(__file__)
 
 PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
             "PARAMETERS_SECRETS_", "_HANDLER", "DD_", "SSL_CERT_", "REQUESTS_CA_BUNDLE",
@@ -22,20 +26,49 @@ def _reset():
         process.reset()
 
 
+INTERRUPTS = {"interruptions", "where_handlers_run", "setitimer", "alarm",
+              "pthread_kill", "raise_signal", "interrupt_main"}  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
     """Measure no test that interrupts code: coverage's lock would stay locked."""
+    known = {}
     for item in items:
-        if {"interruptions", "signal"} & _imported(item.module):
+        if item.function not in known:
+            fixtures = item._fixtureinfo.name2fixturedefs.values()
+            used = [item.function, *(found.func for (*_, found) in fixtures)]
+            known[item.function] = bool(INTERRUPTS & _names(used, item.cls))
+        if known[item.function]:
             item.add_marker("no_cover")
             item.add_marker("interrupts")
 
 
-def _imported(module):
-    """Return the names of the modules from which *module* has something."""
-    return {
-        getattr(value, "__module__", None) or getattr(value, "__name__", "")
-        for value in vars(module).values()
-    }
+def _names(functions, cls):
+    """Return the names in *functions*, and in what they use below tests/."""
+    names, seen, waiting = set(), set(), [*functions]
+    while waiting:
+        value = waiting.pop()
+        code = getattr(inspect.unwrap(value), "__code__", value)
+        if not isinstance(code, types.CodeType) or code in seen:
+            continue
+        seen.add(code)
+        if not code.co_filename.startswith(TESTS):
+            continue
+        names.update(code.co_names)
+        waiting += code.co_consts
+        known = getattr(value, "__globals__", {})
+        for name in _all_names(code):
+            for found in (known.get(name), getattr(cls, name, None)):
+                if isinstance(found, type):
+                    waiting += vars(found).values()
+                elif found is not None:
+                    waiting.append(found)
+    return names
+
+
+def _all_names(code):
+    inner = [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    return {*code.co_names, *(name for each in inner for name in _all_names(each))}
 
 
 def pytest_make_parametrize_id(config, val, argname):
