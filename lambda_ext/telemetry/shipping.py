@@ -18,7 +18,8 @@ Guarantees
     A sink that was left behind is not waited for again before it has returned,
     and one whose receiver fails is tried after a pause that doubles.
     At SIGTERM everything that waits is handed over, inside the share of the
-    shutdown; what the platform sends meanwhile is waited for.
+    shutdown; what the platform sends meanwhile is waited for.  What is left then is
+    told in the log, by sink.
 
 When
     At the end of an invocation, what is due by age, count or bytes; also while
@@ -160,11 +161,23 @@ class Outlet:
         except BaseException as exc:
             if calls.get(0) is call and call.given_up():
                 _release(calls, call)
-            # No thread is to be had; the next call may have one.
             passing = isinstance(exc, (RuntimeError, MemoryError))
             if not passing or process.by_signal_handler(exc):
                 raise
-            return False
+            # No thread is to be had.  The next call may have one, if there is a next.
+            return last and self._called_here(ends_at)
+        return True
+
+    def _called_here(self, ends_at: float) -> bool:
+        """Call the sink in this thread, since Python is ending; False: it is busy."""
+        calls, call = self._calls, _Call()
+        try:
+            if calls.setdefault(0, call) is not call:
+                return False
+            self._call(ends_at, everything=True, last=True)
+        finally:
+            if calls.get(0) is call:
+                _release(calls, call)
         return True
 
     def wait(self, ends_at: float) -> bool:
@@ -199,6 +212,8 @@ class Outlet:
                 try:
                     function(*args)
                 except BaseException as exc:  # SystemExit too
+                    if process.by_signal_handler(exc):
+                        raise
                     self._failed(exc)
                     failed = True
         # Without an error what waits in a sink may wait for its time.
@@ -222,6 +237,8 @@ class Outlet:
                 self.sink.accept_logs(entries)
             except BaseException as exc:  # SystemExit too: it would end this thread
                 route.settle(len(entries), taken=False)
+                if process.by_signal_handler(exc):
+                    raise
                 self._failed(exc)
                 return False
             route.settle(len(entries), taken=True)
@@ -384,6 +401,14 @@ def _at_shutdown() -> None:
             break
         real_threads.pause(POLL_S)
     _run(outlets(), ends_at, everything=True, last=True)
+    for outlet in outlets():
+        if outlet.waits:
+            disclosure.warn(
+                "route_unsent",
+                sink=outlet.name,
+                records=sum(route.waiting for route in outlet.routes)
+                + outlet._pending(),
+            )
 
 
 @process.at_fork

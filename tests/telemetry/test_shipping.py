@@ -306,6 +306,31 @@ class TestShutdown:
 
         assert (["two"], ["last"]) == (good.messages, order)
 
+    @FAILED
+    def test_what_is_left_is_told(self, hanging, caplog):
+        """The log says how many records a sink did not get."""
+        put(telemetry.route().to(Sink("bad", hanging), max_age=1e9), "one", "two")
+        self.shut_down(0.3)
+
+        assert "route_unsent sink=bad records=2" in caplog.text
+
+    def test_without_threads_the_sink_is_called_in_place(self, monkeypatch):
+        """When the interpreter ends, no thread can be begun any more."""
+
+        def refuse(*args):
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+
+        sink = Sink()
+        route = telemetry.route().to(sink, max_age=1e9)
+        put(route, "one")
+        monkeypatch.setattr(shipping.real_threads, "start", refuse)
+        early = telemetry.flush(0.1)
+        shipping._at_shutdown()
+
+        assert (False, ["one"]) == (early, sink.messages)
+        assert [threading.get_ident()] == sink.threads
+        assert not route.outlet.is_busy
+
     def test_clock_that_stands_still_ends_it(self, time):
         """With a clock of a test double it ends, too."""
         sink = Sink()
