@@ -5,6 +5,7 @@ from __future__ import annotations
 from .. import disclosure
 from ..callables import looks_like_coroutine
 from ..delivery.queue import Delivery, RefusedError, RetryError
+from ..lifecycle import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,11 +97,12 @@ class FunctionDestination(Queued):
             if looks_like_coroutine(result):
                 result.close()  # type: ignore[attr-defined]
                 reason = "it returned a coroutine, which is not awaited"
-        except OSError as exc:
-            reason = disclosure.kind(exc)
-            raise RetryError(reason) from None
         except BaseException as exc:  # SystemExit too
+            if process.by_signal_handler(exc):
+                raise
             reason = disclosure.kind(exc)
+            if isinstance(exc, OSError):
+                raise RetryError(reason) from None
         if reason:
             raise RefusedError(reason)
         return 0, ""
