@@ -103,6 +103,11 @@ def disown() -> None:
     ours.discard(get_ident())
 
 
+def own() -> None:
+    """Count this thread as one of this library's again, after `disown`."""
+    ours.add(get_ident())
+
+
 def in_main_thread() -> bool:
     """Say whether the caller is in the first thread of the process."""
     return bool(_native.get_native_id() == os.getpid())

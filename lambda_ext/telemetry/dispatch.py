@@ -128,10 +128,13 @@ class _Lane:
     def _consume(self, batch: Batch, size: int) -> None:
         failure = ""
         found = batch.records  # once, however often the consumer asks for them
+        real_threads.disown()  # it may write, and stdout be within a line
         try:
             self._consumer(batch)
         except BaseException as exc:  # SystemExit too: it would end this thread
             failure = disclosure.kind(exc)
+        finally:
+            real_threads.own()
         status = self.status
         with self._lock:
             if self._waiting and self._waiting[0][0] is batch:

@@ -149,6 +149,7 @@ class Outlet:
 
         def body() -> None:
             if call.begins():
+                real_threads.disown()  # it may write, and stdout be within a line
                 try:
                     self._call(ends_at, everything=everything, last=last)
                 finally:

@@ -11,7 +11,7 @@ from helpers import eventually
 
 import lambda_ext
 from lambda_ext import telemetry
-from lambda_ext.lifecycle import clock, phases
+from lambda_ext.lifecycle import clock, phases, real_threads
 from lambda_ext.telemetry import dispatch, records, shipping, subscription
 
 FAILED = pytest.mark.logs  # a failure is logged
@@ -388,3 +388,18 @@ def test_unused_it_costs_nothing():
     invoke()
 
     assert (before, []) == (threading.active_count(), sink.threads)
+
+
+def test_a_function_is_called_in_a_thread_that_counts_as_the_users():
+    """It may write to stdout, and a metric then begins a line of its own."""
+    found = []
+
+    def sink(_):
+        found.append(real_threads.get_ident() in real_threads.ours)
+
+    telemetry.route().to(sink)
+    dispatch.dispatch(records.parse(json.dumps([{"type": "function", "record": "a"}])))
+    assert dispatch.drain(30)
+    telemetry.flush(30)
+
+    assert [False] == found

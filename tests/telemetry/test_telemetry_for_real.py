@@ -213,6 +213,43 @@ def test_snapstart(tmp_path):
     assert "a 0" in function.texts()
 
 
+WRITER = """
+import threading
+from lambda_ext import metrics
+go, written = threading.Semaphore(0), threading.Semaphore(0)
+
+def write(batch):
+    while True:
+        go.acquire()
+        os.write(1, b"half a line")
+        written.release()
+
+telemetry.consumers.append(write)
+"""
+RECORDER = """
+@lambda_ext.handler
+def record(event, context):
+    go.release()
+    written.acquire()
+    metrics.count("orders")
+"""
+
+
+def test_metrics_begin_a_line_beside_a_consumer_that_writes(tmp_path):
+    """A consumer's thread is one of the user's, which may be within a line."""
+    function = Function(tmp_path, PATIENT + WRITER)
+    with open(os.path.join(function.folder, "app.py"), "a") as file:
+        file.write(RECORDER)
+    with function.emulate("app.record") as emulator:
+        answers = [emulator.invoke({}).status for _ in range(3)]
+        emulator.wait_frozen()
+        texts = [line.text for line in emulator.lines]
+
+    assert ["success"] * 3 == answers
+    assert 3 == sum('"_aws"' in text for text in texts)
+    assert 3 == sum(text.startswith('{"_aws"') for text in texts)
+
+
 PATCHES = {
     "gevent": "from gevent import monkey; monkey.patch_all()\n",
     "eventlet": "import eventlet; eventlet.monkey_patch()\n",
