@@ -129,7 +129,9 @@ def subscribe(
     registers the internal extension if need be, opens a port on loopback, and asks AWS
     once (a few milliseconds, for which the caller waits; a second at most).
     Where telemetry is not to be had, one line is logged and nothing is raised.
-    Outside Lambda nothing happens.
+    Outside Lambda nothing happens.  On managed instances it belongs above
+    `lambda_ext.handler`; what asks for work after the response (`after_response`), which
+    may need to register for INVOKE, belongs above both.
 
     Args:
         platform: Records of the platform's: "platform.start", "platform.report", ...
