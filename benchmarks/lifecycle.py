@@ -106,7 +106,7 @@ def steps():
             "decorated handler": least(lambda: ready(1, context)),
             "  of which clock": least(lambda: clock.begin_invocation(3.0)),
             "  of which re-arming": least(signals.rearm),
-            "  of which a phase": least(lambda: phases.call(phases.INVOKE, context)),
+            "  of which a phase": least(lambda: phases.call(phases.INVOKE)),
         }
     finally:
         shutdown.reset()
