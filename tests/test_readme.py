@@ -107,6 +107,15 @@ def test_map_of_a_package_names_modules_that_are_there(package):
     assert [] == [name for name in names if name.rstrip("/") not in there]
 
 
+def test_glossary_is_short():
+    """Terms of the library's own fit into ten lines."""
+    section = README.partition("\nTerms that are this library's own:\n")[2]
+    terms = section.partition("\n## ")[0].strip().splitlines()
+
+    assert 5 < len(terms) <= 10
+    assert [] == [line for line in terms if not line.startswith("- **")]
+
+
 def test_commands_stand_in_the_first_screen():
     """The README shows both commands without scrolling."""
     screen = "\n".join(README.splitlines()[:30])
