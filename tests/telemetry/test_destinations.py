@@ -134,6 +134,7 @@ class TestEach:
     def test_receiver_that_hangs_is_left_at_the_deadline(self, made, receiver):
         """What could not be sent is kept, and sent by the next drain."""
         receiver.faults += [silent]
+        made.destination._receiver._timeout = 1.0
         made.destination.accept_logs([entry("a")])
 
         assert (0, {}, 1) == drained(made.destination, 0.2)
@@ -161,11 +162,11 @@ class TestEach:
         monkeypatch.setattr(queue, "jitter", lambda _: 20.0)
         receiver.faults += [failing(503, Retry_After=asked)]
         made.destination.accept_logs([entry("a")])
-        early = drained(made.destination, 0.2)
+        early = drained(made.destination, 10)
         made.destination.end()
 
         expected = (1, {}, 0) if asked is None else (0, {}, 1)
-        assert ((0, {}, 1), expected) == (early, drained(made.destination, 0.2))
+        assert ((0, {}, 1), expected) == (early, drained(made.destination, 10))
 
     @FAILED
     @pytest.mark.parametrize("status", [400, 404, 413])

@@ -51,11 +51,11 @@ def _hanging():
     hanging.gate.set()
 
 
-@pytest.fixture(name="short", autouse=True)
-def _short(monkeypatch):
-    """Budgets that a test can wait for."""
-    monkeypatch.setattr(shipping, "BUDGET_S", 0.2)
-    monkeypatch.setattr(shipping, "BESIDE_S", 0.2)
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """A machine may be busy: what is tested is what happens, not how fast."""
+    monkeypatch.setattr(shipping, "BUDGET_S", 30.0)
+    monkeypatch.setattr(shipping, "BESIDE_S", 30.0)
 
 
 def put(route, *messages):
@@ -119,14 +119,16 @@ class TestEndOfAnInvocation:
         assert "SECRET" not in caplog.text
 
     @FAILED
-    def test_sink_that_hangs_is_left_behind_once(self, hanging, caplog):
+    def test_sink_that_hangs_is_left_behind_once(self, hanging, caplog, monkeypatch):
         """The first invocation waits for its budget, the next ones do not wait."""
+        monkeypatch.setattr(shipping, "BUDGET_S", 0.2)
         good = Sink("good")
         route = telemetry.route().to(Sink("bad", hanging), max_age=0)
         put(route, "one")
         assert hanging.inside.wait(30)
         first = invoke()
         abandoned = route.status().abandoned
+        monkeypatch.setattr(shipping, "BUDGET_S", 30.0)
         put(telemetry.route().to(good, max_age=0), "two")
         second = invoke()
         third = invoke()
@@ -302,7 +304,7 @@ class TestShutdown:
         put(telemetry.route().to(Sink("bad", hanging), max_age=1e9), "one")
         put(telemetry.route().to(good, max_age=1e9), "two")
         phases.listen(phases.SHUTDOWN, lambda: order.append("last"), priority=99)
-        self.shut_down(0.4)
+        self.shut_down(3.0)
 
         assert (["two"], ["last"]) == (good.messages, order)
 
@@ -310,7 +312,7 @@ class TestShutdown:
     def test_what_is_left_is_told(self, hanging, caplog):
         """The log says how many records a sink did not get."""
         put(telemetry.route().to(Sink("bad", hanging), max_age=1e9), "one", "two")
-        self.shut_down(0.3)
+        shipping._at_shutdown()
 
         assert "route_unsent sink=bad records=2" in caplog.text
 
