@@ -143,7 +143,7 @@ def _start() -> bool:
     global _thread
     if _thread is None or not _thread.is_alive():
         try:
-            _thread = real_threads.start("lambda_ext_deadline", _run)
+            _thread = real_threads.start("lambda_ext_deadline", _run, is_quiet=True)
         except (RuntimeError, MemoryError):
             return False
     return True

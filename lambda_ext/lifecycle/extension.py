@@ -228,7 +228,9 @@ def _park() -> None:
     assert connection is not None
     # Without a thread to spare, the request stands all the same.
     with contextlib.suppress(RuntimeError):
-        real_threads.start("lambda_ext_extension", lambda: _wait(connection))
+        real_threads.start(
+            "lambda_ext_extension", lambda: _wait(connection), is_quiet=True
+        )
 
 
 def _wait(connection: socket) -> None:

@@ -96,6 +96,7 @@ def _follow_forks() -> None:
 def _forked() -> None:
     real_threads.bare.clear()
     real_threads.ours.clear()
+    real_threads.quiet.clear()
     for reference in [*_locks.values()]:
         lock = reference()
         if lock is not None:

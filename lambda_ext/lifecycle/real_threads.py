@@ -75,6 +75,7 @@ start_new_thread: Callable[..., int] = (
 
 
 ours: set[int] = set()  # this library's threads that live
+quiet: set[int] = set()  # those of them that call no code of the user's
 bare: set[int] = set()  # those of them that `threading` does not know
 
 
@@ -118,9 +119,9 @@ def patched() -> bool:
     return type(_thread.start_new_thread) is not _BUILTIN
 
 
-def start(name: str, body: Callable[[], object]) -> Thread:
+def start(name: str, body: Callable[[], object], *, is_quiet: bool = False) -> Thread:
     """
-    Run *body* on a daemon thread.
+    Run *body* on a daemon thread; *is_quiet*: it calls no code of the user's.
 
     Raises:
         RuntimeError: there is no thread to be had: the limit is reached, the
@@ -131,8 +132,14 @@ def start(name: str, body: Callable[[], object]) -> Thread:
         begun.acquire()
 
         def known() -> None:
+            ident = get_ident()
+            if is_quiet:
+                quiet.add(ident)
             begun.release()
-            body()
+            try:
+                body()
+            finally:
+                quiet.discard(ident)
 
         thread = threading.Thread(
             target=run_ours, args=(known,), name=name, daemon=True

@@ -128,7 +128,9 @@ def _arm() -> None:
         return
     pipe = _file(write_fd)
     try:
-        thread = real_threads.start("lambda_ext_sigterm", lambda: _watch(read_fd, pipe))
+        thread = real_threads.start(
+            "lambda_ext_sigterm", lambda: _watch(read_fd, pipe), is_quiet=True
+        )
     except RuntimeError as exc:  # there is no thread to be had
         posix.close(read_fd)
         posix.close(write_fd)

@@ -658,33 +658,33 @@ def _simple(
 ) -> list[tuple[Series, object, int]] | None:
     """Add up the first *count* records; None where that is not simple."""
     series = records[0][0]
-    groups: defaultdict[Series, list[Number]] = defaultdict(list)
     if records[count - 1][0] is series:
         values = [value for each, value in records if each is series]
         if len(values) == count:
-            groups[series] = values
-    if not groups:
-        for series, value in records[:count]:
-            groups[series].append(value)
+            text = _text(series, values)
+            return None if text is None else [(series, text, count)]
+    groups: defaultdict[Series, list[Number]] = defaultdict(list)
+    for series, value in records[:count]:
+        groups[series].append(value)
     if len(groups) > MAX_METRICS:
         return None
     found: list[tuple[Series, object, int]] = []
     for series, values in groups.items():
-        text: object = values[-1]
-        number = len(values)
-        if number > 1:
-            kind = series.kind
-            if kind == COUNT:
-                total = sum(values)
-                if not -MAX_MAGNITUDE <= total <= MAX_MAGNITUDE:
-                    return None
-                text = total
-            elif kind == DISTRIBUTION:
-                if number > MAX_VALUES:
-                    return None
-                text = f"[{','.join(map(repr, values))}]"
-        found.append((series, text, number))
+        text = _text(series, values)
+        if text is None:
+            return None
+        found.append((series, text, len(values)))
     return found
+
+
+def _text(series: Series, values: list[Number]) -> object:
+    """Return what a line says of *values*; None for what takes more than one."""
+    if len(values) == 1 or series.kind == GAUGE:
+        return values[-1]
+    if series.kind == COUNT:
+        total = sum(values)
+        return total if -MAX_MAGNITUDE <= total <= MAX_MAGNITUDE else None
+    return f"[{','.join(map(repr, values))}]" if len(values) <= MAX_VALUES else None
 
 
 def _parcel(outlet: Outlet, batch: Batch) -> Parcel | None:

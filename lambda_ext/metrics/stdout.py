@@ -12,7 +12,7 @@ Guarantees
 
 When stdout is certainly between two lines
     When no other thread of the user's lives, this process has started no
-    child and is none itself, and what Python last wrote to the stream (by
+    child (from a thread that Python knows) and is none itself, and what Python last wrote to the stream (by
     print, write or logging, or to its buffer) ended in a newline.  Tracking
     alone does not serve: another thread's print() is two writes.  What C code,
     os.write() or another file object writes past the stream is not seen.
@@ -38,6 +38,7 @@ Threads
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import sys
 import weakref
@@ -54,11 +55,12 @@ if TYPE_CHECKING:
 
 PIPE_BUF = 4_096  # bytes; Linux's
 MAX_KEPT = 1_000_000  # bytes that stdout did not take, for the next time
+UNKNOWN, CLOSED = -1, -2  # in place of a descriptor
 RUSAGE_CHILDREN = -1  # of `resource`
 LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 STALL_S = 0.1  # how long one call waits for a stdout that takes nothing
 
-ours = real_threads.ours
+ours, quiet = real_threads.ours, real_threads.quiet
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
@@ -383,7 +385,7 @@ class _Stdout:
 
     __slots__ = (
         "children", "dirty", "documents", "faults", "fileno", "follows_forks",
-        "in_lambda", "main", "open", "stream", "usage",
+        "in_lambda", "listing", "main", "open", "stream", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -397,6 +399,7 @@ class _Stdout:
         self.children = False  # another process writes there, or may have
         self.faults: int | None = None  # of children that have ended, at first sight
         self.usage: Any = None  # resource.getrusage
+        self.listing = UNKNOWN  # descriptor of the list of this process's children
         self.main = 0  # identity of the main thread; 0: not yet known
 
 
@@ -515,16 +518,30 @@ def _in_other_thread() -> bool:
 
 
 def _has_children() -> bool:
-    """Say whether this process has started another one, or is a forked one."""
+    """Say whether this process has started another one; for its main thread."""
     known = _stdout
     # A process that was waited for has had page faults.
     faults = (known.usage or _usage)(RUSAGE_CHILDREN).ru_minflt
+    listing = known.listing
+    # The list of the main thread's children is also that of threads that have ended.
+    if faults == known.faults and listing >= 0 and len(quiet) == len(ours):
+        try:
+            known.children = os.pread(listing, 1, 0) != b""
+        except OSError as exc:  # the program has closed it
+            if by_signal_handler(exc):
+                raise
+            known.listing = CLOSED
+        else:
+            return known.children
     if known.faults is None:
         known.faults = faults
-    # Without `subprocess` children are forked, which is seen, or waited for.
-    known.children = faults != known.faults or (
-        "subprocess" in sys.modules and _has_living_child()
-    )
+    if faults != known.faults:
+        known.children = True
+    elif "subprocess" in sys.modules:
+        # Else children are forked, which is seen, or waited for.
+        known.children = _has_living_child()
+        if known.listing == UNKNOWN:
+            known.listing = _listing()
     return known.children
 
 
@@ -543,6 +560,17 @@ def _has_living_child() -> bool:
     return True
 
 
+def _listing() -> int:
+    """Return a descriptor of the list of the main thread's children, or CLOSED."""
+    try:
+        path = f"/proc/self/task/{os.getpid()}/children"
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:  # a kernel without them
+        if by_signal_handler(exc):
+            raise
+        return CLOSED
+
+
 def _flush(stream: Any) -> None:
     """Let what others wrote go first; errors show in the write that follows."""
     try:
@@ -557,6 +585,7 @@ def forked() -> None:
     """Leave the lines to the parent, with which this process shares stdout."""
     _stdout.open = True
     _stdout.children = True
+    _close()
     _stdout.main = 0
     _stdout.documents = 0
     for writer in list(_writers):
@@ -572,4 +601,13 @@ def _before_fork() -> None:
 def reset() -> None:
     """Know nothing of stdout, as at import."""
     global _stdout
+    _close()
     _stdout = _Stdout()
+
+
+def _close() -> None:
+    """Let go of the list of children, which is that of one process."""
+    listing, _stdout.listing = _stdout.listing, CLOSED
+    if listing >= 0:
+        with contextlib.suppress(OSError):  # the program has closed it
+            os.close(listing)

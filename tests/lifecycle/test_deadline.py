@@ -71,9 +71,9 @@ def _no_thread(monkeypatch):
 
     real = deadline.real_threads.start
 
-    def start(name, body):
+    def start(name, body, **options):
         if name != "lambda_ext_deadline":
-            return real(name, body)
+            return real(name, body, **options)
         begun.append(name)
         return Thread()
 

@@ -416,3 +416,96 @@ def test_parked_thread_of_the_library_costs_no_empty_line():
     assert "" == done.stderr
     assert 4 == len([line for line in lines if line.startswith("{")])
     assert "" not in lines[2:-1]
+
+
+CHILDREN = """
+import os, subprocess, sys, threading
+from lambda_ext import metrics
+from lambda_ext.lifecycle import real_threads
+
+asked = []
+waitid = os.waitid
+os.waitid = lambda *given: (asked.append(1), waitid(*given))[1]
+
+
+def child():
+    return subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+
+
+def flushed():
+    metrics.count("n")
+    metrics.flush()
+
+
+print("said")
+flushed()
+flushed()
+asked.clear()
+"""
+
+
+STARTS = {
+    "main": "running = child()",
+    # Of a thread that has ended; then the main thread's.
+    "ended": """
+        found = []
+        thread = threading.Thread(target=lambda: found.append(child()))
+        thread.start()
+        thread.join()
+        running = found[0]
+        """,
+    # Of a thread of the library that calls code of the user's.
+    "ours": """
+        found = []
+        begun, gate = real_threads.Event(), real_threads.Event()
+
+        def body():
+            found.append(child())
+            begun.set()
+            gate.wait(30)
+
+        real_threads.start("lambda_ext_timeout", body)
+        begun.wait(30)
+        running = found[0]
+        """,
+    # After the program has closed what is not its own.
+    "closed": "os.closerange(3, 100)\nrunning = child()",
+}
+
+
+def after_children(program):
+    r"""Run *program*; return what it wrote after a line "now", of 2 and more flushes."""
+    done = python(CHILDREN + textwrap.dedent(program))
+    assert "" == done.stderr
+    return done.stdout.partition("now\n")[2]
+
+
+@pytest.mark.process
+class TestChildren:
+    """Children that this process has started are seen, whoever started them."""
+
+    def test_without_any_one_look_is_enough(self):
+        """After the first one the kernel's list of children is read."""
+        text = after_children(
+            """
+            print("now")
+            for _ in range(5):
+                flushed()
+            print(len(asked))
+            """
+        )
+
+        if os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+            assert text.endswith("}\n0\n")
+        assert 5 == text.count('{"_aws"')
+        assert "\n\n" not in text
+
+    @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+    def test_living_one_is_seen(self, start):
+        """It may leave a line open, and so it is for ever."""
+        text = after_children(
+            f"print('now')\n{textwrap.dedent(start)}\n"
+            "flushed()\nrunning.communicate()\nflushed()\n"
+        )
+
+        assert ["", "{", "", "{"] == [line[:1] for line in text.splitlines()]
