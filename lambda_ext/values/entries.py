@@ -216,6 +216,7 @@ class Load:
         "key",
         "notified",
         "outcome",
+        "remembers",
         "sequence",
         "slot",
         "source",
@@ -247,6 +248,7 @@ class Load:
         self.abandoned = False  # its thread was interrupted: ask again
         self.finished = False  # and listeners have been told
         self.notified = False  # that a stale value is served instead is logged
+        self.remembers = True  # a "not found", for seconds
         self.waiters: list[real_threads.LockType] = []
 
     def __repr__(self) -> str:

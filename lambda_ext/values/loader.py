@@ -241,6 +241,7 @@ class Loader:
                     had = slot is not None and slot.entry is not None
                     expired |= had and not newer_than and want.max_age != 0
                     load = led[want.key] = self._begin(want.source, want.key, batch)
+                    load.remembers = want.remembers(0.0)
             joined.append((at, load))
         self.misses += len(joined)
         for want in along:
@@ -613,7 +614,8 @@ class Loader:
             slot.expire_views()
             return "refresh_failed"
         self.cache.drop_group(load.key, load.sequence)
-        if isinstance(error, NotFoundError) and error.original is None:
+        is_known = isinstance(error, NotFoundError) and error.original is None
+        if is_known and load.remembers:
             slot.missing = (again(error, chained=False), now)
             self.cache.trim(slot)
         elif load.early:

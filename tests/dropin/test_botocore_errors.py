@@ -361,10 +361,17 @@ class TestMemory:
         with pytest.raises(LookupError):
             _ = Secret("missing").value
         raised(light_client, "get_secret_value", {"SecretId": "missing"})
-        server.answer = lambda request: answer_as_found(request)
+        server.answer = answer_as_found
         response = light_client.get_secret_value(SecretId="missing")
 
         assert "now there" == response["SecretString"]
+
+    def test_no_error_is_remembered_for_a_handle(self, server):
+        """What a client could not find a handle asks for, once it is there."""
+        raised(client("secretsmanager"), "get_secret_value", {"SecretId": "missing"})
+        server.answer = answer_as_found
+
+        assert "now there" == Secret("missing").value
 
     def test_each_waiter_has_its_own(self, server):
         """Threads that wait for one call get an exception each, with own responses."""
