@@ -264,7 +264,7 @@ def _outlet_of(sink: Sink) -> Outlet:
 class Parcel:
     """One batch on its way to one sink."""
 
-    __slots__ = ("batch", "busy", "done", "outlet", "samples")
+    __slots__ = ("batch", "busy", "counted", "done", "outlet", "samples")
 
     def __init__(self, outlet: Outlet, batch: Batch, samples: int) -> None:
         self.outlet = outlet
@@ -272,6 +272,7 @@ class Parcel:
         self.samples = samples  # records in it
         self.busy = False  # this thread, or another, is in `accept`
         self.done: list[object] = []  # not empty: the sink has it, or never will
+        self.counted = False  # as sent, or as dropped
 
 
 class Buffer:
@@ -576,6 +577,7 @@ class Buffer:
                     return
                 self._hand_over(parcel)
             if parcel.done:
+                _count(parcel)  # also one that a signal handler left uncounted
                 _remove(self.parcels, parcel)
         if outlet.backlog and outlet not in self._asleep:
             self._asleep.append(outlet)
@@ -621,7 +623,7 @@ class Buffer:
         return found
 
     def _hand_over(self, parcel: Parcel) -> None:
-        outlet, batch, samples = parcel.outlet, parcel.batch, parcel.samples
+        outlet, batch = parcel.outlet, parcel.batch
         failure: BaseException | None = None
         accept = outlet.sink.accept
         try:
@@ -634,9 +636,7 @@ class Buffer:
             failure = exc  # of the sink's own: the runtime must not end by it
         finally:
             parcel.busy = False
-        if failure is None:
-            outlet.sent += samples
-        else:
+        if failure is not None:
             outlet.error = type(failure).__qualname__
             self._drop(parcel, "sink", f"{outlet.name} raised {_told(failure)}")
 
@@ -651,6 +651,16 @@ class Buffer:
             losses += lost
             done += (None,)
             outlet.dropped += parcel.samples
+            parcel.counted = True
+
+
+def _count(parcel: Parcel) -> None:
+    """Count as sent what the sink has, once."""
+    outlet = parcel.outlet
+    # One step.
+    if not parcel.counted:
+        parcel.counted = True
+        outlet.sent += parcel.samples
 
 
 def _simple(

@@ -301,6 +301,26 @@ class TestReentrancy:
         assert places > 100
         assert {} == recorder.snapshot()["dropped"]
 
+    @pytest.mark.parametrize("flushes", [False, True], ids=["raises", "flushes"])
+    def test_sent_is_exact_where_a_handler_comes_between(self, flushes):
+        """It says what the sink has, once each."""
+        wrong = []
+        action = metrics.flush if flushes else None
+        for each in interruptions([buffer], action):
+            recorder.reset()
+            with MemorySink() as sink:
+                metrics.count("n", 1)
+                metrics.count("m", 1)
+                with each:
+                    metrics.flush()
+                metrics.count("n", 1)
+                metrics.flush()
+                sent = recorder.snapshot()["sinks"]["MemorySink"].sent
+                if (3, 3) != (sent, sink.total("n") + sink.total("m")):
+                    wrong.append((each.where, sent))
+
+        assert [] == wrong
+
     def test_exception_that_is_no_baseexception_arrives_too(self, monkeypatch):
         """A time-out guard of the user's raises an Exception, and it is not kept."""
 
