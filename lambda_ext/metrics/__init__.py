@@ -9,7 +9,8 @@ Metrics, recorded in memory and written at the end of each invocation.
         ...
 
 These are the methods of one default `Metrics`, as in `random`.  A decorated
-handler flushes; so do SIGTERM and the interpreter's exit.
+handler flushes, also shortly before a time-out; so do SIGTERM and the
+interpreter's exit.
 """
 
 from __future__ import annotations
