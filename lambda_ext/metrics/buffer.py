@@ -396,14 +396,15 @@ class Buffer:
                 lines = None  # `_add_up` tells
             if not lines:
                 return False
-            after = object()
-            writer = sink.writer
+            after, mine = object(), (outlet,)
+            writer, asleep = sink.writer, self._asleep
             waiting = writer.lines
             # One step; not if another thread, or a signal handler's flush, has
-            # added up meanwhile.
+            # added up meanwhile.  A flush of theirs finds what is not yet written.
             if self._version is version:
                 self._version = after
                 waiting += lines
+                asleep += mine
                 writer.accepted += count
                 self.taken += count
                 del records[:count]
@@ -417,8 +418,10 @@ class Buffer:
                     raise
                 outlet.error = type(exc).__qualname__
                 disclosure.failure("sink_failed", sink=outlet.name)
-            if waiting and outlet not in self._asleep:
-                self._asleep.append(outlet)
+            if not waiting:
+                _remove(asleep, outlet)
+            elif outlet not in asleep:
+                asleep.append(outlet)
             if outlet not in self.served:
                 self.served[:] = [*self.served[1 - MAX_SERVED :], outlet]
         finally:

@@ -199,6 +199,37 @@ class TestThreads:
 
         assert [7] == totals
 
+    def test_flush_waits_for_a_line_that_another_thread_writes(self, monkeypatch):
+        """At SIGTERM, say: what the handler's flush has begun is out first."""
+        monkeypatch.setattr(buffer, "WAIT_S", 60.0)
+        entered, go_on = threading.Event(), threading.Event()
+        real = os.write
+
+        def write(descriptor, data):
+            entered.set()
+            assert go_on.wait(60)
+            return real(descriptor, data)
+
+        with new_stdout(monkeypatch) as read:
+            metrics.count("n")
+            monkeypatch.setattr(os, "write", write)
+            other = threading.Thread(target=metrics.flush)
+            other.start()
+            assert entered.wait(60)
+            seen = []
+            waiting = threading.Thread(
+                target=lambda: (metrics.flush(), seen.append(read()))
+            )
+            waiting.start()
+            waiting.join(0.2)  # a flush that does not wait would be done
+            waits = waiting.is_alive()
+            go_on.set()
+            waiting.join(60)
+            other.join(60)
+
+        assert waits
+        assert 1 == emf_rules.total(seen[0], "n")
+
     def test_flush_does_not_wait_for_ever(self, monkeypatch):
         """A sink that hangs in another thread delays a flush, not more."""
         monkeypatch.setattr(buffer, "WAIT_S", 0.01)
@@ -274,6 +305,22 @@ class TestReentrancy:
             metrics.flush()
             text = read()
         return (emf_rules.total(text, "n"), emf_rules.total(text, "d")), places
+
+    def test_line_that_a_handler_kept_back_needs_no_new_record(self, monkeypatch):
+        """The next flush writes it, at SIGTERM also where nothing is recorded."""
+        wrong = []
+        for each in interruptions(MODULES):
+            with new_stdout(monkeypatch) as read:
+                metrics.count("n", 1)
+                with each:
+                    metrics.flush()
+                    threading.get_ident()  # the last place at which a handler runs
+                recorder._flush_first()
+                text = "\n".join(line for line in read().split("\n") if line) + "\n"
+            if emf_rules.total(text, "n") != 1:
+                wrong.append((each, text))
+
+        assert [] == wrong
 
     def test_handler_that_raises_in_a_flush_loses_and_doubles_nothing(
         self, monkeypatch
