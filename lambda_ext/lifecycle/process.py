@@ -24,6 +24,11 @@ Signals
     (a sink, a number's ``__float__``) may raise on its own, a BaseException too,
     which must not end the runtime.  So code that catches exceptions of such code
     asks `by_signal_handler`.
+
+    What no library can help: a handler that raises while a module is loaded for the
+    first time may leave CPython's lock of imports taken, and then no other thread
+    loads a module any more.  A program with such a handler does well to install it
+    after INIT, and to load before it what its invocations need.
 """
 
 from __future__ import annotations
