@@ -28,7 +28,9 @@ Signals
     What no library can help: a handler that raises while a module is loaded for the
     first time may leave CPython's lock of imports taken, and then no other thread
     loads a module any more.  A program with such a handler does well to install it
-    after INIT, and to load before it what its invocations need.
+    after INIT, and to load before it what its invocations need.  In CPython 3.14
+    ``with lock:`` has a gap between the lock and the block (not tried here):
+    https://github.com/python/cpython/issues/148874
 """
 
 from __future__ import annotations
