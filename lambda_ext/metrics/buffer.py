@@ -419,7 +419,10 @@ class Buffer:
                 outlet.error = type(exc).__qualname__
                 disclosure.failure("sink_failed", sink=outlet.name)
             if not waiting:
-                _remove(asleep, outlet)
+                try:  # noqa: SIM105  suppress() takes 0.4 microseconds
+                    asleep.remove(outlet)
+                except ValueError:  # another flush has found it
+                    pass
             elif outlet not in asleep:
                 asleep.append(outlet)
             if outlet not in self.served:

@@ -13,9 +13,10 @@ import emf_rules
 import pytest
 from helpers import forget_threads
 
-from lambda_ext import metrics
+from lambda_ext import configure, metrics
 from lambda_ext.metrics import emf, stdout, tally
 from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Batch, Point, Series
+from lambda_ext.testing import FakeClock
 
 SERVICE = (("service", "shop"),)
 AT = 1_700_000_000.1239
@@ -723,3 +724,48 @@ class TestLinesThatTheRuntimeClientLeavesOpen:
             self.flush(read)
 
         assert {} == vars(sink)
+
+
+class Subclass(emf.EmfSink):
+    """A sink that gets batches: a buffer makes no lines for it."""
+
+
+RECORDS = {
+    "one": [("count", "n", 1, {})],
+    "sum": [("count", "n", 1, {}), ("count", "n", 2.5, {})],
+    "three": [("count", "n", 1, {}), ("gauge", "g", 7, {}), ("gauge", "g", 8, {}),
+              ("distribution", "d", 0.5, {}), ("distribution", "d", 1e-7, {})],
+    "dimensions": [("count", "n%s", 1, {"a": "x%d"}), ("count", "n%s", 2, {"a": "y"}),
+                   ("count", "m", 3, {"a": "x%d"}), ("count", "m", 4, {})],
+    "many": [("distribution", "d", number, {}) for number in range(250)],
+    "long": [("count", "n", 1, {f"d{i}": "x" * 500}) for i in range(10)],
+    "names": [("count", f"metric.{i}", i, {}) for i in range(130)],
+    "units": [("count", "n", 1, {}), ("gauge", "n", 2, {})],
+    "large": [("count", "n", 2.0**360, {}), ("count", "m", 1, {})],
+}  # fmt: skip
+
+
+@pytest.mark.logs
+@pytest.mark.parametrize("level", ["", "WARN"])
+@pytest.mark.parametrize("properties", [{}, {"order": "7", "n": 1}])
+@pytest.mark.parametrize("records", RECORDS.values(), ids=RECORDS)
+def test_lines_are_those_of_batches(records, properties, level, monkeypatch):
+    """What a buffer has a sink encode at once is what it would get in a batch."""
+    texts = []
+    for sink in (emf.EmfSink(), Subclass()):
+        with piped(monkeypatch) as (read, _), FakeClock():
+            if level:
+                monkeypatch.setenv("AWS_LAMBDA_LOG_FORMAT", "JSON")
+                monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", level)
+            configure(sinks=[sink])
+            text = ""
+            for _ in range(3):  # the first time the encoder knows nothing
+                metrics.annotate(properties)
+                for kind, name, value, dimensions in records:
+                    getattr(metrics, kind)(name, value, dimensions=dimensions)
+                metrics.flush()
+                text += read()
+            texts.append([line for line in text.split("\n") if line])
+
+    assert texts[0] == texts[1]
+    assert len(texts[0]) >= 3
