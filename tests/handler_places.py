@@ -107,7 +107,6 @@ ELSEWHERE = {
     "aws/waiting.py body": "on a thread of its own, which tells its caller",
     "callables.py relay": "thrown in again",
     "injection.py call": "thrown in again",
-    "lifecycle/deferred.py _call": "on a thread of its own",
     "lifecycle/extension.py _join": "raised again, after the hint",
     "lifecycle/extension.py _tell": "on a thread of its own",
     "lifecycle/extension.py _wait": "on a thread of its own",

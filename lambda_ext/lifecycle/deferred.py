@@ -42,6 +42,7 @@ from .. import config, disclosure
 from ..exceptions import ConfigurationError
 from . import (
     clock,
+    current,
     event_loop,
     extension,
     invocations,
@@ -78,6 +79,7 @@ _outcome: Outcome | None = None  # of the invocation that has just ended
 _ends_at: float | None = None  # its deadline, in run time
 _rounds: list[Round] = []  # those under way, or left behind
 _answered = real_threads.Event()  # the handler has ended, for EVENT
+_answered_id: object = None  # of its invocation
 _local = threading.local()
 counters = dict.fromkeys(("queued", "done", "failed", "left_behind", "dropped"), 0)
 
@@ -107,17 +109,25 @@ class Call:
             await_(result)
 
 
+class _NotDone(Exception):
+    """What is awaited goes on as a task of the loop."""
+
+
 class Round:
     """The work that follows one response."""
 
-    __slots__ = ("at", "ends_at", "hooks", "is_left", "outcome", "over")
+    __slots__ = (
+        "at", "ends_at", "hooks", "is_call", "is_left", "outcome", "over", "stay"
+    )  # fmt: skip
 
     def __init__(self, outcome: Outcome | None, ends_at: float) -> None:
         self.outcome = outcome
         self.ends_at = ends_at
         self.hooks = [] if outcome is None else _hooks()
-        self.at: Callable[..., object] = self.work  # what runs now
+        self.at: Callable[..., object] = Round.work  # what runs now
+        self.is_call = False  # that was deferred, no hook
         self.is_left = False
+        self.stay = event_loop.Stay()
         self.over = real_threads.Event()
 
     def work(self) -> None:
@@ -128,6 +138,8 @@ class Round:
             self._do()
         finally:
             _local.round = None
+            # Nothing of the invocation is kept.
+            self.outcome, self.hooks, self.at = None, [], Round.work
             self.over.set()
 
     def _do(self) -> None:
@@ -135,9 +147,9 @@ class Round:
             if self.is_left:
                 return
             self._call(hook, hook)
+        self.is_call = True
         while (call := self._take()) is not None:
-            done = self._call(call, call.function)
-            counters["done" if done else "failed"] += 1
+            self._call(call, call.function)
 
     def _take(self) -> Call | None:
         """Take the next call, unless the thread has been left behind."""
@@ -146,26 +158,52 @@ class Round:
 
     def _call(
         self, call: Callable[[], object], function: Callable[..., object]
-    ) -> bool:
-        """Call *call*, which is for *function*; say whether it has raised nothing."""
+    ) -> None:
+        """Call *call*, which is for *function*, and count how that went."""
         self.at = function
         try:
             call()
-        except BaseException:  # SystemExit, too: it is the thread's alone
+        except _NotDone:
+            pass  # `late` counts it
+        except BaseException as exc:  # SystemExit, too: it is the thread's alone
+            if process.by_signal_handler(exc):  # where no thread was to be had
+                raise
             phases.failed(phases.AFTER, function)
-            return False
-        return True
+            if self.is_call:
+                counters["failed"] += 1
+        else:
+            if self.is_call:
+                counters["done"] += 1
 
-    def leave(self) -> None:
-        """Go on without this work: it takes no call any more."""
+    def late(self) -> Callable[[Any], None]:
+        """Return what counts what runs now when it is done, as a task of the loop."""
+        function, is_call = self.at, self.is_call
+
+        def count(task: Any) -> None:
+            try:
+                task.result()
+            except BaseException as exc:
+                if process.by_signal_handler(exc):
+                    raise
+                phases.failed(phases.AFTER, function)
+                if is_call:
+                    counters["failed"] += 1
+            else:
+                if is_call:
+                    counters["done"] += 1
+
+        return count
+
+    def leave(self) -> Callable[..., object] | None:
+        """Go on without this work, which takes no call any more; return what hangs."""
         with _lock:
+            at = self.at
+            if self.is_left or self.over.is_set():
+                return None
             self.is_left = True
-        counters["left_behind"] += 1
-        phases.abandoned[phases.AFTER] += 1
-        at = self.at
-        if event_loop.release() and not self.over.wait(RELEASE_S):
-            event_loop.abandon()
-        phases.run_within(phases.REPORT_S, lambda: _report(at), phases.AFTER)
+            counters["left_behind"] += 1
+            phases.abandoned[phases.AFTER] += 1
+        return at
 
 
 def _report(function: Callable[..., object]) -> None:
@@ -179,7 +217,9 @@ def await_(awaitable: Awaitable[Any]) -> None:
 
     Then it stays on the loop as a task, which goes on in a later invocation.
     """
-    event_loop.run_until_released(awaitable)
+    work: Round = _local.round
+    if not work.stay.run(awaitable, work.late()):
+        raise _NotDone
 
 
 def outcome() -> Outcome | None:
@@ -224,8 +264,9 @@ def follow() -> None:
     else:
         way = INLINE
     priority = BEFORE_ANSWER if way == INLINE else phases.LAST
-    phases.listen(phases.RESPONSE, _at_response, priority=priority)
-    phases.listen(phases.SHUTDOWN, _at_shutdown, priority=phases.USER)
+    phases.listen_once(phases.RESPONSE, _at_response, priority=priority)
+    phases.listen_once(phases.SHUTDOWN, _at_shutdown, priority=phases.USER)
+    phases.listen_once(phases.SHUTDOWN, _count_lost, priority=phases.LAST)
     shutdown.follow_exit()
     _way = way
 
@@ -257,22 +298,35 @@ def _hooks() -> list[Callable[..., object]]:
 
 def _at_response() -> None:
     """Note how the invocation went; do the work now, if there is no later."""
-    global _outcome, _ends_at, _warned
+    global _outcome, _ends_at, _answered_id, _warned
     left_s = clock.remaining()
     _ends_at = None if left_s is None else clock.run_time() + left_s
+    if _outcome is not None:  # its invocation had no time left for work
+        _skip()
     if _hooks():
         _outcome = invocations.Outcome()
-    if _way == EVENT:
+    if _way == EVENT and _has_events():
+        _answered_id = getattr(current.state().context, "aws_request_id", None)
         _answered.set()
-    elif _way == INLINE and (_outcome is not None or _waiting):
+    elif _way != WAIT and (_outcome is not None or _waiting):
         if config.in_lambda() and not _warned:
             _warned = True
             disclosure.warn(
                 "deferred_before_response",
-                reason="this runtime client does not tell when the answer was posted;"
-                " set LAMBDA_EXT_AFTER_RESPONSE=1",
+                reason="this runtime client does not tell when the answer was posted; "
+                + (
+                    "set LAMBDA_EXT_AFTER_RESPONSE=1"
+                    if _way == INLINE
+                    else f"no events: {extension.status().reason}"
+                ),
             )
+        current.state().timing = None  # the answer is not late if work is left behind
         _work(FOR_EVER_S if left_s is None else left_s)
+
+
+def _has_events() -> bool:
+    """Say whether Lambda sends the events that were asked for."""
+    return extension.on_event is not None and extension.status().state == "registered"
 
 
 def _at_wait() -> None:
@@ -295,11 +349,22 @@ def _at_event(event: dict[str, Any]) -> None:
         return
     ends_at = float(event.get("deadlineMs") or 0) / 1000
     margin_s = _margin()
-    if _is_decorated():
-        _answered.wait(max(ends_at - clock.wall() - margin_s, 0.0))
-        _answered.clear()
+    if _is_decorated() and not _is_answered(
+        event.get("requestId"), clock.run_time() + ends_at - clock.wall() - margin_s
+    ):
+        return  # what waits does so until there is an answer
     if _outcome is not None or _waiting:
         _work(ends_at - clock.wall())
+
+
+def _is_answered(request_id: object, until: float) -> bool:
+    """Wait until a handler has ended; say whether it has by the run time *until*."""
+    while _answered.wait(max(until - clock.run_time(), 0.0)):
+        _answered.clear()
+        # It may have ended after the event of an earlier invocation.
+        if not isinstance(_answered_id, str) or request_id in (None, _answered_id):
+            return True
+    return False
 
 
 def _is_decorated() -> bool:
@@ -328,19 +393,37 @@ def _work(left_s: float) -> None:
     _rounds[:] = [each for each in _rounds if not each.over.is_set()]
     if len(_rounds) >= MOST_LEFT or budget_s <= 0:
         # What is queued waits for the next response, or for the end.
-        skipped = [] if found is None else _hooks()
-        phases.abandoned[phases.AFTER] += len(skipped)
-        for hook in skipped:
-            _report(hook)
+        if found is not None:
+            _skip()
         return
     phases.calls[phases.AFTER] += 1
+    if found is not None and left_s < FOR_EVER_S:
+        found.work_until(clock.run_time() + left_s)
     work = Round(found, clock.run_time() + budget_s)
     _rounds.append(work)
     if not phases.run_within(budget_s, work.work, phases.AFTER):
-        work.leave()
+        _leave(work)
     flush_s = max(work.ends_at - clock.run_time(), FLUSH_S)
     phases.run_within(flush_s, _flush, phases.AFTER)
     phases.ended[phases.AFTER] += 1
+
+
+def _leave(work: Round) -> None:
+    """Go on without *work*, and say so."""
+    hangs = work.leave()
+    if hangs is None:
+        return
+    if work.stay.release() and not work.over.wait(RELEASE_S):
+        work.stay.abandon()
+    phases.run_within(phases.REPORT_S, lambda: _report(hangs), phases.AFTER)
+
+
+def _skip() -> None:
+    """Count, and tell, the hooks for which an invocation has left no time."""
+    skipped = _hooks()
+    phases.abandoned[phases.AFTER] += len(skipped)
+    for hook in skipped:
+        _report(hook)
 
 
 def _flush() -> None:
@@ -352,26 +435,33 @@ def _flush() -> None:
 
 def _at_shutdown() -> None:
     """Do what waits, within the share of the time that there is."""
-    ends_at = clock.run_time() + (phases.share_s() or shutdown.BUDGET_S)
-    for each in _rounds.copy():
+    share_s = phases.share_s() or shutdown.BUDGET_S
+    # Less what it takes to say what is not done by then.
+    ends_at = clock.run_time() + share_s - min(FLUSH_S, share_s / 2)
+    rounds = [each for each in _rounds.copy() if not each.is_left]
+    for each in rounds:
         each.over.wait(max(ends_at - clock.run_time(), 0.0))
-    last = Round(_outcome, ends_at)
-    _rounds.append(last)
-    done = real_threads.Event()
-
-    def work() -> None:
+    if clock.run_time() < ends_at:
+        last = Round(_outcome, ends_at)
+        _rounds.append(last)
+        rounds.append(last)
         try:
+            real_threads.start("lambda_ext_after_response", last.work)
+        except (RuntimeError, MemoryError):  # none to be had, or Python is ending
             last.work()
-        finally:
-            done.set()
+        last.over.wait(max(ends_at - clock.run_time(), 0.0))
+    for each in _rounds.copy():  # those that were left behind, too
+        each.over.wait(max(ends_at - clock.run_time(), 0.0))
+    hung = [each.leave() for each in rounds]
+    _count_lost()
+    for function in hung:
+        if function is not None:
+            _report(function)
 
-    try:
-        real_threads.start("lambda_ext_after_response", work)
-    except (RuntimeError, MemoryError):  # none to be had, or Python is ending
-        work()
-    done.wait(max(ends_at - clock.run_time(), 0.0))
+
+def _count_lost() -> None:
+    """Count, and tell, what waits at the end."""
     with _lock:
-        last.is_left = True
         lost = len(_waiting)
         _waiting.clear()
     if lost:
@@ -382,10 +472,10 @@ def _at_shutdown() -> None:
 @process.at_fork
 def _forked() -> None:
     """Have none of the parent's work."""
-    global _outcome, _ends_at, _answered
+    global _outcome, _ends_at, _answered, _answered_id
     _waiting.clear()
     _rounds.clear()
-    _outcome = _ends_at = None
+    _outcome = _ends_at = _answered_id = None
     _answered = real_threads.Event()
     counters.update(dict.fromkeys(counters, 0))
     if _way == WAIT:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _loop: asyncio.AbstractEventLoop | None = None
 _inherited: asyncio.AbstractEventLoop | None = None  # a parent's: never touched
-_release: Callable[[], object] | None = None  # ends `run_until_released`
+_lock = process.Lock()  # for making the loop, and leaving it
 _left: set[asyncio.Future[Any]] = set()  # which a loop itself would forget
 
 
@@ -40,7 +40,6 @@ def run(awaitable: Awaitable[Any]) -> Any:
     """
     import asyncio  # 35 ms that only programs with asyncio pay
 
-    global _loop
     msg = ""
     if asyncio._get_running_loop() is not None:
         msg = (
@@ -57,11 +56,7 @@ def run(awaitable: Awaitable[Any]) -> Any:
     if msg:
         getattr(awaitable, "close", lambda: None)()
         raise ConfigurationError(msg)
-    if _loop is None or _loop.is_closed():
-        _loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(_loop)
-        atexit.register(_close)
-    return _loop.run_until_complete(awaitable)
+    return _made().run_until_complete(awaitable)
 
 
 def run_beside(awaitable: Awaitable[Any]) -> Any:
@@ -81,50 +76,119 @@ def run_beside(awaitable: Awaitable[Any]) -> Any:
     return asyncio.run_coroutine_threadsafe(awaited(), _loop).result()
 
 
-def run_until_released(awaitable: Awaitable[Any]) -> bool:
+class Stay:
     """
-    Run *awaitable* on the loop until it is done, or `release` is called.
+    What one thread runs on the loop, until another thread releases it.
 
-    Say whether it is done.  Else it is left there as a task, which goes on when the
-    loop runs again.  What it raises is raised.
+    A coroutine that is released stays on the loop as a task, which goes on when the
+    loop runs again.  One that blocks the loop keeps it: the next one is a new loop.
     """
-    import asyncio  # 35 ms that only programs with asyncio pay
 
-    async def waited() -> bool:
-        global _release
-        loop = asyncio.get_running_loop()
-        released = loop.create_future()
-        task = asyncio.ensure_future(awaitable)
-        _left.add(task)
-        task.add_done_callback(_left.discard)
-        _release = lambda: loop.call_soon_threadsafe(released.cancel)  # noqa: E731
-        try:
-            await asyncio.wait({task, released}, return_when="FIRST_COMPLETED")
-        finally:
-            _release = None
-            released.cancel()
+    __slots__ = ("_is_abandoned", "_is_released", "_loop", "_release")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # on which it is now
+        self._release: Callable[[], object] | None = None
+        self._is_released = False
+        self._is_abandoned = False
+
+    def run(
+        self, awaitable: Awaitable[Any], late: Callable[[asyncio.Future[Any]], object]
+    ) -> bool:
+        """
+        Run *awaitable* until it is done, or this is released; raise what it raises.
+
+        Say whether it is done.  Else *late* will be called with it when it is.
+        """
+        import asyncio  # 35 ms that only programs with asyncio pay
+
+        with _lock:
+            loop = _made()
+            if not self._is_released:
+                self._loop = loop
+        if self._loop is None:  # the loop is no longer for this thread to run
+            loop.call_soon_threadsafe(lambda: _kept(awaitable).add_done_callback(late))
+            return False
+        waited = self._waited(awaitable, late)
+        if loop.is_running():
+            task = asyncio.run_coroutine_threadsafe(waited, loop).result()
+            is_ours = False
+        else:
+            task = loop.run_until_complete(waited)
+            is_ours = True
+        with _lock:
+            self._loop = self._release = None
+        if self._is_abandoned and is_ours:
+            task.remove_done_callback(late)
+            try:
+                loop.run_until_complete(task)
+            finally:
+                if not asyncio.all_tasks(loop):
+                    loop.close()
+            return True
         if task.done():
             task.result()
-        return task.done()
+        return bool(task.done())
 
-    return bool(run_beside(waited()))
+    async def _waited(
+        self, awaitable: Awaitable[Any], late: Callable[[asyncio.Future[Any]], object]
+    ) -> asyncio.Future[Any]:
+        import asyncio  # is loaded by now
+
+        loop = asyncio.get_running_loop()
+        released = loop.create_future()
+        task = _kept(awaitable)
+        self._release = lambda: loop.call_soon_threadsafe(released.cancel)
+        if self._is_released:
+            released.cancel()
+        await asyncio.wait({task, released}, return_when="FIRST_COMPLETED")
+        released.cancel()
+        if not task.done():
+            task.add_done_callback(late)
+        return task
+
+    def release(self) -> bool:
+        """Have `run`, in another thread, return; say whether it is on the loop."""
+        with _lock:
+            self._is_released = True
+            is_there = self._loop is not None
+        release = self._release
+        if release is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed by now
+                release()
+        return is_there
+
+    def abandon(self) -> None:
+        """Leave the loop to the thread that is in it; the next one is a new one."""
+        global _inherited, _loop
+        with _lock:
+            if self._loop is not None:
+                self._is_abandoned = True
+                if _loop is self._loop:
+                    _inherited, _loop = _loop, None
 
 
-def release() -> bool:
-    """Have `run_until_released`, in another thread, return; say whether it is there."""
-    release = _release
-    if release is None:
-        return False
-    with contextlib.suppress(RuntimeError):  # the loop is closed by now
-        release()
-    return True
+def _made() -> asyncio.AbstractEventLoop:
+    """Return the loop; make it if there is none."""
+    import asyncio  # is loaded by now
+
+    global _loop
+    with _lock:
+        if _loop is None or _loop.is_closed():
+            _loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(_loop)
+            atexit.register(_close)
+        return _loop
 
 
-def abandon() -> None:
-    """Leave the loop to a thread that is stuck in it; the next one is a new one."""
-    global _inherited, _loop
-    if _loop is not None and _loop.is_running():
-        _inherited, _loop = _loop, None
+def _kept(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Return a task of the loop that runs, which would itself forget it."""
+    import asyncio  # is loaded by now
+
+    task = asyncio.ensure_future(awaitable)
+    _left.add(task)
+    task.add_done_callback(_left.discard)
+    return task
 
 
 def _close() -> None:

@@ -67,7 +67,7 @@ def on_init(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     """
 
     def add(listener: Callable[[], object]) -> None:
-        phases.listen(phases.INIT, listener, priority=priority)
+        phases.listen(phases.INIT, listener, priority=_within(priority))
         if phases.calls[phases.INIT]:
             phases.call_one(phases.INIT, listener)
 
@@ -98,7 +98,7 @@ def on_invoke(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     """
 
     def add(listener: Callable[[], object]) -> None:
-        phases.listen(phases.INVOKE, listener, priority=priority)
+        phases.listen(phases.INVOKE, listener, priority=_within(priority))
 
     return _decorated("on_invoke", hook, priority, invocations.Invocation, add)
 
@@ -128,7 +128,7 @@ def on_response(hook: Any = None, /, *, priority: int = phases.EARLY) -> Any:
     """
 
     def add(listener: Callable[[], object]) -> None:
-        phases.listen(phases.RESPONSE, listener, priority=priority)
+        phases.listen(phases.RESPONSE, listener, priority=_within(priority))
 
     return _decorated("on_response", hook, priority, invocations.Outcome, add)
 
@@ -167,7 +167,7 @@ def after_response(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     from . import deferred  # only for work after the response
 
     def add(listener: Callable[[], object]) -> None:
-        phases.listen(phases.AFTER, listener, priority=priority)
+        phases.listen(phases.AFTER, listener, priority=_within(priority))
         deferred.ask()
         deferred.follow()
 
@@ -231,7 +231,7 @@ def on_timeout(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     """
 
     def add(listener: Callable[[], object]) -> None:
-        phases.listen(phases.TIMEOUT, listener, priority=priority)
+        phases.listen(phases.TIMEOUT, listener, priority=_within(priority))
         deadline.watch()
 
     return _decorated(
@@ -277,7 +277,7 @@ def on_shutdown(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     def add(listener: Callable[[], object]) -> None:
         # A spawned child imports the parent's hook once more.
         if not phases.is_importing_worker():
-            shutdown.of_user(listener, priority)
+            shutdown.of_user(listener, _within(priority))
 
     return _decorated(
         "on_shutdown", hook, priority, phases.share_s, add, run=event_loop.run_beside
@@ -306,7 +306,7 @@ def before_snapshot(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     """
 
     def add(listener: Callable[[], object]) -> None:
-        phases.listen(phases.SNAPSHOT, listener, priority=priority)
+        phases.listen(phases.SNAPSHOT, listener, priority=_within(priority))
         snapstart.install()
 
     return _decorated("before_snapshot", hook, priority, None, add)
@@ -334,7 +334,7 @@ def after_restore(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     """
 
     def add(listener: Callable[[], object]) -> None:
-        phases.listen(phases.RESTORE, listener, priority=priority)
+        phases.listen(phases.RESTORE, listener, priority=_within(priority))
         snapstart.install()
 
     return _decorated("after_restore", hook, priority, None, add)
@@ -360,10 +360,16 @@ def _decorated(
         takes = argument is not None and _takes_argument(function)
         if takes or getattr(_code(function), "co_flags", 0) & _COROUTINE:
             listener = _Call(function, argument if takes else None, run)
+        phases.hooks.append(listener)
         add(listener)
         return function
 
     return decorate if hook is None else decorate(hook)
+
+
+def _within(priority: int) -> int:
+    """Return the *priority* of a hook: none comes after the last flush."""
+    return min(priority, phases.LAST - 1)
 
 
 class _Call:

@@ -77,13 +77,24 @@ class Outcome(Invocation):
             or if AWS's SDK suspended a durable execution.
     """
 
-    __slots__ = ("duration", "error")
+    __slots__ = ("_until", "duration", "error")
 
     def __init__(self) -> None:
         super().__init__()
         now = state()
         self.duration = clock.run_time() - now.begun_at
         self.error = now.error
+        self._until: float | None = None  # run time, for work after the response
+
+    def work_until(self, at: float) -> None:
+        """Take the run time *at* for the end of the invocation, which has its answer."""
+        self._until = at
+
+    @property
+    def remaining(self) -> float | None:
+        """The seconds that are left now, also after the answer; None without limit."""
+        until = self._until
+        return clock.remaining() if until is None else until - clock.run_time()
 
 
 def _trace_id() -> str | None:

@@ -23,6 +23,7 @@ Threads
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -62,6 +63,7 @@ REPORT_S = 0.02  # for logging which listeners were abandoned
 
 _listeners: dict[str, list[Entry]] = {phase: [] for phase in PHASES}
 _local = threading.local()
+hooks: list[Listener] = []  # those of them that are the user's
 _silenced = 0  # how many listeners were taken away
 # The order of a phase, and of how many listeners, and after how many were silenced.
 _orders: dict[str, tuple[int, int, tuple[Entry, ...]]] = {}
@@ -125,8 +127,8 @@ def call(phase: str) -> None:
     """
     Call each listener of *phase* in this thread; what one raises is logged.
 
-    A BaseException, or what a signal handler of the user's has raised
-    meanwhile, is raised again once every listener was called.
+    A BaseException of this library's listeners, or what a signal handler of the
+    user's has raised meanwhile, is raised again once every listener was called.
     """
     waiting: tuple[Entry, ...] | None = None
     raised: BaseException | None = None
@@ -152,8 +154,11 @@ def call(phase: str) -> None:
                     begun += 1
                     listener()
             except BaseException as exc:
-                if isinstance(exc, Exception) and not process.by_signal_handler(exc):
-                    failed(phase, (waiting or ((0, call),))[begun][1])
+                listener = (waiting or ((0, call),))[begun][1]
+                if (
+                    isinstance(exc, Exception) or is_hook(listener)
+                ) and not process.by_signal_handler(exc):
+                    failed(phase, listener)
                 else:
                     raised = raised or exc
                 # A signal handler may also raise between two listeners: the one
@@ -289,10 +294,17 @@ def call_one(phase: str, listener: Listener, *args: Any) -> None:
     """Call *listener* alone, which comes after the call of *phase*."""
     try:
         listener(*args)
-    except Exception as exc:
-        if process.by_signal_handler(exc):
+    except BaseException as exc:
+        if process.by_signal_handler(exc) or not (
+            isinstance(exc, Exception) or is_hook(listener)
+        ):
             raise
         failed(phase, listener)
+
+
+def is_hook(listener: Listener) -> bool:
+    """Say whether *listener* is the user's: whatever it raises is a failure of its."""
+    return any(each is listener for each in hooks)
 
 
 def failed(phase: str, listener: Listener) -> None:
@@ -303,7 +315,9 @@ def failed(phase: str, listener: Listener) -> None:
 
 def name_of(listener: Listener) -> str:
     """Return what to call *listener* in a log line."""
-    listener = getattr(listener, "wrapped", listener)  # of a hook with an argument
+    listener = getattr(listener, "wrapped", listener)  # of a hook
+    while type(listener) is functools.partial:
+        listener = listener.func
     module = getattr(listener, "__module__", "")
     name = getattr(listener, "__qualname__", type(listener).__qualname__)
     return f"{module}.{name}" if module else str(name)
@@ -314,6 +328,7 @@ def reset() -> None:
     """Forget every listener and counter, as if this were just imported."""
     for entries in _listeners.values():
         entries.clear()
+    hooks.clear()
     _orders.clear()
     _zero()
 

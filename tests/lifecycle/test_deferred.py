@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import os
 import threading
+import weakref
 
 import pytest
 from emulated import Gate, texts
@@ -15,7 +17,7 @@ from helpers import eventually, python
 import lambda_ext
 from lambda_ext import metrics
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.lifecycle import deferred, extension, phases, runtime_client
+from lambda_ext.lifecycle import clock, deferred, extension, phases, runtime_client
 from lambda_ext.local.emulator import Emulator
 from lambda_ext.testing import MemorySink, simulate_sigterm
 
@@ -230,6 +232,46 @@ class TestHook:
         handled(lambda: None, Context())
         assert ["8476a536"] == seen
 
+    @pytest.mark.parametrize("priority", [-(1 << 80), 1 << 62, 1 << 80])
+    def test_any_priority_is_one(self, priority):
+        """The last flush comes after it all the same."""
+        seen = []
+        lambda_ext.after_response(priority=priority)(seen.append)
+        with MemorySink() as sink:
+            lambda_ext.after_response(priority=priority)(lambda: metrics.count("late"))
+            handled(lambda: None, Context())
+            assert 1 == sink.total("late")
+
+        assert ["8476a536"] == [outcome.request_id for outcome in seen]
+
+    def test_outcome_tells_what_is_left(self):
+        """Of the invocation, as in a hook before the answer."""
+        seen = []
+        lambda_ext.on_response(lambda outcome: seen.append(outcome.remaining))
+        lambda_ext.after_response(lambda outcome: seen.append(outcome.remaining))
+        handled(lambda: None, Context())
+
+        assert 3 > seen[0] > seen[1] > 2
+
+    def test_nothing_of_an_invocation_is_kept(self):
+        """Its context, and what was deferred, end with the work."""
+        lambda_ext.after_response(lambda outcome: None)
+        context = Context()
+        kept = [weakref.ref(context)]
+
+        class Order:
+            """Of a customer."""
+
+        def handler():
+            order = Order()
+            kept.append(weakref.ref(order))
+            lambda_ext.defer(id, order)
+            lambda_ext.defer(lambda: order)
+
+        handled(handler, context)
+        del context
+        assert [None, None] == [reference() for reference in kept]
+
 
 @pytest.mark.logs
 class TestOverrun:
@@ -257,6 +299,39 @@ class TestOverrun:
         assert [] == seen  # the thread that was left behind has taken no more
         handled(lambda: None, Context())
         assert [1] == seen
+
+    def test_is_no_time_out(self):
+        """The answer comes in time: no hook of time-outs is called, no metric sent."""
+        gate = threading.Event()
+        seen = []
+        lambda_ext.on_timeout(lambda: seen.append(1))
+        try:
+            with MemorySink() as sink:
+
+                def handler():
+                    metrics.count("orders")
+                    lambda_ext.defer(gate.wait, 30)
+
+                handled(handler, Context(200))
+                assert 0 == sink.total("TimeoutImminent")
+            assert [] == seen
+        finally:
+            gate.set()
+        rounds_over()
+
+    def test_is_told_by_the_name_of_what_a_partial_calls(self, caplog):
+        """Not as functools.partial."""
+        gate = threading.Event()
+
+        def slow(seconds):
+            gate.wait(seconds)
+
+        try:
+            handled(lambda: lambda_ext.defer(functools.partial(slow, 30)), Context(40))
+        finally:
+            gate.set()
+        rounds_over()
+        assert "slow" in caplog.text
 
     def test_threads_left_behind_are_bounded(self):
         """Then what is queued waits."""
@@ -326,6 +401,123 @@ class TestOverrun:
         rounds_over()
 
 
+class TestLeftCoroutine:
+    """A coroutine that is left behind, as a task of the loop."""
+
+    def left(self, work):
+        """Have *work* left behind, on a loop."""
+        handled(lambda: lambda_ext.defer(work), Context(40))
+        rounds_over()
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("error", [None, ValueError])
+    def test_is_counted_when_it_is_done(self, monkeypatch, error, caplog):
+        """Not when it is left; what it raises is logged."""
+        monkeypatch.setattr(deferred, "RELEASE_S", 30)
+        gate = None
+
+        async def work():
+            nonlocal gate
+            gate = asyncio.Event()
+            await gate.wait()
+            if error:
+                raise error
+
+        async def handler(event, context):
+            gate.set()
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        self.left(work)
+        found = lambda_ext.stats().deferred
+        assert (1, 0, 0) == (found.left_behind, found.done, found.failed)
+        lambda_ext.handler(handler)({}, None)
+        found = lambda_ext.stats().deferred
+        assert ((0, 1) if error else (1, 0)) == (found.done, found.failed)
+        assert bool(error) == ("listener_failed" in caplog.text)
+
+    @pytest.mark.logs
+    def test_that_begins_after_it_was_left_takes_no_loop(self):
+        """The next async handler has it, and the coroutine is a task there."""
+        gate = threading.Event()
+        seen = []
+        late = None
+
+        async def rest():
+            nonlocal late
+            late = asyncio.Event()
+            await late.wait()
+            seen.append("rest")
+
+        def work():
+            gate.wait(30)
+            return rest()
+
+        async def handler(event, context):
+            while late is None:  # noqa: ASYNC110  made by another task
+                await asyncio.sleep(0)
+            late.set()
+            while not seen:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            return "answer"
+
+        handled(lambda: lambda_ext.defer(work), Context(40))
+        gate.set()
+        rounds_over()
+        assert "answer" == lambda_ext.handler(handler)({}, None)
+        assert ["rest"] == seen
+        assert 1 == lambda_ext.stats().deferred.done
+
+    @pytest.mark.logs
+    def test_end_of_one_that_was_stuck_leaves_another_releasable(self, monkeypatch):
+        """Each round has its own way off the loop."""
+        gate = threading.Event()
+
+        async def stuck():
+            gate.wait(30)
+
+        handled(lambda: lambda_ext.defer(stuck), Context(40))
+        (first,) = deferred._rounds
+        monkeypatch.setattr(deferred, "RELEASE_S", 30)
+
+        async def work():
+            gate.set()
+            while not first.over.is_set():  # noqa: ASYNC110  a thread's
+                await asyncio.sleep(0)
+            await asyncio.get_running_loop().create_future()
+
+        async def handler(event, context):
+            return "answer"
+
+        handled(lambda: lambda_ext.defer(work), Context(2000))
+        assert "answer" == lambda_ext.handler(handler)({}, None)
+
+
+class TestByEvent:
+    """Where the end of an answer is known by an event only."""
+
+    def test_work_waits_for_the_answer_of_its_own_invocation(self, monkeypatch):
+        """Not for one that came after the event of an earlier invocation."""
+        seen = []
+
+        class Second(Context):
+            aws_request_id = "2"
+
+        lambda_ext.defer(seen.append, 1)
+        monkeypatch.setattr(deferred, "_is_decorated", lambda: True)
+        monkeypatch.setattr(deferred, "_way", deferred.EVENT)
+        monkeypatch.setattr(deferred, "_has_events", lambda: True)
+        event = {"eventType": "INVOKE", "requestId": "2"}
+        event["deadlineMs"] = (clock.wall() + 0.4) * 1000
+
+        handled(lambda: None, Context())
+        deferred._at_event(event)
+        assert [] == seen
+        handled(lambda: None, Second())
+        deferred._at_event(event)
+        assert [1] == seen
+
+
 class TestEnd:
     """SIGTERM, or exit, before the response."""
 
@@ -352,6 +544,51 @@ class TestEnd:
         rounds_over()
         assert "deferred_lost number=1" in caplog.text
         assert 1 == lambda_ext.stats().deferred.dropped
+
+    @pytest.mark.logs
+    def test_what_was_left_behind_holds_nothing_up(self):
+        """What waits is done first."""
+        gate = threading.Event()
+        seen = []
+        try:
+            handled(lambda: lambda_ext.defer(gate.wait, 30), Context(20))
+            lambda_ext.defer(seen.append, 1)
+            simulate_sigterm(1.0)
+            assert [1] == seen
+        finally:
+            gate.set()
+        rounds_over()
+
+    @pytest.mark.logs
+    def test_what_hangs_is_told_by_its_name(self, caplog):
+        """And is not a hang of this library's."""
+        gate = threading.Event()
+
+        def slow():
+            gate.wait(30)
+
+        lambda_ext.defer(slow)
+        try:
+            simulate_sigterm(0.3)
+        finally:
+            gate.set()
+        rounds_over()
+        assert "slow" in caplog.text
+        assert "_at_shutdown" not in caplog.text
+        assert 1 == lambda_ext.stats().deferred.left_behind
+
+    @pytest.mark.logs
+    def test_what_comes_too_late_is_counted_and_logged(self, caplog):
+        """A hook of a later priority defers."""
+        lambda_ext.defer(print, end="")
+        lambda_ext.on_shutdown(priority=90)(lambda: lambda_ext.defer(print, "never"))
+        simulate_sigterm(10.0)
+
+        found = lambda_ext.stats().deferred
+        assert (2, 1, 1, 0) == (
+            found.queued, found.done, found.dropped, found.waiting
+        )  # fmt: skip
+        assert "deferred_lost number=1" in caplog.text
 
 
 APP = """
@@ -472,6 +709,21 @@ class TestInLambda:
 
         assert [line for each in ids for line in ("handler", each)] == notes()
 
+    @pytest.mark.parametrize("decorated", ["@lambda_ext.handler", "lambda_ext.start()"])
+    def test_hook_is_told_what_is_left(self, tmp_path, notes, decorated):
+        """Of its invocation, which has a limit after its answer, too."""
+        first = (
+            "import lambda_ext\n"
+            "@lambda_ext.after_response\n"
+            "def hook(outcome): note(0 < outcome.remaining < 60 and 'left' or 'none')\n"
+        )
+        with self.emulator(
+            tmp_path, first=first, decorated=decorated, timeout_s=60
+        ) as emulator:
+            emulator.invoke({})
+            emulator.wait_frozen()
+        assert ["handler", "left"] == notes()
+
     def test_without_a_way_it_is_done_before_the_answer(self, tmp_path, notes):
         """With one warning, which says what to set."""
         gate = Gate(tmp_path)
@@ -487,6 +739,48 @@ class TestInLambda:
             emulator.drain()
             warned = [t for t in texts(emulator) if "deferred_before_response" in t]
             assert [True] == ["LAMBDA_EXT_AFTER_RESPONSE=1" in t for t in warned]
+
+    @pytest.mark.parametrize("why", ["disabled", "refused"])
+    def test_without_events_it_is_done_before_the_answer(self, tmp_path, notes, why):
+        """Lambda was to send them, and does not: no work is lost."""
+        first = (
+            f"{HIDDEN}\nimport lambda_ext\n"
+            "@lambda_ext.after_response\n"
+            "def hook(outcome): note('hook')\n"
+        )
+        env = {"LAMBDA_EXT_DISABLE": "extension"}
+        if why == "refused":
+            env = {}
+            # A file of this name is another extension.
+            first += (
+                "from lambda_ext.lifecycle import extension\n"
+                "extension.FOLDER = os.environ['LAMBDA_TASK_ROOT']\n"
+                "extension.NAME = 'app.py'\n"
+            )
+        with self.emulator(tmp_path, first=first, env=env) as emulator:
+            emulator.invoke({})
+            emulator.invoke({})
+            assert ["handler", "hook"] * 2 == notes()
+
+    def test_sigterm_beside_the_work(self, tmp_path, notes):
+        """What is done is flushed once; the rest is told, and the process ends."""
+        first = (
+            "import lambda_ext\n"
+            "@lambda_ext.after_response\n"
+            "def hook(): metrics.count('first')\n"
+            "@lambda_ext.after_response\n"
+            "def another(): lambda_ext.defer(note, 'never')\n"
+        )
+        gate = Gate(tmp_path)
+        with self.emulator(tmp_path, first=first, timeout_s=60) as emulator:
+            assert "answer" == emulator.invoke({"gate": gate.path}).value
+            eventually(lambda: notes()[-1] == "begun")
+            assert 0 == emulator.shutdown().exit_status
+            lines = [json.loads(t) for t in texts(emulator) if t.startswith('{"_aws"')]
+            assert [1] == [line["first"] for line in lines if "first" in line]
+            told = [t for t in texts(emulator) if "lambda_ext" in t]
+            assert any("deferred_lost number=1" in t for t in told)
+            assert any("listener=app.work" in t for t in told)
 
     def test_event_is_not_asked_for_where_the_runtime_client_tells(self, tmp_path):
         """Lambda would wait for one more answer in each invocation."""

@@ -124,6 +124,35 @@ class TestEach:
         assert "bad" in message
         assert "ValueError: no" in message
 
+    @pytest.mark.logs
+    @pytest.mark.parametrize(
+        "kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError]
+    )
+    def test_one_that_exits_is_logged_and_stops_nothing(self, name, kind, caplog):
+        """It would end the runtime, or break the handler's answer off."""
+        seen = []
+
+        def leaves():
+            raise kind
+
+        getattr(lambda_ext, name)(leaves)
+        getattr(lambda_ext, name)(lambda: seen.append(name))
+        everything()
+
+        (message,) = caplog.messages
+        assert seen == [name]
+        assert "listener_failed" in message
+        assert "leaves" in message
+
+    def test_any_priority_is_one(self, name):
+        """What is called last is called once."""
+        seen = []
+        getattr(lambda_ext, name)(priority=1 << 80)(lambda: seen.append(name))
+        everything()
+        shutdown._flush_late()
+
+        assert seen == [name]
+
     @pytest.mark.parametrize("value", [5, "a function", object()])
     def test_what_is_no_function_is_refused(self, name, value):
         """The error says which decorator, and what it was given."""
