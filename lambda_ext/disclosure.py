@@ -168,6 +168,7 @@ def raises_without_variables(function: F) -> F:
             return function(*args, **kwargs)
         except BaseException as exc:
             forget_variables(exc)
+            args, kwargs = (), {}  # this frame's own, which may hold a key
             raise
 
     return call  # type: ignore[return-value]  # of the same type

@@ -37,6 +37,7 @@ from ..delivery import otlp_common, protobuf
 from ..delivery.life import follow_life
 from ..delivery.queue import Delivery, Item
 from ..delivery.receiver import Receiver, label
+from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import otlp_messages
@@ -246,6 +247,7 @@ class OtlpSink:
 # Presets ---------------------------------------------------------------------
 
 
+@raises_without_variables
 def new_relic(key: Text, *, region: str = "us", every: float = EVERY_S) -> OtlpSink:
     """
     Return a sink for New Relic; *key* is a license key, *region* "us", "eu" or "gov".
@@ -265,6 +267,7 @@ def new_relic(key: Text, *, region: str = "us", every: float = EVERY_S) -> OtlpS
     return OtlpSink(url, headers={"api-key": key}, every=every, name="new_relic")
 
 
+@raises_without_variables
 def splunk(token: Text, *, realm: str, every: float = EVERY_S) -> OtlpSink:
     """
     Return a sink for Splunk Observability Cloud; *token* is an access token.
@@ -281,6 +284,7 @@ def splunk(token: Text, *, realm: str, every: float = EVERY_S) -> OtlpSink:
     )
 
 
+@raises_without_variables
 def sumo_logic(url: Text, *, every: float = EVERY_S) -> OtlpSink:
     """
     Return a sink for a Sumo Logic OTLP/HTTP source.
@@ -298,6 +302,7 @@ def sumo_logic(url: Text, *, every: float = EVERY_S) -> OtlpSink:
     return OtlpSink(target, every=every, name="sumo_logic")
 
 
+@raises_without_variables
 def datadog(
     key: Text, *, site: str = "datadoghq.com", every: float = EVERY_S
 ) -> OtlpSink:
@@ -334,6 +339,7 @@ def cloudwatch(region: str | None = None, *, every: float = EVERY_S) -> OtlpSink
     )
 
 
+@raises_without_variables
 def collector(
     url: str = otlp_common.LOCAL,
     *,

@@ -21,6 +21,7 @@ Guarantees, of all that use a network
 from __future__ import annotations
 
 from ..delivery.receiver import TIMEOUT_S, Receiver
+from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from .over_http import HttpDestination
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .splunk_hec import SplunkHec
 
 
+@raises_without_variables
 def http(
     url: Text,
     *,
@@ -80,6 +82,7 @@ def http(
     return HttpDestination(name, to)
 
 
+@raises_without_variables
 def otlp(
     endpoint: Text | None = None,
     *,
@@ -97,6 +100,7 @@ def otlp(
     return OtlpLogs(endpoint, headers=headers, **options)
 
 
+@raises_without_variables
 def new_relic(key: Text, *, region: str = "us") -> OtlpLogs:
     """
     Return a destination for New Relic; *key* is a license key.
@@ -109,6 +113,7 @@ def new_relic(key: Text, *, region: str = "us") -> OtlpLogs:
     return made(key, region=region)
 
 
+@raises_without_variables
 def sumo_logic(url: Text) -> OtlpLogs:
     """
     Return a destination for a Sumo Logic OTLP/HTTP source.
@@ -141,6 +146,7 @@ def cloudwatch_logs(
     return made(log_group, log_stream, region=region)
 
 
+@raises_without_variables
 def collector(
     url: str | None = None, *, headers: Mapping[str, Text] | None = None
 ) -> OtlpLogs:
@@ -155,6 +161,7 @@ def collector(
     return made(url, headers=headers)
 
 
+@raises_without_variables
 def splunk_hec(
     url: Text,
     token: Text,
@@ -184,6 +191,7 @@ def splunk_hec(
     )
 
 
+@raises_without_variables
 def datadog(
     key: Text,
     *,
@@ -235,6 +243,7 @@ def metrics(
     )
 
 
+@raises_without_variables
 def spans(
     endpoint: Text | None = None,
     *,

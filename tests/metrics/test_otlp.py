@@ -1030,3 +1030,27 @@ class TestPresets:
         """A realm, a site or a region is part of a host name, or an error."""
         with pytest.raises(ConfigurationError):
             make()
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda key: otlp.new_relic(key, region="mars"),
+            lambda key: otlp.splunk(key, realm="x@evil"),
+            lambda key: otlp.datadog(key, site="x@evil"),
+            lambda key: otlp.sumo_logic("nonsense/" + key),
+            lambda key: otlp.collector("nonsense", headers={"x-key": key}),
+        ],
+    )
+    def test_no_key_stands_in_the_frames_of_a_refusal(self, make):
+        """Tools that print the variables of a traceback find no key of ours."""
+        with pytest.raises(ConfigurationError) as refused:
+            make("SECRET-0123")
+        step = refused.value.__traceback__
+        shown = [str(refused.value)]
+        while step is not None:
+            if "lambda_ext" in step.tb_frame.f_globals["__name__"]:
+                shown.append(repr(step.tb_frame.f_locals))
+            step = step.tb_next
+
+        assert len(shown) > 1
+        assert "SECRET" not in "".join(shown)

@@ -307,6 +307,37 @@ class TestEach:
         assert 2 == receiver.connections
 
 
+class TestRefusals:
+    """What a refused destination shows."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda key: destinations.splunk_hec("http://other.example", key),
+            lambda key: destinations.datadog(key, site="x@evil"),
+            lambda key: destinations.new_relic(key, region="mars"),
+            lambda key: destinations.http("nonsense", headers={"x-key": key}),
+            lambda key: destinations.otlp("nonsense", headers={"x-key": key}),
+            lambda key: destinations.spans("nonsense", headers={"x-key": key}),
+            lambda key: destinations.collector("nonsense", headers={"x-key": key}),
+            lambda key: destinations.sumo_logic("nonsense/" + key),
+        ],
+    )
+    def test_no_key_stands_in_its_frames(self, make):
+        """Tools that print the variables of a traceback find no key of ours."""
+        with pytest.raises(ConfigurationError) as refused:
+            make("SECRET-0123")
+        step = refused.value.__traceback__
+        shown = [str(refused.value)]
+        while step is not None:
+            if "lambda_ext" in step.tb_frame.f_globals["__name__"]:
+                shown.append(repr(step.tb_frame.f_locals))
+            step = step.tb_next
+
+        assert len(shown) > 1
+        assert "SECRET" not in "".join(shown)
+
+
 class TestSecretAsKey:
     """A `Secret` of this library's as the key."""
 
