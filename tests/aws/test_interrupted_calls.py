@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 
 import pytest
 from interruptions import Interrupted, guard, interruptions
@@ -16,6 +17,13 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 CODE = (connections, http1, light, retries, tls, transport, waiting)
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """Have sockets that tracebacks hold finalized here, not in a later test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(name="secrets")
