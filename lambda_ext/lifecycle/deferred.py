@@ -64,6 +64,7 @@ MOST = 1000  # calls that wait
 MOST_LEFT = 4  # threads left behind
 MARGIN_S = 0.1  # least time between the end of the wait and the deadline
 FLUSH_S = 0.02  # of it, to flush what was recorded by work that was left behind
+TOLD = 0.2  # part of the time at the end, to say what is not done
 RELEASE_S = 0.05  # of it, for a coroutine to leave the loop
 UNKNOWN_S = 1.0  # for the work, where nothing says when Lambda ends the invocation
 FOR_EVER_S = 900.0  # no invocation is longer
@@ -74,6 +75,8 @@ WAIT, EVENT, INLINE = "wait", "event", "inline"  # how the end of an answer is k
 _lock = process.Lock()  # between taking a call and leaving its thread behind
 _way = ""  # of the three above; "" until something is to be done
 _warned = False
+_ended = False  # this process ends: nothing will be done any more
+_refused = False  # and that was told
 _waiting: deque[Call] = deque()
 _outcome: Outcome | None = None  # of the invocation that has just ended
 _ends_at: float | None = None  # its deadline, in run time
@@ -230,7 +233,18 @@ def outcome() -> Outcome | None:
 
 def add(call: Call) -> bool:
     """Queue *call*; say whether there was room."""
+    global _refused
     follow()
+    if _ended:
+        counters["dropped"] += 1
+        if not _refused:
+            _refused = True
+            disclosure.warn(
+                "deferred_dropped",
+                function=phases.name_of(call.function),
+                reason="this process is ending",
+            )
+        return False
     if len(_waiting) >= MOST:
         counters["dropped"] += 1
         if counters["dropped"] == 1:
@@ -266,7 +280,6 @@ def follow() -> None:
     priority = BEFORE_ANSWER if way == INLINE else phases.LAST
     phases.listen_once(phases.RESPONSE, _at_response, priority=priority)
     phases.listen_once(phases.SHUTDOWN, _at_shutdown, priority=phases.USER)
-    phases.listen_once(phases.SHUTDOWN, _count_lost, priority=phases.LAST)
     shutdown.follow_exit()
     _way = way
 
@@ -437,7 +450,7 @@ def _at_shutdown() -> None:
     """Do what waits, within the share of the time that there is."""
     share_s = phases.share_s() or shutdown.BUDGET_S
     # Less what it takes to say what is not done by then.
-    ends_at = clock.run_time() + share_s - min(FLUSH_S, share_s / 2)
+    ends_at = clock.run_time() + share_s * (1 - TOLD)
     rounds = [each for each in _rounds.copy() if not each.is_left]
     for each in rounds:
         each.over.wait(max(ends_at - clock.run_time(), 0.0))
@@ -461,7 +474,9 @@ def _at_shutdown() -> None:
 
 def _count_lost() -> None:
     """Count, and tell, what waits at the end."""
+    global _ended
     with _lock:
+        _ended = shutdown.status().begun is not None
         lost = len(_waiting)
         _waiting.clear()
     if lost:
@@ -472,7 +487,8 @@ def _count_lost() -> None:
 @process.at_fork
 def _forked() -> None:
     """Have none of the parent's work."""
-    global _outcome, _ends_at, _answered, _answered_id
+    global _outcome, _ends_at, _answered, _answered_id, _ended, _refused
+    _ended = _refused = False
     _waiting.clear()
     _rounds.clear()
     _outcome = _ends_at = _answered_id = None

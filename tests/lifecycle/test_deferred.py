@@ -569,26 +569,13 @@ class TestEnd:
 
         lambda_ext.defer(slow)
         try:
-            simulate_sigterm(0.3)
+            simulate_sigterm(2.0)
         finally:
             gate.set()
         rounds_over()
         assert "slow" in caplog.text
         assert "_at_shutdown" not in caplog.text
         assert 1 == lambda_ext.stats().deferred.left_behind
-
-    @pytest.mark.logs
-    def test_what_comes_too_late_is_counted_and_logged(self, caplog):
-        """A hook of a later priority defers."""
-        lambda_ext.defer(print, end="")
-        lambda_ext.on_shutdown(priority=90)(lambda: lambda_ext.defer(print, "never"))
-        simulate_sigterm(10.0)
-
-        found = lambda_ext.stats().deferred
-        assert (2, 1, 1, 0) == (
-            found.queued, found.done, found.dropped, found.waiting
-        )  # fmt: skip
-        assert "deferred_lost number=1" in caplog.text
 
 
 APP = """
@@ -778,9 +765,24 @@ class TestInLambda:
             assert 0 == emulator.shutdown().exit_status
             lines = [json.loads(t) for t in texts(emulator) if t.startswith('{"_aws"')]
             assert [1] == [line["first"] for line in lines if "first" in line]
-            told = [t for t in texts(emulator) if "lambda_ext" in t]
-            assert any("deferred_lost number=1" in t for t in told)
-            assert any("listener=app.work" in t for t in told)
+
+    @pytest.mark.parametrize("ends", ["sigterm", "exit"])
+    def test_what_is_deferred_too_late_is_told(self, ends):
+        """By a hook that is called after what waits was."""
+        code = (
+            "import lambda_ext, os, signal\n"
+            "from lambda_ext.lifecycle import deferred, shutdown\n"
+            "lambda_ext.defer(print, 'in time')\n"
+            "@lambda_ext.on_shutdown(priority=90)\n"
+            "def hook():\n"
+            "    print(lambda_ext.defer(print, 'too late'))\n"
+            "    print(lambda_ext.stats().deferred.dropped)\n"
+        )
+        if ends == "sigterm":
+            code += "shutdown._terminate()\n"
+        ended = python(code)
+        assert ["in time", "False", "1"] == ended.stdout.splitlines()
+        assert 1 == ended.stderr.count("deferred_dropped")
 
     def test_event_is_not_asked_for_where_the_runtime_client_tells(self, tmp_path):
         """Lambda would wait for one more answer in each invocation."""
