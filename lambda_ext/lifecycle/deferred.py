@@ -23,7 +23,8 @@ Guarantees
     is counted and logged.
 
 Threads
-    `defer` may be called from any of them, and from signal handlers.  What is
+    `defer` may be called from any of them, and, once this module has been loaded by
+    a first call or an `after_response` hook, from signal handlers.  What is
     queued is one ``append``, what is taken one ``popleft``: each is called once.
 
 Forks
@@ -146,13 +147,16 @@ class Round:
             self.over.set()
 
     def _do(self) -> None:
-        for hook in self.hooks:
-            if self.is_left:
-                return
+        while (hook := self._take_hook()) is not None:
             self._call(hook, hook)
         self.is_call = True
         while (call := self._take()) is not None:
             self._call(call, call.function)
+
+    def _take_hook(self) -> Callable[..., object] | None:
+        """Take the next hook, unless the thread has been left behind."""
+        with _lock:
+            return self.hooks.pop(0) if self.hooks else None
 
     def _take(self) -> Call | None:
         """Take the next call, unless the thread has been left behind."""
@@ -197,21 +201,26 @@ class Round:
 
         return count
 
-    def leave(self) -> Callable[..., object] | None:
-        """Go on without this work, which takes no call any more; return what hangs."""
+    def leave(self) -> list[Callable[..., object]]:
+        """
+        Go on without this work, which takes no call any more.
+
+        Return what hangs, and the hooks that will not be called.
+        """
         with _lock:
-            at = self.at
             if self.is_left or self.over.is_set():
-                return None
+                return []
             self.is_left = True
+            skipped, self.hooks = self.hooks, []
             counters["left_behind"] += 1
-            phases.abandoned[phases.AFTER] += 1
-        return at
+            phases.abandoned[phases.AFTER] += 1 + len(skipped)
+            return [self.at, *skipped]
 
 
-def _report(function: Callable[..., object]) -> None:
-    name = phases.name_of(function)
-    disclosure.warn("listener_abandoned", phase=phases.AFTER, listener=name)
+def _report(functions: list[Callable[..., object]]) -> None:
+    for function in functions:
+        name = phases.name_of(function)
+        disclosure.warn("listener_abandoned", phase=phases.AFTER, listener=name)
 
 
 def await_(awaitable: Awaitable[Any]) -> None:
@@ -416,34 +425,42 @@ def _work(left_s: float) -> None:
     _rounds.append(work)
     if not phases.run_within(budget_s, work.work, phases.AFTER):
         _leave(work)
-    flush_s = max(work.ends_at - clock.run_time(), FLUSH_S)
-    phases.run_within(flush_s, _flush, phases.AFTER)
+    flush = _flushing()
+    if flush:
+        flush_s = max(work.ends_at - clock.run_time(), FLUSH_S)
+        phases.run_within(flush_s, lambda: _flush(flush), phases.AFTER)
     phases.ended[phases.AFTER] += 1
 
 
 def _leave(work: Round) -> None:
     """Go on without *work*, and say so."""
-    hangs = work.leave()
-    if hangs is None:
+    left = work.leave()
+    if not left:
         return
     if work.stay.release() and not work.over.wait(RELEASE_S):
         work.stay.abandon()
-    phases.run_within(phases.REPORT_S, lambda: _report(hangs), phases.AFTER)
+    phases.run_within(phases.REPORT_S, lambda: _report(left), phases.AFTER)
 
 
 def _skip() -> None:
     """Count, and tell, the hooks for which an invocation has left no time."""
     skipped = _hooks()
     phases.abandoned[phases.AFTER] += len(skipped)
-    for hook in skipped:
-        _report(hook)
+    _report(skipped)
 
 
-def _flush() -> None:
-    """Call what flushes what the work has recorded."""
-    for priority, listener in phases.listeners(phases.AFTER):
-        if priority >= phases.LAST:
-            phases.call_one(phases.AFTER, listener)
+def _flushing() -> list[Callable[..., object]]:
+    """Return what flushes what the work has recorded."""
+    return [
+        listener
+        for priority, listener in phases.listeners(phases.AFTER)
+        if priority >= phases.LAST
+    ]
+
+
+def _flush(listeners: list[Callable[..., object]]) -> None:
+    for listener in listeners:
+        phases.call_one(phases.AFTER, listener)
 
 
 def _at_shutdown() -> None:
@@ -451,10 +468,11 @@ def _at_shutdown() -> None:
     share_s = phases.share_s() or shutdown.BUDGET_S
     # Less what it takes to say what is not done by then.
     ends_at = clock.run_time() + share_s * (1 - TOLD)
+    behind = [each for each in _rounds.copy() if each.is_left]
     rounds = [each for each in _rounds.copy() if not each.is_left]
     for each in rounds:
         each.over.wait(max(ends_at - clock.run_time(), 0.0))
-    if clock.run_time() < ends_at:
+    if all(each.over.is_set() for each in rounds):  # one call after the other
         last = Round(_outcome, ends_at)
         _rounds.append(last)
         rounds.append(last)
@@ -463,13 +481,11 @@ def _at_shutdown() -> None:
         except (RuntimeError, MemoryError):  # none to be had, or Python is ending
             last.work()
         last.over.wait(max(ends_at - clock.run_time(), 0.0))
-    for each in _rounds.copy():  # those that were left behind, too
+    for each in behind:
         each.over.wait(max(ends_at - clock.run_time(), 0.0))
-    hung = [each.leave() for each in rounds]
+    left = [function for each in rounds for function in each.leave()]
     _count_lost()
-    for function in hung:
-        if function is not None:
-            _report(function)
+    _report(left)
 
 
 def _count_lost() -> None:

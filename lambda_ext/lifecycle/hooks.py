@@ -9,8 +9,8 @@ Hooks: functions of the user's that are called in a phase, as public decorators.
 A hook may take the argument that its decorator names, or none: one with a
 parameter that has no default gets it.  It may be an ``async def``, which is run
 on the event loop of the environment.  Hooks are called by priority, low first,
-then in order of registration.  One that raises is logged and counted, and stops
-neither the next one nor the handler.
+then in order of registration.  One that raises, or calls ``sys.exit``, is logged
+and counted, and stops neither the next one nor the handler.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from lambda_ext import metrics
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, deferred, extension, phases, runtime_client
 from lambda_ext.local.emulator import Emulator
-from lambda_ext.testing import MemorySink, simulate_sigterm
+from lambda_ext.testing import FakeClock, MemorySink, simulate_sigterm
 
 
 class Context:
@@ -300,6 +300,33 @@ class TestOverrun:
         handled(lambda: None, Context())
         assert [1] == seen
 
+    def test_hooks_after_one_that_hangs_are_told(self, caplog):
+        """They are not called after a later response, in place of its own."""
+        gate = threading.Event()
+        seen = []
+
+        @lambda_ext.after_response
+        def hangs(outcome):
+            if outcome.remaining < 1:
+                gate.wait(30)
+
+        @lambda_ext.after_response
+        def second(outcome):
+            seen.append(outcome.context)
+
+        later = Context()
+        try:
+            handled(lambda: None, Context(40))
+            assert ["hangs", "second"] == [
+                message.rpartition(".")[2] for message in caplog.messages
+            ]
+            assert 2 == lambda_ext.stats().lifecycle.phases[phases.AFTER].abandoned
+        finally:
+            gate.set()
+        rounds_over()
+        handled(lambda: None, later)
+        assert [later] == seen
+
     def test_is_no_time_out(self):
         """The answer comes in time: no hook of time-outs is called, no metric sent."""
         gate = threading.Event()
@@ -558,6 +585,33 @@ class TestEnd:
         finally:
             gate.set()
         rounds_over()
+
+    @pytest.mark.logs
+    def test_call_behind_one_that_hangs_is_not_begun(self):
+        """It would run beside it."""
+        gate = threading.Event()
+        seen = []
+        lambda_ext.defer(gate.wait, 30)
+        lambda_ext.defer(seen.append, 1)
+
+        begun = threading.Event()
+        lambda_ext.after_response(begun.set)
+
+        def end():
+            begun.wait(30)
+            simulate_sigterm(0.3)
+            try:
+                eventually(lambda: seen or not deferred.waiting())
+            finally:
+                gate.set()
+
+        ending = threading.Thread(target=end)
+        handler = lambda_ext.handler(lambda event, context: ending.start())
+        with FakeClock():  # a wait may end a moment early: here, no time passes
+            handler({}, None)
+            ending.join()
+        assert [] == seen
+        assert 1 == lambda_ext.stats().deferred.dropped
 
     @pytest.mark.logs
     def test_what_hangs_is_told_by_its_name(self, caplog):
