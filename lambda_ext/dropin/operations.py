@@ -61,6 +61,8 @@ class ClientWant(Want):
 
     __slots__ = ()
 
+    keeps_errors = False
+
     def remembers(self, age: float) -> bool:
         """Say that it is asked for again, also where a handle has it."""
         return False

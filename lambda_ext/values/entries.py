@@ -64,6 +64,8 @@ class Want:
 
     __slots__ = ("key", "max_age", "max_stale", "source")
 
+    keeps_errors = True  # a "not found" of its load is remembered, for seconds
+
     def __init__(
         self,
         source: Source,

@@ -241,7 +241,7 @@ class Loader:
                     had = slot is not None and slot.entry is not None
                     expired |= had and not newer_than and want.max_age != 0
                     load = led[want.key] = self._begin(want.source, want.key, batch)
-                    load.remembers = want.remembers(0.0)
+                    load.remembers = want.keeps_errors
             joined.append((at, load))
         self.misses += len(joined)
         for want in along:
