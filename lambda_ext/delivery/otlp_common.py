@@ -11,7 +11,7 @@ import json
 import os
 import sys
 
-from .. import config
+from .. import config, disclosure
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases, process
 from . import protobuf
@@ -199,6 +199,18 @@ def choice(
         msg = f"{where}={chosen!r:.80} is not supported: use {' or '.join(choices)}"
         raise ConfigurationError(msg)
     return chosen
+
+
+def tell_of_temporality(signal: str) -> None:
+    """Log that sums are those of an interval where the environment asks for others."""
+    wanted = variable(signal, "TEMPORALITY_PREFERENCE")
+    if wanted.lower() == "cumulative":
+        disclosure.warn(
+            "option_ignored",
+            f"OTEL_EXPORTER_OTLP_{signal}_TEMPORALITY_PREFERENCE={wanted}: sums are"
+            " those of an interval (delta); an environment that ends without notice"
+            " has no others to tell",
+        )
 
 
 def timeout_of(signal: str, given: float | None) -> float:

@@ -135,6 +135,7 @@ class OtlpSink:
             clear=clear,
             certificate=otlp_common.certificate_of(SIGNAL),
         )
+        otlp_common.tell_of_temporality(SIGNAL)
         self._every = every
         self._disabled = otlp_common.is_disabled()
         self._delivery = Delivery(name, self._send, combine=combined)

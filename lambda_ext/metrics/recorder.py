@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 ESSENTIAL_S = 0.12  # for the first flush of a shutdown, of 0.15 for all that is
 DRAIN_S = 2.0  # for sinks that wait, at the end of an invocation and by flush()
+LONGEST_S = 86_400.0  # for them by flush(timeout=...), where no invocation ends it
 MARGIN_S = 0.05  # of the invocation's time, which they leave
 EXIT_S = 0.1  # for them at the end, where nothing says how long there is
 CHOICE_S = 0.1  # for another thread that finds out where metrics go
@@ -73,9 +74,6 @@ UNIT = "Count"  # of counters that say no other
 ONE = 1  # the same object wherever it is written
 LEAST, MOST = -int(MAX_MAGNITUDE), int(MAX_MAGNITUDE)
 MANY = 500  # values of a dimension that are worth a word
-# Of a code object; `inspect`.
-_COROUTINE = 0x80
-_GENERATOR = 0x20 | 0x200
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 MANAGED_S = 10.0  # age of a record on Managed Instances, where nothing freezes
 IMMINENT = "TimeoutImminent"  # the metric of an invocation that is about to time out
@@ -412,8 +410,8 @@ class Metrics:
         A decorated handler does this after each invocation.  Waits up to 0.1
         seconds for a flush in another thread, and as long for a stdout that
         takes nothing; and for sinks that use a network *timeout* seconds, None
-        for what the invocation has left, 2 at most.  Never raises; what is
-        lost is counted.
+        for what the invocation has left, 2 at most; what is no number counts as
+        None.  Never raises; what is lost is counted.
 
         Returns:
             What this flush did, by the names of the sinks: records sent,
@@ -535,15 +533,19 @@ class Timer:
             ConfigurationError: what is decorated is no function, or a generator,
                 whose call runs nothing yet.
         """
-        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        # Not needed by those that record, or measure a block.
+        from ..callables import ASYNC_GENERATOR, COROUTINE, GENERATOR, kind_of
+
         known: object = function
-        if not callable(known) or flags & _GENERATOR:
+        # Of a staticmethod object, too, which calls what it holds.
+        kind = kind_of(getattr(function, "__func__", function))
+        if not callable(known) or kind in (GENERATOR, ASYNC_GENERATOR):
             msg = (
                 "metrics.timer(...) decorates a function, sync or async, and no"
                 f" generator: {function!r:.80}; use it as a context manager inside"
             )
             raise ConfigurationError(msg)
-        if flags & _COROUTINE:
+        if kind == COROUTINE:
 
             @functools.wraps(function)
             async def timed_coroutine(*args: Any, **kwargs: Any) -> Any:
@@ -909,7 +911,16 @@ def _drain_before_timeout() -> None:
 def _drain_until(timeout: float | None) -> float:
     """Return the run time until which sinks may wait."""
     left_s = clock.remaining()
-    most_s = DRAIN_S if timeout is None else max(timeout, 0.0)
+    most_s = DRAIN_S
+    if timeout is not None:
+        try:
+            given_s = float(timeout)
+        except Exception as exc:  # no number: a flush raises nothing
+            if by_signal_handler(exc):
+                raise
+        else:
+            if given_s == given_s:  # noqa: PLR0124  not a NaN
+                most_s = min(max(given_s, 0.0), LONGEST_S)
     if left_s is not None:
         most_s = min(most_s, max(left_s - MARGIN_S, 0.0))
     return clock.run_time() + most_s

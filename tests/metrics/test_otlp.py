@@ -965,6 +965,22 @@ class TestEnvironment:
             OtlpSink()
         assert variable in str(refused.value) or "https://" in str(refused.value)
 
+    @pytest.mark.logs
+    @pytest.mark.parametrize(
+        ("preference", "told"),
+        [("cumulative", 1), ("CUMULATIVE", 1), ("delta", 0), ("LowMemory", 0), ("", 0)],
+    )
+    def test_cumulative_preference_is_told(self, monkeypatch, caplog, preference, told):
+        """Sums are those of an interval; who asks for others hears of it."""
+        monkeypatch.setenv(
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference
+        )
+        OtlpSink()
+        words = [record.getMessage() for record in caplog.records]
+
+        assert told == len(words)
+        assert all("TEMPORALITY_PREFERENCE" in text for text in words)
+
     def test_disabled_sdk_sends_nothing(self, receiver, monkeypatch):
         """OTEL_SDK_DISABLED=true makes the sink take nothing."""
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")

@@ -316,6 +316,27 @@ class TestDraining:
             assert one.drains == [pytest.approx(now + 0.25)]
             assert two.drains == [pytest.approx(now + 0.5)]
 
+    @pytest.mark.parametrize("timeout", ["soon", [], float("nan")])
+    def test_flush_raises_nothing_because_of_its_timeout(self, timeout):
+        """What is no number of seconds is as none given: sinks have 2 seconds."""
+        sink = Remote()
+        configure(sinks=[sink])
+        with FakeClock() as fake:
+            metrics.count("n")
+            result = metrics.flush(timeout=timeout)["remote"]
+
+            assert [fake.monotonic() + 2.0] == sink.drains
+        assert 1 == result.sent
+
+    def test_flush_may_wait_for_long(self):
+        """For ever is a time that a wait can be told."""
+        sink = Remote()
+        configure(sinks=[sink])
+        metrics.count("n")
+        metrics.flush(timeout=float("inf"))
+
+        assert [True] == [at < threading.TIMEOUT_MAX for at in sink.drains]
+
     def test_flush_tells_what_it_did(self):
         """Records of this flush, by the names of the sinks."""
         sink = Remote()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import inspect
 import threading
 from datetime import timedelta
@@ -19,6 +20,14 @@ from lambda_ext.lifecycle import deadline, phases
 from lambda_ext.local.emf_check import check
 from lambda_ext.metrics import recorder
 from lambda_ext.testing import FakeClock, MemorySink
+
+
+def marked(function):
+    """Return *function* as `inspect.markcoroutinefunction` of Python 3.12 marks it."""
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is None:
+        pytest.skip("Python 3.12 has it")
+    return mark(function)
 
 
 class TestTimerAsDecorator:
@@ -86,6 +95,33 @@ class TestTimerAsDecorator:
         assert ("done", "done") == results
         assert [1000.0, 6000.0] == sink.values("t")
 
+    @pytest.mark.parametrize("how", ["partial", "object", "staticmethod", "marked"])
+    def test_what_calls_a_coroutine_is_one(self, how):
+        """Measured until it is done, whatever stands around the ``async def``."""
+
+        async def wait(seconds):
+            await asyncio.sleep(0)
+            clock.advance(seconds)
+            return "done"
+
+        class Waiting:
+            async def __call__(self, seconds):
+                return await wait(seconds)
+
+        functions = {
+            "partial": functools.partial(wait),
+            "object": Waiting(),
+            "staticmethod": staticmethod(wait),
+        }
+        function = functions.get(how) or marked(lambda seconds: wait(seconds))
+        with FakeClock() as clock, MemorySink() as sink:
+            timed = metrics.timer("t")(function)
+            result = asyncio.run(timed(2))
+
+        assert "done" == result
+        assert inspect.iscoroutinefunction(timed)
+        assert [2000.0] == sink.values("t")
+
     def test_generators_are_refused(self):
         """Their call runs nothing yet; the message says what to do."""
 
@@ -95,7 +131,8 @@ class TestTimerAsDecorator:
         async def agenerator():
             yield
 
-        for function in (generator, agenerator, 5):
+        partial = functools.partial(generator)
+        for function in (generator, agenerator, partial, staticmethod(generator), 5):
             with pytest.raises(ConfigurationError, match="context manager inside"):
                 metrics.timer("t")(function)
 
