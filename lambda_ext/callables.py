@@ -179,4 +179,4 @@ def relay(inner: Generator[Any, Any, Any], item: Any) -> Generator[Any, Any, Any
 def _is_marked(function: Any) -> bool:
     """Say whether `inspect.markcoroutinefunction` was called with *function*."""
     function = getattr(function, "__func__", function)
-    return "_is_coroutine_mark" in getattr(function, "__dict__", {})
+    return "_is_coroutine_marker" in getattr(function, "__dict__", {})
