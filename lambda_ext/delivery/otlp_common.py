@@ -15,7 +15,7 @@ from .. import config, disclosure
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases, process
 from . import protobuf
-from .receiver import TIMEOUT_S
+from .receiver import TIMEOUT_S, Derived
 from .receiver import text as text_of
 
 TYPE_CHECKING = False
@@ -240,22 +240,16 @@ def is_disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
 
 
-class Below:
-    """An address that is read when it is needed, with a path below it."""
+class Below(Derived):
+    """An address with a path below it."""
 
-    __slots__ = ("_path", "_url")
+    __slots__ = ("_path",)
 
     def __init__(self, url: Any, path: str) -> None:
-        self._url = url
+        super().__init__(url)
         self._path = path
 
     @property
     def value(self) -> str:
         """Return the whole address."""
-        return below(text_of(self._url), self._path)
-
-    def invalidate(self) -> None:
-        """Have it read anew."""
-        forget = getattr(self._url, "invalidate", None)
-        if forget is not None:
-            forget()
+        return below(text_of(self.given), self._path)

@@ -102,9 +102,11 @@ class Receiver:
     ) -> None:
         self.name = name
         self.given = url
-        self.headers = {key.lower(): value for key, value in (headers or {}).items()}
+        check_text(f"the address of the sink {name!r}", url)
+        self.headers = lowered(headers)
         for key, value in self.headers.items():
             check_header(key, value if isinstance(value, str) else "")
+            check_text(f"the header {key!r} of the sink {name!r}", value)
         self._content_type = content_type
         self._compressed = compressed
         self._timeout = timeout
@@ -330,14 +332,29 @@ class Receiver:
         return (self._certificate or tls.SYSTEM,)
 
 
-class Prefixed:
-    """A key that is read when it is needed, with text before it: "Splunk KEY"."""
+class Derived:
+    """What is made of another address or key, which is read when it is needed."""
 
-    __slots__ = ("_prefix", "given")
+    __slots__ = ("given",)
+
+    def __init__(self, given: Text) -> None:
+        self.given = given
+
+    def invalidate(self) -> None:
+        """Have it read anew."""
+        forget = getattr(self.given, "invalidate", None)
+        if forget is not None:
+            forget()
+
+
+class Prefixed(Derived):
+    """A key with text before it: "Splunk KEY"."""
+
+    __slots__ = ("_prefix",)
 
     def __init__(self, prefix: str, given: Text) -> None:
+        super().__init__(given)
         self._prefix = prefix
-        self.given = given
 
     def __repr__(self) -> str:
         return f"<{self._prefix.strip()} ...>"
@@ -346,12 +363,6 @@ class Prefixed:
     def value(self) -> str:
         """Return the whole header."""
         return self._prefix + text(self.given)
-
-    def invalidate(self) -> None:
-        """Have it read anew."""
-        forget = getattr(self.given, "invalidate", None)
-        if forget is not None:
-            forget()
 
 
 # What was given --------------------------------------------------------------
@@ -384,6 +395,38 @@ def text(given: Any) -> str:
     return value
 
 
+def check_text(what: str, given: Any) -> None:
+    """Refuse, unquoted and unread, what is neither text nor has any to be read."""
+    while isinstance(given, Derived):
+        given = given.given
+    kind = type(given)
+    if (
+        isinstance(given, str)
+        or callable(given)
+        or hasattr(kind, "value")  # of the class: to ask the object is to read it
+        or hasattr(kind, "__getattr__")
+        or "value" in getattr(given, "__dict__", ())
+    ):
+        return
+    msg = (
+        f"{what} is text, a Secret or a function that returns text, and not"
+        f" {'None' if given is None else kind.__name__}"
+    )
+    raise ConfigurationError(msg)
+
+
+def lowered(headers: Any) -> dict[str, Any]:
+    """Return *headers* with names in lower case."""
+    if headers is None:
+        return {}
+    try:
+        return {name.lower(): value for name, value in headers.items()}
+    except AttributeError:
+        pass
+    msg = "headers= takes names and values, such as {'x-api-key': Secret('key')}"
+    raise ConfigurationError(msg)
+
+
 def endpoint_of(url: str, name: str) -> tuple[regions.Endpoint, str]:
     """Return the endpoint at *url* and its query, or say unquoted that it is none."""
     address, _, query = url.partition("?")
@@ -394,7 +437,7 @@ def endpoint_of(url: str, name: str) -> tuple[regions.Endpoint, str]:
     if endpoint is None or not (plain or not query):
         msg = (
             f"the endpoint of the sink {name!r} is no URL such as"
-            " https://otlp.example.com/v1/metrics"
+            " https://example.com/path"
         )
         raise ConfigurationError(msg)
     return endpoint, query

@@ -67,7 +67,13 @@ class Predicates:
         self._types = _types(_texts("type", type))
         self._levels = None if level == () else _levels(level)
         self._request_ids = frozenset(_texts("request_id", request_id))
-        self._fields = tuple((fields or {}).items())
+        members: Any = {} if fields is None else fields
+        if not hasattr(members, "items"):
+            raise _error(
+                f"fields={fields!r:.80} is no mapping of names to what is wanted, such"
+                " as {'tenant': 'acme'}"
+            )
+        self._fields = tuple(members.items())
         path: Any
         for path, _ in self._fields:
             if not isinstance(path, str) or not path:

@@ -30,7 +30,7 @@ When
 from __future__ import annotations
 
 from .. import config, disclosure
-from ..lifecycle import clock, phases, process, real_threads
+from ..lifecycle import clock, phases, process, real_threads, shutdown
 from . import dispatch, redaction, subscription
 from .records import EXTENSION, FUNCTION, PLATFORM
 
@@ -338,6 +338,8 @@ def join() -> None:
             (phases.SHUTDOWN, phases.NETWORK, _at_shutdown),
         ):
             phases.listen_once(phase, listener, priority=priority)
+        # A sink gets what is due at the end of an invocation, and of the process.
+        shutdown.warn_unless_started(lambda: subscription.LOST)
         _joined = True
 
 

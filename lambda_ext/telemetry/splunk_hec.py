@@ -107,4 +107,4 @@ class _Whole(otlp_common.Below):
     @property
     def value(self) -> str:
         """Return the whole address."""
-        return _whole(text(self._url))
+        return _whole(text(self.given))

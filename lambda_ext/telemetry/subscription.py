@@ -37,6 +37,7 @@ from ..lifecycle import (
     process,
     real_threads,
     runtime_api,
+    shutdown,
 )
 from . import dispatch, records
 
@@ -60,6 +61,7 @@ MAX_ITEMS = (1_000, 10_000)
 MAX_BYTES = (262_144, 1_048_576)
 TIMEOUT_MS = (25, 30_000)
 
+LOST = "records of telemetry"  # where nothing says that invocations or processes end
 LOGS_DROPPED = b"platform.logsDropped"
 
 
@@ -245,6 +247,7 @@ def _attempt(identifier: str, asked: dict[str, Any], begun_at: float) -> Status:
         phases.silence(phases.SHUTDOWN, _finish)
         phases.listen(phases.SHUTDOWN, _finish, priority=phases.EARLY)
         _listener = made
+        shutdown.warn_unless_started(lambda: LOST if dispatch.consumers else "")
     except BaseException as exc:
         _listener = None
         _close_all()

@@ -850,6 +850,32 @@ class TestNotStarted:
         assert 1 == len(found)
         assert "lambda_ext.not_started lost=on_shutdown callbacks:" in found[0]
 
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            "telemetry.route(where='platform').to(lambda entries: None)",
+            "telemetry.on_batch(lambda batch: None)",
+        ],
+    )
+    def test_records_of_telemetry_are_warned_of_once(self, environment, asked):
+        """The last ones wait for an end that this process does not see."""
+        emulator = environment(
+            f"""
+            from lambda_ext import telemetry
+
+            {asked}
+            telemetry.subscribe()
+
+            def handler(event, context): ...
+            """
+        )
+        for _ in range(3):
+            emulator.invoke({})
+        found = [line for line in texts(emulator) if "lambda_ext." in line]
+
+        assert 1 == len(found)
+        assert "lambda_ext.not_started lost=records of telemetry:" in found[0]
+
     @pytest.mark.parametrize("way", ["start", "flush"])
     def test_nothing_is_said_where_nothing_is_lost(self, environment, way):
         """start() was called, or the handler flushes by itself."""

@@ -396,6 +396,43 @@ class TestInTheClear:
         assert "collector" == destinations.collector("http://logs.internal:4318").name
 
 
+class TestMissingKey:
+    """What os.environ.get() returns for a variable that is not set is no key."""
+
+    @pytest.mark.parametrize("key", [None, 5, b"key-0123", object()])
+    @pytest.mark.parametrize(
+        ("make", "says"),
+        [
+            (destinations.http, "the address of the sink 'http'"),
+            (destinations.sumo_logic, "the address of the sink 'sumo_logic'"),
+            (destinations.new_relic, "the header 'api-key' of the sink 'new_relic'"),
+            (destinations.datadog, "the header 'dd-api-key' of the sink 'datadog'"),
+            (
+                lambda key: destinations.splunk_hec("https://x.example", key),
+                "the header 'authorization' of the sink 'splunk_hec'",
+            ),
+            (
+                lambda key: destinations.splunk_hec(key, "key-4567"),
+                "the address of the sink 'splunk_hec'",
+            ),
+        ],
+    )
+    def test_is_refused_at_once(self, make, says, key):
+        """In INIT, not with the first record; the message quotes nothing."""
+        with pytest.raises(ConfigurationError, match=says) as refused:
+            make(key)
+        assert "0123" not in str(refused.value)
+        assert "4567" not in str(refused.value)
+
+    def test_whatever_has_a_value_is_read_later(self):
+        """A Secret is not read before it is needed; a function is not called."""
+        with FakeSource() as source:
+            destinations.datadog(Secret("datadog/key"))
+            destinations.http("https://x.example", headers={"k": lambda: 1 / 0})
+
+        assert [] == source.calls
+
+
 class TestHttp:
     """Lines of JSON."""
 
@@ -459,6 +496,8 @@ class TestHttp:
             {"timeout": 0},
             {"timeout": "5"},
             {"headers": {"a b": "c"}},
+            {"headers": {"a": 5}},
+            {"headers": ["a"]},
         ],
     )
     def test_what_cannot_be_used_is_refused(self, options):

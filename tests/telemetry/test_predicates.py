@@ -180,6 +180,8 @@ class TestRefusals:
             ({"matches": "(a|ab)*c"}, "exponential"),
             ({"matches": r"(?:(?=x)\w*)*"}, "exponential"),
             ({"when": "yes"}, "when='yes'"),
+            ({"fields": "tenant"}, "fields='tenant'"),
+            ({"fields": ["tenant"]}, "such as {'tenant': 'acme'}"),
             ({"where": "platform", "level": "ERROR"}, "leave it out"),
             ({"type": "platform.*", "level": "ERROR"}, "leave it out"),
             ({"where": "function", "type": "platform.report"}, "contradict"),
