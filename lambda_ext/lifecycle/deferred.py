@@ -65,7 +65,7 @@ MOST = 1000  # calls that wait
 MOST_LEFT = 4  # threads left behind
 MARGIN_S = 0.1  # least time between the end of the wait and the deadline
 FLUSH_S = 0.02  # of it, to flush what was recorded by work that was left behind
-TOLD = 0.2  # part of the time at the end, to say what is not done
+TOLD = 0.2  # part of a share at the end, so that it is kept
 RELEASE_S = 0.05  # of it, for a coroutine to leave the loop
 UNKNOWN_S = 1.0  # for the work, where nothing says when Lambda ends the invocation
 FOR_EVER_S = 900.0  # no invocation is longer
@@ -290,6 +290,7 @@ def follow() -> None:
     phases.listen_once(phases.RESPONSE, _at_response, priority=priority)
     phases.listen_once(phases.SHUTDOWN, _at_shutdown, priority=phases.USER)
     shutdown.follow_exit()
+    shutdown.at_last(_at_last)
     _way = way
 
 
@@ -466,14 +467,25 @@ def _flush(listeners: list[Callable[..., object]]) -> None:
 def _at_shutdown() -> None:
     """Do what waits, within the share of the time that there is."""
     share_s = phases.share_s() or shutdown.BUDGET_S
-    # Less what it takes to say what is not done by then.
     ends_at = clock.run_time() + share_s * (1 - TOLD)
     behind = [each for each in _rounds.copy() if each.is_left]
+    _go_on(ends_at)
+    for each in behind:
+        each.over.wait(max(ends_at - clock.run_time(), 0.0))
+
+
+def _go_on(ends_at: float) -> list[Round]:
+    """Let what runs be done, then what waits; return what is not left behind."""
+    global _outcome
     rounds = [each for each in _rounds.copy() if not each.is_left]
     for each in rounds:
         each.over.wait(max(ends_at - clock.run_time(), 0.0))
-    if all(each.over.is_set() for each in rounds):  # one call after the other
+    if (_waiting or _outcome is not None) and all(
+        each.over.is_set()
+        for each in rounds  # one call after the other
+    ):
         last = Round(_outcome, ends_at)
+        _outcome = None
         _rounds.append(last)
         rounds.append(last)
         try:
@@ -481,8 +493,12 @@ def _at_shutdown() -> None:
         except (RuntimeError, MemoryError):  # none to be had, or Python is ending
             last.work()
         last.over.wait(max(ends_at - clock.run_time(), 0.0))
-    for each in behind:
-        each.over.wait(max(ends_at - clock.run_time(), 0.0))
+    return rounds
+
+
+def _at_last(ends_at: float) -> None:
+    """Use the time that other listeners have left; tell what is not done then."""
+    rounds = _go_on(ends_at - FLUSH_S)
     left = [function for each in rounds for function in each.leave()]
     _count_lost()
     _report(left)

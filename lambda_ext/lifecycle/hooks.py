@@ -187,7 +187,7 @@ def defer(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -
     on the event loop of the environment.  The next invocation waits for it, and
     Lambda bills its time; see `after_response` for when it is left behind, and
     where it runs if the end of an answer cannot be seen.  What is still queued at
-    SIGTERM is called within the budget of 300 ms.
+    SIGTERM is called within the budget of 300 ms, in what shutdown hooks leave of it.
 
     Returns whether it is queued: False if 1,000 calls are waiting, which is counted
     in ``stats().deferred`` and logged once.  What *function* raises is logged.

@@ -91,6 +91,7 @@ _winner: dict[str, tuple[str, object]] = {}  # "end" -> the path that does the w
 _done = real_threads.Event()
 _of_user: list[Callable[[], object]] = []  # listeners of this process only
 _follows_exit = False
+_at_last: list[Callable[[float], object]] = []  # called with when the budget ends
 _unstarted: list[Callable[[], str]] = []  # what is lost where nothing has started
 
 rearm = signals.rearm
@@ -128,6 +129,16 @@ def follow_exit() -> None:
     atexit.register(_at_exit)
     if phases.is_worker():
         _follow_worker()
+
+
+def at_last(function: Callable[[float], object]) -> None:
+    """
+    Call *function* when the listeners were called, with when the budget ends.
+
+    It has the rest of the budget, and keeps to it; what it records is flushed.
+    """
+    if function not in _at_last:
+        _at_last.append(function)
 
 
 def warn_unless_started(lost: Callable[[], str]) -> None:
@@ -242,7 +253,11 @@ def drain(
     # The listeners may read values: those have aged in a freeze before SIGTERM.
     clock.sync()
     more = () if previous is None else ((phases.PREVIOUS, previous),)
+    ends_at = clock.run_time() + budget_s
     phases.call_within(budget_s, phases.SHUTDOWN, more=more, claimed=claimed)
+    for function in _at_last.copy():
+        phases.call_one(phases.SHUTDOWN, function, ends_at - STREAMS_S)
+        _bounded(_flush_late)
 
 
 def _bounded(function: Callable[[], object]) -> None:
@@ -336,6 +351,7 @@ def reset() -> None:
     atexit.unregister(_at_exit)
     _follows_exit = False
     _of_user.clear()
+    _at_last.clear()
     _unstarted.clear()
     signals.reset()
     _renew()

@@ -586,6 +586,28 @@ class TestEnd:
             gate.set()
         rounds_over()
 
+    def test_what_others_leave_of_the_budget_is_for_the_work(self):
+        """Its share is small beside many hooks, which need little of theirs."""
+        gate = threading.Event()
+        seen = []
+
+        def work():
+            gate.wait(30)
+            metrics.count("late")
+
+        lambda_ext.defer(work)
+        lambda_ext.defer(seen.append, 1)
+        for _ in range(20):
+            lambda_ext.on_shutdown(lambda: None)
+        lambda_ext.on_shutdown(priority=99)(gate.set)
+        with MemorySink() as sink:
+            metrics.count("early")
+            simulate_sigterm(4.0)
+            assert (1, 1) == (sink.total("early"), sink.total("late"))
+        assert [1] == seen
+        found = lambda_ext.stats().deferred
+        assert (2, 0, 0) == (found.done, found.left_behind, found.dropped)
+
     @pytest.mark.logs
     def test_call_behind_one_that_hangs_is_not_begun(self):
         """It would run beside it."""
@@ -821,20 +843,31 @@ class TestInLambda:
             assert [1] == [line["first"] for line in lines if "first" in line]
 
     @pytest.mark.parametrize("ends", ["sigterm", "exit"])
-    def test_what_is_deferred_too_late_is_told(self, ends):
-        """By a hook that is called after what waits was."""
+    def test_what_a_late_hook_defers_is_done(self, ends):
+        """It is called when what waited before was."""
         code = (
-            "import lambda_ext, os, signal\n"
-            "from lambda_ext.lifecycle import deferred, shutdown\n"
-            "lambda_ext.defer(print, 'in time')\n"
-            "@lambda_ext.on_shutdown(priority=90)\n"
+            "import lambda_ext\n"
+            "from lambda_ext.lifecycle import shutdown\n"
+            "lambda_ext.defer(print, 'early', flush=True)\n"
+            "@lambda_ext.on_shutdown(priority=99)\n"
             "def hook():\n"
-            "    print(lambda_ext.defer(print, 'too late'))\n"
-            "    print(lambda_ext.stats().deferred.dropped)\n"
+            "    lambda_ext.defer(print, 'late', flush=True)\n"
         )
         if ends == "sigterm":
             code += "shutdown._terminate()\n"
-        ended = python(code)
+        assert ["early", "late"] == python(code).stdout.splitlines()
+
+    def test_what_is_deferred_too_late_is_told(self):
+        """By what Python calls after this library's end: it is refused."""
+        ended = python(
+            "import atexit\n"
+            "@atexit.register\n"
+            "def last():\n"
+            "    print(lambda_ext.defer(print, 'too late'))\n"
+            "    print(lambda_ext.stats().deferred.dropped)\n"
+            "import lambda_ext\n"
+            "lambda_ext.defer(print, 'in time')\n"
+        )
         assert ["in time", "False", "1"] == ended.stdout.splitlines()
         assert 1 == ended.stderr.count("deferred_dropped")
 

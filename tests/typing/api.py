@@ -105,6 +105,27 @@ def done_late(outcome: lambda_ext.Outcome) -> None:
     assert_type(outcome.error, type[BaseException] | None)
 
 
+@lambda_ext.after_response
+def answered() -> None: ...
+
+
+@lambda_ext.after_response(priority=60)
+async def answered_late(outcome: lambda_ext.Outcome) -> None:
+    assert_type(outcome.remaining, float | None)
+
+
+def send(order: int, *, copy: bool = False) -> str:
+    return f"{order}{copy}"
+
+
+assert_type(lambda_ext.defer(send, 5, copy=True), bool)
+lambda_ext.defer(answered_late, lambda_ext.Outcome())
+lambda_ext.defer(send)  # type: ignore[call-arg]
+lambda_ext.defer(send, "5")  # type: ignore[arg-type]
+lambda_ext.after_response(wants)  # type: ignore[type-var]
+lambda_ext.after_response(priority="x")  # type: ignore[call-overload]
+
+
 @lambda_ext.on_timeout
 async def hurry(remaining: float) -> None: ...
 
