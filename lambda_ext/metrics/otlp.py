@@ -75,7 +75,8 @@ class OtlpSink:
             then ``OTEL_EXPORTER_OTLP_[METRICS_]HEADERS`` count, too.
         headers: Names and values; a value may be a `Secret`, another object with
             ``value`` and ``invalidate()``, or a function.
-        protocol: "http/protobuf" or "http/json"; None:
+        protocol: "http/protobuf" or "http/json", which two receivers that were
+            tried answer with 200 and lose values of; None:
             ``OTEL_EXPORTER_OTLP_[METRICS_]PROTOCOL``, else protobuf.
         compression: "gzip" or "none"; None:
             ``OTEL_EXPORTER_OTLP_[METRICS_]COMPRESSION``, else gzip.
