@@ -269,10 +269,22 @@ class TestContainer:
         fetching.start()
         assert entered.wait(30)
         ask(way)
+        visits = len(vault.wire.requests)
         leave.set()
         fetching.join(30)
 
+        assert 2 == visits  # one that waited would have made its own
         assert ["token1", "token1", "token2"] == [token for _, token in signers(server)]
+
+    def test_keys_that_were_renewed_meanwhile_are_kept(self, vault, time):
+        """A second caller that was refused with the old ones has the new at once."""
+        url = os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+        provider = credentials.container(url)
+        ends_at = clock.monotonic() + 5
+        refused = provider.keys(ends_at)
+
+        assert [True, True] == [provider.renewed(refused, ends_at) for _ in range(2)]
+        assert 2 == vault.count
 
     def test_forked_child_is_not_blocked(self, way, server, vault):
         """A fetch that was under way at the fork does not hold up the child."""
