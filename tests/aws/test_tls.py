@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
+import threading
+import types
 
 import pytest
 from helpers import eventually, in_child
@@ -139,6 +142,28 @@ class TestStores:
             assert 2 == wire.connections
             assert "x" == ask(wire, monkeypatch)
             assert 3 == wire.connections
+
+    def test_store_is_tried_after_a_refused_certificate_only(self, ours, monkeypatch):
+        """A server that hangs up in the handshake is not asked a second time."""
+        accepted = []
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def hang_up():
+                with contextlib.suppress(OSError):
+                    while True:
+                        peer, _ = server.accept()
+                        accepted.append(peer.recv(1))
+                        peer.close()
+
+            thread = threading.Thread(target=hang_up)
+            thread.start()
+            url = f"https://127.0.0.1:{server.getsockname()[1]}"
+            with pytest.raises(exceptions.SourceError):
+                ask(types.SimpleNamespace(url=url), monkeypatch)
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(30)
+
+        assert 1 == len(accepted)
 
     def test_roots_are_tried_again_where_the_machines_store_was_needed(
         self, ours, monkeypatch, tmp_path
