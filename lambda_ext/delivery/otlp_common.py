@@ -213,13 +213,28 @@ def tell_of_temporality(signal: str) -> None:
         )
 
 
+def seconds(argument: str, given: Any, *, zero: bool = False) -> float:
+    """
+    Return *given* seconds: above 0, or with *zero* from 0 on.
+
+    Raises:
+        ConfigurationError: it is no such number.
+    """
+    if (
+        not isinstance(given, (int, float))
+        or isinstance(given, bool)
+        or not (given > 0 or (zero and given == 0))
+    ):
+        least = "from 0 on" if zero else "above 0"
+        msg = f"{argument}={given!r:.80} must be a number of seconds {least}"
+        raise ConfigurationError(msg)
+    return float(given)
+
+
 def timeout_of(signal: str, given: float | None) -> float:
     """Return *given* seconds, or what the environment says, or the default."""
     if given is not None:
-        if not given > 0:
-            msg = f"timeout={given!r:.80} must be a number of seconds above 0"
-            raise ConfigurationError(msg)
-        return float(given)
+        return seconds("timeout", given)
     text = variable(signal, "TIMEOUT")
     if text.isascii() and text.isdigit() and int(text):
         return int(text) / 1000

@@ -137,7 +137,7 @@ class OtlpSink:
             certificate=otlp_common.certificate_of(SIGNAL),
         )
         otlp_common.tell_of_temporality(SIGNAL)
-        self._every = every
+        self._every = every = otlp_common.seconds("every", every, zero=True)
         self._disabled = otlp_common.is_disabled()
         self._delivery = Delivery(name, self._send, combine=combined)
         # By namespace: when the interval of its last batch began and ended.

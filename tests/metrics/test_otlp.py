@@ -875,6 +875,17 @@ class TestDue:
         assert (False, False, True) == (before, early, late_enough)
         assert many.is_due()
 
+    @pytest.mark.parametrize("given", [-1, "5", None, True, float("nan")])
+    def test_what_is_no_number_of_seconds_is_refused(self, given):
+        """Where the sink is made, not at its first request."""
+        url = "https://x.example/v1/metrics"
+
+        with pytest.raises(ConfigurationError, match=r"every=.* number of seconds"):
+            OtlpSink(url, every=given)
+        if given is not None:
+            with pytest.raises(ConfigurationError, match=r"timeout=.* seconds above 0"):
+                OtlpSink(url, timeout=given)
+
     def test_every_0_is_each_invocation(self):
         """With every=0 anything that waits is due."""
         sink = OtlpSink("https://x.example/v1/metrics", every=0)
