@@ -135,6 +135,10 @@ class Connection:
             return isinstance(exc, BlockingIOError)
         return False
 
+    def __del__(self) -> None:
+        # One that was dropped, by whatever exception, keeps no descriptor open.
+        self._sock.close()
+
     def close(self) -> None:
         """Close without a word, so that a forked child may do it too."""
         self._sock.close()

@@ -49,6 +49,18 @@ def soon(seconds=1.0):
     return clock.monotonic() + seconds
 
 
+def test_dropped_connection_keeps_no_descriptor():
+    """A connection that an exception took away is closed with its last reference."""
+    from lambda_ext.aws import connections, native
+
+    sock = native.modules().Socket(2, 1)
+    connection = connections.Connection(sock, None)
+    before = sock.fileno()
+    del connection
+
+    assert (True, -1) == (before >= 0, sock.fileno())
+
+
 @pytest.mark.usefixtures("fake")
 class TestDrain:
     """Delivery.drain()"""
