@@ -95,7 +95,7 @@ class TestWaiting:
         leader.start()
         source.wait_for_calls(1)
         generation = clock.generation
-        clock._deadline_at = clock.monotonic() + 0.15  # an invocation under way
+        clock.deadline_at = clock.monotonic() + 0.15  # an invocation under way
 
         with pytest.raises(SourceTimeoutError, match="'db'") as raised:
             getters.get_secret("db")
