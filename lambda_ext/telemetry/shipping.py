@@ -29,6 +29,9 @@ When
 
 from __future__ import annotations
 
+import logging
+import threading
+
 from .. import config, disclosure
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from . import dispatch, redaction, subscription
@@ -62,6 +65,13 @@ QUIET_S = 0.01  # without a new batch, until no more is expected at the end
 POLL_S = 0.002
 LONGEST_PAUSE_S = 60.0  # between two tries of a sink that fails
 BESIDE_S = 10.0  # for a sink that is called beside a running handler
+CLIENTS = (
+    "boto3",
+    "botocore",
+    "httpcore",
+    "httpx",
+    "urllib3",
+)  # loggers of HTTP clients
 MAX_WARNINGS = 10  # different ones of one sink
 
 
@@ -203,6 +213,15 @@ class Outlet:
             forked()  # others follow forks by themselves
 
     def _call(self, ends_at: float, *, everything: bool, last: bool) -> None:
+        ident = threading.get_ident()
+        _hush()
+        _calling.add(ident)
+        try:
+            self._call_all(ends_at, everything=everything, last=last)
+        finally:
+            _calling.discard(ident)
+
+    def _call_all(self, ends_at: float, *, everything: bool, last: bool) -> None:
         failed = False
         for route in self.routes.copy():
             if everything or route.is_due():
@@ -259,12 +278,30 @@ class Outlet:
             disclosure.warn(event, sink=self.name, error=reason)
 
 
+def _hush() -> None:
+    """
+    Have HTTP clients log nothing below WARNING in threads that call a sink.
+
+    At DEBUG botocore logs whole bodies: what it sends for a sink would come back as
+    a line that holds all others.
+    """
+    # Those that a first call makes are found before the second one.
+    for name, logger in [*logging.root.manager.loggerDict.items()]:
+        if name.partition(".")[0] in CLIENTS and isinstance(logger, logging.Logger):
+            logger.addFilter(_is_wanted)  # once, however often it is asked for
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.thread not in _calling
+
+
 def _release(calls: dict[int, _Call], call: _Call) -> None:
     """Let the next call of the sink begin, and release the threads that wait for it."""
     calls.pop(0, None)
     call.done.set()
 
 
+_calling: set[int | None] = set()  # threads that call a sink
 _outlets: dict[int, Outlet] = {}  # by the id of the sink, which the outlet keeps
 _lock = process.Lock()
 _joined = False
@@ -416,6 +453,7 @@ def _at_shutdown() -> None:
 
 @process.at_fork
 def _forked() -> None:
+    _calling.clear()
     for outlet in [*_outlets.values()]:
         outlet.forked()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 
@@ -75,6 +76,52 @@ def exit_():
 
 def fail():
     raise ValueError("SECRET")
+
+
+class TestTrafficOfSinks:
+    """What HTTP clients log at DEBUG while a sink is called would be shipped again."""
+
+    @pytest.mark.parametrize("in_place", [False, True])
+    def test_is_not_logged(self, caplog, monkeypatch, in_place):
+        """With its bodies, a line that holds all others would come of each call."""
+        names = ("botocore.endpoint", "urllib3.connectionpool", "httpx", "app")
+
+        def act():
+            for name in names:
+                logging.getLogger(name).debug("sends %s", name)
+                logging.getLogger(name).warning("failed %s", name)
+
+        def refuse(*args):
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+
+        caplog.set_level(logging.DEBUG)
+        for name in names:
+            logging.getLogger(name)
+        if in_place:
+            monkeypatch.setattr(shipping.real_threads, "start", refuse)
+        put(telemetry.route().to(Sink("sink", act), max_age=1e9), "one")
+        shipping._at_shutdown()
+        during = [each.getMessage() for each in caplog.records if each.name in names]
+        caplog.clear()
+        act()
+
+        assert [
+            *(f"failed {name}" for name in names[:3]), "sends app", "failed app",
+        ] == during  # fmt: skip
+        assert 8 == len(caplog.records)
+
+    def test_is_logged_by_other_threads_meanwhile(self, hanging, caplog):
+        """The handler may ask AWS beside it, and look at what was sent."""
+        caplog.set_level(logging.DEBUG)
+        logger = logging.getLogger("botocore.endpoint")
+        route = telemetry.route().to(Sink("sink", hanging), max_records=1)
+        put(route, "one")
+        assert hanging.inside.wait(30)
+        logger.debug("of the handler")
+
+        assert ["of the handler"] == [
+            each.getMessage() for each in caplog.records if each.name == logger.name
+        ]
 
 
 class TestEndOfAnInvocation:
