@@ -29,8 +29,8 @@ When
 
 from __future__ import annotations
 
+import contextvars
 import logging
-import threading
 
 from .. import config, disclosure
 from ..lifecycle import clock, phases, process, real_threads, shutdown
@@ -213,13 +213,12 @@ class Outlet:
             forked()  # others follow forks by themselves
 
     def _call(self, ends_at: float, *, everything: bool, last: bool) -> None:
-        ident = threading.get_ident()
         _hush()
-        _calling.add(ident)
+        token = _calling.set(True)
         try:
             self._call_all(ends_at, everything=everything, last=last)
         finally:
-            _calling.discard(ident)
+            _calling.reset(token)
 
     def _call_all(self, ends_at: float, *, everything: bool, last: bool) -> None:
         failed = False
@@ -280,7 +279,7 @@ class Outlet:
 
 def _hush() -> None:
     """
-    Have HTTP clients log nothing below WARNING in threads that call a sink.
+    Have HTTP clients log nothing below WARNING in the context of a call of a sink.
 
     At DEBUG botocore logs whole bodies: what it sends for a sink would come back as
     a line that holds all others.
@@ -292,7 +291,7 @@ def _hush() -> None:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.thread not in _calling
+    return record.levelno >= logging.WARNING or not _calling.get()
 
 
 def _release(calls: dict[int, _Call], call: _Call) -> None:
@@ -301,7 +300,10 @@ def _release(calls: dict[int, _Call], call: _Call) -> None:
     call.done.set()
 
 
-_calling: set[int | None] = set()  # threads that call a sink
+# Whether a sink is being called; boto3's calls have a thread, and the caller's context.
+_calling: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "lambda_ext_calling_sink", default=False
+)
 _outlets: dict[int, Outlet] = {}  # by the id of the sink, which the outlet keeps
 _lock = process.Lock()
 _joined = False
@@ -453,7 +455,7 @@ def _at_shutdown() -> None:
 
 @process.at_fork
 def _forked() -> None:
-    _calling.clear()
+    _calling.set(False)
     for outlet in [*_outlets.values()]:
         outlet.forked()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 
 import pytest
 from log_entries import drained, entry
 from wire import Wire, refusing, reset
 
+from lambda_ext import telemetry
 from lambda_ext.aws import light, signing
 from lambda_ext.delivery import queue
 from lambda_ext.exceptions import ConfigurationError
@@ -194,6 +196,22 @@ def test_boto3_does_the_same(stream, server, monkeypatch):
     made.accept_logs([entry("a")])
 
     assert ((1, {}, 0), ["a"]) == (drained(made), stream.lines)
+
+
+def test_what_boto3_logs_of_it_is_left_out(stream, monkeypatch, caplog):
+    """At DEBUG it logs whole bodies, which would be shipped, and logged, again."""
+    monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "boto3")
+    made = destinations.firehose("logs")
+    made.accept_logs([entry("a")])
+    drained(made)  # botocore has made its loggers
+    route = telemetry.route().to(made, max_age=1e9)
+    caplog.set_level(logging.DEBUG)
+    element = {"time": "", "type": "function", "record": "b"}
+    route(telemetry.Batch.of(json.dumps([element])))
+
+    assert telemetry.flush(30)
+    assert ["a", "b"] == stream.lines
+    assert [] == [each for each in caplog.records if "boto" in each.name]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, None, "arn:aws:firehose:x"])
