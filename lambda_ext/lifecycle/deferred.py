@@ -413,17 +413,23 @@ def _work(left_s: float) -> None:
     found, _outcome = _outcome, None
     # Of a short invocation half is for the work.
     budget_s = left_s - min(_margin(), left_s / 2)
-    _rounds[:] = [each for each in _rounds if not each.over.is_set()]
+    with _lock:
+        _rounds[:] = [each for each in _rounds if not each.over.is_set()]
     if len(_rounds) >= MOST_LEFT or budget_s <= 0:
         # What is queued waits for the next response, or for the end.
         if found is not None:
             _skip()
         return
-    phases.calls[phases.AFTER] += 1
     if found is not None and left_s < FOR_EVER_S:
         found.work_until(clock.run_time() + left_s)
     work = Round(found, clock.run_time() + budget_s)
-    _rounds.append(work)
+    with _lock:
+        if shutdown.has_begun() and _active():
+            # The thread of the end does this work when it has done that.
+            _outcome = found
+            return
+        _rounds.append(work)
+    phases.calls[phases.AFTER] += 1
     if not phases.run_within(budget_s, work.work, phases.AFTER):
         _leave(work)
     flush = _flushing()
@@ -475,25 +481,28 @@ def _at_shutdown() -> None:
 
 
 def _go_on(ends_at: float) -> list[Round]:
-    """Let what runs be done, then what waits; return what is not left behind."""
+    """Let what runs be done, then what waits; return what still runs."""
     global _outcome
-    rounds = [each for each in _rounds.copy() if not each.is_left]
-    for each in rounds:
+    for each in _active():
         each.over.wait(max(ends_at - clock.run_time(), 0.0))
-    if (_waiting or _outcome is not None) and all(
-        each.over.is_set()
-        for each in rounds  # one call after the other
-    ):
-        last = Round(_outcome, ends_at)
-        _outcome = None
-        _rounds.append(last)
-        rounds.append(last)
+    last = None
+    with _lock:
+        if (_waiting or _outcome is not None) and not _active():
+            last = Round(_outcome, ends_at)
+            _outcome = None
+            _rounds.append(last)
+    if last is not None:
         try:
             real_threads.start("lambda_ext_after_response", last.work)
         except (RuntimeError, MemoryError):  # none to be had, or Python is ending
             last.work()
         last.over.wait(max(ends_at - clock.run_time(), 0.0))
-    return rounds
+    return _active()
+
+
+def _active() -> list[Round]:
+    """Return the work under way that was not left behind."""
+    return [each for each in _rounds.copy() if not (each.is_left or each.over.is_set())]
 
 
 def _at_last(ends_at: float) -> None:
@@ -508,7 +517,7 @@ def _count_lost() -> None:
     """Count, and tell, what waits at the end."""
     global _ended
     with _lock:
-        _ended = shutdown.status().begun is not None
+        _ended = shutdown.has_begun()
         lost = len(_waiting)
         _waiting.clear()
     if lost:

@@ -107,6 +107,11 @@ def status() -> Status:
     return Status(path, reason, begun, phases.abandoned[phases.SHUTDOWN])
 
 
+def has_begun() -> bool:
+    """Say whether this process is ending."""
+    return bool(_winner)
+
+
 def install() -> None:
     """Be called on SIGTERM; for inside Lambda, where it means the end."""
     signals.install(_terminate)

@@ -17,7 +17,14 @@ from helpers import eventually, python
 import lambda_ext
 from lambda_ext import metrics
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.lifecycle import clock, deferred, extension, phases, runtime_client
+from lambda_ext.lifecycle import (
+    clock,
+    deferred,
+    extension,
+    phases,
+    runtime_client,
+    shutdown,
+)
 from lambda_ext.local.emulator import Emulator
 from lambda_ext.testing import FakeClock, MemorySink, simulate_sigterm
 
@@ -607,6 +614,27 @@ class TestEnd:
         assert [1] == seen
         found = lambda_ext.stats().deferred
         assert (2, 0, 0) == (found.done, found.left_behind, found.dropped)
+
+    def test_answer_beside_the_end_begins_no_second_work(self, monkeypatch):
+        """What waits is done in order, by the thread of the end."""
+        begun, gate = threading.Event(), threading.Event()
+        seen = []
+        monkeypatch.setattr(shutdown, "_winner", {"end": ("sigterm", None)})
+
+        def work():
+            begun.set()
+            gate.wait(30)
+            seen.append("first")
+
+        lambda_ext.defer(work)
+        ending = threading.Thread(target=simulate_sigterm, args=(30.0,))
+        ending.start()
+        begun.wait(30)
+        lambda_ext.after_response(lambda: seen.append("hook"))
+        handled(lambda: lambda_ext.defer(seen.append, "second"))
+        gate.set()
+        ending.join()
+        assert ["first", "second", "hook"] == seen
 
     @pytest.mark.logs
     def test_call_behind_one_that_hangs_is_not_begun(self):
