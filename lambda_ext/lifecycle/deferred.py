@@ -414,7 +414,7 @@ def _work(left_s: float) -> None:
     # Of a short invocation half is for the work.
     budget_s = left_s - min(_margin(), left_s / 2)
     with _lock:
-        _rounds[:] = [each for each in _rounds if not each.over.is_set()]
+        _forget_over()
     if len(_rounds) >= MOST_LEFT or budget_s <= 0:
         # What is queued waits for the next response, or for the end.
         if found is not None:
@@ -437,6 +437,10 @@ def _work(left_s: float) -> None:
         flush_s = max(work.ends_at - clock.run_time(), FLUSH_S)
         phases.run_within(flush_s, lambda: _flush(flush), phases.AFTER)
     phases.ended[phases.AFTER] += 1
+
+
+def _forget_over() -> None:
+    _rounds[:] = [each for each in _rounds if not each.over.is_set()]
 
 
 def _leave(work: Round) -> None:
