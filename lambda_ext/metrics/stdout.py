@@ -74,6 +74,9 @@ class Line:
         self.names = names
 
 
+END = Line(b"\n", ())  # of a line of which all the rest is out
+
+
 class _Piece:
     """What one write is to write, and what became of it."""
 
@@ -317,18 +320,21 @@ class Writer:
         piece = self._piece
         if piece is None:
             return
-        lines = self.lines
+        data, lines = piece.data, self.lines
         done = piece.done(len(piece.sent))
-        prefix = int(piece.data[:1] == b"\n")
-        whole = max(piece.data[:done].count(b"\n") - prefix, 0)  # lines that are out
-        torn = prefix > 0 if done == 0 else piece.data[done - 1 : done] != b"\n"
+        prefix = len(data) - sum([len(line.data) for line in piece.lines])
+        whole = data[prefix:done].count(b"\n")  # lines that are out
+        # All of a line but its end is out: written again, it would count twice.
+        unended = int(done > prefix and data[done : done + 1] == b"\n")
+        rest = [END] * unended
+        torn = prefix > 0 if done == 0 else data[done - 1 : done] != b"\n"
         # One step.
         if self._piece is piece:
             self._piece = None
             self._torn = torn
             piece.todo[:] = []
             _stdout.documents += whole
-            del lines[:whole]
+            lines[: whole + unended] = rest
 
     def _lose(self, count: int, message: str, reason: str = "stdout") -> None:
         """Drop and count the first *count* lines."""

@@ -268,3 +268,37 @@ def _is_json(line):
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_line_of_which_only_the_end_is_missing_is_not_written_again(lines, monkeypatch):
+    """Both would be valid, and count."""
+    took, stalls = [], iter([False, True])
+
+    def write(_, data):
+        if next(stalls, None):
+            raise BlockingIOError
+        took.append(bytes(data[:-1] if len(took) == 0 else data))
+        return len(took[-1])
+
+    class Stream:
+        def fileno(self):
+            return 1
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(stdout.Writer, "_writable", lambda *_: False)
+    mine = Metrics("ns", sink=emf.EmfSink(Stream()))
+    before = stdout.documents()
+    for number in range(lines):
+        mine.count(f"n{number}")
+        mine.flush()
+    mine.flush()
+    text = b"".join(took).decode()
+
+    written = [emf_rules.document(line) for line in text.splitlines() if line]
+    assert [f"n{number}" for number in range(lines)] == [
+        metric["Name"] for each in written for metric in _metrics(each)
+    ]
+    assert text.endswith("\n")
+    assert lines == stdout.documents() - before
+    assert 0 == recorder.snapshot()["sinks"]["emf"].pending
