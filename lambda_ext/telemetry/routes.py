@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
     from .records import Batch, Record
 
+    # A value to equal, or a function of what is there.
+    Plain = str | int | float | list[Any] | dict[str, Any] | None
+    Field = Plain | Callable[[Any], object]
+
     class LogSink(Protocol):
         """What takes the entries of a route; see `shipping` for what else it may have."""
 
@@ -118,7 +122,7 @@ def route(
     type: str | Iterable[str] = (),
     level: str | Iterable[str] = (),
     request_id: str | Iterable[str] = (),
-    fields: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Field] | None = None,
     matches: str | re.Pattern[str] | None = None,
     when: Callable[[Record], object] | None = None,
     sample: float = 1.0,
