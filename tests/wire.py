@@ -374,6 +374,12 @@ class Authority:
 
     def server(self, *hosts, days=(-1, 30)):
         """Return a context for a server whose certificate names *hosts*."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issued(*hosts, days=days))
+        return context
+
+    def issued(self, *hosts, days=(-1, 30)):
+        """Return the path of a key and its certificate, which names *hosts*."""
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -392,9 +398,7 @@ class Authority:
                 )
             )
             file.write(self._pem(certificate))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return path
 
     def _signed(self, subject, key, *, days, extensions):
         from cryptography import x509

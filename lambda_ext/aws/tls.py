@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # What is no bundle of the user's; no file has such a name.
 AMAZON = "\0amazon"  # the five roots
 SYSTEM = "\0system"  # the whole store of the machine
+CLIENT = "\0client\0"  # between a store and what `with_client` adds to it
 ROOTS = os.path.join(os.path.dirname(__file__), "roots.pem")
 
 _lock = process.Lock()
@@ -46,6 +47,16 @@ def stores(host: str) -> tuple[str, ...]:
     return (SYSTEM, AMAZON) if host in _by_system else (AMAZON, SYSTEM)
 
 
+def with_client(store: str, certificate: str, key: str) -> str:
+    """
+    Return *store*, with what this end proves who it is by.
+
+    *certificate* is the path of a file with the certificate, and its chain; *key*
+    that of its key, without a password; "" where both are in one file.
+    """
+    return f"{store}{CLIENT}{certificate}\0{key}"
+
+
 def verified(host: str, store: str) -> None:
     """Remember that *store* verified *host*."""
     if store == SYSTEM:
@@ -55,7 +66,7 @@ def verified(host: str, store: str) -> None:
 
 
 def context(store: str) -> Any:
-    """Return the context that trusts *store*: one of ours, or a file's path."""
+    """Return the context of *store*: one of ours, a file's path, or `with_client`."""
     which = (modules().kind, store)
     found = _contexts.get(which)
     if found is None:
@@ -76,6 +87,24 @@ def reset() -> None:
 
 
 def _new_context(store: str) -> Any:
+    store, _, client = store.partition(CLIENT)
+    made = _trusting(store)
+    if client:
+        certificate, _, key = client.partition("\0")
+        try:
+            # With a password OpenSSL does not ask for one at the terminal.
+            made.load_cert_chain(certificate, key or None, "")
+        except (OSError, ValueError) as exc:
+            msg = (
+                "the certificate of this client cannot be used:"
+                f" {printable(certificate)!r} and {printable(key or certificate)!r} are"
+                " no pair of a certificate and its key, both PEM, without a password"
+            )
+            raise ConfigurationError(msg) from exc
+    return made
+
+
+def _trusting(store: str) -> Any:
     made = modules().context()
     if store == SYSTEM:
         made.set_default_verify_paths()

@@ -13,7 +13,7 @@ import sys
 
 from .. import config, disclosure
 from ..exceptions import ConfigurationError
-from ..lifecycle import phases, process
+from ..lifecycle import current, phases, process
 from . import protobuf
 from .receiver import TIMEOUT_S, Derived
 from .receiver import text as text_of
@@ -27,6 +27,7 @@ TYPES = {"http/protobuf": "application/x-protobuf", "http/json": "application/js
 REJECTED = ("rejectedDataPoints", "rejectedLogRecords", "rejectedSpans")
 
 _instance = ""  # of this execution environment, once it was needed
+_arn = ""  # by which the function was invoked, without version or alias
 
 
 def instance() -> str:
@@ -50,9 +51,27 @@ def another_instance() -> None:
     _instance = ""
 
 
-def follow_restores() -> None:
-    """Be another instance after each restore from a snapshot."""
+def follow_life() -> None:
+    """Be another instance after each restore; learn who the function is."""
     phases.listen_once(phases.RESTORE, another_instance, priority=phases.ESSENTIAL)
+    if not _arn:
+        phases.listen_once(phases.INVOKE, _learn, priority=phases.ESSENTIAL)
+
+
+def _learn() -> None:
+    """Take the function's ARN from the first invocation that has one."""
+    global _arn
+    found = getattr(current.state().context, "invoked_function_arn", None)
+    parts = found.split(":") if isinstance(found, str) else []
+    if len(parts) >= 7 and parts[0] == "arn":
+        _arn = ":".join(parts[:7])
+        phases.silence(phases.INVOKE, _learn)
+
+
+@process.at_reset
+def _forget() -> None:
+    global _arn
+    _arn = ""
 
 
 def version() -> str:
@@ -81,6 +100,9 @@ def resource(of: str, called: str) -> dict[str, Any]:
     if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
         found["cloud.provider"] = "aws"
         found["cloud.platform"] = "aws_lambda"
+    if _arn:  # known from the first invocation on
+        found["cloud.account.id"] = _arn.split(":")[4]
+        found["cloud.resource_id"] = _arn
     for name, variable in (
         ("cloud.region", "AWS_REGION"),
         ("faas.name", "AWS_LAMBDA_FUNCTION_NAME"),
@@ -248,6 +270,25 @@ def certificate_of(signal: str) -> str:
         msg = f"OTEL_EXPORTER_OTLP_CERTIFICATE is not the path of a file: {path!r:.200}"
         raise ConfigurationError(msg)
     return path
+
+
+def client_of(signal: str) -> tuple[str, str]:
+    """Return the paths of the client's certificate and key, of which both are set."""
+    found = variable(signal, "CLIENT_CERTIFICATE"), variable(signal, "CLIENT_KEY")
+    for name, path, other in (
+        ("CERTIFICATE", found[0], "KEY"),
+        ("KEY", found[1], "CERTIFICATE"),
+    ):
+        if not path and any(found):
+            msg = (
+                f"OTEL_EXPORTER_OTLP_CLIENT_{other} needs"
+                f" OTEL_EXPORTER_OTLP_CLIENT_{name} beside it: set both, or none"
+            )
+            raise ConfigurationError(msg)
+        if path and not os.path.exists(path):
+            msg = f"OTEL_EXPORTER_OTLP_CLIENT_{name} is not the path of a file: {path!r:.200}"
+            raise ConfigurationError(msg)
+    return found
 
 
 def is_disabled() -> bool:

@@ -72,6 +72,8 @@ class Receiver:
         clear: Whether plain HTTP may go to another machine; never with headers.
         certificate: The path of a file with the certificates to trust; "" for
             those of the machine.
+        client: The paths of the files with the certificate that this end shows,
+            and with its key; ("", "") for none.
         passing: Statuses after which the same body is sent again, later.
 
     Raises:
@@ -80,7 +82,7 @@ class Receiver:
     """
 
     __slots__ = (
-        "_asked", "_certificate", "_clear", "_compressed", "_connections",
+        "_asked", "_certificate", "_clear", "_client", "_compressed", "_connections",
         "_content_type",
         "_passing", "_region", "_sign", "_timeout", "_url", "given", "headers", "name",
     )  # fmt: skip
@@ -98,6 +100,7 @@ class Receiver:
         region: str = "",
         clear: bool = False,
         certificate: str = "",
+        client: tuple[str, str] = ("", ""),
         passing: tuple[int, ...] = PASSING,
     ) -> None:
         self.name = name
@@ -114,6 +117,7 @@ class Receiver:
         self._region = region
         self._clear = clear
         self._certificate = certificate
+        self._client = client
         self._passing = passing
         self._connections: connections.Connections | None = None
         # A body whose answer has not come yet, on which connection, until when
@@ -329,7 +333,8 @@ class Receiver:
 
     def _stores(self, host: str) -> tuple[str, ...]:
         """Return whom to trust: the machine's whole store, or a file of the user's."""
-        return (self._certificate or tls.SYSTEM,)
+        store = self._certificate or tls.SYSTEM
+        return (tls.with_client(store, *self._client) if any(self._client) else store,)
 
 
 class Derived:

@@ -135,6 +135,7 @@ class OtlpSink:
             region=region,
             clear=clear,
             certificate=otlp_common.certificate_of(SIGNAL),
+            client=otlp_common.client_of(SIGNAL),
         )
         otlp_common.tell_of_temporality(SIGNAL)
         self._every = every = otlp_common.seconds("every", every, zero=True)
@@ -144,7 +145,7 @@ class OtlpSink:
         self._last: dict[str, tuple[int, int]] = {}
         self._due_at = clock.now() + every
         follow_life(self)
-        otlp_common.follow_restores()
+        otlp_common.follow_life()
 
     def __repr__(self) -> str:
         return f"<OtlpSink {self.name!r}, {self.pending} records pending>"

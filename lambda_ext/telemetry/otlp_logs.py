@@ -98,7 +98,7 @@ class OtlpLogs(HttpDestination):
             clear=clear,
         )
         self._disabled = otlp_common.is_disabled()
-        otlp_common.follow_restores()
+        otlp_common.follow_life()
         super().__init__(name, to, max_records=MAX_RECORDS, max_bytes=MAX_BYTES)
 
     def accept_logs(self, entries: list[Entry], /) -> None:
@@ -195,6 +195,7 @@ def receiver(
         region=region,
         clear=clear,
         certificate=otlp_common.certificate_of(signal),
+        client=otlp_common.client_of(signal),
     )
     return to, chosen == "http/json"
 

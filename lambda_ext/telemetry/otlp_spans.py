@@ -97,7 +97,7 @@ class OtlpSpans(HttpDestination):
         self._sampled_only = sampled_only
         self._open: OrderedDict[str, _Invocation] = OrderedDict()
         self._init: list[tuple[str, dict[str, Any]]] = []  # that wait for a trace
-        otlp_common.follow_restores()
+        otlp_common.follow_life()
         super().__init__(name, to, max_records=MAX_RECORDS, max_bytes=MAX_BYTES)
 
     def accept_logs(self, entries: list[Entry], /) -> None:

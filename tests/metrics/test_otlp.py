@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import ssl
 import threading
 
 import collector
@@ -745,6 +746,63 @@ class TestTls:
         sink.accept(Batch())
 
         assert (1, {}, 0) == drained(sink)
+
+    def test_client_shows_its_certificate(self, monkeypatch):
+        """OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and ..._CLIENT_KEY, for mutual TLS."""
+        asks = authority().server("localhost")
+        asks.verify_mode = ssl.CERT_REQUIRED
+        asks.load_verify_locations(authority().path)
+        mine = authority().issued("function")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", authority().path)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", mine)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", mine)
+        with Wire(lambda request: response(200, b""), tls=asks) as wire:
+            sink = OtlpSink(f"https://localhost:{wire.port}/v1/metrics")
+            sink.accept(Batch())
+
+            assert (1, {}, 0) == drained(sink)
+            assert 1 == len(wire.requests)
+
+    @FAILED
+    def test_client_without_a_certificate_gets_nowhere(self, monkeypatch):
+        """Where the receiver asks for one; nothing is lost."""
+        asks = authority().server("localhost")
+        asks.verify_mode = ssl.CERT_REQUIRED
+        asks.load_verify_locations(authority().path)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", authority().path)
+        with Wire(lambda request: response(200, b""), tls=asks) as wire:
+            sink = OtlpSink(f"https://localhost:{wire.port}/v1/metrics")
+            sink.accept(Batch())
+
+            assert (0, {}, 1) == drained(sink)
+            assert [] == wire.requests
+
+    @FAILED
+    def test_what_is_no_pair_is_told(self, secured, sink, monkeypatch):
+        """In the sink's error, with the paths; no batch is lost by it."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", authority().path)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", authority().path)
+        sink = sink()
+        sink.accept(Batch())
+
+        assert 0 == drained(sink)[0]
+        assert "no pair of a certificate and its key" in sink.error
+
+    @pytest.mark.parametrize("there", ["KEY", "CERTIFICATE"])
+    def test_half_a_pair_is_refused(self, sink, monkeypatch, there):
+        """The other half is named."""
+        path = authority().issued("function")
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_CLIENT_{there}", path)
+        missing = {"KEY": "CERTIFICATE", "CERTIFICATE": "KEY"}[there]
+        with pytest.raises(ConfigurationError, match=f"CLIENT_{missing} beside it"):
+            sink()
+
+    def test_file_that_is_not_there_is_refused(self, sink, monkeypatch):
+        """Before anything is recorded."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/none")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/none")
+        with pytest.raises(ConfigurationError, match="CLIENT_CERTIFICATE is not"):
+            sink()
 
     @FAILED
     def test_others_get_nothing(self, secured, sink, monkeypatch):

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
+import lambda_ext
 from lambda_ext.delivery import otlp_common, protobuf
 from lambda_ext.metrics import otlp_messages as otlp
 
@@ -179,6 +180,37 @@ class TestResource:
             "aws.log.stream.names": ["s"],
             "faas.instance": "abc",
         } == found
+
+    @pytest.mark.parametrize(
+        ("arn", "account", "resource"),
+        [
+            ("arn:aws:lambda:eu-west-1:1234:function:f:live", "1234",
+             "arn:aws:lambda:eu-west-1:1234:function:f"),
+            ("arn:aws:lambda:eu-west-1:1234:function:f", "1234",
+             "arn:aws:lambda:eu-west-1:1234:function:f"),
+            (None, None, None),
+            ("f", None, None),
+        ],
+    )  # fmt: skip
+    def test_account_is_known_from_the_first_invocation_on(
+        self, arn, account, resource
+    ):
+        """From the ARN in the context, without version or alias."""
+
+        class Context:
+            invoked_function_arn = arn
+
+            def get_remaining_time_in_millis(self):
+                return 3000
+
+        otlp_common.follow_life()
+        before = otlp_common.resource("abc", "shop")
+        lambda_ext.handler(lambda event, context: None)({}, Context())
+        after = otlp_common.resource("abc", "shop")
+
+        assert "cloud.account.id" not in before
+        assert after.get("cloud.account.id") == account
+        assert after.get("cloud.resource_id") == resource
 
     def test_variables_of_opentelemetry_come_first(self, monkeypatch):
         """OTEL_RESOURCE_ATTRIBUTES adds and replaces, OTEL_SERVICE_NAME wins."""
