@@ -107,6 +107,7 @@ ROWS = {
         "aws.*",
         "telemetry.dispatch",
         "telemetry.records",
+        "lifecycle.bounded",
         "lifecycle.current",
         "lifecycle.deferred",
         "lifecycle.event_loop",

@@ -16,6 +16,7 @@ and counted, and stops neither the next one nor the handler.
 from __future__ import annotations
 
 import functools
+import math
 
 from ..exceptions import ConfigurationError
 from . import deadline, event_loop, invocations, phases, shutdown, snapstart
@@ -80,27 +81,39 @@ if TYPE_CHECKING:
     def on_invoke(hook: OfInvocation, /) -> OfInvocation: ...
     @overload
     def on_invoke(
-        *, priority: int = phases.USER
+        *, priority: int = phases.USER, budget: float | None = None
     ) -> Callable[[OfInvocation], OfInvocation]: ...
 
 
-def on_invoke(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
+def on_invoke(
+    hook: Any = None,
+    /,
+    *,
+    priority: int = phases.USER,
+    budget: float | None = None,
+) -> Any:
     """
     Call the decorated function when an invocation begins: of a decorated handler,
     or of any, where `lambda_ext.start()` was called and nothing is decorated.
 
     It may take one argument, the `lambda_ext.Invocation`.  The handler waits
-    for it.
+    for it: without end, in its own thread, or for *budget* seconds (half of what
+    is left, if that is less), while it runs on a thread of its own in a copy of the
+    context variables.  One that is not done by then is left behind, counted and
+    logged, and is not called again before it has returned.
 
     Raises:
         ConfigurationError: what is decorated is no function or a generator;
-            *priority* is no int.
+            *priority* is no int; *budget* is no positive number.
     """
 
     def add(listener: Callable[[], object]) -> None:
         phases.listen(phases.INVOKE, listener, priority=_within(priority))
 
-    return _decorated("on_invoke", hook, priority, invocations.Invocation, add)
+    return _decorated(
+        "on_invoke", hook, priority, invocations.Invocation, add,
+        phase=phases.INVOKE, budget=budget,
+    )  # fmt: skip
 
 
 if TYPE_CHECKING:
@@ -109,28 +122,38 @@ if TYPE_CHECKING:
     def on_response(hook: OfOutcome, /) -> OfOutcome: ...
     @overload
     def on_response(
-        *, priority: int = phases.EARLY
+        *, priority: int = phases.EARLY, budget: float | None = None
     ) -> Callable[[OfOutcome], OfOutcome]: ...
 
 
-def on_response(hook: Any = None, /, *, priority: int = phases.EARLY) -> Any:
+def on_response(
+    hook: Any = None,
+    /,
+    *,
+    priority: int = phases.EARLY,
+    budget: float | None = None,
+) -> Any:
     """
     Call the decorated function when the handler has returned or raised.
 
-    That is before Lambda has the answer, which waits for it and does not change.
+    That is before Lambda has the answer, which waits for it and does not change:
+    without end, or for *budget* seconds, as in `on_invoke`.
     It may take one argument, the `lambda_ext.Outcome`.  Metrics are flushed at
     priority 50: what a hook of a lower one records (25 is the default) belongs
     to this invocation.
 
     Raises:
         ConfigurationError: what is decorated is no function or a generator;
-            *priority* is no int.
+            *priority* is no int; *budget* is no positive number.
     """
 
     def add(listener: Callable[[], object]) -> None:
         phases.listen(phases.RESPONSE, listener, priority=_within(priority))
 
-    return _decorated("on_response", hook, priority, invocations.Outcome, add)
+    return _decorated(
+        "on_response", hook, priority, invocations.Outcome, add,
+        phase=phases.RESPONSE, budget=budget,
+    )  # fmt: skip
 
 
 if TYPE_CHECKING:
@@ -348,8 +371,13 @@ def _decorated(
     add: Callable[[Callable[[], object]], None],
     *,
     run: Callable[[Any], object] = event_loop.run,
+    phase: str = "",
+    budget: float | None = None,
 ) -> Any:
     """Register *hook*, or return what does so for the function below ``@name(...)``."""
+    if budget is not None and not _is_positive(budget):
+        msg = f"{name}(budget=...) takes seconds, such as 0.2, not {budget!r:.80}"
+        raise ConfigurationError(msg)
     if isinstance(priority, bool) or not isinstance(priority, int):
         msg = f"{name}(priority=...) takes an int, such as 50, not {priority!r:.80}"
         raise ConfigurationError(msg)
@@ -358,13 +386,25 @@ def _decorated(
         _check(function, name)
         listener = function
         takes = argument is not None and _takes_argument(function)
-        if takes or getattr(_code(function), "co_flags", 0) & _COROUTINE:
+        if budget is not None:
+            from .bounded import Bounded  # only for hooks with a budget
+
+            listener = Bounded(function, argument if takes else None, phase, budget)
+        elif takes or getattr(_code(function), "co_flags", 0) & _COROUTINE:
             listener = _Call(function, argument if takes else None, run)
         phases.hooks.append(listener)
         add(listener)
         return function
 
     return decorate if hook is None else decorate(hook)
+
+
+def _is_positive(seconds: object) -> bool:
+    return (
+        isinstance(seconds, (int, float))
+        and not isinstance(seconds, bool)
+        and 0 < seconds < math.inf
+    )
 
 
 def _within(priority: int) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import threading
 
 import pytest
+from helpers import eventually
 
 import lambda_ext
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.lifecycle import clock, deadline, phases, shutdown
+from lambda_ext.lifecycle import clock, deadline, event_loop, phases, shutdown
 from lambda_ext.testing import (
     FakeClock,
     simulate_restore,
@@ -394,3 +396,110 @@ def deadline_threads():
         for thread in threading.enumerate()
         if thread.name == "lambda_ext_deadline"
     ]
+
+
+@pytest.mark.parametrize("name", ["on_invoke", "on_response"])
+class TestBudget:
+    """A hook that an invocation waits for no longer than it says."""
+
+    def hooked(self, name, hook, budget=30.0):
+        """Return a handler with *hook*, which has a budget."""
+        getattr(lambda_ext, name)(budget=budget)(hook)
+        return lambda_ext.handler(lambda event, context: "answer")
+
+    def test_it_is_called_with_its_invocation(self, name):
+        """On a thread of its own, which sees the context variables."""
+        variable = contextvars.ContextVar("variable")
+        seen = []
+
+        def hook(invocation):
+            thread = threading.current_thread()
+            seen.append((invocation.request_id, variable.get(), thread.name))
+
+        handler = self.hooked(name, hook)
+        token = variable.set("of the invocation")
+        assert "answer" == handler({}, Context())
+        variable.reset(token)
+        assert [("8476a536", "of the invocation")] == [each[:2] for each in seen]
+        assert threading.main_thread().name not in seen[0]
+
+    @pytest.mark.logs
+    def test_one_that_hangs_is_left_behind(self, name, caplog):
+        """Told by its name, and not called again before it has returned."""
+        gate, over, seen = threading.Event(), threading.Event(), []
+
+        def hanging():
+            seen.append(1)
+            gate.wait(30)
+            over.set()
+
+        handler = self.hooked(name, hanging, 0.01)
+        try:
+            assert ["answer"] * 3 == [handler({}, Context()) for _ in range(3)]
+            eventually(lambda: seen)
+            assert [1] == seen
+            found = lambda_ext.stats().lifecycle.phases
+            assert 3 == sum(each.abandoned for each in found.values())
+            assert 1 == caplog.text.count("listener_abandoned")
+            assert "hanging" in caplog.text
+        finally:
+            gate.set()
+        assert over.wait(30)
+        eventually(lambda: handler({}, Context()) and len(seen) > 1)
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
+    def test_what_it_raises_is_logged_and_stops_nothing(self, name, kind, caplog):
+        """Neither the next hook nor the handler."""
+        seen = []
+
+        def fails():
+            raise kind
+
+        getattr(lambda_ext, name)(budget=30)(fails)
+        handler = self.hooked(name, lambda: seen.append(1))
+        assert "answer" == handler({}, Context())
+        assert [1] == seen
+        assert "fails" in caplog.text
+
+    @pytest.mark.logs
+    def test_no_more_than_half_of_what_is_left(self, name):
+        """A budget beyond the deadline does not hold."""
+        gate = threading.Event()
+        try:
+            handler = self.hooked(name, lambda: gate.wait(30), 900)
+            assert "answer" == handler({}, Context(40))
+        finally:
+            gate.set()
+
+    @pytest.mark.logs
+    def test_coroutine_that_hangs_leaves_the_loop_to_the_handlers(self, name):
+        """It goes on as a task."""
+        seen = []
+
+        async def hook():
+            await asyncio.sleep(0)
+            await gate.wait()
+            seen.append("done")
+
+        async def handler(event, context):
+            gate.set()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return "answer"
+
+        async def made():
+            return asyncio.Event()
+
+        gate = event_loop.run(made())
+        self.hooked(name, hook, 0.05)
+        handler = lambda_ext.handler(handler)
+        answers = [handler({}, Context()) for _ in range(2)]
+        assert ["answer"] * 2 == answers
+        assert seen
+
+    @pytest.mark.parametrize("budget", [0, -1, True, "1", float("nan"), float("inf")])
+    def test_what_is_no_budget_is_refused(self, name, budget):
+        """With an example."""
+        with pytest.raises(ConfigurationError, match="takes seconds, such as"):
+            getattr(lambda_ext, name)(budget=budget)
