@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 
 from .. import disclosure
-from . import clock, event_loop, phases, real_threads
+from . import clock, event_loop, phases, process, real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,5 +79,7 @@ class Bounded:
             return
         try:
             task.result()
-        except BaseException:
+        except BaseException as exc:
+            if process.by_signal_handler(exc):
+                raise
             phases.failed(self._phase, self)
