@@ -225,6 +225,9 @@ def test_used_connection_gets_half_of_the_time(used, wait_s):
         def recv(self, count):
             raise TimeoutError
 
+        def close(self):
+            pass
+
     connection = connections.Connection(Silent(), None)
     connection.used = used
     clock.install(StillClock())

@@ -95,8 +95,8 @@ class TestTrafficOfSinks:
             raise RuntimeError("can't start new thread at interpreter shutdown")
 
         caplog.set_level(logging.DEBUG)
-        for name in names:
-            logging.getLogger(name)
+        for name in names:  # whatever level others have given to it, or to a parent
+            caplog.set_level(logging.DEBUG, logger=name)
         if in_place:
             monkeypatch.setattr(shipping.real_threads, "start", refuse)
         put(telemetry.route().to(Sink("sink", act), max_age=1e9), "one")
@@ -112,7 +112,7 @@ class TestTrafficOfSinks:
 
     def test_is_logged_by_other_threads_meanwhile(self, hanging, caplog):
         """The handler may ask AWS beside it, and look at what was sent."""
-        caplog.set_level(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, logger="botocore.endpoint")
         logger = logging.getLogger("botocore.endpoint")
         route = telemetry.route().to(Sink("sink", hanging), max_records=1)
         put(route, "one")
