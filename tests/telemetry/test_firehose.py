@@ -206,6 +206,7 @@ def test_what_boto3_logs_of_it_is_left_out(stream, monkeypatch, caplog):
     drained(made)  # botocore has made its loggers
     route = telemetry.route().to(made, max_age=1e9)
     caplog.set_level(logging.DEBUG)
+    caplog.clear()
     element = {"time": "", "type": "function", "record": "b"}
     route(telemetry.Batch.of(json.dumps([element])))
 
