@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from .mixin import State
 
 MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once
+KEYWORDS = {  # of boto3.client
+    "region_name", "api_version", "use_ssl", "verify", "endpoint_url",
+    "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "config",
+    "aws_account_id",
+}  # fmt: skip
 METHODS = {  # of boto3's client -> the operation
     "get_secret_value": keys.SECRET,
     "batch_get_secret_value": operations.BATCH,
@@ -106,6 +111,8 @@ def client(service_name: str, *args: Any, **keywords: Any) -> Any:
 
     Raises:
         ConfigurationError: another service: use `boto3.client` for it.
+        TypeError: boto3's, a keyword that it does not know either; boto3 is loaded
+            to tell.
 
     Source: boto3, ``Session.client``,
     https://docs.aws.amazon.com/boto3/latest/reference/core/session.html
@@ -117,7 +124,10 @@ def client(service_name: str, *args: Any, **keywords: Any) -> Any:
             f" boto3.client({service_name!r:.80})"
         )
         raise ConfigurationError(msg)
-    return LightClient(service_name, args, keywords)
+    made = LightClient(service_name, args, keywords)
+    if not keywords.keys() <= KEYWORDS:
+        made._made()  # of a newer boto3, or its TypeError: here, not at the first read
+    return made
 
 
 _STATE = frozenset(

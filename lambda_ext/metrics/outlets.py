@@ -85,7 +85,7 @@ def route(
         name: What statistics call it; else its class or its own name.
 
     Raises:
-        ConfigurationError: *sink* is no sink.
+        ConfigurationError: *sink* is no sink; *include* or *exclude* are no texts.
     """
     checked(sink)
     return Route(sink, name, _patterns(include), _patterns(exclude))
@@ -170,7 +170,10 @@ def _wanted(of: Route) -> Callable[[str], bool]:
 
 
 def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
-    patterns = (given,) if isinstance(given, str) else tuple(given)
+    try:
+        patterns = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError:
+        patterns = ("",)  # which is none
     if not all(type(pattern) is str for pattern in patterns) or "" in patterns:
         msg = "include= and exclude= take names of metrics, or patterns like 'a.*'"
         raise ConfigurationError(msg)

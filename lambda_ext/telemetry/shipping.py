@@ -31,8 +31,10 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 
 from .. import config, disclosure
+from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from . import dispatch, redaction, subscription
 from .records import EXTENSION, FUNCTION, PLATFORM
@@ -342,7 +344,22 @@ def arrived(outlet: Outlet) -> None:
 
 
 def flush(budget_s: float) -> bool:
-    """Hand over everything within *budget_s* seconds; say whether nothing waits."""
+    """
+    Hand over everything to the sinks of all routes; say whether nothing waits.
+
+    The caller waits for *budget_s* seconds at most, 0 for none.  What a sink has not
+    taken by then stays in its queue.
+
+    Raises:
+        ConfigurationError: *budget_s* is no number of seconds from 0.
+    """
+    if (
+        not isinstance(budget_s, (int, float))
+        or isinstance(budget_s, bool)
+        or not 0 <= budget_s < math.inf
+    ):
+        msg = f"telemetry.flush() takes seconds, such as 0.5, not {budget_s!r:.80}"
+        raise ConfigurationError(msg)
     ends_at = clock.run_time() + budget_s
     dispatch.drain(budget_s / 2)
     return _run([*outlets()], ends_at, everything=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import pickle
 import urllib.request
 from unittest import mock
@@ -18,6 +19,7 @@ from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
 import lambda_ext
+from lambda_ext.dropin import light_client
 from lambda_ext.dropin.light_client import client
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.values.handles import Secret
@@ -258,6 +260,21 @@ class TestRest:
         light.get_secret_value(SecretId="a")
 
         assert light._real is None
+
+
+class TestKeywords:
+    """What is passed on to boto3's client."""
+
+    def test_unknown_one_is_refused_when_the_client_is_made(self):
+        """As boto3 does it, and not at the first read."""
+        with pytest.raises(TypeError, match="regoin_name"):
+            client("ssm", regoin_name="eu-west-1")
+
+    def test_all_that_boto3_has_are_known(self):
+        """Those make no client of boto3's before they are needed."""
+        known = inspect.signature(boto3.session.Session.client).parameters
+
+        assert light_client.KEYWORDS == known.keys() - {"self", "service_name"}
 
 
 class TestStandIns:

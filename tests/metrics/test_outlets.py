@@ -89,6 +89,8 @@ class TestSeveral:
         with pytest.raises(ConfigurationError, match="accept"):
             metrics.route(5)
         with pytest.raises(ConfigurationError, match="include="):
+            metrics.route("emf", include=5)
+        with pytest.raises(ConfigurationError, match="include="):
             metrics.route("emf", include=[""])
 
     def test_async_sink_is_refused(self):

@@ -12,6 +12,7 @@ from helpers import eventually
 
 import lambda_ext
 from lambda_ext import telemetry
+from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, phases, real_threads
 from lambda_ext.telemetry import dispatch, records, shipping, subscription
 
@@ -452,3 +453,10 @@ def test_a_function_is_called_in_a_thread_that_counts_as_the_users():
     telemetry.flush(30)
 
     assert [False] == found
+
+
+@pytest.mark.parametrize("seconds", ["x", None, True, -1, float("nan"), float("inf")])
+def test_flush_takes_seconds(seconds):
+    """What is none is refused, with an example."""
+    with pytest.raises(ConfigurationError, match="takes seconds, such as"):
+        telemetry.flush(seconds)
