@@ -353,12 +353,9 @@ def flush(budget_s: float) -> bool:
     Raises:
         ConfigurationError: *budget_s* is no number of seconds from 0.
     """
-    if (
-        not isinstance(budget_s, (int, float))
-        or isinstance(budget_s, bool)
-        or not 0 <= budget_s < math.inf
-    ):
-        msg = f"telemetry.flush() takes seconds, such as 0.5, not {budget_s!r:.80}"
+    given: object = budget_s  # not every caller checks types
+    if type(given) not in (int, float) or not 0 <= budget_s < math.inf:
+        msg = f"telemetry.flush() takes seconds, such as 0.5, not {given!r:.80}"
         raise ConfigurationError(msg)
     ends_at = clock.run_time() + budget_s
     dispatch.drain(budget_s / 2)
