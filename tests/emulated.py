@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 
@@ -66,3 +67,12 @@ def texts(emulator, source=None):
 def paths(emulator):
     """Return the last part of each call's path, in order."""
     return [call.path.rpartition("/")[2] for call in emulator.calls]
+
+
+def documents(emulator):
+    """Return the EMF documents that the process wrote, in order."""
+    return [
+        json.loads(line.text)
+        for line in emulator.lines
+        if line.text.startswith('{"_aws"')
+    ]
