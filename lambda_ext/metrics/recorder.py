@@ -68,7 +68,7 @@ LONGEST_S = 86_400.0  # for them by flush(timeout=...), where no invocation ends
 MARGIN_S = 0.05  # of the invocation's time, which they leave
 EXIT_S = 0.1  # for them at the end, where nothing says how long there is
 CHOICE_S = 0.1  # for another thread that finds out where metrics go
-LAST_S = 0.03  # for the last one, until what is left is counted as dropped
+LAST_S = 0.03  # at least, for the last one, until what is left is counted as dropped
 MEMO = 1_000  # series of a kind that one `Metrics` remembers
 UNIT = "Count"  # of counters that say no other
 ONE = 1  # the same object wherever it is written
@@ -949,7 +949,9 @@ def _flush_last() -> None:
     global _age_s
     _age_s = None
     _buffer.limit = 0
-    _buffer.flush(clock.run_time() + LAST_S, give_up="shutdown")
+    # On a busy machine another thread may need some time to write what it has begun.
+    last_s = max(LAST_S, phases.share_s() / 2)
+    _buffer.flush(clock.run_time() + last_s, give_up="shutdown")
 
 
 def _changed() -> None:

@@ -14,7 +14,7 @@ from helpers import python, run_threads
 import lambda_ext
 from lambda_ext import Metrics, configure, metrics
 from lambda_ext.exceptions import ConfigurationError, MetricError
-from lambda_ext.lifecycle import phases
+from lambda_ext.lifecycle import clock, phases
 from lambda_ext.metrics import recorder
 from lambda_ext.testing import FakeClock, MemorySink
 
@@ -558,6 +558,20 @@ class TestPhases:
         )
 
         assert "7\n" == done.stdout
+
+    def test_last_flush_waits_for_half_of_what_is_left(self, time, monkeypatch):
+        """For a line that another thread is writing, before it is counted as lost."""
+        metrics.count("n")
+        seen = []
+
+        def flush(self, ends_at=None, give_up=""):
+            seen.append((give_up, round(ends_at - clock.run_time(), 6)))
+
+        monkeypatch.setattr(type(recorder._buffer), "flush", flush)
+        phases.call_within(0.3, phases.SHUTDOWN)
+        recorder._flush_last()
+
+        assert [("shutdown", 0.15), ("shutdown", recorder.LAST_S)] == seen[-2:]
 
     def test_phases_are_joined_once_by_the_first_record(self):
         """16 threads that record first register one set of listeners."""
