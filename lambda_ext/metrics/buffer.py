@@ -332,7 +332,7 @@ class Buffer:
                     waiting = self.parcels.copy()
                     self._deliver(ends_at)
                     if give_up:
-                        self._abandon(waiting, give_up)
+                        self._abandon(waiting, give_up, ends_at)
             except Exception as exc:
                 if by_signal_handler(exc):
                     raise
@@ -340,14 +340,25 @@ class Buffer:
         if tally.losses or tally.state.untold:
             tally.tell()
 
-    def _abandon(self, waiting: list[Parcel], reason: str) -> None:
+    def _abandon(
+        self, waiting: list[Parcel], reason: str, ends_at: float | None
+    ) -> None:
         """Drop and count what no sink has taken: the process ends."""
         for parcel in waiting:
             self._drop(parcel, reason, "the process ended before its sink took it")
         for outlet in self._asleep.copy():
             abandon = getattr(outlet.sink, "abandon", None)
-            if abandon is not None:
+            if abandon is None:
+                continue
+            left_s = LOCK_S if ends_at is None else ends_at - clock.run_time()
+            got: list[bool] = []
+            try:
+                # What another thread is just writing, and has begun since, is not lost.
+                got.extend(map(outlet.acquire, (True,), (max(left_s, LOCK_S),)))
                 abandon(reason)
+            finally:
+                if got and got[0]:
+                    outlet.lock.release()
 
     # From the first tray to the lines ----------------------------------------
 

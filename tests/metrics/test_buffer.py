@@ -831,6 +831,45 @@ class TestEnd:
 
         assert {"shutdown": {"n": 2}} == recorder.snapshot()["dropped_by_name"]
 
+    def test_line_that_another_thread_has_begun_meanwhile_is_not_lost(
+        self, monkeypatch
+    ):
+        """A handler that goes on recording writes while the last flush gives up."""
+        monkeypatch.setattr(recorder, "LAST_S", 60.0)
+        entered, go_on = threading.Event(), threading.Event()
+        other = threading.Thread(target=metrics.count, args=("loop",))
+        real_write, real_deliver = os.write, buffer.Buffer._deliver
+
+        def write(descriptor, data):
+            if threading.current_thread() is other:
+                entered.set()
+                assert go_on.wait(60)
+            return real_write(descriptor, data)
+
+        def deliver(records, ends_at):
+            real_deliver(records, ends_at)
+            outlet = records.outlets[0]
+
+            def acquire(*args):
+                go_on.set()  # the line comes out while this thread waits for it
+                return outlet.lock.acquire(*args)
+
+            other.start()
+            assert entered.wait(60)
+            outlet.acquire = acquire
+
+        with new_stdout(monkeypatch) as read:
+            metrics.count("n")
+            monkeypatch.setattr(os, "write", write)
+            monkeypatch.setattr(buffer.Buffer, "_deliver", deliver)
+            recorder._flush_last()
+            go_on.set()
+            other.join(60)
+            written = read()
+
+        assert {} == recorder.snapshot()["dropped"]
+        assert (1, 1) == tuple(emf_rules.total(written, name) for name in ("n", "loop"))
+
 
 @pytest.mark.process
 class TestFork:
