@@ -38,7 +38,9 @@ def environment(tmp_path):
             freeze=options.pop("freeze", False),
             # Longer than Lambda's, for busy machines; what does not end by
             # itself is still killed, and seen.
-            budgets=Budgets(internal_s=30.0, instances_share_s=30.0),
+            budgets=options.pop(
+                "budgets", Budgets(internal_s=30.0, instances_share_s=30.0)
+            ),
             **options,
         )
         made.append(emulator)
@@ -697,6 +699,8 @@ class TestHidden:
             signal.signal(signal.SIGUSR1, lambda *_: None)
             os.chdir(os.environ["LAMBDA_TASK_ROOT"])
             """,
+            # Whether the runtime survives the loss of its connection is not asked.
+            budgets=Budgets(internal_s=1.0),
         )
         emulator.invoke(end_fd)
         emulator.shutdown()

@@ -514,7 +514,7 @@ class TestInterrupted:
             with interruption:
                 run()
             # Its exception arrives, no reader hangs, and nothing is left half made.
-            assert interruption.raised == interruption.happened
+            assert interruption.raised == interruption.happened, interruption.where
             assert in_thread(again) == again()
             assert whole()
             interrupted.add(interruption.where)
@@ -788,7 +788,7 @@ class TestReadInASignalHandler:
                 assert "v" == get_secret("db")
                 with interruption:
                     get_secret(next(names), force_fetch=True)
-                assert interruption.raised == interruption.happened
+                assert interruption.raised == interruption.happened, interruption.where
                 source.calls.clear()
                 get_secret("db")
                 assert [("db",)] * interruption.happened == source.calls
