@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from helpers import ROOT, eventually, loads_under_way, ring
@@ -629,6 +630,24 @@ class TestInterrupted:
 
         self.check(run, lambda: get_secret("db"), LOAD, [loader, cache])
         assert 3 >= len(store.cache.slots)
+
+
+def test_exception_arrives_where_a_call_was_taken_by_another_thread():
+    """Which `deque.remove` says with a repr, and CPython 3.10 then forgets it."""
+
+    def run():
+        load = SimpleNamespace(background=False)
+        calls.Call(None, [load])
+        calls.Batch().claim_for(load)
+
+    where = []
+    for interruption in interruptions([calls]):
+        with interruption:
+            run()
+        assert interruption.raised == interruption.happened
+        where.append(interruption.where)
+
+    assert "claim_for" in where
 
 
 class TestRealSignals:
