@@ -15,7 +15,7 @@ from .. import config, disclosure
 from ..exceptions import ConfigurationError
 from ..lifecycle import current, phases, process
 from . import protobuf
-from .receiver import TIMEOUT_S, Derived
+from .receiver import TIMEOUT_S, Derived, seconds
 from .receiver import text as text_of
 
 TYPE_CHECKING = False
@@ -233,24 +233,6 @@ def tell_of_temporality(signal: str) -> None:
             " those of an interval (delta); an environment that ends without notice"
             " has no others to tell",
         )
-
-
-def seconds(argument: str, given: Any, *, zero: bool = False) -> float:
-    """
-    Return *given* seconds: above 0, or with *zero* from 0 on.
-
-    Raises:
-        ConfigurationError: it is no such number.
-    """
-    if (
-        not isinstance(given, (int, float))
-        or isinstance(given, bool)
-        or not (given > 0 or (zero and given == 0))
-    ):
-        least = "from 0 on" if zero else "above 0"
-        msg = f"{argument}={given!r:.80} must be a number of seconds {least}"
-        raise ConfigurationError(msg)
-    return float(given)
 
 
 def timeout_of(signal: str, given: float | None) -> float:

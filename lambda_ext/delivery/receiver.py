@@ -50,9 +50,32 @@ if TYPE_CHECKING:
 
 
 WORTH_GZIP = 1_000  # bytes
+LONGEST_S = 86_400  # that a request, or a pause, may take
 TIMEOUT_S = 10.0  # of one request
 PASSING = (429, 502, 503, 504)
 DENIED = (401, 403)
+
+
+def seconds(argument: str, given: Any, *, zero: bool = False) -> float:
+    """
+    Return *given* seconds: above 0, or with *zero* from 0 on; a day at most.
+
+    Raises:
+        ConfigurationError: it is no such number.
+    """
+    if (
+        not isinstance(given, (int, float))
+        or isinstance(given, bool)
+        or not (given > 0 or (zero and given == 0))
+        or given > LONGEST_S
+    ):
+        least = "from 0 on" if zero else "above 0"
+        msg = (
+            f"{argument}={given!r:.80} must be a number of seconds {least},"
+            f" {LONGEST_S:,} at most"
+        )
+        raise ConfigurationError(msg)
+    return float(given)
 
 
 class Receiver:

@@ -36,7 +36,7 @@ from ..aws import regions
 from ..delivery import otlp_common, protobuf
 from ..delivery.life import follow_life
 from ..delivery.queue import Delivery, Item
-from ..delivery.receiver import Receiver, label
+from ..delivery.receiver import Receiver, label, seconds
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
@@ -138,7 +138,7 @@ class OtlpSink:
             client=otlp_common.client_of(SIGNAL),
         )
         otlp_common.tell_of_temporality(SIGNAL)
-        self._every = every = otlp_common.seconds("every", every, zero=True)
+        self._every = every = seconds("every", every, zero=True)
         self._disabled = otlp_common.is_disabled()
         self._delivery = Delivery(name, self._send, combine=combined)
         # By namespace: when the interval of its last batch began and ended.

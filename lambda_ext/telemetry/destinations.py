@@ -20,7 +20,7 @@ Guarantees, of all that use a network
 
 from __future__ import annotations
 
-from ..delivery.receiver import TIMEOUT_S, Receiver
+from ..delivery.receiver import TIMEOUT_S, Receiver, seconds
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from .over_http import HttpDestination
@@ -28,7 +28,6 @@ from .over_http import HttpDestination
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     from ..delivery.receiver import Text
     from ..typing import Sink
@@ -77,7 +76,7 @@ def http(
         headers=headers,
         content_type="application/x-ndjson",
         compressed=compression == "gzip",
-        timeout=_positive("timeout", timeout),
+        timeout=seconds("timeout", timeout),
     )
     return HttpDestination(name, to)
 
@@ -87,7 +86,10 @@ def otlp(
     endpoint: Text | None = None,
     *,
     headers: Mapping[str, Text] | None = None,
-    **options: Any,
+    protocol: str | None = None,
+    compression: str | None = None,
+    timeout: float | None = None,
+    name: str = "otlp_logs",
 ) -> OtlpLogs:
     """
     Return a destination for logs by OTLP over HTTP; see `otlp_logs.OtlpLogs`.
@@ -97,7 +99,14 @@ def otlp(
     """
     from .otlp_logs import OtlpLogs
 
-    return OtlpLogs(endpoint, headers=headers, **options)
+    return OtlpLogs(
+        endpoint,
+        headers=headers,
+        protocol=protocol,
+        compression=compression,
+        timeout=timeout,
+        name=name,
+    )
 
 
 @raises_without_variables
@@ -248,7 +257,11 @@ def spans(
     endpoint: Text | None = None,
     *,
     headers: Mapping[str, Text] | None = None,
-    **options: Any,
+    protocol: str | None = None,
+    compression: str | None = None,
+    timeout: float | None = None,
+    name: str = "otlp_spans",
+    sampled_only: bool = False,
 ) -> OtlpSpans:
     """
     Return a destination that makes OTLP spans of the platform's records.
@@ -258,14 +271,15 @@ def spans(
     """
     from .otlp_spans import OtlpSpans
 
-    return OtlpSpans(endpoint, headers=headers, **options)
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        msg = f"{name}={value!r:.80} must be a number of seconds above 0"
-        raise ConfigurationError(msg)
-    return float(value)
+    return OtlpSpans(
+        endpoint,
+        headers=headers,
+        protocol=protocol,
+        compression=compression,
+        timeout=timeout,
+        name=name,
+        sampled_only=sampled_only,
+    )
 
 
 __all__ = (

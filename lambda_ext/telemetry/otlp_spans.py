@@ -24,6 +24,7 @@ import zlib
 from collections import OrderedDict
 
 from ..delivery import otlp_common, protobuf
+from ..exceptions import ConfigurationError
 from .entry import trace_ids
 from .otlp_logs import receiver, request
 from .over_http import HttpDestination
@@ -93,6 +94,10 @@ class OtlpSpans(HttpDestination):
             region=region,
             clear=clear,
         )
+        given: object = sampled_only
+        if not isinstance(given, bool):
+            msg = f"{name}(sampled_only={given!r:.80}): say True or False"
+            raise ConfigurationError(msg)
         self._disabled = otlp_common.is_disabled()
         self._sampled_only = sampled_only
         self._open: OrderedDict[str, _Invocation] = OrderedDict()

@@ -188,6 +188,9 @@ def route(
         raise ConfigurationError(msg)
     if transform is not None:
         _check_transform(transform)
+    if not _is_flag(emf):
+        msg = f"telemetry.route(emf={emf!r:.80}): say True or False"
+        raise ConfigurationError(msg)
     return Selection(wanted, sample, deduplicate, transform, emf=emf)
 
 
@@ -569,6 +572,10 @@ def kept(request_id: str | None, share: float) -> bool:
     if request_id is None:
         return True
     return zlib.crc32(request_id.encode("utf-8", "replace")) < share * 2**32
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

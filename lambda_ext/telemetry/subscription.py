@@ -145,15 +145,23 @@ def subscribe(
         timeout_ms: Milliseconds after which it is delivered, 25 to 30,000.
 
     Raises:
-        ConfigurationError: a limit is out of range, no kind of record is wanted, or it
-            was called before with other arguments.
+        ConfigurationError: a limit is out of range, a kind of record is neither True
+            nor False, none is wanted, or it was called before with other arguments.
         ExtensionError: an invocation has begun, so that INIT is over.
 
     Source: Telemetry API reference,
     https://docs.aws.amazon.com/lambda/latest/dg/telemetry-api-reference.html
     """
     global _asked, _status
-    wanted = {"platform": platform, "function": function, "extension": extension}
+    wanted: dict[str, object] = {
+        "platform": platform,
+        "function": function,
+        "extension": extension,
+    }
+    for name, chosen in wanted.items():
+        if not isinstance(chosen, bool):  # "false" would count as true
+            msg = f"subscribe({name}={chosen!r:.80}): say True or False"
+            raise ConfigurationError(msg)
     types = tuple(name for name, chosen in wanted.items() if chosen)
     if not types:
         msg = "subscribe() to nothing: say platform, function or extension=True"

@@ -933,7 +933,9 @@ class TestDue:
         assert (False, False, True) == (before, early, late_enough)
         assert many.is_due()
 
-    @pytest.mark.parametrize("given", [-1, "5", None, True, float("nan")])
+    @pytest.mark.parametrize(
+        "given", [-1, "5", None, True, float("nan"), float("inf"), 10**400, 86_401]
+    )
     def test_what_is_no_number_of_seconds_is_refused(self, given):
         """Where the sink is made, not at its first request."""
         url = "https://x.example/v1/metrics"

@@ -329,6 +329,9 @@ class TestPresets:
             lambda: destinations.cloudwatch_logs("g", "s", region="eu west"),
             lambda: destinations.otlp(protocol="grpc"),
             lambda: destinations.otlp(timeout=0),
+            lambda: destinations.otlp(timeout=10**400),
+            lambda: destinations.http("https://x.example", timeout=float("inf")),
+            lambda: destinations.spans(sampled_only="no"),
             lambda: destinations.otlp("nonsense"),
         ],
     )

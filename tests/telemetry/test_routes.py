@@ -483,7 +483,7 @@ class TestRefusals:
         "options",
         [
             {"sample": 1.5}, {"sample": "half"}, {"sample": True}, {"sample": float("nan")},
-            {"deduplicate": -1}, {"transform": "upper"},
+            {"deduplicate": -1}, {"transform": "upper"}, {"emf": "yes"}, {"emf": 0},
         ],
     )  # fmt: skip
     def test_selections_that_cannot_be(self, options):

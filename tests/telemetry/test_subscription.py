@@ -197,6 +197,9 @@ class TestArguments:
             ({"timeout_ms": True}, "whole number"),
             ({"timeout_ms": None}, "whole number"),
             ({"platform": False}, "to nothing"),
+            ({"platform": "false"}, "platform='false'.*: say True or False"),
+            ({"function": 1}, "function=1.*: say True or False"),
+            ({"extension": None}, "extension=None.*: say True or False"),
         ],
     )
     def test_limits(self, arguments, message):
