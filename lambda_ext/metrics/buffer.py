@@ -684,8 +684,14 @@ def _simple(
     records: list[Record], count: int
 ) -> list[tuple[Series, object, int]] | None:
     """Add up the first *count* records; None where that is not simple."""
-    series = records[0][0]
-    if records[count - 1][0] is series:
+    first = records[0]
+    series, value = first
+    if records[count - 1] is first and series.kind == COUNT and value == 1:
+        # Those of the value 1 are one object, see `recorder`.  No other record came
+        # in meanwhile if there are as many afterwards.
+        if records.count(first) == count == len(records):
+            return [(series, value * count, count)]
+    elif records[count - 1][0] is series:
         values = [value for each, value in records if each is series]
         if len(values) == count:
             text = _text(series, values)

@@ -4,8 +4,8 @@ Metrics: what a user records with, and when it is flushed.
     count() ─▶ series of what was given (remembered) ─▶ `buffer`
 
 A record is checked when it is made: what is remembered of a name, a unit and
-dimensions is the `Series` that they make, so a second record of it costs one
-look-up.  What is refused is counted, and logged, there and then.
+dimensions is the record of the value 1 that they make, so a second one costs one
+look-up and makes no object.  What is refused is counted, and logged, there and then.
 
 The first record joins the phases: RESPONSE and SNAPSHOT flush; so does TIMEOUT,
 twice: first of all, with ``TimeoutImminent``, and after the user's hooks, when
@@ -58,8 +58,9 @@ if TYPE_CHECKING:
     from typing import Any, SupportsFloat, TypeVar
 
     from ..typing import Sink, Unit
+    from .buffer import Record
 
-    Memo = dict[Any, Series]
+    Memo = dict[Any, Record]  # of the value 1
     F = TypeVar("F", bound=Callable[..., Any])
 
 ESSENTIAL_S = 0.12  # for the first flush of a shutdown, of 0.15 for all that is
@@ -220,30 +221,30 @@ class Metrics:
         """
         if dimensions is not None:
             dims = validation.merged(dimensions, dims)
-        series = None
+        record = None
         try:
             if dims or unit is not UNIT:
                 given = (name, unit, *dims, *dims.values())
-                series = self._counts[given]
+                record = self._counts[given]
             else:
-                series = self._plain[name]
+                record = self._plain[name]
         except KeyError:  # not known yet
             pass
         except Exception as exc:  # not even hashable
             if by_signal_handler(exc):
                 raise
-        if value is ONE:
-            fits = True
-        elif type(value) is int:
-            fits = LEAST <= value <= MOST
-        else:
-            fits = type(value) is float and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
-        if fits and series is not None:
-            _append((series, value))  # type: ignore[arg-type]
-            if len(_records) > _buffer.limit:
-                _flush_early()
-        else:
+        if value is not ONE and record is not None:
+            if type(value) is int:
+                fits = LEAST <= value <= MOST
+            else:
+                fits = type(value) is float and -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE
+            record = (record[0], value) if fits else None  # type: ignore[assignment]
+        if record is None:
             self._record(COUNT, self._counts, name, value, unit, dims)
+            return
+        _append(record)
+        if len(_records) > _buffer.limit:
+            _flush_early()
 
     def gauge(
         self,
@@ -433,7 +434,7 @@ class Metrics:
         given = (name, unit, *dims, *dims.values())
         found = _look_up(memo, given)
         if found is not None:
-            return found
+            return found[0]
         checked = validation.name(name)
         unit = validation.unit(unit)
         own = validation.dimensions(dims)
@@ -463,9 +464,9 @@ class Metrics:
                 memo.clear()
                 if kind == COUNT:
                     self._plain.clear()
-            memo[given] = series
+            memo[given] = record = (series, ONE)
             if kind == COUNT and unit == UNIT and not dims:
-                self._plain[name] = series
+                self._plain[name] = record
         return series
 
     def _options(self) -> tuple[str, dict[str, str]]:
@@ -660,7 +661,7 @@ def _limit() -> None:
         _buffer.limit = 0
 
 
-def _look_up(memo: Memo, given: tuple[Any, ...]) -> Series | None:
+def _look_up(memo: Memo, given: tuple[Any, ...]) -> Record | None:
     try:
         return memo.get(given)
     except Exception as exc:  # not even hashable
@@ -697,7 +698,7 @@ def _is_strict() -> bool:
 def _look_for_many(memo: Memo) -> None:
     """Log once a dimension that has many values, each of which is billed."""
     values: dict[str, set[str]] = {}
-    for series in [*memo.values()]:
+    for series, _ in [*memo.values()]:
         for name, value in series.dimensions:
             values.setdefault(name, set()).add(value)
     for name, found in values.items():

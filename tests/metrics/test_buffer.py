@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -141,6 +142,51 @@ class TestSums:
 
         assert [] == sink.points("n")
         assert {"value": 2} == recorder.snapshot()["dropped"]
+
+
+def grouped(records):
+    """Return what `buffer._simple` says of *records*, added up one by one."""
+    groups = {}
+    for series, value in records:
+        groups.setdefault(series, []).append(value)
+    return [
+        (series, sum(values) if series.kind == "count" else values[-1], len(values))
+        for series, values in groups.items()
+    ]
+
+
+class Meanwhile(list):
+    """Records, to which another thread adds one while they are counted."""
+
+    def count(self, value):
+        self.append(value)
+        return super().count(value)
+
+
+class TestSimple:
+    """Records of the value 1 are added up without a look at each of them."""
+
+    A, B, G = (
+        (buffer.Series("ns", kind, name, "Count", ()), 1)
+        for kind, name in (("count", "a"), ("count", "b"), ("gauge", "g"))
+    )
+
+    @pytest.mark.parametrize("size", [2, 3, 4])
+    def test_it_is_what_a_look_at_each_finds(self, size):
+        """Of one series and of several, with other values in between."""
+        more = [(self.A[0], 5), (self.A[0], 1.0), (self.A[0], 0.5)]
+        for records in itertools.product([self.A, self.B, self.G, *more], repeat=size):
+            found = buffer._simple([*records], size)
+
+            assert grouped(records) == found
+
+    @pytest.mark.parametrize("last", [A, B, (A[0], 5)])
+    def test_what_comes_in_meanwhile_is_not_taken_for_what_is_there(self, last):
+        """A record of another thread does not stand for one of another value."""
+        records = Meanwhile([self.A, last, self.A])
+        expected = grouped(records)
+
+        assert expected == buffer._simple(records, 3)
 
 
 class TestThreads:

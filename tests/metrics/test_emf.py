@@ -733,6 +733,10 @@ class Subclass(emf.EmfSink):
 RECORDS = {
     "one": [("count", "n", 1, {})],
     "sum": [("count", "n", 1, {}), ("count", "n", 2.5, {})],
+    "ones": [("count", "n", 1, {})] * 50,
+    "ones of two": [("count", "n", 1, {}), ("count", "m", 1, {"a": "x"})] * 25,
+    "ones of one": [("count", "n", 1, {"a": "x"})] * 3,
+    "ones around": [("count", "n", 1, {}), ("count", "n", 5, {}), ("count", "n", 1, {})],
     "three": [("count", "n", 1, {}), ("gauge", "g", 7, {}), ("gauge", "g", 8, {}),
               ("distribution", "d", 0.5, {}), ("distribution", "d", 1e-7, {})],
     "dimensions": [("count", "n%s", 1, {"a": "x%d"}), ("count", "n%s", 2, {"a": "y"}),
