@@ -359,7 +359,7 @@ def _refuse_refreshed(function: Any, values: dict[str, Any]) -> None:
     if not refreshed:
         return
     # Loaded already, by `refresh_on`; `inject` alone needs none of it.
-    from .values import keys
+    from .values import aliases
 
     for name, injected in values.items():
         value = injected
@@ -368,7 +368,7 @@ def _refuse_refreshed(function: Any, values: dict[str, Any]) -> None:
         key = getattr(value, "_key", None)
         if key is not None and any(
             handle._key.operation == key.operation
-            and keys.concerns(key, handle._key.name)
+            and aliases.concerns(key, handle._key.name)
             for handle in refreshed
         ):
             msg = (

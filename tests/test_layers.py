@@ -84,6 +84,7 @@ ROWS = {
     ),
     1: (
         "dropin.tallies",
+        "values.aliases",
         "values.keys",
         "values.cache",
         "values.entries",
@@ -101,8 +102,10 @@ ROWS = {
         "delivery.protobuf",
         "metrics.buffer",
         "metrics.durable",
+        "metrics.statuses",
         "metrics.stdout",
         "metrics.tally",
+        "metrics.timers",
         "metrics.validation",
         "aws.*",
         "telemetry.dispatch",

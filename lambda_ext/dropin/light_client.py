@@ -26,7 +26,7 @@ from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
-from ..values.entries import Entry
+from ..values.entries import Decoded, Entry
 from ..values.loader import FRESH, LOADED
 from ..values.settings import DEFAULT
 from . import operations, tallies
@@ -319,7 +319,7 @@ class LightClient:
             return
         if len(self._index) >= MAX_VIEWS:
             self._index = {}
-        decoded = transforms.Decoded(response, transforms.copier(response))
+        decoded = Decoded(response, transforms.copier(response))
         store.publish(want, entry, decoded, self._index, arguments)
 
     def _light_source(self) -> Source | None:

@@ -39,7 +39,7 @@ from ..aws import boto, errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..values import keys, settings, store, transforms
-from ..values.entries import Entry
+from ..values.entries import Decoded, Entry
 from ..values.loader import FRESH, LOADED, STALE
 from ..values.settings import DEFAULT
 from . import operations, tallies
@@ -465,7 +465,7 @@ class State:
             return
         if len(self._index) >= MAX_VIEWS:
             self._index = {}
-        decoded = transforms.Decoded(response, copy)
+        decoded = Decoded(response, copy)
         store.publish(want, entry, decoded, self._index, arguments)
 
     # Writes ------------------------------------------------------------------

@@ -151,39 +151,6 @@ class Batch:
         self.properties = properties or {}
 
 
-class Status:
-    """
-    What became of the records that a sink was to have.
-
-    Attributes:
-        sent: Records that it has delivered.
-        dropped: Records that it will not deliver.
-        pending: Records that wait for it, or in it.
-        error: What went wrong the last time; "" for nothing.
-    """
-
-    __slots__ = ("dropped", "error", "pending", "sent")
-
-    def __init__(self, sent: int, dropped: int, pending: int, error: str) -> None:
-        self.sent = sent
-        self.dropped = dropped
-        self.pending = pending
-        self.error = error
-
-    def __repr__(self) -> str:
-        return (
-            f"<Status sent={self.sent} dropped={self.dropped}"
-            f" pending={self.pending} error={self.error!r}>"
-        )
-
-    def since(self, before: Status | None) -> Status:
-        """Return what has changed, with what is pending now."""
-        if before is None:
-            return self
-        sent, dropped = self.sent - before.sent, self.dropped - before.dropped
-        return Status(sent, dropped, self.pending, self.error)
-
-
 class Outlet:
     """A sink, and the order in which threads call it; see `outlet_of`."""
 
@@ -219,20 +186,6 @@ class Outlet:
         other = Outlet(self.sink, name or self.name, wanted)
         other.share(self.lock)
         return other
-
-    def status(self, parcels: list[Parcel]) -> Status:
-        """Return what became of its records; *parcels* are those that wait."""
-        sink: Any = self.sink
-        waiting = sum([p.samples for p in parcels if p.outlet is self and not p.done])
-        dropped = getattr(sink, "dropped", 0)
-        if not isinstance(dropped, int):
-            dropped = sum(dropped.values())
-        return Status(
-            getattr(sink, "sent", self.sent),
-            self.dropped + dropped,
-            waiting + getattr(sink, "pending", 0),
-            getattr(sink, "error", "") or self.error,
-        )
 
     @property
     def backlog(self) -> bool:
@@ -626,18 +579,6 @@ class Buffer:
                 outlet.error = type(exc).__qualname__
                 disclosure.failure("sink_failed", sink=outlet.name)
         tally.tell()
-
-    def statuses(self) -> dict[str, Status]:
-        """Return what became of the records of each sink, by name."""
-        parcels = self.parcels.copy()
-        used = [*self.outlets, *self.served, *[p.outlet for p in parcels]]
-        found: dict[str, Status] = {}
-        for outlet in dict.fromkeys(used):
-            name, number = outlet.name, 2
-            while name in found:
-                name, number = f"{outlet.name}-{number}", number + 1
-            found[name] = outlet.status(parcels)
-        return found
 
     def _hand_over(self, parcel: Parcel) -> None:
         outlet, batch = parcel.outlet, parcel.batch

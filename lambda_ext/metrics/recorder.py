@@ -27,7 +27,6 @@ place of what is remembered, so that `count` needs no check for it.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import sys
@@ -46,7 +45,6 @@ from .buffer import (
     Buffer,
     Outlet,
     Series,
-    Status,
     outlet_of,
 )
 from .emf import EmfSink
@@ -55,13 +53,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
-    from typing import Any, SupportsFloat, TypeVar
+    from typing import Any, SupportsFloat
 
     from ..typing import Sink, Unit
     from .buffer import Record
+    from .statuses import Status
+    from .timers import Timer
 
     Memo = dict[Any, Record]  # of the value 1
-    F = TypeVar("F", bound=Callable[..., Any])
 
 ESSENTIAL_S = 0.12  # for the first flush of a shutdown, of 0.15 for all that is
 DRAIN_S = 2.0  # for sinks that wait, at the end of an invocation and by flush()
@@ -308,10 +307,13 @@ class Metrics:
         Arguments and errors are those of `count`; strict mode complains when
         the block ends.
         """
+        # Counters and gauges need none of it.
+        from .timers import Timer
+
         dims = validation.unmistaken(dims)
         if dimensions is not None:
             dims = validation.merged(dimensions, dims)
-        return Timer(self, name, dims)
+        return Timer(self._took, name, dims)
 
     def scope(
         self,
@@ -418,11 +420,14 @@ class Metrics:
             What this flush did, by the names of the sinks: records sent,
             dropped and still pending, and the last error.
         """
-        before = _buffer.statuses()
+        # The flush after each invocation returns nothing and needs none of it.
+        from . import statuses
+
+        before = statuses.of(_buffer)
         _buffer.flush()
         if _buffer.draining:
             _buffer.drain(_drain_until(timeout))
-        after = _buffer.statuses()
+        after = statuses.of(_buffer)
         return {name: now.since(before.get(name)) for name, now in after.items()}
 
     def _series(
@@ -481,110 +486,25 @@ class Metrics:
         defaults.update(self._dimensions)
         return space, defaults
 
+    def _took(
+        self, name: str, dims: dict[Any, Any], elapsed_s: float, raised: Any = None
+    ) -> None:
+        """Record what a timer measured, of a block that may have *raised*."""
+        if _durable is not None and _durable.is_suspension(raised):
+            return  # it ends after the execution has resumed
+        self._record(
+            DISTRIBUTION, self._distributions, name,
+            round(elapsed_s * 1000, 3), "Milliseconds", dims,
+            # Not in place of the user's own exception: then it is counted.
+            strict=None if raised is None else False,
+        )  # fmt: skip
+
     def _forget(self) -> None:
         """Resolve each series anew: options may have changed."""
         self._counts = {} if _replays is None else _Unseen()
         self._plain = {} if _replays is None else _Unseen()
         self._gauges = {}
         self._distributions = {}
-
-
-class Timer:
-    """
-    What `Metrics.timer` returns; each ``with``, and each call, records a duration.
-
-    Any number of threads and tasks may use one at once: the beginning of a
-    block is kept under the frame that entered it, which is also the one that
-    leaves it.  In a `contextlib.ExitStack` it is not; there a timer belongs to
-    one thread, and to one task, at a time.
-    """
-
-    __slots__ = ("_began", "_dims", "_name", "_owner")
-
-    def __init__(self, owner: Metrics, name: str, dims: dict[Any, Any]) -> None:
-        self._owner = owner
-        self._name = name
-        self._dims = dims
-        # By the id of a frame; a list, for a frame may enter twice.
-        self._began: dict[int, list[tuple[int, float]]] = {}
-
-    def __enter__(self) -> None:
-        began = self._began.setdefault(id(sys._getframe(1)), [])
-        began.append((real_threads.get_ident(), clock.monotonic()))
-
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        now = clock.monotonic()
-        frame = id(sys._getframe(1))
-        if frame not in self._began:  # an ExitStack leaves in a frame of its own
-            me = real_threads.get_ident()
-            for frame, began in reversed([*self._began.items()]):  # noqa: B007
-                if began and began[-1][0] == me:
-                    break
-        began = self._began.pop(frame)
-        _, since = began.pop()
-        if began:
-            self._began[frame] = began
-        self._done(now - since, exc_type)
-
-    def __call__(self, function: F, /) -> F:
-        """
-        Measure each call of the decorated function, sync or async.
-
-        Raises:
-            ConfigurationError: what is decorated is no function, or a generator,
-                whose call runs nothing yet.
-        """
-        # Not needed by those that record, or measure a block.
-        from ..callables import ASYNC_GENERATOR, COROUTINE, GENERATOR, kind_of
-
-        known: object = function
-        # Of a staticmethod object, too, which calls what it holds.
-        kind = kind_of(getattr(function, "__func__", function))
-        if not callable(known) or kind in (GENERATOR, ASYNC_GENERATOR):
-            msg = (
-                "metrics.timer(...) decorates a function, sync or async, and no"
-                f" generator: {function!r:.80}; use it as a context manager inside"
-            )
-            raise ConfigurationError(msg)
-        if kind == COROUTINE:
-
-            @functools.wraps(function)
-            async def timed_coroutine(*args: Any, **kwargs: Any) -> Any:
-                began = clock.monotonic()
-                try:
-                    result = await function(*args, **kwargs)
-                except BaseException as exc:
-                    self._done(clock.monotonic() - began, type(exc))
-                    raise
-                self._done(clock.monotonic() - began)
-                return result
-
-            return timed_coroutine  # type: ignore[return-value]  # of the same type
-
-        @functools.wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = clock.monotonic()
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as exc:
-                self._done(clock.monotonic() - began, type(exc))
-                raise
-            self._done(clock.monotonic() - began)
-            return result
-
-        return timed  # type: ignore[return-value]  # of the same type
-
-    def _done(
-        self, elapsed_s: float, raised: type[BaseException] | None = None
-    ) -> None:
-        if _durable is not None and _durable.is_suspension(raised):
-            return  # it ends after the execution has resumed
-        self._owner._record(
-            DISTRIBUTION, self._owner._distributions, self._name,
-            round(elapsed_s * 1000, 3), "Milliseconds", self._dims,
-            # Not in place of the user's own exception: then it is counted.
-            strict=None if raised is None else False,
-        )  # fmt: skip
 
 
 def _look_for_durable() -> None:
@@ -986,8 +906,10 @@ def snapshot() -> dict[str, Any]:
     "dropped_by_name", by reason and name; "documents" of EMF written; and a
     `Status` for each of "sinks", by name.
     """
+    from . import statuses  # for those that ask
+
     return {
-        "sinks": _buffer.statuses(),
+        "sinks": statuses.of(_buffer),
         "recorded": _buffer.taken + len(_buffer.records) + tally.refused(),
         "replayed": 0 if _durable is None else _durable.replayed,
         "documents": stdout.documents(),

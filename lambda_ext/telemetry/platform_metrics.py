@@ -22,7 +22,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
 from __future__ import annotations
 
 from ..metrics import buffer as buffers
-from ..metrics import recorder
+from ..metrics import recorder, statuses
 from .entry import root
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ class PlatformMetrics:
     @property
     def pending(self) -> int:
         """The number of metrics that no sink has taken yet."""
-        return sum([status.pending for status in self._buffer.statuses().values()])
+        return sum([status.pending for status in statuses.of(self._buffer).values()])
 
     @property
     def error(self) -> str:

@@ -11,6 +11,7 @@ A read begins at the top; each row calls only rows below it.
     sources/                    where the request goes
 
     keys, cache, entries        what is remembered, under which key, for how long
+    aliases                     which keys may mean one thing
     transforms                  what is made of an answer
     settings                    what the options are for one name
 """

@@ -41,7 +41,6 @@ from .. import disclosure
 from ..exceptions import LambdaExtError, SourceError, SourceTimeoutError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.process import by_signal_handler
-from .transforms import withheld
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -332,12 +331,14 @@ def unanswered(key: Key, source: Source) -> SourceError:
 
 def broken(source: Source, exc: Exception, keys: Iterable[Key]) -> SourceError:
     """Return the error for a source that raised what sources must not."""
+    from . import transforms  # only a mistake in a source needs it
+
     labels = [key.label for key in keys]
     asked = ", ".join(map(repr, labels[:3])) + (", ..." if labels[3:] else "")
     name = _name_of(source)
     msg = f"the source {name} raised {type(exc).__name__} when asked for {asked}"
     error = SourceError(msg, key=labels[0], source=name)
-    error.__cause__ = withheld(exc)
+    error.__cause__ = transforms.withheld(exc)
     return error
 
 

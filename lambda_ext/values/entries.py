@@ -2,6 +2,7 @@
 What is wanted and remembered of one request, how old it may be, what is under way.
 
     Slot ─▶ Entry ─▶ answer      what is known of a key, its entry, its answer
+              └────▶ Decoded     what was made of it, for one transform and field
       ├──▶ View ─▶ value         what hits find: a value as one caller wants it
       └──▶ Load                  the load that readers may wait for
 
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     from ..exceptions import LambdaExtError
     from ..typing import Source
     from .keys import Key
-    from .transforms import Decoded
 
-    Memo = MutableMapping[Any, Decoded]
+    Memo = MutableMapping[Any, "Decoded"]
 
     class Batch(Protocol):
         """The loads that were begun together, see `calls`."""
@@ -112,6 +112,23 @@ class Entry:
 
     def __repr__(self) -> str:
         return f"<Entry version={self.answer.version!r} born_at={self.born_at:.3f}>"
+
+
+class Decoded:
+    """A value as a caller wants it, and how to copy it (None: no need to)."""
+
+    __slots__ = ("copy", "value")
+
+    def __init__(self, value: Any, copy: Callable[[], Any] | None = None) -> None:
+        self.value = value
+        self.copy = copy
+
+    def __repr__(self) -> str:
+        return "<Decoded>"  # never the value
+
+    def copied(self) -> Any:
+        """Return the value, or a copy of it that the caller may change."""
+        return self.value if self.copy is None else self.copy()
 
 
 class View:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ..disclosure import raises_without_variables
 from ..lifecycle import clock
-from . import keys, settings, store, transforms
+from . import keys, settings, store
 from .entries import Want
 from .settings import DEFAULT
 from .store import DEAD
@@ -252,7 +252,11 @@ def missed(
 ) -> Any:
     """Return the value that hits did not find, or not for this *max_age*."""
     label = want.key.label
-    transforms.check(transform, field, label)
+    if transform is not None or field is not None:
+        # Text as it is needs none of it.
+        from . import transforms
+
+        transforms.check(transform, field, label)
     want.max_age = settings.max_age_of(want.key.operation, max_age, label)
     want.max_stale = settings.max_stale_of(DEFAULT, label)
     try:

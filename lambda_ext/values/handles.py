@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from ..typing import Source
     from .derived import Derived
-    from .entries import Entry, View
+    from .entries import Decoded, Entry, View
     from .keys import Key
-    from .transforms import Decoded, Transform
+    from .transforms import Transform
 
     Age = float | timedelta | None
     L = TypeVar("L", bound=Callable[..., object])

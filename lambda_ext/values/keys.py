@@ -7,7 +7,8 @@ old an answer may be and what is made of it are the caller's business, and
 not in the key.
 
 A name and an ARN are two requests, since only AWS knows whether they mean
-one thing.  Its answer tells, and `Key.at` then gives the key that they share.
+one thing (`aliases` says where they may).  Its answer tells, and `Key.at` then
+gives the key that they share.
 The current version by default and AWSCURRENT by name are two requests as
 well: policies may allow one and not the other.
 
@@ -171,51 +172,6 @@ def chunks(keys: Sequence[Key], size: int) -> Iterable[Sequence[Key]]:
     return [keys[at : at + size] for at in range(0, len(keys), size)]
 
 
-def packed(wanted: Iterable[Key], size: int) -> list[list[Key]]:
-    """
-    Divide *wanted* into runs of at most *size* whose answers are told apart.
-
-    In one run no two requests may mean one thing: a name goes with no ARN that
-    may be its own, a version with no other one, and twins with each other.
-    """
-    runs: list[list[Key]] = []
-    # Those that take more, each with what is in it: plain name -> which accounts.
-    unfilled: list[tuple[list[Key], dict[str, set[str]]]] = []
-    for key in wanted:
-        names, where = _reach(key)
-        free = (
-            pair
-            for pair in unfilled
-            if not any(_clash(where, pair[1].get(name)) for name in names)
-        )
-        run, taken = next(free, None) or ([], {})
-        if not run:
-            runs.append(run)
-            unfilled.append((run, taken))
-        run.append(key)
-        for name in names:
-            taken.setdefault(name, set()).add(where)
-        if len(run) == size:
-            unfilled = [pair for pair in unfilled if pair[0] is not run]
-    return runs
-
-
-def _clash(where: str, taken: set[str] | None) -> bool:
-    if not taken:
-        return False
-    return not where or where in taken or "" in taken
-
-
-def _reach(key: Key) -> tuple[set[str], str]:
-    """Return what *key* may be called, and in which account, "" for any."""
-    names = _plain(key.name)
-    if key.operation == PARAMETER:  # "x" and "/x" have one ARN
-        names = {name.lstrip("/") for name in names}
-    if not key.name.startswith("arn:"):
-        return names, ""
-    return names, ":".join(key.name.split(":", 5)[:5])
-
-
 def is_arn_of_parameter(arn: str, asked: str, name: object) -> bool:
     """
     Say whether *arn* belongs to what was *asked* for and is called *name*.
@@ -242,27 +198,6 @@ def is_arn_of(arn: str, name: str) -> bool:
     return name in (stem, stem.split(":", 6)[-1])
 
 
-def concerns(key: Key, name: str) -> bool:
-    """
-    Say whether the answer to *key* may change when *name* was written to.
-
-    *name* is a name or any form of an ARN, without a version.  When in doubt
-    the answer is yes: a needless load does less harm than an old value.
-    """
-    if key.operation == CONFIGURATION:
-        return key.name == name
-    mine, theirs = _plain(key.name), _plain(name)
-    if key.operation == SECRET:
-        return bool(mine & theirs)
-    if key.operation == PARAMETER:
-        if key.name.startswith("/aws/reference/secretsmanager/"):
-            return key.name.split("/", 4)[4] in theirs or bool(mine & theirs)
-        return bool(mine & theirs)
-    if key.name == "/":  # "x" and "/x" are both below it
-        return True
-    return any(each.startswith(key.name + "/") for each in theirs)
-
-
 def goes_back(key: Key, former: str, version: str) -> bool:
     """
     Say whether *version* of what *key* asks for is older than *former*.
@@ -273,20 +208,6 @@ def goes_back(key: Key, former: str, version: str) -> bool:
     if key.operation != PARAMETER or key.stage:
         return False
     return former.isdecimal() and version.isdecimal() and int(version) < int(former)
-
-
-def _plain(name: str) -> set[str]:
-    """Return every plain name that a name or an ARN may stand for."""
-    if not name.startswith("arn:"):
-        return {name}
-    resource = name.split(":", 5)[-1]
-    if resource.startswith("parameter/"):
-        bare = resource[len("parameter/") :]
-        return {bare, "/" + bare}
-    if resource.startswith("secret:"):
-        bare = resource[len("secret:") :]
-        return {bare, bare[:-7]} if bare[-7:-6] == "-" else {bare}
-    return {name}
 
 
 def _text(what: str, text: object, low: int = 1, high: int = MAX_NAME) -> str:

@@ -27,7 +27,7 @@ from .. import callables, disclosure
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.process import Lock, at_fork, at_reset, by_signal_handler
-from . import calls, given, keys, settings, store
+from . import aliases, calls, given, settings, store
 from .cache import protected
 from .entries import NEVER
 
@@ -437,7 +437,7 @@ def _forget_other_stages(key: Key) -> None:
             slot.group != group
             and other.operation == key.operation
             and other.version is None
-            and keys.concerns(other, group.name)
+            and aliases.concerns(other, group.name)
         ):
             store.cache.kill(other, entry.sequence)
 

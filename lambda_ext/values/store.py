@@ -32,9 +32,8 @@ from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
 from . import calls, keys, settings
 from .cache import Cache, protected
-from .entries import Entry, View
+from .entries import Decoded, Entry, View
 from .loader import FRESH, Loader
-from .transforms import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from .counters import Snapshot
     from .entries import Memo, Slot, Want
     from .keys import Key
-    from .transforms import Decoded, Transform
+    from .transforms import Transform
 
     class Declared(Protocol):
         """What the store knows of a handle."""
@@ -336,10 +335,10 @@ def decoded(entry: Entry, key: Key, transform: Transform, field: str | None) -> 
         with cache.lock:
             known = entry.decoded.get((transform, field))
     except TypeError:  # a callable that cannot be hashed
-        return decode(entry.answer.value, transform, field, key.label)
+        return _decode(entry.answer.value, transform, field, key.label)
     if known is not None:
         return known
-    made = decode(entry.answer.value, transform, field, key.label)
+    made = _decode(entry.answer.value, transform, field, key.label)
     with cache.lock:
         if len(entry.decoded) == MAX_DECODED and type(entry.decoded) is dict:
             entry.decoded = _bounded(entry.decoded)
@@ -348,6 +347,15 @@ def decoded(entry: Entry, key: Key, transform: Transform, field: str | None) -> 
                 slot.memo = (entry.answer, entry.decoded)
         # One for all readers: that of the first.
         return entry.decoded.setdefault((transform, field), made)
+
+
+def _decode(raw: Any, transform: Transform, field: str | None, key: str) -> Decoded:
+    if transform is None and field is None and type(raw) is str:
+        return Decoded(raw)
+    # Text as it is needs none of it.
+    from .transforms import decode
+
+    return decode(raw, transform, field, key)
 
 
 def forget_decoded(key: Key) -> None:
@@ -445,6 +453,8 @@ def invalidate(name: str, operation: str, scope: Any = None) -> int:
 
     By name and by every form of the ARN; in *scope* only, if that is given.
     """
+    from . import aliases  # only those that write need it
+
     secret = operation == keys.SECRET
 
     def concerned(key: Key) -> bool:
@@ -453,7 +463,7 @@ def invalidate(name: str, operation: str, scope: Any = None) -> int:
         reference = key.name.startswith("/aws/reference/")
         if secret != (key.operation == keys.SECRET) and not reference:
             return False
-        return keys.concerns(key, name)
+        return aliases.concerns(key, name)
 
     return loader.invalidate(concerned)
 

@@ -21,6 +21,7 @@ import types
 
 from ..exceptions import ConfigurationError, DecodeError, LambdaExtError
 from ..lifecycle.process import by_signal_handler
+from .entries import Decoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,23 +34,6 @@ MAX_DEPTH = 50  # of JSON that is copied part by part; deeper is parsed again
 
 _NOT_MADE: Any = object()
 _running = threading.local()  # the transforms that this thread is inside of
-
-
-class Decoded:
-    """A value as a caller wants it, and how to copy it (None: no need to)."""
-
-    __slots__ = ("copy", "value")
-
-    def __init__(self, value: Any, copy: Callable[[], Any] | None = None) -> None:
-        self.value = value
-        self.copy = copy
-
-    def __repr__(self) -> str:
-        return "<Decoded>"  # never the value
-
-    def copied(self) -> Any:
-        """Return the value, or a copy of it that the caller may change."""
-        return self.value if self.copy is None else self.copy()
 
 
 class Unmistakable:

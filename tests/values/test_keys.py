@@ -7,7 +7,7 @@ import enum
 import pytest
 
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.values import keys
+from lambda_ext.values import aliases, keys
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:prod/db-AbCdEf"
 PARAMETER_ARN = "arn:aws:ssm:eu-central-1:123456789012:parameter/a/b"
@@ -171,7 +171,7 @@ class TestPacked:
         for names in ((one, other), (other, one)):
             wanted = [keys.secret("s", name) for name in names]
             expected = [wanted] if together else [[key] for key in wanted]
-            assert expected == keys.packed(wanted, 20)
+            assert expected == aliases.packed(wanted, 20)
 
     @pytest.mark.parametrize(
         ("one", "other", "together"),
@@ -194,13 +194,13 @@ class TestPacked:
         for names in ((one, other), (other, one)):
             wanted = [keys.parameter("s", name) for name in names]
             expected = [wanted] if together else [[key] for key in wanted]
-            assert expected == keys.packed(wanted, 10)
+            assert expected == aliases.packed(wanted, 10)
 
     @pytest.mark.parametrize("count", [0, 1, 19, 20, 21, 40, 41])
     def test_runs_are_full(self, count):
         """As few calls as there can be, and every request in one of them."""
         wanted = [keys.secret("s", str(number)) for number in range(count)]
-        runs = keys.packed(wanted, 20)
+        runs = aliases.packed(wanted, 20)
 
         assert wanted == [key for run in runs for key in run]
         assert [20] * (count // 20) == [len(run) for run in runs[: count // 20]]
@@ -214,7 +214,7 @@ class TestPacked:
             for name in (f"n{number}", f"{PLACE}n{number}-AbCdEf")
         ]
 
-        assert [20, 20] == [len(run) for run in keys.packed(wanted, 20)]
+        assert [20, 20] == [len(run) for run in aliases.packed(wanted, 20)]
 
 
 @pytest.mark.parametrize(
@@ -248,13 +248,13 @@ class TestConcerns:
     @pytest.mark.parametrize("stage", [None, "AWSPREVIOUS"])
     def test_secret_in_every_form_and_version(self, asked, written, stage):
         """Name, ARN and partial ARN mean one secret, and all its versions."""
-        assert keys.concerns(keys.secret("s", asked, None, stage), written)
+        assert aliases.concerns(keys.secret("s", asked, None, stage), written)
 
     @pytest.mark.parametrize("asked", ["/a/b", "/a/b:3", PARAMETER_ARN])
     @pytest.mark.parametrize("written", ["/a/b", PARAMETER_ARN])
     def test_parameter_in_every_form(self, asked, written):
         """Name and ARN mean one parameter."""
-        assert keys.concerns(keys.parameter("s", asked), written)
+        assert aliases.concerns(keys.parameter("s", asked), written)
 
     @pytest.mark.parametrize(
         ("path", "written", "expected"),
@@ -268,19 +268,19 @@ class TestConcerns:
     )
     def test_path_above_it(self, path, written, expected):
         """What lies below a path changes the path."""
-        assert expected == keys.concerns(keys.path("s", path), written)
+        assert expected == aliases.concerns(keys.path("s", path), written)
 
     def test_reference_to_a_secret(self):
         """A parameter that is a secret changes with it."""
         key = keys.parameter("s", "/aws/reference/secretsmanager/prod/db")
 
-        assert keys.concerns(key, "prod/db")
-        assert not keys.concerns(key, "prod/dc")
+        assert aliases.concerns(key, "prod/db")
+        assert not aliases.concerns(key, "prod/dc")
 
     def test_similar_names_are_others(self):
         """A prefix is not a name, and six characters of it no suffix of AWS's."""
-        assert not keys.concerns(keys.secret("s", "prod/db-backup"), "prod/db")
-        assert not keys.concerns(keys.secret("s", "prod/db-abcdef"), "prod/db")
+        assert not aliases.concerns(keys.secret("s", "prod/db-backup"), "prod/db")
+        assert not aliases.concerns(keys.secret("s", "prod/db-abcdef"), "prod/db")
 
 
 @pytest.mark.parametrize(
@@ -308,15 +308,15 @@ def test_goes_back(asked, former, version, expected):
 def test_names_that_read_like_parts_of_arns_are_names():
     """A secret may be called "parameter/x", and a parameter "/secret"."""
     for name in ("parameter/x", "secret-AbCdEf"):
-        assert keys.concerns(keys.secret("s", name), name)
+        assert aliases.concerns(keys.secret("s", name), name)
         for other in ("x", "/x", "secret"):
-            assert not keys.concerns(keys.secret("s", name), other)
+            assert not aliases.concerns(keys.secret("s", name), other)
     wanted = [keys.secret("s", name) for name in ("parameter/x", "x", "/x")]
-    assert [wanted] == keys.packed(wanted, 20)
+    assert [wanted] == aliases.packed(wanted, 20)
     unknown = "arn:aws:other:eu-central-1:123456789012:secrets/x-AbCdEf"
-    assert keys.concerns(keys.secret("s", unknown), unknown)
-    assert not keys.concerns(keys.secret("s", unknown), "x")
-    assert not keys.concerns(keys.secret("s", unknown), "x-AbCdEf")
+    assert aliases.concerns(keys.secret("s", unknown), unknown)
+    assert not aliases.concerns(keys.secret("s", unknown), "x")
+    assert not aliases.concerns(keys.secret("s", unknown), "x-AbCdEf")
 
 
 @pytest.mark.parametrize(

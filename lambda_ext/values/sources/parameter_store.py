@@ -60,6 +60,9 @@ class ParameterStore:
         """Divide *wanted* into calls: by 10, each name but once in a call."""
         if len(wanted) < 2:
             return [[key] for key in wanted]
+        # One value alone needs none of it.
+        from .. import aliases
+
         planned: list[Sequence[Key]] = []
         waiting: dict[bool, list[Key]] = {}
         for key in wanted:
@@ -72,7 +75,7 @@ class ParameterStore:
             else:
                 planned.append([key])
         for together in waiting.values():
-            planned.extend(keys.packed(together, BATCH))
+            planned.extend(aliases.packed(together, BATCH))
         return planned
 
     def fetch(

@@ -15,7 +15,6 @@ from __future__ import annotations
 from ...aws import errors
 from ...aws.transport import transport
 from ...exceptions import LambdaExtError, SourceError
-from .. import keys
 from . import answers
 
 TYPE_CHECKING = False
@@ -49,9 +48,12 @@ class SecretsManager:
         """Divide *wanted* into calls: by 20, versions and stages one by one."""
         if len(wanted) < 2 or not self._batching:
             return [[key] for key in wanted]
+        # One value alone needs none of it.
+        from .. import aliases
+
         together = [key for key in wanted if _is_current(key)]
         alone = [[key] for key in wanted if not _is_current(key)]
-        return [*keys.packed(together, BATCH), *alone]
+        return [*aliases.packed(together, BATCH), *alone]
 
     def fetch(
         self, wanted: Sequence[Key], timeout_s: float | None
