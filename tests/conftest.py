@@ -94,9 +94,10 @@ def _clean_environment(monkeypatch):
 def _fresh_process(_clean_environment, caplog, request):
     """Process-wide state is new, and no warning was logged unexpectedly."""
     _reset()
-    # Threads of ours which an earlier test has left: what they log is not this one's.
+    # Threads which an earlier test has left: what they log is not this one's.
     threads = sys.modules.get("lambda_ext.lifecycle.real_threads")
     left = set() if threads is None else {*threads.ours}
+    left |= {each.ident for each in threading.enumerate()} - {threading.get_ident()}
     yield
     _reset()
     if request.node.get_closest_marker("logs") is None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import _thread
 import ast
+import contextlib
 import importlib.util
 import os
+import random
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +18,16 @@ import warnings
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# For a program that ends in a test: a process on a busy machine that is not run for
+# a while keeps its budgets all the same.  Ten times those within which Lambda kills.
+PATIENT = """
+from lambda_ext.lifecycle import phases, shutdown
+from lambda_ext.metrics import buffer, recorder
+phases.ESSENTIAL_S, phases.REPORT_S = 1.5, 0.2
+shutdown.BUDGET_S, shutdown.STREAMS_S, shutdown.IN_FLIGHT_S = 3.0, 0.2, 2.5
+buffer.WAIT_S, recorder.ESSENTIAL_S = 1.0, 1.2
+"""
 
 
 def run_threads(count, function, timeout=60.0):
@@ -39,6 +52,43 @@ def run_threads(count, function, timeout=60.0):
         thread.join(timeout)
         assert not thread.is_alive(), "a thread hangs"
     return results
+
+
+@contextlib.contextmanager
+def port_for_a_program():
+    """
+    Yield a TCP port that a program can be told to listen on, for as long as that.
+
+    A port that the kernel has just given and taken back may be anyone's before the
+    program has it.  This one is none that the kernel gives to who asks for any, and
+    the name of a socket keeps it from other tests.
+    """
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        lowest_given = int(file.read().split()[0])
+    numbers = random.SystemRandom()
+    name = None
+    while name is None:
+        port = numbers.randrange(min(10_000, lowest_given - 1000), lowest_given)
+        name = _reserved(port)
+    with name:
+        yield port
+
+
+def _reserved(port):
+    """Return a socket whose name stands for *port*; None where it is taken."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0lambda_ext port {port}")
+        # Not tried by listening on it: a process that is forked meanwhile would do so
+        # for a moment, too.
+        with socket.socket() as probe:
+            free = probe.connect_ex(("127.0.0.1", port)) != 0
+    except OSError:
+        free = False
+    if free:
+        return name
+    name.close()
+    return None
 
 
 def amount_of_code(modules):

@@ -13,7 +13,7 @@ import socket
 import subprocess
 
 import pytest
-from helpers import eventually
+from helpers import eventually, port_for_a_program
 
 rotel = pytest.importorskip(
     "rotel", reason="rotel has wheels for some Pythons and machines only"
@@ -24,10 +24,7 @@ rotel = pytest.importorskip(
 def running(endpoint, folder, path="/v1/metrics"):
     """Run rotel, which passes on to *endpoint*; yield the address that it serves."""
     log = os.path.join(folder, "rotel.log")
-    for _ in range(5):  # another process may take the port meanwhile
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+    with port_for_a_program() as port:
         with open(log, "wb") as output:
             process = subprocess.Popen(
                 [os.path.join(os.path.dirname(rotel.__file__), "rotel-agent"), "start"],
@@ -43,14 +40,13 @@ def running(endpoint, folder, path="/v1/metrics"):
                 stderr=output,
             )
         try:
-            if eventually(functools.partial(_state, process, port)) == "serves":
-                yield f"http://127.0.0.1:{port}{path}"
-                return
+            state = eventually(functools.partial(_state, process, port))
+            with open(log, encoding="utf-8", errors="replace") as file:
+                assert "serves" == state, f"rotel does not start: {file.read()}"
+            yield f"http://127.0.0.1:{port}{path}"
         finally:
             process.kill()
             process.wait()
-    with open(log, encoding="utf-8", errors="replace") as file:
-        raise AssertionError(f"rotel does not start: {file.read()}")
 
 
 def _state(process, port):

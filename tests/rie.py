@@ -34,7 +34,7 @@ import threading
 import zipfile
 
 import pytest
-from helpers import ROOT, eventually
+from helpers import ROOT, eventually, port_for_a_program
 
 REQUIREMENT = "aws-sam-cli==1.170.0"
 MEMBER = "samcli/local/rapid/aws-lambda-rie-"
@@ -106,12 +106,6 @@ def _mounted(script, argument, command):
     return ["unshare", "--mount", "sh", "-c", script, "sh", argument, *command]
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def let_all_read(folder):
     """Let user 993, as which a managed instance runs, read *folder*."""
     os.chmod(folder, 0o755)
@@ -151,35 +145,41 @@ class Rie:
         arguments = [binary(), "--log-level", "warn"]
         if init_caching:
             arguments.append("--enable-init-caching")
-        self._port, api = _free_port(), _free_port()
-        arguments += ["--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
-        arguments += ["--runtime-api-address", f"127.0.0.1:{api}"]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": ROOT,
-            "_HANDLER": handler,
-            "LAMBDA_TASK_ROOT": str(task_root),
-            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s),
-        }
-        if instances is None:
-            arguments += runtime
-        else:
-            environment["AWS_LAMBDA_MAX_CONCURRENCY"] = str(instances)
-            start = shlex.join(["/var/env", "-C", str(task_root), *runtime])
-            arguments.append("/var/runtime/bootstrap")
-            arguments = _mounted(AS_INSTANCE, f"#!/bin/sh\nexec {start}", arguments)
-        if extensions_dir is not None:
-            arguments = _mounted(WITH_EXTENSIONS, str(extensions_dir), arguments)
-        environment.update(env or {})
-        self._process = subprocess.Popen(
-            arguments,
-            cwd=task_root,
-            env={k: v for k, v in environment.items() if v is not None},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with contextlib.ExitStack() as ports:
+            self._port = ports.enter_context(port_for_a_program())
+            api = ports.enter_context(port_for_a_program())
+            arguments += [
+                "--runtime-interface-emulator-address",
+                f"127.0.0.1:{self._port}",
+            ]
+            arguments += ["--runtime-api-address", f"127.0.0.1:{api}"]
+            environment = {
+                **os.environ,
+                "PYTHONPATH": ROOT,
+                "_HANDLER": handler,
+                "LAMBDA_TASK_ROOT": str(task_root),
+                "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s),
+            }
+            if instances is None:
+                arguments += runtime
+            else:
+                environment["AWS_LAMBDA_MAX_CONCURRENCY"] = str(instances)
+                start = shlex.join(["/var/env", "-C", str(task_root), *runtime])
+                arguments.append("/var/runtime/bootstrap")
+                arguments = _mounted(AS_INSTANCE, f"#!/bin/sh\nexec {start}", arguments)
+            if extensions_dir is not None:
+                arguments = _mounted(WITH_EXTENSIONS, str(extensions_dir), arguments)
+            environment.update(env or {})
+            self._process = subprocess.Popen(
+                arguments,
+                cwd=task_root,
+                env={k: v for k, v in environment.items() if v is not None},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._ports = ports.pop_all()
         self._chunks = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -224,6 +224,7 @@ class Rie:
         self._process.wait()
         self._reader.join(10)
         self._process.stdout.close()
+        self._ports.close()
 
     def _session(self):
         """Return the processes that it started, which lead groups of their own."""

@@ -53,7 +53,6 @@ class Bounded:
         stay = event_loop.Stay()
 
         def body() -> None:
-            real_threads.disown()  # it may go on, and write, beside a later flush
             try:
                 context.run(self._run, given, stay)
             finally:

@@ -268,8 +268,12 @@ def run_within(
             _local.share_s = former  # where this is the caller's own thread
             done.set()
 
+    def on_thread() -> None:
+        real_threads.disown()  # it may write, and go on beside a later flush
+        body()
+
     try:
-        real_threads.start(f"lambda_ext_{phase}", body)
+        real_threads.start(f"lambda_ext_{phase}", on_thread)
     except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
         body()
         if raised:

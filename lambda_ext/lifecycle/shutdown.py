@@ -169,6 +169,7 @@ def _warn_unless_started() -> None:
 
 def _terminate() -> None:
     """End this process.  On our thread, when SIGTERM has come."""
+    real_threads.disown()  # it logs and calls the user's code beside the main thread
     # A handler that is busy in Python gives way every 5 ms, and we ask often.
     sys.setswitchinterval(SWITCH_S)
     deadline_at = clock.run_time() + BUDGET_S

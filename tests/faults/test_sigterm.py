@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from helpers import ROOT
+from helpers import PATIENT, ROOT
 from sigterm_cells import EXECUTION_ENVS, run_cells, totals
 
 from lambda_ext.local.emulator import Budgets, Emulator
@@ -22,7 +22,7 @@ def environment(tmp_path):
 
     def make(program, **options):
         (tmp_path / "app.py").write_text(
-            "import os, signal, sys, time\n"
+            PATIENT + "import os, signal, sys, time\n"
             "import lambda_ext\n"
             "from lambda_ext import metrics\n"
             "from lambda_ext.lifecycle import extension, shutdown\n"
@@ -201,6 +201,39 @@ class TestMoment:
         emulator.shutdown()
 
         assert {"begun": 1} == totals(texts(emulator))
+
+    def test_beside_a_listener_that_writes_spoils_no_document(self, environment):
+        """The handler goes on; the thread that calls listeners may be within a line."""
+        emulator = environment(
+            """
+            import threading
+
+            half, whole = threading.Event(), threading.Event()
+
+            @lambda_ext.on_shutdown
+            def goodbye():
+                os.write(1, b"half a line, ")
+                half.set()
+                whole.wait()
+                os.write(1, b"and the rest\\n")
+
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("begun")
+                os.write(1, b"ready\\n")
+                half.wait()
+                metrics.count("beside")
+                metrics.flush()
+                whole.set()
+                time.sleep(60)
+            """
+        )
+        emulator.invoke_async({})
+        emulator.wait_for_line("ready")
+        end = emulator.shutdown()
+
+        assert (False, 0) == (end.killed, end.exit_status)
+        assert {"begun": 1, "beside": 1} == totals(texts(emulator))
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])

@@ -202,13 +202,13 @@ class TestConfiguration:
 
     def test_no_agent(self):
         """Where no agent listens the error says so."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        lambda_ext.configure(flags_source="agent", agent_port=port)
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))  # not listening: connections are refused
+            port = held.getsockname()[1]
+            lambda_ext.configure(flags_source="agent", agent_port=port)
+            with pytest.raises(SourceError, match=f"localhost:{port}") as caught:
+                Configuration("a", "b", "c").value
 
-        with pytest.raises(SourceError, match=f"localhost:{port}") as caught:
-            Configuration("a", "b", "c").value
         assert ("appconfig_agent", True) == (
             caught.value.source,
             caught.value.transient,

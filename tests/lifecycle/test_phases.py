@@ -8,7 +8,7 @@ import os
 import pytest
 
 import lambda_ext
-from lambda_ext.lifecycle import phases
+from lambda_ext.lifecycle import phases, real_threads
 
 
 class TestOrder:
@@ -211,6 +211,17 @@ class TestFork:
 
         assert 2 == len(phases.listeners(phases.INIT))
         assert len(phases.listeners(phases.INVOKE)) > 0
+
+
+def test_listener_with_a_share_counts_as_the_users():
+    """It may write to stdout, and a metric then begins a line of its own."""
+    found = []
+
+    def listener():
+        found.append(real_threads.get_ident() in real_threads.ours)
+
+    assert phases.run_within(30, listener, phases.SHUTDOWN)
+    assert [False] == found
 
 
 def test_share_ends_with_its_listener(monkeypatch):

@@ -229,11 +229,12 @@ def test_layer_that_hangs_costs_no_more_than_is_left(layer, source):
 def test_layer_that_is_not_there_says_so(monkeypatch):
     """Without the layer there is a message about the layer."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    source = source_at(port, monkeypatch)
-    key = keys.secret(source.scope, "db")
-    outcome = source.fetch([key], 1.0)[key]
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # not listening: connections are refused
+        port = held.getsockname()[1]
+        source = source_at(port, monkeypatch)
+        key = keys.secret(source.scope, "db")
+        outcome = source.fetch([key], 1.0)[key]
 
     assert isinstance(outcome, SourceError)
     assert f"no layer answers on localhost:{port}" in str(outcome)
