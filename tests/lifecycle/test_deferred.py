@@ -28,6 +28,9 @@ from lambda_ext.lifecycle import (
 from lambda_ext.local.emulator import Emulator
 from lambda_ext.testing import FakeClock, MemorySink, simulate_sigterm
 
+# Half of it is for the work, which must have begun by then, on a busy machine too.
+SHORT_MS = 400
+
 
 class Context:
     """What Lambda passes as the second argument."""
@@ -295,7 +298,7 @@ class TestOverrun:
             return "answer"
 
         try:
-            assert "answer" == handled(handler, Context(40))
+            assert "answer" == handled(handler, Context(SHORT_MS))
             assert [] == seen
             found = lambda_ext.stats().deferred
             assert (1, 1) == (found.left_behind, found.waiting)
@@ -323,7 +326,7 @@ class TestOverrun:
 
         later = Context()
         try:
-            handled(lambda: None, Context(40))
+            handled(lambda: None, Context(SHORT_MS))
             assert ["hangs", "second"] == [
                 message.rpartition(".")[2] for message in caplog.messages
             ]
@@ -361,7 +364,9 @@ class TestOverrun:
             gate.wait(seconds)
 
         try:
-            handled(lambda: lambda_ext.defer(functools.partial(slow, 30)), Context(40))
+            handled(
+                lambda: lambda_ext.defer(functools.partial(slow, 30)), Context(SHORT_MS)
+            )
         finally:
             gate.set()
         rounds_over()
@@ -373,7 +378,7 @@ class TestOverrun:
         seen = []
         try:
             for _ in range(deferred.MOST_LEFT):
-                handled(lambda: lambda_ext.defer(gate.wait, 30), Context(20))
+                handled(lambda: lambda_ext.defer(gate.wait, 30), Context(SHORT_MS))
             handled(lambda: lambda_ext.defer(seen.append, 1), Context())
             assert [] == seen
         finally:
@@ -412,7 +417,7 @@ class TestOverrun:
             return "answer"
 
         gate = None
-        lambda_ext.handler(first)({}, Context(40))
+        lambda_ext.handler(first)({}, Context(SHORT_MS))
         assert [] == seen
         assert "answer" == lambda_ext.handler(second)({}, Context())
         assert ["done"] == seen
@@ -428,7 +433,7 @@ class TestOverrun:
             return "answer"
 
         try:
-            handled(lambda: lambda_ext.defer(work), Context(40))
+            handled(lambda: lambda_ext.defer(work), Context(SHORT_MS))
             assert "answer" == lambda_ext.handler(handler)({}, Context())
         finally:
             gate.set()
@@ -440,7 +445,7 @@ class TestLeftCoroutine:
 
     def left(self, work):
         """Have *work* left behind, on a loop."""
-        handled(lambda: lambda_ext.defer(work), Context(40))
+        handled(lambda: lambda_ext.defer(work), Context(SHORT_MS))
         rounds_over()
 
     @pytest.mark.logs
@@ -495,7 +500,7 @@ class TestLeftCoroutine:
                 await asyncio.sleep(0)
             return "answer"
 
-        handled(lambda: lambda_ext.defer(work), Context(40))
+        handled(lambda: lambda_ext.defer(work), Context(SHORT_MS))
         gate.set()
         rounds_over()
         assert "answer" == lambda_ext.handler(handler)({}, None)
@@ -510,7 +515,7 @@ class TestLeftCoroutine:
         async def stuck():
             gate.wait(30)
 
-        handled(lambda: lambda_ext.defer(stuck), Context(40))
+        handled(lambda: lambda_ext.defer(stuck), Context(SHORT_MS))
         (first,) = deferred._rounds
         monkeypatch.setattr(deferred, "RELEASE_S", 30)
 
@@ -585,7 +590,7 @@ class TestEnd:
         gate = threading.Event()
         seen = []
         try:
-            handled(lambda: lambda_ext.defer(gate.wait, 30), Context(20))
+            handled(lambda: lambda_ext.defer(gate.wait, 30), Context(SHORT_MS))
             lambda_ext.defer(seen.append, 1)
             simulate_sigterm(1.0)
             assert [1] == seen
