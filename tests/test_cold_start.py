@@ -221,6 +221,39 @@ print([name for name in sys.modules if "telemetry" in name], threading.active_co
 
 
 @pytest.mark.parametrize(
+    ("before", "recorded"),
+    [
+        ("", "metrics.count('n')"),
+        (
+            "phases.call(phases.RESPONSE); phases.call(phases.AFTER)",
+            "[metrics.count(f'n{number}') for number in range(300)]",
+        ),
+    ],
+    ids=["usual", "many names after an answer"],
+)
+def test_last_flush_imports_nothing(before, recorded):
+    """At SIGTERM and exit: what it needs is there, or came after the first answer."""
+    run = python(
+        f"""
+import sys
+from lambda_ext import metrics
+from lambda_ext.lifecycle import phases
+
+metrics.count("first")
+{before}
+{recorded}
+before = set(sys.modules)
+phases.call_within(5.0, phases.SHUTDOWN)
+print([name for name in set(sys.modules) - before if "lambda_ext" in name])
+"""
+    )
+
+    *lines, loaded = run.stdout.splitlines()
+    assert ("[]", "") == (loaded, run.stderr)
+    assert any('"first"' in line for line in lines)
+
+
+@pytest.mark.parametrize(
     ("body", "most"),
     [
         ("import lambda_ext", 400),

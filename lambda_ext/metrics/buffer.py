@@ -4,9 +4,10 @@ What is recorded and not yet in its sink.
     recorded ─▶ records ─▶ (added up) ─▶ parcels ─▶ sinks
 
 Recording is one ``list.append`` of a series and a number, both checked
-before.  A flush adds up what belongs together and makes parcels of it: a parcel
-is one batch for one sink.  Records wait in the list of records or, added up, in
-the list of parcels, nowhere else in this module.
+before.  A flush adds up what belongs together.  The usual one makes lines of it
+at once; any other makes parcels, see `parcels`: a parcel is one batch for one
+sink.  Records wait in the list of records or, added up, in the list of parcels,
+nowhere else in these two modules.
 
 Guarantees
     Exactly once: a record leaves the first list in the same step in which its
@@ -16,13 +17,13 @@ Guarantees
     by such an exception is offered again, as the same `Batch`.
     When `flush` returns, what was recorded before it began has reached the
     sinks.  For what another thread is just handing over it waits, at most
-    `WAIT_S`; never for a flush that it interrupts in its own thread.
+    `parcels.WAIT_S`; never for a flush that it interrupts in its own thread.
     Re-entrant: recording takes no lock, so it may interrupt another record or
     a flush wherever a signal handler or ``__del__`` may run.
     One thread at a time calls the ``accept`` of a sink, batches in the order
     in which they were recorded.
     Bounded by count: past `limit` records the recording thread flushes; past
-    `MAX_WAITING` records in parcels the oldest are dropped and counted.
+    `parcels.MAX_WAITING` records in parcels the oldest are dropped and counted.
 
 Steps that are not interrupted
     CPython runs signal handlers, and lets other threads run, at the entry of
@@ -55,23 +56,20 @@ from . import tally
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ..typing import Sink
+    from .parcels import Parcel
     from .validation import Number
 
     Dimensions = tuple[tuple[str, str], ...]
     Record = tuple["Series", Number]
 
 MAX_RECORDS = 10_000  # in the first tray: about 1 MB
-MAX_POINTS = 500  # of a batch: about 5 ms of encoding
 MAX_SERVED = 50  # sinks of which is told what became of their records
-MAX_WAITING = 100_000  # records in the parcels of one sink that takes nothing
-LOCK_S = 0.001  # for a lock, before looking whether it is still needed
 NOT_BLOCKING = (False,)
 DIRECT = object()  # of a class of sinks that make lines of what is recorded
-WAIT_S = 0.1  # for other threads; the essential part of a shutdown has 0.15
 
 COUNT = "count"
 GAUGE = "gauge"
@@ -108,47 +106,6 @@ class Series:
         self.at = at  # wall time; None: that of the flush
         # There may be two objects of one series, and each has its own outlet.
         self.key = (name, unit, kind, dimensions, resolution)
-
-
-class Point:
-    """One series of a batch, with its values since the last flush."""
-
-    __slots__ = (
-        "dimensions", "kind", "name", "resolution", "samples", "unit", "values",
-    )  # fmt: skip
-
-    def __init__(
-        self, series: Series, values: list[Number], samples: int | None = None
-    ) -> None:
-        self.kind = series.kind
-        self.name = series.name
-        self.unit = series.unit
-        self.dimensions = series.dimensions
-        self.resolution = series.resolution
-        self.values = values
-        self.samples = len(values) if samples is None else samples
-
-    def __repr__(self) -> str:
-        dimensions = dict(self.dimensions)
-        return f"<Point {self.kind} {self.name!r} {dimensions} {self.values}>"
-
-
-class Batch:
-    """What a flush hands to one sink; a large flush makes several."""
-
-    __slots__ = ("at", "namespace", "points", "properties")
-
-    def __init__(
-        self,
-        namespace: str,
-        at: float,
-        points: Sequence[Point],
-        properties: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.namespace = namespace
-        self.at = at
-        self.points = points
-        self.properties = properties or {}
 
 
 class Outlet:
@@ -214,20 +171,6 @@ def _outlet_of(sink: Sink) -> Outlet:
     return found
 
 
-class Parcel:
-    """One batch on its way to one sink."""
-
-    __slots__ = ("batch", "busy", "counted", "done", "outlet", "samples")
-
-    def __init__(self, outlet: Outlet, batch: Batch, samples: int) -> None:
-        self.outlet = outlet
-        self.batch = batch
-        self.samples = samples  # records in it
-        self.busy = False  # this thread, or another, is in `accept`
-        self.done: list[object] = []  # not empty: the sink has it, or never will
-        self.counted = False  # as sent, or as dropped
-
-
 class Buffer:
     """The records of a process, until their sinks have them."""
 
@@ -274,44 +217,20 @@ class Buffer:
         """
         if self.records or self.parcels or self._asleep:
             try:
-                if (
-                    self.parcels
-                    or self._asleep
-                    or ends_at is not None
-                    or not self._write()
-                ):
-                    if self.records:
-                        self._add_up()
-                    waiting = self.parcels.copy()
-                    self._deliver(ends_at)
-                    if give_up:
-                        self._abandon(waiting, give_up, ends_at)
+                usual = not (self.parcels or self._asleep) and self._write()
+                if not usual or self.parcels or (give_up and self._asleep):
+                    # The usual flush needs none of it.
+                    from . import parcels
+
+                    # Else this is a signal handler's, in the middle of that import.
+                    if hasattr(parcels, "flush"):
+                        parcels.flush(self, ends_at, give_up)
             except Exception as exc:
                 if by_signal_handler(exc):
                     raise
                 disclosure.failure("flush_failed")
         if tally.losses or tally.state.untold:
             tally.tell()
-
-    def _abandon(
-        self, waiting: list[Parcel], reason: str, ends_at: float | None
-    ) -> None:
-        """Drop and count what no sink has taken: the process ends."""
-        for parcel in waiting:
-            self._drop(parcel, reason, "the process ended before its sink took it")
-        for outlet in self._asleep.copy():
-            abandon = getattr(outlet.sink, "abandon", None)
-            if abandon is None:
-                continue
-            left_s = LOCK_S if ends_at is None else ends_at - clock.run_time()
-            got: list[bool] = []
-            try:
-                # What another thread is just writing, and has begun since, is not lost.
-                got.extend(map(outlet.acquire, (True,), (max(left_s, LOCK_S),)))
-                abandon(reason)
-            finally:
-                if got and got[0]:
-                    outlet.lock.release()
 
     # From the first tray to the lines ----------------------------------------
 
@@ -390,7 +309,7 @@ class Buffer:
             elif outlet not in asleep:
                 asleep.append(outlet)
             if outlet not in self.served:
-                self.served[:] = [*self.served[1 - MAX_SERVED :], outlet]
+                self.note_served(outlet)
         finally:
             if got and got[0]:
                 outlet.lock.release()
@@ -398,163 +317,28 @@ class Buffer:
 
     # From the first tray to the second ---------------------------------------
 
-    def put(self, series: Series, value: Number, properties: Mapping[str, Any]) -> None:
-        """Record *value* in a batch of its own, with *properties*."""
-        batch = Batch(
-            series.namespace, clock.wall(), [Point(series, [value])], properties
-        )
-        found = [_parcel(outlet, batch) for outlet in self._outlets_of(series.outlet)]
-        waiting, parcels = self.parcels, [each for each in found if each is not None]
-        # One step.
-        waiting += parcels
-        self.taken += 1
-
     def _outlets_of(self, own: Outlet | None) -> tuple[Outlet, ...]:
         return self.outlets if own is None else (own,)
 
     def settle(self) -> None:
         """Have what was recorded go where it would have gone until now."""
         if self.records:
-            self._add_up()
+            from . import parcels  # options have changed
 
-    def _add_up(self) -> None:
-        """Make parcels of the records."""
-        with self._adding:
-            self._add_up_all()
-            if self.parcels:
-                self._bound()
+            parcels.add_up(self)
 
-    def _add_up_all(self) -> None:
-        records = self.records
-        while records:
-            version = self._version
-            count = len(records)
-            try:
-                parcels, losses = self._parcels(records[:count])
-            except Exception as exc:
-                if by_signal_handler(exc):
-                    raise
-                # A mistake of ours: it must not come again with each flush.
-                message = f"{type(exc).__name__} while adding up"
-                parcels, losses = [], [("internal", "", count, message)]
-                disclosure.failure("flush_failed")
-            after = object()
-            waiting, dropped = self.parcels, tally.losses
-            # One step; not if a signal handler's flush has done it meanwhile.
-            if self._version is version:
-                self._version = after
-                waiting += parcels
-                dropped += losses
-                self.taken += count
-                del records[:count]
+    def put(self, series: Series, value: Number, properties: Mapping[str, Any]) -> None:
+        """Record *value* in a batch of its own, with *properties*."""
+        from . import parcels  # of an invocation that is about to time out
 
-    def _parcels(self, records: list[Record]) -> tuple[list[Parcel], list[tally.Loss]]:
-        """Add up *records*; changes nothing."""
-        at = clock.wall()
-        groups: defaultdict[Series, list[Number]] = defaultdict(list)
-        for series, value in records:
-            groups[series].append(value)
-        losses: list[tally.Loss] = []
-        batches: dict[Any, dict[Any, Point]] = {}
-        for series, values in groups.items():
-            where = (series.namespace, series.outlet, series.at)
-            points = batches.get(where)
-            if points is None:
-                points = batches[where] = {}
-            known = points.get(series.key)
-            if known is None:
-                points[series.key] = Point(series, values)
-            else:
-                known.values += values
-                known.samples += len(values)
-        parcels: list[Parcel] = []
-        for (namespace, own, since), points in batches.items():
-            found: list[Point] = []
-            for point in points.values():
-                if point.kind == COUNT:
-                    if len(point.values) > 1:
-                        point.values = [sum(point.values)]
-                        if not -MAX_MAGNITUDE <= point.values[0] <= MAX_MAGNITUDE:
-                            message = "the sum of the values is too large"
-                            loss = ("value", point.name, point.samples, message)
-                            losses.append(loss)
-                            continue
-                elif point.kind == GAUGE:
-                    point.values = point.values[-1:]
-                found.append(point)
-            for start in range(0, len(found), MAX_POINTS):
-                batch = Batch(
-                    namespace,
-                    at if since is None else since,
-                    found[start : start + MAX_POINTS],
-                    self.properties,
-                )
-                for outlet in self._outlets_of(own):
-                    parcel = _parcel(outlet, batch)
-                    if parcel is not None:
-                        parcels.append(parcel)
-        return parcels, losses
+        parcels.put(self, series, value, properties)
 
-    def _bound(self) -> None:
-        """Drop the oldest parcels of a sink that has too many."""
-        waiting: dict[Outlet, int] = {}
-        for parcel in reversed(self.parcels.copy()):
-            outlet = parcel.outlet
-            waiting[outlet] = waiting.get(outlet, 0) + parcel.samples
-            if waiting[outlet] > MAX_WAITING and not (parcel.busy or parcel.done):
-                message = f"over {MAX_WAITING} records wait for {outlet.name}"
-                self._drop(parcel, "overflow", message)
-
-    # From the second tray to the sinks ---------------------------------------
-
-    def _deliver(self, ends_at: float | None) -> None:
-        """Hand parcels over, sink by sink, and wait for those of other threads."""
-        wait_until = clock.run_time() + WAIT_S
-        if ends_at is not None:
-            wait_until = min(wait_until, ends_at)
-        outlets = dict.fromkeys([parcel.outlet for parcel in self.parcels.copy()])
-        for outlet in self._asleep.copy():
-            if outlet not in outlets:
-                self.parcels.append(Parcel(outlet, Batch("", clock.wall(), []), 0))
-                outlets[outlet] = None
-            _remove(self._asleep, outlet)
-        for outlet in outlets:
-            if self._served(outlet, ends_at):
-                continue
-            mine = [each for each in self.parcels.copy() if each.outlet is outlet]
-            while not self._served(outlet, ends_at):
-                if all(each.done for each in mine) or clock.run_time() > wait_until:
-                    break
-
-    def _served(self, outlet: Outlet, ends_at: float | None) -> bool:
-        """Hand over what waits for *outlet*; False while another thread does."""
-        got: list[bool] = []
-        try:
-            # Short: the other thread may have done it all, and go on with more.
-            got.extend(map(outlet.acquire, (True,), (LOCK_S,)))
-            if got[0]:
-                self._serve(outlet, ends_at)
-        finally:
-            if got and got[0]:
-                outlet.lock.release()
-        return got[0]
-
-    def _serve(self, outlet: Outlet, ends_at: float | None) -> None:
-        """Hand over what waits for *outlet*, the earliest first."""
-        for parcel in self.parcels.copy():
-            if parcel.outlet is outlet and not parcel.busy and not parcel.done:
-                if ends_at is not None and clock.run_time() > ends_at:
-                    return
-                self._hand_over(parcel)
-            if parcel.done:
-                _count(parcel)  # also one that a signal handler left uncounted
-                _remove(self.parcels, parcel)
-        if outlet.backlog and outlet not in self._asleep:
-            self._asleep.append(outlet)
+    def note_served(self, outlet: Outlet) -> None:
+        """Note that *outlet* had something, so that `statuses` tells of it."""
         if outlet not in self.served:
             self.served[:] = [*self.served[1 - MAX_SERVED :], outlet]
-        if outlet.drains and outlet not in self.draining:
-            self.draining.append(outlet)
+
+    # From the second tray to the sinks ---------------------------------------
 
     def drain(self, ends_at: float, *, due_only: bool = False) -> None:
         """
@@ -579,46 +363,6 @@ class Buffer:
                 outlet.error = type(exc).__qualname__
                 disclosure.failure("sink_failed", sink=outlet.name)
         tally.tell()
-
-    def _hand_over(self, parcel: Parcel) -> None:
-        outlet, batch = parcel.outlet, parcel.batch
-        failure: BaseException | None = None
-        accept = outlet.sink.accept
-        try:
-            parcel.busy = True
-            if not parcel.done:  # by a signal handler's flush, just before
-                parcel.done.extend(map(accept, (batch,)))
-        except BaseException as exc:
-            if parcel.done or by_signal_handler(exc):
-                raise
-            failure = exc  # of the sink's own: the runtime must not end by it
-        finally:
-            parcel.busy = False
-        if failure is not None:
-            outlet.error = type(failure).__qualname__
-            self._drop(parcel, "sink", f"{outlet.name} raised {_told(failure)}")
-
-    def _drop(self, parcel: Parcel, reason: str, message: str) -> None:
-        lost = [
-            (reason, point.name, point.samples, message)
-            for point in parcel.batch.points
-        ]
-        losses, done, outlet = tally.losses, parcel.done, parcel.outlet
-        # One step.
-        if not done:
-            losses += lost
-            done += (None,)
-            outlet.dropped += parcel.samples
-            parcel.counted = True
-
-
-def _count(parcel: Parcel) -> None:
-    """Count as sent what the sink has, once."""
-    outlet = parcel.outlet
-    # One step.
-    if not parcel.counted:
-        parcel.counted = True
-        outlet.sent += parcel.samples
 
 
 def _simple(
@@ -659,26 +403,3 @@ def _text(series: Series, values: list[Number]) -> object:
         total = sum(values)
         return total if -MAX_MAGNITUDE <= total <= MAX_MAGNITUDE else None
     return f"[{','.join(map(repr, values))}]" if len(values) <= MAX_VALUES else None
-
-
-def _parcel(outlet: Outlet, batch: Batch) -> Parcel | None:
-    """Return what *outlet* wants of *batch*; None when that is nothing."""
-    if outlet.wanted is not None:
-        points = [point for point in batch.points if outlet.wanted(point.name)]
-        if not points:
-            return None
-        batch = Batch(batch.namespace, batch.at, points, batch.properties)
-    return Parcel(outlet, batch, sum([point.samples for point in batch.points]))
-
-
-def _remove(tray: list[Any], held: object) -> None:
-    try:  # noqa: SIM105  suppress() takes 0.4 microseconds
-        tray.remove(held)
-    except ValueError:  # a signal handler's flush has done it
-        pass
-
-
-def _told(failure: BaseException) -> str:
-    import traceback  # only a failure pays for it
-
-    return "".join(traceback.format_exception(failure)).rstrip()

@@ -701,6 +701,7 @@ def _join() -> None:
         for phase, priority, listener in (
             (phases.RESPONSE, phases.USER, _at_response),
             (phases.AFTER, phases.LAST, _at_response),
+            (phases.AFTER, phases.LAST, _load_parcels),
             (phases.SNAPSHOT, phases.USER, _flush_all),
             (phases.TIMEOUT, phases.ESSENTIAL, _before_timeout),
             (phases.TIMEOUT, phases.NETWORK, _drain_before_timeout),
@@ -795,6 +796,12 @@ def _at_response() -> None:
         _forget_properties()
     if _buffer.draining:
         _buffer.drain(_drain_until(None), due_only=True)
+
+
+def _load_parcels() -> None:
+    """Load, while nothing waits, what the last flush may need: not at the end."""
+    phases.silence(phases.AFTER, _load_parcels)
+    from . import parcels  # noqa: F401
 
 
 def _flush_all() -> None:

@@ -10,7 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .buffer import Buffer, Outlet, Parcel
+    from .buffer import Buffer, Outlet
+    from .parcels import Parcel
 
 
 class Status:

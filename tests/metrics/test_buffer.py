@@ -18,12 +18,20 @@ from interruptions import Interrupted, interruptions, where_handlers_run
 
 from lambda_ext import Metrics, config, metrics
 from lambda_ext.lifecycle import clock, phases, process
-from lambda_ext.metrics import buffer, emf, recorder, stdout, tally, validation
+from lambda_ext.metrics import (
+    buffer,
+    emf,
+    parcels,
+    recorder,
+    stdout,
+    tally,
+    validation,
+)
 from lambda_ext.testing import FakeClock, MemorySink
 
 MODULES = (
-    *(buffer, clock, config, emf, phases, process, recorder, stdout, tally),
-    validation,
+    *(buffer, clock, config, emf, parcels, phases, process, recorder, stdout),
+    *(tally, validation),
 )
 
 
@@ -225,7 +233,7 @@ class TestThreads:
 
     def test_flush_waits_for_what_another_thread_hands_over(self, monkeypatch):
         """When flush returns, a batch that another flush had taken has arrived."""
-        monkeypatch.setattr(buffer, "WAIT_S", 60.0)
+        monkeypatch.setattr(parcels, "WAIT_S", 60.0)
         gate = Gate()
         Metrics("ns", sink=gate).count("n", 7)
         other = threading.Thread(target=metrics.flush)
@@ -247,7 +255,7 @@ class TestThreads:
 
     def test_flush_waits_for_a_line_that_another_thread_writes(self, monkeypatch):
         """At SIGTERM, say: what the handler's flush has begun is out first."""
-        monkeypatch.setattr(buffer, "WAIT_S", 60.0)
+        monkeypatch.setattr(parcels, "WAIT_S", 60.0)
         entered, go_on = threading.Event(), threading.Event()
         real = os.write
 
@@ -278,7 +286,7 @@ class TestThreads:
 
     def test_flush_does_not_wait_for_ever(self, monkeypatch):
         """A sink that hangs in another thread delays a flush, not more."""
-        monkeypatch.setattr(buffer, "WAIT_S", 0.01)
+        monkeypatch.setattr(parcels, "WAIT_S", 0.01)
         gate = Gate()
         Metrics("ns", sink=gate).count("n")
         other = threading.Thread(target=metrics.flush)
@@ -296,7 +304,7 @@ class TestThreads:
 
     def test_flush_in_a_flush_of_the_same_thread_does_not_wait(self, monkeypatch):
         """A flush never waits for the one that it interrupts."""
-        monkeypatch.setattr(buffer, "WAIT_S", 3_600.0)
+        monkeypatch.setattr(parcels, "WAIT_S", 3_600.0)
         order = []
 
         class Nested:
@@ -668,7 +676,7 @@ class TestSinkThatFails:
         metrics.count("n")
         with monkeypatch.context() as patch:
             patch.setattr(emf.EmfSink, "encode", lambda *_: 1 // 0)
-            patch.setattr(buffer.Buffer, "_parcels", lambda *_: 1 // 0)
+            patch.setattr(parcels, "_parcels", lambda *_: 1 // 0)
             metrics.flush()
         with MemorySink() as sink:
             metrics.count("n", 2)
@@ -800,8 +808,8 @@ class TestBounds:
     @pytest.mark.logs
     def test_sink_that_hangs_is_bounded(self, monkeypatch):
         """What waits for a sink in another thread is dropped, oldest first."""
-        monkeypatch.setattr(buffer, "WAIT_S", 0.001)
-        monkeypatch.setattr(buffer, "MAX_WAITING", 30)
+        monkeypatch.setattr(parcels, "WAIT_S", 0.001)
+        monkeypatch.setattr(parcels, "MAX_WAITING", 30)
         gate = Gate()
         mine = Metrics("ns", sink=gate)
         mine.count("n", 1_000)
@@ -877,14 +885,16 @@ class TestEnd:
 
         assert {"shutdown": {"n": 2}} == recorder.snapshot()["dropped_by_name"]
 
+    @pytest.mark.parametrize("usual", [True, False], ids=["usual", "by parcels"])
     def test_line_that_another_thread_has_begun_meanwhile_is_not_lost(
-        self, monkeypatch
+        self, monkeypatch, usual
     ):
         """A handler that goes on recording writes while the last flush gives up."""
         monkeypatch.setattr(recorder, "LAST_S", 60.0)
         entered, go_on = threading.Event(), threading.Event()
         other = threading.Thread(target=metrics.count, args=("loop",))
-        real_write, real_deliver = os.write, buffer.Buffer._deliver
+        real_write, real_deliver = os.write, parcels._deliver
+        real_usual = buffer.Buffer._write
 
         def write(descriptor, data):
             if threading.current_thread() is other:
@@ -892,10 +902,20 @@ class TestEnd:
                 assert go_on.wait(60)
             return real_write(descriptor, data)
 
+        def usually(records):
+            if threading.current_thread() is other:
+                return real_usual(records)
+            if usual:
+                assert real_usual(records)
+                begin(records.outlets[0])
+            return usual
+
         def deliver(records, ends_at):
             real_deliver(records, ends_at)
-            outlet = records.outlets[0]
+            if not usual:
+                begin(records.outlets[0])
 
+        def begin(outlet):
             def acquire(*args):
                 go_on.set()  # the line comes out while this thread waits for it
                 return outlet.lock.acquire(*args)
@@ -907,7 +927,8 @@ class TestEnd:
         with new_stdout(monkeypatch) as read:
             metrics.count("n")
             monkeypatch.setattr(os, "write", write)
-            monkeypatch.setattr(buffer.Buffer, "_deliver", deliver)
+            monkeypatch.setattr(parcels, "_deliver", deliver)
+            monkeypatch.setattr(buffer.Buffer, "_write", usually)
             recorder._flush_last()
             go_on.set()
             other.join(60)

@@ -15,8 +15,9 @@ from lambda_ext import Metrics, configure, metrics, stats
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.metrics import datadog
-from lambda_ext.metrics.buffer import Batch, Point, Series
+from lambda_ext.metrics.buffer import Series
 from lambda_ext.metrics.datadog import DatadogSink
+from lambda_ext.metrics.parcels import Batch, Point
 from lambda_ext.testing import FakeClock
 
 FAILED = pytest.mark.logs  # a failure, or what is dropped, is logged once a reason

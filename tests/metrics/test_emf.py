@@ -15,7 +15,8 @@ from helpers import forget_threads
 
 from lambda_ext import configure, metrics
 from lambda_ext.metrics import emf, stdout, tally
-from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Batch, Point, Series
+from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Series
+from lambda_ext.metrics.parcels import Batch, Point
 from lambda_ext.testing import FakeClock
 
 SERVICE = (("service", "shop"),)

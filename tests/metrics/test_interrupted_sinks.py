@@ -11,9 +11,10 @@ from lambda_ext.delivery import queue
 from lambda_ext.delivery.queue import Delivery, Item
 from lambda_ext.lifecycle import clock, process
 from lambda_ext.metrics import datadog, otlp, stdout
-from lambda_ext.metrics.buffer import Batch, Point, Series
+from lambda_ext.metrics.buffer import Series
 from lambda_ext.metrics.datadog import DatadogSink
 from lambda_ext.metrics.otlp import OtlpSink
+from lambda_ext.metrics.parcels import Batch, Point
 
 
 def batch(*names, dimensions=()):

@@ -13,8 +13,9 @@ from helpers import eventually
 from real_collector import running
 
 from lambda_ext import Metrics, configure, metrics
-from lambda_ext.metrics.buffer import Batch, Point, Series
+from lambda_ext.metrics.buffer import Series
 from lambda_ext.metrics.otlp import OtlpSink
+from lambda_ext.metrics.parcels import Batch, Point
 from lambda_ext.testing import FakeClock
 
 pytestmark = pytest.mark.process

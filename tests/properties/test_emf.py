@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lambda_ext import Metrics
 from lambda_ext.lifecycle import phases
-from lambda_ext.metrics import buffer, emf, recorder, stdout, validation
+from lambda_ext.metrics import buffer, emf, parcels, recorder, stdout, validation
 from lambda_ext.testing import FakeClock
 
 quick = settings(
@@ -66,7 +66,7 @@ LIMIT = 7  # records, past which the recording thread flushes
 def _bounds(monkeypatch):
     """Flush early and split all the time."""
     monkeypatch.setattr(buffer, "MAX_RECORDS", LIMIT)
-    monkeypatch.setattr(buffer, "MAX_POINTS", 3)
+    monkeypatch.setattr(parcels, "MAX_POINTS", 3)
     monkeypatch.setattr(recorder, "MEMO", 5)
     monkeypatch.setattr(emf, "MAX_TEMPLATES", 5)
 
@@ -187,14 +187,14 @@ def test_line_is_what_json_dumps_writes(points, dims, level, at):
     pairs = tuple((name, str(value)) for name, value in dims.items())
     points = [(name, found) for name, found in points if name not in dims]
     series = [
-        buffer.Point(
+        parcels.Point(
             buffer.Series("ns", "distribution", name, "Percent", pairs),
             found,
             len(found),
         )
         for name, found in points
     ]
-    for each in sink.lines(buffer.Batch("ns", at, series), []):
+    for each in sink.lines(parcels.Batch("ns", at, series), []):
         line, samples = each.data, sum(number for _, number in each.names)
         document = emf_rules.document(line.decode().rstrip("\n"))
         written = [document[m["Name"]] for m in _metrics(document)]
