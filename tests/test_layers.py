@@ -103,6 +103,7 @@ ROWS = {
         "metrics.buffer",
         "metrics.durable",
         "metrics.statuses",
+        "metrics.losses",
         "metrics.parcels",
         "metrics.stdout",
         "metrics.tally",

@@ -52,7 +52,7 @@ from .. import disclosure
 from ..lifecycle import clock, process
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE, MAX_METRICS, MAX_VALUES
-from . import tally
+from .losses import state, uncounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -229,8 +229,8 @@ class Buffer:
                 if by_signal_handler(exc):
                     raise
                 disclosure.failure("flush_failed")
-        if tally.losses or tally.state.untold:
-            tally.tell()
+        if uncounted or state.untold:
+            _tell()
 
     # From the first tray to the lines ----------------------------------------
 
@@ -362,6 +362,15 @@ class Buffer:
                     raise
                 outlet.error = type(exc).__qualname__
                 disclosure.failure("sink_failed", sink=outlet.name)
+        if uncounted or state.untold:
+            _tell()
+
+
+def _tell() -> None:
+    """Log what was dropped."""
+    from . import tally  # mostly nothing was
+
+    if hasattr(tally, "tell"):  # else a signal handler's, in the middle of that import
         tally.tell()
 
 

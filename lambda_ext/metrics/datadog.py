@@ -44,7 +44,8 @@ from ..delivery.queue import Delivery, Item, RefusedError, RetryError
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
-from . import emf, tally
+from . import emf
+from .losses import uncounted
 from .stdout import Line, Writer
 
 TYPE_CHECKING = False
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..typing import Batch, Point
+    from .losses import Loss
 
     # A point's name at Datadog, its tags, its values, and the records of each.
     Found = tuple[Point, str, list[str]]
@@ -169,7 +171,7 @@ class DatadogSink:
         lost = dict(self._lost)
         for reason, _, number, _ in losses:
             lost[reason] = lost.get(reason, 0) + number
-        known, dropped = self._known, tally.losses
+        known, dropped = self._known, uncounted
         if batch not in known:
             # One step.
             dropped += losses
@@ -235,14 +237,14 @@ class _Namer:
         self._texts: dict[str, str] = {}  # by name of a metric
         self._without: str | None = None  # a service that is only the function's name
 
-    def found(self, batch: Batch) -> tuple[list[Found], list[tally.Loss]]:
+    def found(self, batch: Batch) -> tuple[list[Found], list[Loss]]:
         """Return what there is to send of *batch*, and what cannot be."""
         without = _fallback() if self._service else None
         if without != self._without:
             self._tags.clear()
             self._without = without
         found: list[Found] = []
-        losses: list[tally.Loss] = []
+        losses: list[Loss] = []
         for point in batch.points:
             name = self._name(point.name)
             if not name:
@@ -363,7 +365,7 @@ class _Lines:
         lost = self._writer.lost
         return {"stdout": lost} if lost else {}
 
-    def made(self, found: list[Found], at: int, losses: list[tally.Loss]) -> list[Line]:
+    def made(self, found: list[Found], at: int, losses: list[Loss]) -> list[Line]:
         """Return the lines of *found*; add to *losses* what no line can hold."""
         if self._level is None:
             self._level = emf.level()
@@ -447,7 +449,7 @@ class _Datagrams:
     def error(self) -> str:
         return self._delivery.error
 
-    def made(self, found: list[Found], at: int, losses: list[tally.Loss]) -> list[Item]:
+    def made(self, found: list[Found], at: int, losses: list[Loss]) -> list[Item]:
         """Return the datagrams of *found*; add to *losses* what cannot be sent."""
         age_s = int(clock.wall()) - at
         # No older version of the extension takes a time with a distribution, so

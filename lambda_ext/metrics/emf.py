@@ -27,8 +27,8 @@ from json import dumps
 from json.encoder import encode_basestring_ascii as quote
 
 from ..limits import MAX_METRICS, MAX_VALUES
-from . import tally
 from .buffer import DIRECT
+from .losses import uncounted
 from .stdout import PIPE_BUF, Line, Writer
 
 TYPE_CHECKING = False
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ..typing import Batch, Point
     from .buffer import Series
+    from .losses import Loss
 
     Dimensions = tuple[tuple[str, str], ...]
     # Of each line: its template, which of the series are in it, their dimensions.
@@ -102,9 +103,9 @@ class EmfSink:
     def accept(self, batch: Batch, /) -> None:
         """Write *batch*, and before it what stdout did not take the last time."""
         if batch not in self._offered:
-            losses: list[tally.Loss] = []
+            losses: list[Loss] = []
             lines = self.lines(batch, losses)
-            offered, waiting, dropped = self._offered, self.writer.lines, tally.losses
+            offered, waiting, dropped = self._offered, self.writer.lines, uncounted
             records = sum([point.samples for point in batch.points])
             records -= sum([number for _, _, number, _ in losses])
             # One step.
@@ -180,7 +181,7 @@ class EmfSink:
         """Count what stdout did not take as dropped: the process ends."""
         self.writer.abandon(reason)
 
-    def lines(self, batch: Batch, losses: list[tally.Loss]) -> list[Line]:
+    def lines(self, batch: Batch, losses: list[Loss]) -> list[Line]:
         """Encode *batch*; add to *losses* what no line can hold."""
         if self._level is None:
             self._level = level()
@@ -343,7 +344,7 @@ def _pack(
     points: list[Point],
     head: str,
     middle: str,
-    losses: list[tally.Loss],
+    losses: list[Loss],
 ) -> None:
     """Append *points*, which have the same dimensions, in as few lines as can be."""
     around = len(head) + len(middle) + len("}\n")

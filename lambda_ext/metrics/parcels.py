@@ -20,13 +20,14 @@ from .. import disclosure
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
-from . import tally
+from .losses import uncounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from .losses import Loss
     from .validation import Number
 
     # Of `buffer`, which imports this module.
@@ -133,7 +134,7 @@ def _add_up_all(buffer: Buffer) -> None:
             parcels, losses = [], [("internal", "", count, message)]
             disclosure.failure("flush_failed")
         after = object()
-        waiting, dropped = buffer.parcels, tally.losses
+        waiting, dropped = buffer.parcels, uncounted
         # One step; not if a signal handler's flush has done it meanwhile.
         if buffer._version is version:
             buffer._version = after
@@ -143,15 +144,13 @@ def _add_up_all(buffer: Buffer) -> None:
             del records[:count]
 
 
-def _parcels(
-    buffer: Buffer, records: list[Record]
-) -> tuple[list[Parcel], list[tally.Loss]]:
+def _parcels(buffer: Buffer, records: list[Record]) -> tuple[list[Parcel], list[Loss]]:
     """Add up *records*; changes nothing."""
     at = clock.wall()
     groups: defaultdict[Series, list[Number]] = defaultdict(list)
     for series, value in records:
         groups[series].append(value)
-    losses: list[tally.Loss] = []
+    losses: list[Loss] = []
     batches: dict[Any, dict[Any, Point]] = {}
     for series, values in groups.items():
         where = (series.namespace, series.outlet, series.at)
@@ -310,7 +309,7 @@ def _drop(parcel: Parcel, reason: str, message: str) -> None:
     lost = [
         (reason, point.name, point.samples, message) for point in parcel.batch.points
     ]
-    losses, done, outlet = tally.losses, parcel.done, parcel.outlet
+    losses, done, outlet = uncounted, parcel.done, parcel.outlet
     # One step.
     if not done:
         losses += lost

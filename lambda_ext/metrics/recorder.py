@@ -37,7 +37,7 @@ from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
-from . import buffer, stdout, tally, validation
+from . import buffer, losses, stdout, validation
 from .buffer import (
     COUNT,
     DISTRIBUTION,
@@ -404,7 +404,7 @@ class Metrics:
         if _is_strict() if strict is None else strict:
             msg = f"metric {_shown(name)!r}: {refusal}"
             raise MetricError(msg, reason=refusal.reason) from None
-        tally.refuse(refusal.reason, str(refusal), name=_shown(name))
+        _refuse(refusal.reason, str(refusal), _shown(name))
 
     def flush(self, timeout: float | None = None) -> dict[str, Status]:
         """
@@ -597,6 +597,16 @@ def _shown(name: Any) -> str:
     return f"<{type(name).__qualname__}>"
 
 
+def _refuse(reason: str, message: str, name: str = "") -> None:
+    """Count a record that is refused, and log *message* once."""
+    from . import tally  # mostly none is
+
+    if hasattr(tally, "tell"):
+        tally.refuse(reason, message, name=name)
+    else:  # a signal handler's record, in the middle of that import: told later
+        losses.uncounted.extend((("", "", 1, ""), (reason, name, 1, message)))
+
+
 def _option(name: str) -> Any:
     """Return an option; None, and one log line, when it cannot be used."""
     try:
@@ -701,7 +711,7 @@ def _join() -> None:
         for phase, priority, listener in (
             (phases.RESPONSE, phases.USER, _at_response),
             (phases.AFTER, phases.LAST, _at_response),
-            (phases.AFTER, phases.LAST, _load_parcels),
+            (phases.AFTER, phases.LAST, _load_rest),
             (phases.SNAPSHOT, phases.USER, _flush_all),
             (phases.TIMEOUT, phases.ESSENTIAL, _before_timeout),
             (phases.TIMEOUT, phases.NETWORK, _drain_before_timeout),
@@ -765,7 +775,7 @@ def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
     if refusal is not None:
         if _is_strict():
             raise refusal
-        tally.refuse(refusal.reason, str(refusal))
+        _refuse(refusal.reason, str(refusal))
     _buffer.properties = {**_common, **_ambient, **_own}
 
 
@@ -798,10 +808,10 @@ def _at_response() -> None:
         _buffer.drain(_drain_until(None), due_only=True)
 
 
-def _load_parcels() -> None:
+def _load_rest() -> None:
     """Load, while nothing waits, what the last flush may need: not at the end."""
-    phases.silence(phases.AFTER, _load_parcels)
-    from . import parcels  # noqa: F401
+    phases.silence(phases.AFTER, _load_rest)
+    from . import parcels, tally  # noqa: F401
 
 
 def _flush_all() -> None:
@@ -913,7 +923,7 @@ def snapshot() -> dict[str, Any]:
     "dropped_by_name", by reason and name; "documents" of EMF written; and a
     `Status` for each of "sinks", by name.
     """
-    from . import statuses  # for those that ask
+    from . import statuses, tally  # for those that ask
 
     return {
         "sinks": statuses.of(_buffer),
@@ -986,7 +996,7 @@ def reset() -> None:
     _replays = None
     _every = _age_s = None
     forked()
-    tally.reset()
+    losses.reset()
     stdout.reset()
     _default = (Outlet(EmfSink(), "emf"),)
     _installed = _strict = None

@@ -46,7 +46,7 @@ import weakref
 from .. import config
 from ..lifecycle import clock, process, real_threads
 from ..lifecycle.process import by_signal_handler
-from . import tally
+from .losses import uncounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ class Writer:
 
     def _lose(self, count: int, message: str, reason: str = "stdout") -> None:
         """Drop and count the first *count* lines."""
-        lines, losses = self.lines, tally.losses
+        lines, losses = self.lines, uncounted
         doomed = lines[:count]
         lost = [
             (reason, name, number, message)

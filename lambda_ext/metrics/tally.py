@@ -17,8 +17,10 @@ all these lines is what `stats()` says.
 Exactness
     ``+=`` on a number in a dictionary loses counts when a thread or a signal
     handler comes between its read and its write.  So each loss is appended to
-    a list, and `_fold` moves losses into totals by plain assignments, between
-    which no signal handler and no other thread can run.
+    a list, `losses.uncounted`, and `_fold` moves it into totals by plain assignments,
+    between which no signal handler and no other thread can run.
+
+Loaded by the first loss that is told, or asked for.
 """
 
 from __future__ import annotations
@@ -29,12 +31,11 @@ import logging
 from .. import disclosure
 from ..lifecycle import process
 from ..lifecycle.process import by_signal_handler
+from .losses import state, uncounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # Reason, name, how many records, and what to say when it is seen first.
-    Loss = tuple[str, str, int, str]
-    Numbers = dict[tuple[str, str], int]
+    from .losses import Numbers
 
 MAX_LOGGED = 100  # log lines of the first kind
 MAX_NAMES = 1_000  # that are told apart in the totals of a process
@@ -47,40 +48,21 @@ WHOLESALE = frozenset(("internal", "overflow", "shutdown", "sink", "stdout"))
 _log = logging.getLogger("lambda_ext")
 _lock = process.Lock()
 
-# Append to it where a loss must be counted in the same step as something else.
-losses: list[Loss] = []
-
-
-class _State:
-    """Totals, replaced as a whole; `version` is another one after each change."""
-
-    __slots__ = ("logged", "refused", "totals", "untold", "version")
-
-    def __init__(self) -> None:
-        self.totals: Numbers = {}
-        self.untold: Numbers = {}  # since the last line of the second kind
-        self.logged: set[tuple[str, str]] = set()
-        self.refused = 0  # records that never came into the buffer
-        self.version: object = None
-
-
-state = _State()
-
 
 def drop(reason: str, number: int, message: str, *, name: str = "") -> None:
     """Count *number* dropped records; log *message* once for *reason* and *name*."""
-    losses.append((reason, name, number, message))
+    uncounted.append((reason, name, number, message))
     tell_first()
 
 
 def refuse(reason: str, message: str, *, name: str = "") -> None:
     """Count one record that is refused where it is recorded; log as `drop` does."""
-    losses.append(("", "", 1, ""))
+    uncounted.append(("", "", 1, ""))
     drop(reason, 1, message, name=name)
 
 
 def tell_first() -> None:
-    """Count what is in `losses`, and log those seen for the first time."""
+    """Count what is in `uncounted`, and log those seen for the first time."""
     for reason, name, message in _fold():
         logged = state.logged
         if len(logged) < MAX_LOGGED and (reason, name) not in logged:
@@ -89,23 +71,6 @@ def tell_first() -> None:
             first, _, trace = message.partition("\n")
             text = disclosure.printable(f"reason={reason}{called}: {first}")
             _warn(f"lambda_ext.metric_dropped {text}{trace and chr(10)}{trace}")
-
-
-def tell() -> None:
-    """Log how many records were dropped since the last time, if any were."""
-    if losses:
-        tell_first()
-    if not state.untold:
-        return
-    after = object()
-    with _lock:
-        untold = state.untold
-        state.untold = {}
-        state.version = after
-    if untold:
-        text = json.dumps(_shortened(_nested(untold)))
-        number = sum(untold.values())
-        _warn(f"lambda_ext.metrics_dropped number={number} {text}")
 
 
 def dropped() -> dict[str, int]:
@@ -132,17 +97,8 @@ def refused() -> int:
     return state.refused
 
 
-@process.at_fork
-@process.at_reset
-def reset() -> None:
-    """Start again from zero, and log each reason and name again."""
-    global state
-    state = _State()
-    losses.clear()
-
-
 def _fold() -> list[tuple[str, str, str]]:
-    """Move `losses` into the totals; return those not logged yet."""
+    """Move `uncounted` into the totals; return those not logged yet."""
     first: dict[tuple[str, str], str] = {}
     with _lock:
         _fold_all(first)
@@ -151,11 +107,11 @@ def _fold() -> list[tuple[str, str, str]]:
 
 def _fold_all(first: dict[tuple[str, str], str]) -> None:
     now = state
-    while losses:
+    while uncounted:
         version = now.version
-        count = len(losses)
+        count = len(uncounted)
         totals, untold, refused = {**now.totals}, {**now.untold}, now.refused
-        for reason, name, number, message in losses[:count]:
+        for reason, name, number, message in uncounted[:count]:
             if not reason:
                 refused += number
                 continue
@@ -174,7 +130,7 @@ def _fold_all(first: dict[tuple[str, str], str]) -> None:
             now.totals = totals
             now.untold = untold
             now.refused = refused
-            del losses[:count]
+            del uncounted[:count]
 
 
 def _nested(numbers: Numbers) -> dict[str, dict[str, int]]:
@@ -207,3 +163,21 @@ def _warn(text: str) -> None:
     except Exception as exc:
         if by_signal_handler(exc):
             raise
+
+
+# Last: what finds it finds all of this module, also in the middle of its import.
+def tell() -> None:
+    """Log how many records were dropped since the last time, if any were."""
+    if uncounted:
+        tell_first()
+    if not state.untold:
+        return
+    after = object()
+    with _lock:
+        untold = state.untold
+        state.untold = {}
+        state.version = after
+    if untold:
+        text = json.dumps(_shortened(_nested(untold)))
+        number = sum(untold.values())
+        _warn(f"lambda_ext.metrics_dropped number={number} {text}")

@@ -14,7 +14,7 @@ import pytest
 from helpers import forget_threads
 
 from lambda_ext import configure, metrics
-from lambda_ext.metrics import emf, stdout, tally
+from lambda_ext.metrics import emf, losses, stdout, tally
 from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Series
 from lambda_ext.metrics.parcels import Batch, Point
 from lambda_ext.testing import FakeClock
@@ -25,10 +25,10 @@ AT = 1_700_000_000.1239
 
 @pytest.fixture(autouse=True)
 def _clean():
-    tally.reset()
+    losses.reset()
     stdout.reset()
     yield
-    tally.reset()
+    losses.reset()
     stdout.reset()
 
 
@@ -48,7 +48,7 @@ def lines_of(sink, *points):
     """Return the lines of these points, each with the records in it."""
     return [
         (line.data, sum(records for _, records in line.names))
-        for line in sink.lines(batch(*points), tally.losses)
+        for line in sink.lines(batch(*points), losses.uncounted)
     ]
 
 

@@ -10,16 +10,16 @@ import pytest
 from helpers import run_threads
 
 from lambda_ext.lifecycle import process
-from lambda_ext.metrics import tally
+from lambda_ext.metrics import losses, tally
 
 pytestmark = pytest.mark.logs
 
 
 @pytest.fixture(autouse=True)
 def _clean():
-    tally.reset()
+    losses.reset()
     yield
-    tally.reset()
+    losses.reset()
 
 
 class TestCounting:
@@ -55,8 +55,8 @@ class TestCounting:
         """An exception at any place leaves the number right."""
         found = []
         for interruption in interruptions.interruptions([tally, process]):
-            tally.reset()
-            tally.losses += [("r", "n", 1, "why")] * 3
+            losses.reset()
+            losses.uncounted += [("r", "n", 1, "why")] * 3
             with interruption:
                 tally.tell()
             tally.tell()
@@ -85,16 +85,16 @@ class TestCounting:
         "drop",
         [
             lambda: tally.drop("r", 1, "why", name="handler"),
-            lambda: tally.losses.append(("r", "handler", 1, "why")),
+            lambda: losses.uncounted.append(("r", "handler", 1, "why")),
         ],
     )
     def test_handler_that_counts_at_one_place_is_told_once(self, caplog, drop):
         """What a handler drops while losses are added up is counted and told once."""
         inside = set()
         for interruption in interruptions.interruptions([tally, process], drop):
-            tally.reset()
+            losses.reset()
             caplog.clear()
-            tally.losses += [("r", name, 1, "why") for name in "abc"]
+            losses.uncounted += [("r", name, 1, "why") for name in "abc"]
             with interruption:
                 tally.tell()
             tally.tell()
