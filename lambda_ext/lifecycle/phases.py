@@ -279,8 +279,13 @@ def run_within(
         if raised:
             raise raised[0] from None
     else:
-        done.wait(max(share_s, 0))
+        wait(done, share_s)
     return done.is_set()
+
+
+def wait(done: real_threads.Event, share_s: float) -> None:
+    """Wait for *done*, no longer than *share_s* seconds."""
+    done.wait(share_s)
 
 
 def share_s() -> float:

@@ -222,6 +222,7 @@ def test_api_that_hangs_costs_its_timeout_once(api, caplog, monkeypatch):
     assert "unreachable" == extension.status().state
     assert extension.status().reason.startswith("TimeoutError")
     assert 1 == len(caplog.records)
+    eventually(lambda: server.requests)
     assert 1 == len(server.requests)
 
 

@@ -259,9 +259,9 @@ class TestHook:
         seen = []
         lambda_ext.on_response(lambda outcome: seen.append(outcome.remaining))
         lambda_ext.after_response(lambda outcome: seen.append(outcome.remaining))
-        handled(lambda: None, Context())
+        handled(lambda: None, Context(60_000))
 
-        assert 3 > seen[0] > seen[1] > 2
+        assert 60 > seen[0] > seen[1] > 0
 
     def test_nothing_of_an_invocation_is_kept(self):
         """Its context, and what was deferred, end with the work."""
@@ -547,7 +547,7 @@ class TestByEvent:
         monkeypatch.setattr(deferred, "_way", deferred.EVENT)
         monkeypatch.setattr(deferred, "_has_events", lambda: True)
         event = {"eventType": "INVOKE", "requestId": "2"}
-        event["deadlineMs"] = (clock.wall() + 0.4) * 1000
+        event["deadlineMs"] = (clock.wall() + 2.0) * 1000
 
         handled(lambda: None, Context())
         deferred._at_event(event)
@@ -577,7 +577,7 @@ class TestEnd:
         lambda_ext.defer(gate.wait, 30)
         lambda_ext.defer(print, "never")
         try:
-            simulate_sigterm(0.2)
+            simulate_sigterm(1.0)
         finally:
             gate.set()
         rounds_over()

@@ -320,7 +320,7 @@ class TestShutdown:
 
     def test_what_arrives_meanwhile_is_handed_over(self, monkeypatch):
         """The platform's last batch comes when the process has thawed."""
-        monkeypatch.setattr(shipping, "QUIET_S", 1.0)
+        monkeypatch.setattr(shipping, "QUIET_S", 20.0)
         sink = Sink()
         route = telemetry.route().to(sink, max_age=1e9)
         put(route, "first")
