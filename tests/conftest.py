@@ -11,6 +11,17 @@ import threading
 import types
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in each run, on each machine: what fails once fails again.  An
+# example has no time limit: a busy machine is no failure.
+settings.register_profile(
+    "lambda_ext",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("lambda_ext")
 
 TESTS = os.path.dirname(__file__)
 LEAST_S = 0.5  # for which a listener is waited for, however small its share
