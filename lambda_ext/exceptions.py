@@ -26,6 +26,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .flag_errors import (
+        FlagError,
+        InvalidDocumentError,
+        RuleError,
+        UnknownFlagError,
+    )
+else:
+
+    def __getattr__(name):
+        if name not in ("FlagError", "InvalidDocumentError", "RuleError",
+                        "UnknownFlagError"):  # fmt: skip
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg, name=name)
+        # To make a class takes 15 microseconds, and few programs have flags.
+        from importlib import import_module
+
+        value = getattr(import_module(".flag_errors", __package__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
 __all__ = (
     "AccessDeniedError",
     "ConfigurationError",
@@ -125,60 +149,6 @@ class DecodeError(LambdaExtError, ValueError):
     def __init__(self, message: str, *, key: str = "") -> None:
         super().__init__(message)
         self.key = key
-
-
-class FlagError(LambdaExtError):
-    """A flag could not be evaluated; *flag* is its name, "" if it has none."""
-
-    flag: str
-
-    def __init__(self, message: str, *, flag: str = "") -> None:
-        super().__init__(message)
-        self.flag = flag
-
-
-class UnknownFlagError(FlagError, LookupError):
-    """The document has no flag of this name; *nearest* is one that looks like it."""
-
-    nearest: str
-
-    def __init__(self, message: str, *, flag: str = "", nearest: str = "") -> None:
-        super().__init__(message, flag=flag)
-        self.nearest = nearest
-
-
-class InvalidDocumentError(FlagError, ValueError):
-    """
-    A document, or one flag of it, is not what AppConfig specifies.
-
-    *location* says where ("values.checkout._variants[0].rule").  The message
-    never quotes a value of the document.
-    """
-
-    location: str
-
-    def __init__(self, message: str, *, flag: str = "", location: str = "") -> None:
-        super().__init__(message, flag=flag)
-        self.location = location
-
-
-class RuleError(InvalidDocumentError):
-    """
-    A rule is refused before it is evaluated.
-
-    *reason* is the service's word where it has one: "NotAnExpression",
-    "UnknownSymbol", "TooFewOperands"; else one of ours: "TooManyOperands",
-    "InvalidOperand", "TooLong", "TooDeep".  *position* is the index in the
-    text of the first character that is wrong.
-    """
-
-    reason: str
-    position: int
-
-    def __init__(self, message: str, *, reason: str = "", position: int = 0) -> None:
-        super().__init__(message, location="rule")
-        self.reason = reason
-        self.position = position
 
 
 class MetricError(LambdaExtError, ValueError):

@@ -40,3 +40,19 @@ def test_source_error_keeps_its_facts(copier):
     assert type(again) is exceptions.ThrottledError
     assert vars(error) == vars(again)
     assert "slow down" == str(again)
+
+
+@pytest.mark.parametrize("name", sorted(exceptions.__all__))
+def test_each_error_is_at_home_in_the_public_module(name):
+    """Whatever module makes it: a traceback and a pickle name `exceptions`."""
+    kind = getattr(exceptions, name)
+
+    assert "lambda_ext.exceptions" == kind.__module__
+    assert kind is pickle.loads(pickle.dumps(kind))
+    assert name in dir(exceptions)
+
+
+def test_an_error_that_there_is_not():
+    """A misspelt name is an AttributeError, as of any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'FlagErrors'"):
+        exceptions.FlagErrors
