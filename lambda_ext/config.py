@@ -23,44 +23,11 @@ from .lifecycle import process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import timedelta
-    from typing import Any, TypedDict
+    from typing import Any
 
     from typing_extensions import Unpack
 
-    class Options(TypedDict, total=False):
-        """What `configure()` takes; the same names as in `OPTIONS`."""
-
-        agent_port: int
-        appconfig_region: str | None
-        cache: bool
-        cache_size: int
-        cold_start_metric: bool
-        decrypt: bool
-        disable: str | Iterable[str]
-        flags: str | None
-        flags_prefetch: str | Iterable[str]
-        flags_source: str
-        flush_every: int | str | timedelta | None
-        load_timeout: float | timedelta | None
-        local_file_in_lambda: bool
-        max_age: float | timedelta | None
-        max_stale: float | timedelta | None
-        namespace: str | None
-        otel_flush: bool
-        poll_interval: float | timedelta | str | None
-        poll_timeout: float | timedelta | None
-        properties: str | Iterable[str]
-        runtime_metrics: bool | str | Iterable[str]
-        self_metrics: bool
-        service: str | None
-        sinks: str | Iterable[Any] | None
-        skip_replays: bool
-        source: str
-        strict: bool
-        timeout_margin: float | timedelta | None
-        after_response: bool
-        transport: str
+    from .options import Options
 
 
 class Fallback:

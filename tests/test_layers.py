@@ -85,6 +85,7 @@ ROWS = {
     1: (
         "dropin.tallies",
         "values.aliases",
+        "values.declared",
         "values.keys",
         "values.cache",
         "values.entries",
@@ -137,6 +138,7 @@ ROWS = {
         "callables",
         "config",
         "limits",
+        "options",
         "lifecycle",
         "lifecycle.clock",
         "lifecycle.phases",

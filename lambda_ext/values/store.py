@@ -38,41 +38,14 @@ from .loader import FRESH, Loader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from ..typing import Source
     from .counters import Snapshot
+    from .declared import Declared
     from .entries import Memo, Slot, Want
     from .keys import Key
     from .transforms import Transform
-
-    class Declared(Protocol):
-        """What the store knows of a handle."""
-
-        name: str
-        _key: Key
-        _want: Want | None
-
-        def _bind(self) -> Want:
-            """Return what is wanted, now that source and options can be known."""
-            ...
-
-        def _loaded(self, entry: Entry) -> None:
-            """Note that *entry* was loaded for the key of `_want`."""
-            ...
-
-        def _forget(self) -> None:
-            """Ask anew what the options say."""
-            ...
-
-        def _drop(self) -> None:
-            """Let go of every value."""
-            ...
-
-        def _listens(self) -> bool:
-            """Say whether a listener waits for new versions."""
-            ...
-
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for a load of what is declared
 PATIENCE_S = 2.0  # for which INIT waits for such a load
