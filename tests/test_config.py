@@ -248,7 +248,9 @@ def test_every_option_can_be_configured_and_is_documented():
     import ast
     import inspect
 
-    tree = ast.parse(inspect.getsource(config))
+    from lambda_ext import options as typed_options
+
+    tree = ast.parse(inspect.getsource(typed_options))
     options = next(
         node
         for node in ast.walk(tree)
