@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from helpers import ROOT
+from helpers import PATIENT, ROOT
 
 from lambda_ext.local.emulator import Budgets, Emulator
 
@@ -18,7 +18,8 @@ def environment(tmp_path):
 
     def make(program, **options):
         (tmp_path / "app.py").write_text(
-            "import os, sys, time\nimport lambda_ext\nfrom lambda_ext import metrics\n"
+            PATIENT
+            + "import os, sys, time\nimport lambda_ext\nfrom lambda_ext import metrics\n"
             + textwrap.dedent(program)
         )
         emulator = Emulator(

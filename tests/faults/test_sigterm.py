@@ -120,7 +120,7 @@ class TestMoment:
                     time.sleep(60)
                 return extension.status().state
             """,
-            timeout_s=0.6,
+            timeout_s=3.0,
             env={"LAMBDA_EXT_TIMEOUT_MARGIN": "0"},  # SIGTERM alone must do
         )
         first = emulator.invoke("slow")

@@ -775,7 +775,11 @@ class TestInLambda:
         """The environment lives on, and the work goes on in the next invocation."""
         gate = Gate(tmp_path)
         with self.emulator(
-            tmp_path, first=first, decorated=decorated, env=env, timeout_s=1
+            tmp_path,
+            first=first,
+            decorated=decorated,
+            env={**env, "LAMBDA_EXT_TIMEOUT_MARGIN": "2"},  # for what is told of it
+            timeout_s=4,
         ) as emulator:
             assert "success" == emulator.invoke({"gate": gate.path}).status
             pid = emulator.pid
@@ -784,6 +788,7 @@ class TestInLambda:
             assert ("success", "answer") == (second.status, second.value)
             assert pid == emulator.pid
             assert ["handler", "begun", "handler"] == notes()
+            emulator.wait_for_line("listener_abandoned")
             assert 1 == len([t for t in texts(emulator) if "listener_abandoned" in t])
             emulator.wait_frozen()
             emulator.thaw()

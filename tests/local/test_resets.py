@@ -22,7 +22,7 @@ class TestTimeout:
 
     def test_answers_and_resets(self):
         """The caller is told, the runtime killed, and the next Init is inside."""
-        with emulate(timeout_s=2) as emulator:
+        with emulate(timeout_s=4) as emulator:
             emulator.init()
             late = emulator.invoke({"do": "sleep"})
             again = emulator.invoke({"n": 1})
@@ -30,7 +30,7 @@ class TestTimeout:
             assert "timeout" == late.status
             assert {"errorMessage"} == late.value.keys()
             assert late.value["errorMessage"].endswith(
-                f"{late.request_id} Task timed out after 2.00 seconds"
+                f"{late.request_id} Task timed out after 4.00 seconds"
             )
             assert late.init is None
             (end,) = emulator.shutdowns
@@ -57,7 +57,7 @@ class TestTimeout:
         """An extension that works past the time-out costs the environment."""
         gate = Gate(tmp_path)
         env = {"GATE": gate.path, "EXTENSION": '["INVOKE"]', "ON_TERM": "exit"}
-        with emulate(timeout_s=0.5, env=env, budgets=PATIENT) as emulator:
+        with emulate(timeout_s=3, env=env, budgets=PATIENT) as emulator:
             answer = emulator.invoke({"n": 1})
             emulator.wait_frozen()
 

@@ -155,7 +155,7 @@ class TestInstances:
         """A worker that takes too long goes on, and nothing is reset."""
         gate = Gate(tmp_path)
         env = {"GATE": gate.path}
-        with emulate(env=env, timeout_s=1, max_concurrency=1, **INSTANCES) as emulator:
+        with emulate(env=env, timeout_s=3, max_concurrency=1, **INSTANCES) as emulator:
             emulator.init()
             emulator.wait_idle()
             late = emulator.invoke({"do": "wait"})
@@ -202,7 +202,7 @@ class TestInstances:
 
     def test_crashed_worker_leaves_the_others(self):
         """A worker that dies takes its invocation along and nothing else."""
-        with emulate(timeout_s=1, max_concurrency=2, **INSTANCES) as emulator:
+        with emulate(timeout_s=3, max_concurrency=2, **INSTANCES) as emulator:
             emulator.init()
             emulator.wait_idle()
             lost = emulator.invoke({"do": "exit", "status": 3})

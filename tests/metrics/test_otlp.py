@@ -615,7 +615,7 @@ class TestReceiver:
     def test_timeout_bounds_one_request(self, receiver):
         """A request ends after *timeout* although the drain may last longer."""
         receiver.faults += [late(20)]
-        sink = sink_at(receiver, timeout=0.1)
+        sink = sink_at(receiver, timeout=0.5)
         sink.accept(Batch())
 
         assert (1, {}, 0) == drained(sink)

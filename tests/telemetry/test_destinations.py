@@ -484,7 +484,7 @@ class TestHttp:
     def test_timeout_bounds_one_request(self, receiver):
         """A request ends after *timeout* although the drain may last longer."""
         receiver.faults += [late(20)]
-        made = destinations.http(receiver.url, timeout=0.1)
+        made = destinations.http(receiver.url, timeout=0.5)
         made.accept_logs([entry()])
 
         assert (1, {}, 0) == drained(made)
