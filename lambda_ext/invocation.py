@@ -45,6 +45,8 @@ OTEL = frozenset(
     ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
 )
 _on_invoke = phases.entries(phases.INVOKE)
+_calls, _ended = phases.calls, phases.ended  # always the same
+INVOKE = phases.INVOKE
 MAX_MS = 1e12  # no function runs for 30 years
 
 
@@ -263,9 +265,13 @@ def _refused(function: object) -> str:
 
 def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Begin an invocation: clock, signals, then the phase INVOKE."""
-    # Lambda passes the event and the context.
-    context = args[1] if len(args) == 2 else None
-    ask = getattr(context, "get_remaining_time_in_millis", None)
+    ask = None
+    if len(args) == 2:  # Lambda passes the event and the context
+        context = args[1]
+        try:  # noqa: SIM105  suppress() takes 0.4 microseconds
+            ask = context.get_remaining_time_in_millis
+        except AttributeError:
+            pass
     if ask is None:
         context, ask = _found_context(args, kwargs)
     remaining_s = None
@@ -285,15 +291,15 @@ def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         state.timing = (begun_at, remaining_s, clock.lead)
         if begun_at + remaining_s < clock.horizon and clock.alarm is not None:
             clock.alarm()
-    state.is_cold_start = not phases.calls[phases.INVOKE]
+    state.is_cold_start = not _calls[INVOKE]
     state.error = None
     if runtime_client.waiting is None:  # else it was done before the wait
         shutdown.rearm()
     if _on_invoke:
-        phases.call(phases.INVOKE)
+        phases.call(INVOKE)
     else:
-        phases.calls[phases.INVOKE] += 1
-        phases.ended[phases.INVOKE] += 1
+        _calls[INVOKE] += 1
+        _ended[INVOKE] += 1
 
 
 def _begin_undecorated(state: current.State, context: Any) -> None:

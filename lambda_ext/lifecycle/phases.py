@@ -133,18 +133,19 @@ def call(phase: str) -> None:
     waiting: tuple[Entry, ...] | None = None
     raised: BaseException | None = None
     begun = -1
+    listening = _listeners[phase]  # always the same list
     calls[phase] += 1
     # CPython 3.10 runs signal handlers at a jump forwards, too: none is before `try`.
     try:
-        while True:  # not `while _listeners[phase]`, see `process`
-            if not _listeners[phase]:
+        while True:  # not `while listening`, see `process`
+            if not listening:
                 break
             try:
                 if waiting is None:
                     known = _orders.get(phase)
                     if (
                         known is None
-                        or known[0] != len(_listeners[phase])
+                        or known[0] != len(listening)
                         or known[1] != _silenced
                     ):
                         waiting = listeners(phase)

@@ -31,7 +31,9 @@ Steps that are not interrupted
     sequence of assignments, ``del x[:n]`` and ``x += y`` on lists has none of
     these, so it happens as a whole; the lines marked "one step" rely on that.
     What a call returns and must not be lost is stored by the same C call,
-    ``list.extend(map(function, ...))``.
+    ``list.extend(map(function, ...))``, or taken from an iterator made of C
+    functions, as by ``for taken in outlet.attempts``: neither the step of such a
+    loop nor its ``break`` runs a handler before the name is bound.
 
 Threads
     `_adding` orders those who add up, so that nothing is added up twice in
@@ -45,6 +47,7 @@ Not here
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections import defaultdict
 
@@ -68,7 +71,6 @@ if TYPE_CHECKING:
 
 MAX_RECORDS = 10_000  # in the first tray: about 1 MB
 MAX_SERVED = 50  # sinks of which is told what became of their records
-NOT_BLOCKING = (False,)
 DIRECT = object()  # of a class of sinks that make lines of what is recorded
 
 COUNT = "count"
@@ -112,8 +114,8 @@ class Outlet:
     """A sink, and the order in which threads call it; see `outlet_of`."""
 
     __slots__ = (
-        "__weakref__", "acquire", "direct", "drains", "dropped", "error", "lock",
-        "name", "sent", "sink", "wanted",
+        "__weakref__", "acquire", "attempts", "direct", "drains", "dropped", "error",
+        "lock", "name", "sent", "sink", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +139,8 @@ class Outlet:
         """Have *lock* order the threads that call the sink."""
         self.lock = lock
         self.acquire = lock.acquire
+        # Each step takes the lock, and says so, or says that another thread has it.
+        self.attempts = map(lock.acquire, itertools.repeat(False))
 
     def narrowed(self, name: str, wanted: Callable[[str], bool] | None) -> Outlet:
         """Return another outlet of the same sink, in the same order of threads."""
@@ -190,11 +194,11 @@ class Buffer:
         self.served: list[Outlet] = []  # the last that had something
         self.draining: list[Outlet] = []  # whose sinks may have to wait
         self._adding = process.Lock()
-        self._version: object = None  # another one after each adding up
+        self._version = 0  # another one after each adding up
 
     def clear(self) -> None:
         """Forget everything; the list of records stays the same object."""
-        self._version = object()
+        self._version += 1
         self.records.clear()
         self.parcels.clear()
         self._asleep.clear()
@@ -242,33 +246,33 @@ class Buffer:
         tray in the same step in which its line enters the writer's, which keeps
         it until it is out.  One thread at a time, as for any sink.
         """
-        if len(self.outlets) != 1:
+        outlets = self.outlets
+        if len(outlets) != 1:
             return False
-        outlet = self.outlets[0]
-        sink: Any = outlet.sink
+        outlet = outlets[0]
         if not outlet.direct:
             return False
-        got: list[bool] = []
+        sink: Any = outlet.sink
+        taken = False
         try:
-            got.extend(map(outlet.acquire, NOT_BLOCKING))
-            if not got[0]:
+            for taken in outlet.attempts:  # noqa: B007  the `finally` looks at it
+                break
+            if not taken:
                 return False
-            version = self._version
-            records = self.records
+            version, records = self._version, self.records
             count = len(records)
             try:
-                found = None
+                found = lines = None
+                text: object
                 if count == 1:
-                    series, value = records[0]
-                    text: object = value
+                    series, text = records[0]
                 else:
                     found = _simple(records, count)
                     if not found:
                         return False
                     series, text, _ = found[0]
-                lines = None
                 at = clock.wall()
-                if not self.properties and (found is None or len(found) == 1):
+                if (found is None or len(found) == 1) and not self.properties:
                     lines = sink.encode_one(series, text, count, at)
                 if lines is None:
                     found = found or [(series, text, 1)]
@@ -279,15 +283,14 @@ class Buffer:
                 lines = None  # `_add_up` tells
             if not lines:
                 return False
-            after, mine = object(), (outlet,)
             writer, asleep = sink.writer, self._asleep
             waiting = writer.lines
             # One step; not if another thread, or a signal handler's flush, has
             # added up meanwhile.  A flush of theirs finds what is not yet written.
-            if self._version is version:
-                self._version = after
+            if self._version == version:
+                self._version = version + 1
                 waiting += lines
-                asleep += mine
+                asleep += outlets
                 writer.accepted += count
                 self.taken += count
                 del records[:count]
@@ -311,7 +314,7 @@ class Buffer:
             if outlet not in self.served:
                 self.note_served(outlet)
         finally:
-            if got and got[0]:
+            if taken:
                 outlet.lock.release()
         return True
 

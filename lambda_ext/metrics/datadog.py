@@ -46,7 +46,7 @@ from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from . import emf
 from .losses import uncounted
-from .stdout import Line, Writer
+from .stdout import Line, Writer, line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ class _Lines:
                     message = f"its tags fill a line of {emf.MAX_BYTES} bytes"
                     losses.append(("too_large", point.name, count, message))
                 else:
-                    lines.append(Line(data, [(point.name, count)]))
+                    lines.append(line_of(data, [(point.name, count)]))
         return lines
 
     def accept(self, batch: Batch, made: list[Any]) -> None:

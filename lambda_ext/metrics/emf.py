@@ -29,7 +29,7 @@ from json.encoder import encode_basestring_ascii as quote
 from ..limits import MAX_METRICS, MAX_VALUES
 from .buffer import DIRECT
 from .losses import uncounted
-from .stdout import PIPE_BUF, Line, Writer
+from .stdout import PIPE_BUF, Line, Writer, line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class EmfSink:
                 names = tuple([(each.name, samples) for each, _, samples in parts])
             if len(data) >= PIPE_BUF:
                 return None
-            lines.append(Line(data, names))
+            lines.append(line_of(data, names))
         return lines or None
 
     def encode_one(
@@ -168,14 +168,14 @@ class EmfSink:
         pieces = self._pieces.get(series)
         if pieces is None:
             return None
-        at_ms = int(at * 1000)
         head, middle, last = pieces
+        at_ms = int(at * 1000)
         if self._level:
             middle += _stamp(self._level, at_ms)
         line = f"{head}{at_ms}{middle}{last}{value}}}\n"
         if len(line) >= PIPE_BUF:
             return None
-        return [Line(line.encode("ascii"), ((series.name, samples),))]
+        return [line_of(line.encode("ascii"), ((series.name, samples),))]
 
     def abandon(self, reason: str) -> None:
         """Count what stdout did not take as dropped: the process ends."""
@@ -239,7 +239,7 @@ class EmfSink:
                     self._templates.clear()
                 self._templates[layout] = template
         data = (template % tuple(texts)).encode("ascii")
-        return Line(data, names) if len(data) < PIPE_BUF else None
+        return line_of(data, names) if len(data) < PIPE_BUF else None
 
     def _plan(self, series: list[Series]) -> Plan:
         """Return the lines that *series* make: template and places; () for others."""
@@ -388,7 +388,7 @@ def _pack(
                 losses.append(("too_large", point.name, lost, message))
         if definitions:
             line = f"{head}{','.join(definitions)}{middle}{','.join(targets)}}}\n"
-            lines.append(Line(line.encode("ascii"), names))
+            lines.append(line_of(line.encode("ascii"), names))
         waiting = later
 
 

@@ -133,11 +133,10 @@ def _add_up_all(buffer: Buffer) -> None:
             message = f"{type(exc).__name__} while adding up"
             parcels, losses = [], [("internal", "", count, message)]
             disclosure.failure("flush_failed")
-        after = object()
         waiting, dropped = buffer.parcels, uncounted
         # One step; not if a signal handler's flush has done it meanwhile.
-        if buffer._version is version:
-            buffer._version = after
+        if buffer._version == version:
+            buffer._version = version + 1
             waiting += parcels
             dropped += losses
             buffer.taken += count

@@ -65,29 +65,35 @@ _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
 class Line:
-    """One line, which ends in a newline, and how many records of each name."""
+    """One line, which ends in a newline; to be made by `line_of`."""
 
     __slots__ = ("data", "names")
 
-    def __init__(self, data: bytes, names: Sequence[tuple[str, int]]) -> None:
-        self.data = data
-        self.names = names
+    data: bytes
+    names: Sequence[tuple[str, int]]  # how many records of each name
 
 
-END = Line(b"\n", ())  # of a line of which all the rest is out
+def line_of(data: bytes, names: Sequence[tuple[str, int]]) -> Line:
+    """Return a line; a class with ``__init__`` takes twice as long."""
+    line = Line()
+    line.data = data
+    line.names = names
+    return line
+
+
+END = line_of(b"\n", ())  # of a line of which all the rest is out
 
 
 class _Piece:
-    """What one write is to write, and what became of it."""
+    """What one write is to write, and what became of it; to be made by `_piece_of`."""
 
     __slots__ = ("busy", "data", "lines", "sent", "todo")
 
-    def __init__(self, data: bytes, lines: list[Line]) -> None:
-        self.data = data
-        self.lines = lines  # that are in it
-        self.busy = False  # a write is under way, in an outer frame perhaps
-        self.sent: list[Any] = []  # what each write returned
-        self.todo = [data]  # what is left to write; empty when nothing is
+    data: bytes
+    lines: list[Line]  # that are in it
+    busy: bool  # a write is under way, in an outer frame perhaps
+    sent: list[Any]  # what each write returned
+    todo: list[bytes]  # what is left to write; empty when nothing is
 
     def done(self, writes: int) -> int:
         """Return how many bytes are out after so many *writes*."""
@@ -102,6 +108,16 @@ class _PieceInMemory(_Piece):
     def done(self, writes: int) -> int:
         """Return how many bytes are out after so many *writes*."""
         return len(self.data) if writes else 0
+
+
+def _piece_of(data: bytes, lines: list[Line], piece: _Piece) -> _Piece:
+    """Return the new *piece* with what is to be written."""
+    piece.data = data
+    piece.lines = lines
+    piece.busy = False
+    piece.sent = []
+    piece.todo = [data]
+    return piece
 
 
 class Writer:
@@ -175,7 +191,7 @@ class Writer:
             or _has_children()
         ):
             data = b"\n" + data
-        piece = _Piece(data, chosen)
+        piece = _piece_of(data, chosen, _Piece())
         try:
             descriptor = known.fileno()
         except Exception as exc:  # closed: `_write_all` tells
@@ -232,7 +248,7 @@ class Writer:
                 break
             data = chosen[0].data
             if descriptor < 0:
-                piece: _Piece = _PieceInMemory(data, chosen)
+                piece = _piece_of(data, chosen, _PieceInMemory())
             else:
                 if len(chosen) > 1:
                     data = b"".join([line.data for line in chosen])
@@ -247,7 +263,7 @@ class Writer:
                     or _has_children()
                 ):
                     data = b"\n" + data
-                piece = _Piece(data, chosen)
+                piece = _piece_of(data, chosen, _Piece())
             count = len(chosen)
             # One step, unless a signal handler's flush did it.
             if lines[:count] == chosen:
@@ -270,9 +286,9 @@ class Writer:
                 piece.busy = True
                 if descriptor < 0:
                     text = piece.data.decode("ascii")
-                    sent.extend(map(stream.write, (text,)))
+                    sent += map(stream.write, (text,))
                 else:
-                    sent.extend(map(os.write, (descriptor,), todo))
+                    sent += map(os.write, (descriptor,), todo)
             except BlockingIOError:
                 piece.busy = False
                 if not self._writable(descriptor):
@@ -386,6 +402,13 @@ def _packed(lines: list[Line]) -> list[Line]:
     return lines[:100]
 
 
+def _usage(who: int) -> Any:
+    import resource  # 0.2 ms that a process without a metric does not pay
+
+    _stdout.usage = resource.getrusage
+    return resource.getrusage(who)
+
+
 class _Stdout:
     """What is known of the process's stdout."""
 
@@ -404,7 +427,7 @@ class _Stdout:
         self.follows_forks = False
         self.children = False  # another process writes there, or may have
         self.faults: int | None = None  # of children that have ended, at first sight
-        self.usage: Any = None  # resource.getrusage
+        self.usage: Any = _usage  # then resource.getrusage
         self.listing = UNKNOWN  # descriptor of the list of this process's children
         self.main = 0  # identity of the main thread; 0: not yet known
 
@@ -527,18 +550,20 @@ def _has_children() -> bool:
     """Say whether this process has started another one; for its main thread."""
     known = _stdout
     # A process that was waited for has had page faults.
-    faults = (known.usage or _usage)(RUSAGE_CHILDREN).ru_minflt
+    faults = known.usage(RUSAGE_CHILDREN).ru_minflt
     listing = known.listing
     # The list of the main thread's children is also that of threads that have ended.
     if faults == known.faults and listing >= 0 and len(quiet) == len(ours):
         try:
-            known.children = os.pread(listing, 1, 0) != b""
+            if not os.pread(listing, 1, 0):
+                return False
         except OSError as exc:  # the program has closed it
             if by_signal_handler(exc):
                 raise
             known.listing = CLOSED
         else:
-            return known.children
+            known.children = True
+            return True
     if known.faults is None:
         known.faults = faults
     if faults != known.faults:
@@ -549,13 +574,6 @@ def _has_children() -> bool:
         if known.listing == UNKNOWN:
             known.listing = _listing()
     return known.children
-
-
-def _usage(who: int) -> Any:
-    import resource  # 0.2 ms that a process without a metric does not pay
-
-    _stdout.usage = resource.getrusage
-    return resource.getrusage(who)
 
 
 def _has_living_child() -> bool:

@@ -361,12 +361,12 @@ class TestCounting:
                     texts.append(json.loads(text))
                     if len(texts) == 1:
                         writer.lines.append(
-                            stdout.Line(b'{"inner":1}\n', [("inner", 1)])
+                            stdout.line_of(b'{"inner":1}\n', [("inner", 1)])
                         )
                         writer.write()
 
             writer = stdout.Writer(Stream())
-            writer.lines.append(stdout.Line(b'{"outer":1}\n', [("outer", 1)]))
+            writer.lines.append(stdout.line_of(b'{"outer":1}\n', [("outer", 1)]))
             writer.write()
 
             assert texts == [{"outer": 1}, {"inner": 1}]
@@ -374,7 +374,7 @@ class TestCounting:
     def test_forked_child_has_no_lines(self):
         """Those of the parent are the parent's."""
         writer = stdout.Writer()
-        writer.lines.append(stdout.Line(b"{}\n", [("n", 1)]))
+        writer.lines.append(stdout.line_of(b"{}\n", [("n", 1)]))
         stdout.forked()
 
         assert writer.lines == []
