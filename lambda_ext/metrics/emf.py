@@ -60,7 +60,7 @@ class EmfSink:
     """Writes to *stream*; None is stdout, see `stdout`."""
 
     __slots__ = (
-        "_level", "_offered", "_pieces", "_plans", "_shapes", "_templates", "writer",
+        "_level", "_offered", "_plans", "_shapes", "_singles", "_templates", "writer",
     )  # fmt: skip
 
     direct: object = DIRECT  # a buffer may put lines into `writer`, see `encode`
@@ -72,8 +72,8 @@ class EmfSink:
     def __init__(self, stream: Any = None) -> None:
         self._level: str | None = None  # not yet known
         self._plans: dict[Series | tuple[Series, ...], Plan] = {}
-        # Of a line with one series: what stands before its time, extra and value.
-        self._pieces: dict[Series, tuple[str, str, str]] = {}
+        # Of a line with one series: room for time, extra and number, in bytes.
+        self._singles: dict[Series, bytes] = {}
         self._templates: dict[tuple[object, ...], str] = {}
         # Of templates that differ in nothing but the values of dimensions.
         self._shapes: dict[tuple[object, ...], tuple[str, str]] = {}
@@ -139,7 +139,7 @@ class EmfSink:
         if plan is None:
             if len(self._plans) >= MAX_TEMPLATES:
                 self._plans.clear()
-                self._pieces.clear()
+                self._singles.clear()
             plan = self._plans[key] = self._plan([series for series, _, _ in found])
         lines: list[Line] = []
         for template, places, dimensions in plan:
@@ -164,18 +164,16 @@ class EmfSink:
     def encode_one(
         self, series: Series, value: object, samples: int, at: float
     ) -> list[Line] | None:
-        """Do what `encode` does for one series that is known, without properties."""
-        pieces = self._pieces.get(series)
-        if pieces is None:
+        """Do what `encode` does for a number of a series that is known, alone."""
+        template = self._singles.get(series)
+        if template is None or type(value) is str:
             return None
-        head, middle, last = pieces
         at_ms = int(at * 1000)
-        if self._level:
-            middle += _stamp(self._level, at_ms)
-        line = f"{head}{at_ms}{middle}{last}{value}}}\n"
-        if len(line) >= PIPE_BUF:
+        extra = _stamp(self._level, at_ms).encode("ascii") if self._level else b""
+        data = template % (at_ms, extra, value)
+        if len(data) >= PIPE_BUF:
             return None
-        return [line_of(line.encode("ascii"), ((series.name, samples),))]
+        return [line_of(data, ((series.name, samples),))]
 
     def abandon(self, reason: str) -> None:
         """Count what stdout did not take as dropped: the process ends."""
@@ -260,8 +258,9 @@ class EmfSink:
             if len(template) > MAX_TEMPLATE:
                 return ()
             if len(series) == 1:
-                parts = (template % ("\0", "\0", "\0")).split("\0")
-                self._pieces[series[0]] = parts[0], parts[1], parts[2]
+                parts = (template % ("\0", "\0", "\0")).replace("%", "%%").split("\0")
+                single = "{}%d{}%b{}%a{}".format(*parts)
+                self._singles[series[0]] = single.encode("ascii")
             plan.append((template, tuple(places), dimensions))
         return tuple(plan)
 

@@ -286,9 +286,12 @@ class Writer:
                 piece.busy = True
                 if descriptor < 0:
                     text = piece.data.decode("ascii")
-                    sent += map(stream.write, (text,))
+                    results: Any = map(stream.write, (text,))
                 else:
-                    sent += map(os.write, (descriptor,), todo)
+                    results = map(os.write, (descriptor,), todo)
+                for result in results:  # `todo` has one part, hence one step
+                    sent += (result,)
+                    break
             except BlockingIOError:
                 piece.busy = False
                 if not self._writable(descriptor):
