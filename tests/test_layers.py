@@ -59,6 +59,7 @@ ROWS = {
         "values.settings",
         "values.store",
         "metrics",
+        "metrics.properties",
         "metrics.datadog",
         "metrics.otlp",
         "metrics.outlets",

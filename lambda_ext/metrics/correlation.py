@@ -30,7 +30,7 @@ import sys
 
 from .. import config, disclosure
 from ..lifecycle import current, phases, process, runtime_api
-from . import recorder
+from . import properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def install() -> None:
 def _invoke() -> None:
     found = {name: value for name, value in _known().items() if value is not None}
     if found:
-        recorder.surround(found)
+        properties.surround(found)
 
 
 def _known() -> dict[str, Any]:

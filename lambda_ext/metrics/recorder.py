@@ -104,6 +104,7 @@ _version: object = None  # of the options; another one after each change
 _lock = process.Lock()  # for joining the phases
 _choosing = process.Lock()  # for finding out where metrics go
 _joined = False
+forget_properties: Callable[[], None] | None = None  # set by `properties`
 _strict: bool | None = None  # replaces the option, unless None
 _replays: Callable[[], bool] | None = None  # only where AWS's durable SDK is loaded
 _durable: Any = None  # the module, where it is
@@ -741,69 +742,11 @@ def _guard() -> None:
     deadline.watch()
 
 
-def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
-    """
-    Put *properties* into each document of this invocation, beside its metrics.
-
-    They are no dimensions: they cost no metric, and can be searched in the log
-    (a request id, an order).  A flush takes those that are known when it runs;
-    the end of the invocation forgets them.  A dimension or a metric of the
-    same name goes before.
-
-    Args:
-        properties: At most 30 names in ASCII, with what JSON can say in 1,000
-            characters.
-        always: Keep them for the life of this process.
-
-    Raises:
-        MetricError: in strict mode only; else what cannot be used is counted.
-    """
-    global _own, _common
-    if not _joined:
-        _join()  # RESPONSE forgets them
-    refusal: MetricError | None = None
-    try:
-        if always:
-            _common = validation.properties({**_common, **properties})
-        else:
-            _own = validation.properties({**_own, **properties})
-    except MetricError as exc:
-        refusal = MetricError(str(exc), reason=exc.reason)
-    except TypeError:
-        msg = "annotate() takes a mapping of names to values"
-        refusal = MetricError(msg, reason="property")
-    if refusal is not None:
-        if _is_strict():
-            raise refusal
-        _refuse(refusal.reason, str(refusal))
-    _buffer.properties = {**_common, **_ambient, **_own}
-
-
-_common: dict[str, Any] = {}  # properties of the process
-_own: dict[str, Any] = {}  # properties of the invocation
-_ambient: dict[str, Any] = {}  # those that this library knows by itself
-
-
-def surround(properties: dict[str, Any]) -> None:
-    """Put *properties* of this library's into each document of this invocation."""
-    global _ambient
-    if not _joined:
-        _join()  # RESPONSE forgets them
-    _ambient = {**_ambient, **properties}
-    _buffer.properties = {**_common, **_ambient, **_own}
-
-
-def _forget_properties() -> None:
-    global _own, _ambient
-    _own, _ambient = {}, {}
-    _buffer.properties = _common
-
-
 def _at_response() -> None:
     """Write what there is, and send what is due."""
     _buffer.flush()
-    if _own or _ambient:
-        _forget_properties()
+    if forget_properties is not None:
+        forget_properties()
     if _buffer.draining:
         _buffer.drain(_drain_until(None), due_only=True)
 
@@ -969,30 +912,17 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
-    global _oldest_at, _own, _ambient
+    global _oldest_at
     _oldest_at = None
-    _own, _ambient = {}, {}
     _buffer.clear()
     _limit()
-    _buffer.properties = _common
     _flushing.clear()
 
 
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global \
-        _age_s, \
-        _every, \
-        _joined, \
-        _default, \
-        _installed, \
-        _strict, \
-        _common, \
-        _own, \
-        _ambient, \
-        _replays
-    _common, _own, _ambient = {}, {}, {}
+    global _age_s, _every, _joined, _default, _installed, _strict, _replays
     _replays = None
     _every = _age_s = None
     forked()

@@ -46,7 +46,7 @@ import time
 
 from .. import config, disclosure
 from ..lifecycle import clock, current, phases, process, runtime_client
-from . import recorder
+from . import properties, recorder
 from .buffer import DISTRIBUTION
 
 TYPE_CHECKING = False
@@ -135,7 +135,7 @@ def _invoke() -> None:
         )
         return
     if "cold_start" in _wanted:
-        recorder.surround({"cold_start": current.is_cold_start()})
+        properties.surround({"cold_start": current.is_cold_start()})
     _begin = _Begin()
 
 

@@ -11,8 +11,6 @@ The limits are those of `lambda_ext.limits`.
 
 from __future__ import annotations
 
-from json import dumps
-
 from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle.process import by_signal_handler
 from ..limits import (
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     Number = int | float
     Rule = tuple[int, tuple[str, ...], frozenset[str]]
 
-MAX_PROPERTIES = 30
-MAX_PROPERTY = 1_000  # characters of JSON, so that a document stays short
 # Read by CloudWatch and Lambda at the root of a document.
 RESERVED = frozenset(("_aws", "level", "timestamp"))
 # Keyword parameters of `Metrics.count`: meant as such, not as dimensions.
@@ -137,34 +133,6 @@ def timestamp(given: Any, now: float) -> float | None:
         )
         raise MetricError(msg, reason="timestamp")
     return at
-
-
-def properties(given: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return *given* as members of a document beside its metrics."""
-    checked = {}
-    for key, held in dict(given).items():
-        if not isinstance(key, str) or not _fits(key, METRIC_NAME) or key in RESERVED:
-            msg = (
-                f"a property's name is 1 to {METRIC_NAME[0]} printable ASCII"
-                f" characters and none of {', '.join(sorted(RESERVED))}; given was"
-                f" {_given(key)}"
-            )
-            raise MetricError(msg, reason="property")
-        try:
-            size = len(dumps(held, allow_nan=False))
-        except (TypeError, ValueError, RecursionError):
-            size = -1
-        if not 0 < size <= MAX_PROPERTY:
-            msg = (
-                f"property {key!r:.80} takes what JSON can say in {MAX_PROPERTY}"
-                f" characters; given was {_given(held)}"
-            )
-            raise MetricError(msg, reason="property")
-        checked[str.__str__(key)] = held
-    if len(checked) > MAX_PROPERTIES:
-        msg = f"{len(checked)} properties; {MAX_PROPERTIES} are taken"
-        raise MetricError(msg, reason="property")
-    return checked
 
 
 def dimensions(given: Mapping[Any, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from lambda_ext import Metrics, config, configure, metrics
 from lambda_ext.exceptions import ConfigurationError, MetricError
 from lambda_ext.lifecycle import deadline, phases
 from lambda_ext.local.emf_check import check
-from lambda_ext.metrics import recorder
+from lambda_ext.metrics import properties, recorder
 from lambda_ext.testing import FakeClock, MemorySink
 
 
@@ -500,4 +500,4 @@ def _timed(monkeypatch):
 def test_public_names_are_methods_of_the_default():
     """As in `random`."""
     assert metrics.scope == recorder.default.scope
-    assert lambda_ext.metrics.annotate is recorder.annotate
+    assert lambda_ext.metrics.annotate is properties.annotate
