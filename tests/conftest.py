@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import inspect
 import logging
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -24,6 +28,7 @@ settings.register_profile(
 settings.load_profile("lambda_ext")
 
 TESTS = os.path.dirname(__file__)
+NOT_LOADED = ("lambda_ext.local", "lambda_ext.commands", "lambda_ext.__main__")
 LEAST_S = 0.5  # for which a listener is waited for, however small its share
 
 PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
@@ -86,6 +91,24 @@ def _all_names(code):
 def pytest_make_parametrize_id(config, val, argname):
     """Name bytes by their number: a response holds the time, an id may not."""
     return f"{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
+@functools.cache
+def _load_all():
+    """Load the library, but for the local run: what it loads late is interrupted, too."""
+    import lambda_ext
+
+    for module in pkgutil.walk_packages(lambda_ext.__path__, "lambda_ext."):
+        if not module.name.startswith(NOT_LOADED):
+            with contextlib.suppress(ImportError):  # of an optional package
+                importlib.import_module(module.name)
+
+
+@pytest.fixture(autouse=True)
+def _loaded(request):
+    """A test that interrupts code does not interrupt an import in some orders only."""
+    if request.node.get_closest_marker("interrupts") is not None:
+        _load_all()
 
 
 @pytest.fixture(autouse=True)
