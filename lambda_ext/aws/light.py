@@ -81,8 +81,7 @@ def reason_for_boto3(service: str) -> str:
 
 
 def reset() -> None:
-    """Forget keys, contexts and the clock's skew, of which each module keeps its own."""
-    credentials.reset()
+    """Forget contexts and the clock's skew, of which each module keeps its own."""
     signing.reset()
     tls.reset()
     native.reset()

@@ -7,8 +7,10 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-re
 
 from __future__ import annotations
 
+import os
 import time
 
+from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from .native import hmac, modules
 
@@ -40,6 +42,14 @@ _MONTHS = [
 skew_s = 0.0  # AWS's clock minus ours, as of the last signature that needed it
 
 
+class MissingError(Exception):
+    """The variables that held keys hold none any more."""
+
+
+class UnavailableError(Exception):
+    """The endpoint for credentials gave none; the message quotes no answer."""
+
+
 class Keys:
     """What a request is signed with."""
 
@@ -63,6 +73,15 @@ class Keys:
             other.secret,
             other.token,
         )
+
+
+def variable(name: str) -> str:
+    """Return what can be signed and sent, or an error that does not quote it."""
+    value = os.environ.get(name, "")
+    if not (value.isascii() and value.isprintable()):
+        msg = f"{name} holds a line break, or a character that no key has"
+        raise ConfigurationError(msg)
+    return value
 
 
 def quote(text: str, safe: bytes = b"") -> str:

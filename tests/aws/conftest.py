@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from wire import Wire
 
-from lambda_ext.aws import light, native, retries, signing
+from lambda_ext.aws import container_credentials, light, native, retries, signing
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:{}-AbCdEf"
 
@@ -30,6 +30,7 @@ def answer(request):
 def _fresh_light():
     yield
     light.reset()
+    container_credentials.reset()
     signing.reset()
 
 

@@ -12,7 +12,7 @@ from interruptions import interruptions
 from wire import Wire, authority, dripping, failing, instead, refusing, response, silent
 
 from lambda_ext import exceptions
-from lambda_ext.aws import credentials, light, transport
+from lambda_ext.aws import container_credentials, credentials, light, transport
 from lambda_ext.lifecycle import clock, phases
 from lambda_ext.testing import FakeClock
 
@@ -159,7 +159,7 @@ class TestContainer:
     def test_keys_are_renewed_before_they_expire(self, way, server, vault, time):
         """Five minutes before the end the next call takes new keys."""
         ask(way)
-        time.advance(6 * 3600 - credentials.EARLY_S - 1)
+        time.advance(6 * 3600 - container_credentials.EARLY_S - 1)
         ask(way)
         time.advance(2)
         ask(way)
@@ -279,7 +279,7 @@ class TestContainer:
     def test_keys_that_were_renewed_meanwhile_are_kept(self, vault, time):
         """A second caller that was refused with the old ones has the new at once."""
         url = os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
-        provider = credentials.container(url)
+        provider = container_credentials.container(url)
         ends_at = clock.monotonic() + 5
         refused = provider.keys(ends_at)
 
@@ -427,7 +427,7 @@ class TestContainer:
     )  # fmt: skip
     def test_expiry_is_understood_in_all_its_forms(self, text):
         """AWS writes one moment in several ways."""
-        assert BORN + 6 * 3600 == credentials._expiry(text)
+        assert BORN + 6 * 3600 == container_credentials._expiry(text)
 
 
 class TestEnvironment:
@@ -512,7 +512,7 @@ class TestEnvironment:
 )
 def test_token_goes_only_where_aws_documents(url, documented):
     """Loopback and the link-local addresses of ECS and EKS, nothing else."""
-    assert documented is credentials.is_documented(url)
+    assert documented is container_credentials.is_documented(url)
 
 
 def test_authority_of_tests_is_not_the_machines():
@@ -522,11 +522,11 @@ def test_authority_of_tests_is_not_the_machines():
 
 def test_interrupted_fetch_leaves_the_lock_to_others(monkeypatch):
     """A signal handler that raises at any place does not make others wait for ever."""
-    provider = credentials.Container("http://169.254.170.23/v1/credentials")
+    provider = container_credentials.Container("http://169.254.170.23/v1/credentials")
     keys = credentials.Keys("AKID", "hunter2", "token")
-    monkeypatch.setattr(credentials.Container, "_fetched", lambda *_: keys)
+    monkeypatch.setattr(container_credentials.Container, "_fetched", lambda *_: keys)
     count = 0
-    for run in interruptions((credentials,)):
+    for run in interruptions((container_credentials, credentials)):
         interrupted(run, lambda: provider.keys(clock.monotonic() + 60))
         assert not provider._lock._is_owned()
         provider._keys = None
