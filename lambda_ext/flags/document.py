@@ -30,14 +30,8 @@ from __future__ import annotations
 
 import json
 
+from .. import exceptions
 from ..disclosure import printable
-from ..exceptions import (
-    FlagError,
-    InvalidDocumentError,
-    LambdaExtError,
-    RuleError,
-    UnknownFlagError,
-)
 from .dialect import DEFAULT as DEFAULT_DIALECT
 
 TYPE_CHECKING = False
@@ -93,7 +87,7 @@ class Evaluation:
         variant: str | None = None,
         version: str = "",
         attributes: Mapping[str, Any] | None = None,
-        error: LambdaExtError | None = None,
+        error: exceptions.LambdaExtError | None = None,
     ) -> None:
         self.flag = flag
         self.enabled = enabled
@@ -270,7 +264,7 @@ class Document:
             if name not in mine or name not in theirs or mine[name] != theirs[name]
         ]
 
-    def _unknown(self, name: Any) -> UnknownFlagError:
+    def _unknown(self, name: Any) -> exceptions.UnknownFlagError:
         near = ""
         if isinstance(name, str) and len(name) <= LONGEST_NAME:
             near = self._nearest(name)
@@ -278,7 +272,7 @@ class Document:
         msg = (
             f"there is no flag '{printable(name, LONGEST_NAME)}' in the document{hint}"
         )
-        return UnknownFlagError(msg, flag=str(name), nearest=near)
+        return exceptions.UnknownFlagError(msg, flag=str(name), nearest=near)
 
     def _nearest(self, name: str) -> str:
         """Return the name that looks most like *name*; sought once for a few."""
@@ -299,15 +293,17 @@ class Document:
             return _flag(
                 name, self._values[name], self.version, self._dialect, self._ask
             )
-        except RuleError as exc:
+        except exceptions.RuleError as exc:
             msg = f"{place} is malformed: {exc.location}: {exc}"
-            error: FlagError = InvalidDocumentError(
+            error: exceptions.FlagError = exceptions.InvalidDocumentError(
                 msg, flag=name, location=exc.location
             )
             error.__cause__ = exc
-        except InvalidDocumentError as exc:
+        except exceptions.InvalidDocumentError as exc:
             msg = f"{place} is malformed: {exc.location}: {exc}"
-            error = InvalidDocumentError(msg, flag=name, location=exc.location)
+            error = exceptions.InvalidDocumentError(
+                msg, flag=name, location=exc.location
+            )
         return Flag(
             Evaluation(
                 name, enabled=False, reason=ERROR, version=self.version, error=error
@@ -329,7 +325,9 @@ def _object(body: str | bytes) -> dict[str, Any]:
     except (RecursionError, TypeError, ValueError) as exc:
         reason = f"it is not JSON: {type(exc).__name__}"
     if not isinstance(document, dict):  # outside of `except`, which would hold it
-        raise InvalidDocumentError(f"the flag document cannot be used: {reason}")
+        raise exceptions.InvalidDocumentError(
+            f"the flag document cannot be used: {reason}"
+        )
     return document
 
 
@@ -339,11 +337,11 @@ def _values(document: dict[str, Any]) -> dict[str, Any]:
         return document
     if document["version"] != "1":
         msg = "the flag document cannot be used: its version is not '1'"
-        raise InvalidDocumentError(msg, location="version")
+        raise exceptions.InvalidDocumentError(msg, location="version")
     values = document.get("values", {})
     if not isinstance(values, dict):
         msg = "the flag document cannot be used: 'values' is no object"
-        raise InvalidDocumentError(msg, location="values")
+        raise exceptions.InvalidDocumentError(msg, location="values")
     return values
 
 
@@ -356,16 +354,16 @@ def _flag(
 ) -> Flag:
     """Return the flag, or raise InvalidDocumentError with the location in it."""
     if not isinstance(value, dict):
-        raise InvalidDocumentError("it is no object", location="value")
+        raise exceptions.InvalidDocumentError("it is no object", location="value")
     if "_variants" in value:
         if "enabled" in value:
             msg = "StrictVariants: 'enabled' stands beside '_variants'"
-            raise InvalidDocumentError(msg, location="enabled")
+            raise exceptions.InvalidDocumentError(msg, location="enabled")
         return _variants(name, value["_variants"], version, dialect)
     enabled = _enabled(value, "enabled")
     variant = value.get("_variant")
     if variant is not None and not isinstance(variant, str):
-        raise InvalidDocumentError("it is no text", location="_variant")
+        raise exceptions.InvalidDocumentError("it is no text", location="_variant")
     attributes = {
         key: each
         for key, each in value.items()
@@ -387,27 +385,29 @@ def _flag(
 
 def _variants(name: str, variants: Any, version: str, dialect: Dialect) -> Flag:
     if not isinstance(variants, list):
-        raise InvalidDocumentError("it is no list", location="_variants")
+        raise exceptions.InvalidDocumentError("it is no list", location="_variants")
     tests: list[tuple[Test, Evaluation]] = []
     default = Evaluation(name, enabled=False, reason=DISABLED, version=version)
     seen = set()
     for number, variant in enumerate(variants):
         place = f"_variants[{number}]"
         if not isinstance(variant, dict):
-            raise InvalidDocumentError("it is no object", location=place)
+            raise exceptions.InvalidDocumentError("it is no object", location=place)
         word = variant.get("name")
         if not isinstance(word, str) or not word:
             msg = "a variant has a name"
-            raise InvalidDocumentError(msg, location=f"{place}.name")
+            raise exceptions.InvalidDocumentError(msg, location=f"{place}.name")
         if word in seen:
             msg = "UniqueVariantNames: the name is given twice"
-            raise InvalidDocumentError(msg, location=f"{place}.name")
+            raise exceptions.InvalidDocumentError(msg, location=f"{place}.name")
         seen.add(word)
         enabled = _enabled(variant, f"{place}.enabled")
         attributes = variant.get("attributeValues") or {}
         if not isinstance(attributes, dict):
             msg = "it is no object"
-            raise InvalidDocumentError(msg, location=f"{place}.attributeValues")
+            raise exceptions.InvalidDocumentError(
+                msg, location=f"{place}.attributeValues"
+            )
         rule = None
         text = variant.get("rule")
         if text is not None and text != "":  # the service takes "" for none
@@ -415,10 +415,10 @@ def _variants(name: str, variants: Any, version: str, dialect: Dialect) -> Flag:
         last = number == len(variants) - 1
         if last and rule is not None:
             msg = "Empty: the last variant is the default and has no rule"
-            raise InvalidDocumentError(msg, location=f"{place}.rule")
+            raise exceptions.InvalidDocumentError(msg, location=f"{place}.rule")
         if not last and rule is None:
             msg = "NonEmpty: only the last variant has no rule"
-            raise InvalidDocumentError(msg, location=f"{place}.rule")
+            raise exceptions.InvalidDocumentError(msg, location=f"{place}.rule")
         reason = DEFAULT
         if len(variants) == 1:  # nothing was chosen
             reason = STATIC if enabled else DISABLED
@@ -446,7 +446,7 @@ def _rule(name: str, text: Any, place: str, dialect: Dialect) -> tuple[Rule, boo
 
     try:
         rule = rules.parse(text, flag=name, dialect=dialect)
-    except RuleError as exc:
+    except exceptions.RuleError as exc:
         exc.location = f"{place}.rule"
         raise
     return rule, rules.has_split(rule)
@@ -462,7 +462,9 @@ def _enabled(value: dict[str, Any], place: str) -> bool:
             return True
         if enabled in _FALSE:
             return False
-    raise InvalidDocumentError("it is neither true nor false", location=place)
+    raise exceptions.InvalidDocumentError(
+        "it is neither true nor false", location=place
+    )
 
 
 def _copied(value: Any) -> Any:

@@ -35,13 +35,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .. import config, disclosure
-from ..exceptions import (
-    ConfigurationError,
-    FlagError,
-    InvalidDocumentError,
-    LambdaExtError,
-)
+from .. import config, disclosure, exceptions
+from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, process
 from ..values import keys, store
 from ..values.calls import again
@@ -292,10 +287,10 @@ class Flags(Polled[object]):
         reason, location = "", ""
         try:
             return Document(raw, dialect=self._dialect, ask=ask)
-        except InvalidDocumentError as exc:
+        except exceptions.InvalidDocumentError as exc:
             reason, location = str(exc), exc.location
         msg = f"the configuration {label!r} holds no flags: {reason}"
-        raise InvalidDocumentError(msg, location=location)
+        raise exceptions.InvalidDocumentError(msg, location=location)
 
     def _bind(self) -> Want:
         if self.name.startswith(UNNAMED):
@@ -353,7 +348,9 @@ class Flags(Polled[object]):
                 raise
             kind = type(exc).__name__
             shown = disclosure.printable(name, LONGEST_NAME)
-            error = FlagError(f"the context of '{shown}' raised {kind}", flag=name)
+            error = exceptions.FlagError(
+                f"the context of '{shown}' raised {kind}", flag=name
+            )
             error.__cause__ = withheld(exc)
             evaluation = Evaluation(
                 name, enabled=False, reason=ERROR, version=document.version, error=error
