@@ -47,7 +47,9 @@ OTEL = frozenset(
 _on_invoke = phases.entries(phases.INVOKE)
 _calls, _ended = phases.calls, phases.ended  # always the same
 INVOKE = phases.INVOKE
-MAX_MS = 1e12  # no function runs for 30 years
+# What handlers return as a rule; nothing of it can be awaited.
+PLAIN = frozenset((dict, type(None), str, list))
+MAX_MS, LEAST_MS = 1e12, -1e12  # no function runs for 30 years
 
 
 def start() -> None:
@@ -230,7 +232,9 @@ def handler(function: Any = None, /) -> Any:
             try:
                 _begin(state, args, kwargs)
                 result = function(*args, **kwargs)
-                return _run(result) if hasattr(result, "__await__") else result
+                if type(result) in PLAIN or not hasattr(result, "__await__"):
+                    return result
+                return _run(result)
             except BaseException as exc:
                 state.error = current.error_of(exc)
                 raise
@@ -280,7 +284,7 @@ def _begin(state: current.State, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             remaining_ms = ask()
             kind = type(remaining_ms)
             # Any other type is a test double's, as is a number that is not finite.
-            if (kind is int or kind is float) and -MAX_MS < remaining_ms < MAX_MS:
+            if (kind is int or kind is float) and LEAST_MS < remaining_ms < MAX_MS:
                 remaining_s = remaining_ms / 1000
         except Exception as exc:
             if process.by_signal_handler(exc):

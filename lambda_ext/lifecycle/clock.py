@@ -46,7 +46,7 @@ STEP_S = 0.05  # a smaller growth of the lead is slewing, not a freeze
 
 _lock = process.Lock()
 _run_time: Callable[[], float] = time.monotonic
-_wall_time: Callable[[], float] = time.time
+wall_time: Callable[[], float] = time.time  # `wall`, with one call less; never kept
 lead = time.time() - time.monotonic()  # of house time over run time; only grows
 deadline_at: float | None = None  # of the invocation under way, in run time
 _installed: Clock | None = None
@@ -73,13 +73,13 @@ def run_time() -> float:
 
 def wall() -> float:
     """Return wall time in seconds since the epoch, for what goes on a wire."""
-    return _wall_time()
+    return wall_time()
 
 
 def _watchful() -> float:
     """Return run time in seconds, having looked for a freeze first."""
     run = _run_time()
-    if _wall_time() - run > lead + STEP_S:
+    if wall_time() - run > lead + STEP_S:
         sync()
     return run
 
@@ -98,7 +98,7 @@ def sync() -> float:
     global lead, generation
     with _lock:
         before = lead
-        found = _wall_time() - _run_time()
+        found = wall_time() - _run_time()
         grew_s = found - before if found - before >= STEP_S else 0.0
         after = next(_generations) if grew_s else generation
         # One step: nothing is called in between.
@@ -112,9 +112,9 @@ def begin_invocation(remaining_s: float | None = None) -> float:
     """Begin an invocation of up to *remaining_s* seconds; return run time."""
     global lead, monotonic, generation, deadline_at, _thawed
     run = _run_time()
-    if _wall_time() - run - lead >= STEP_S or _thawed or monotonic is not _run_time:
+    if wall_time() - run - lead >= STEP_S or _thawed or monotonic is not _run_time:
         with _lock:
-            found = _wall_time() - run
+            found = wall_time() - run
             grew = found - lead >= STEP_S
             after = generation if _thawed and not grew else next(_generations)
             # One step: nothing is called in between.
@@ -162,14 +162,14 @@ def install(clock: Clock | None) -> Clock | None:
 
     Return the one that it was taken from before.
     """
-    global _run_time, _wall_time, lead, monotonic, generation, deadline_at
+    global _run_time, wall_time, lead, monotonic, generation, deadline_at
     global _installed, _thawed
     with _lock:
         former, _installed = _installed, clock
         _thawed = False
         _run_time = time.monotonic if clock is None else clock.monotonic
-        _wall_time = time.time if clock is None else clock.wall
-        lead = _wall_time() - _run_time()
+        wall_time = time.time if clock is None else clock.wall
+        lead = wall_time() - _run_time()
         monotonic = _watchful
         generation = next(_generations)
         deadline_at = None

@@ -66,7 +66,9 @@ _local = threading.local()
 hooks: list[Listener] = []  # those of them that are the user's
 _silenced = 0  # how many listeners were taken away
 # The order of a phase, and of how many listeners, and after how many were silenced.
-_orders: dict[str, tuple[int, int, tuple[Entry, ...]]] = {}
+_orders: dict[str, tuple[int, int, tuple[Entry, ...]]] = dict.fromkeys(
+    PHASES, (0, 0, ())
+)
 calls = dict.fromkeys(PHASES, 0)  # how often each phase began
 ended = dict.fromkeys(PHASES, 0)  # how often it ended
 failures = dict.fromkeys(PHASES, 0)  # how many listeners raised in it
@@ -109,8 +111,8 @@ def silence(phase: str, listener: Listener) -> None:
 def listeners(phase: str) -> tuple[Entry, ...]:
     """Return the (priority, listener) pairs of *phase*, in calling order."""
     entries = _listeners[phase]
-    known = _orders.get(phase)
-    if known is not None and known[0] == len(entries) and known[1] == _silenced:
+    known = _orders[phase]
+    if known[0] == len(entries) and known[1] == _silenced:
         return known[2]
     # Counted before they are sorted: what is registered meanwhile makes it stale.
     counts = len(entries), _silenced
@@ -142,15 +144,11 @@ def call(phase: str) -> None:
                 break
             try:
                 if waiting is None:
-                    known = _orders.get(phase)
-                    if (
-                        known is None
-                        or known[0] != len(listening)
-                        or known[1] != _silenced
-                    ):
-                        waiting = listeners(phase)
-                    else:
+                    known = _orders[phase]
+                    if known[0] == len(listening) and known[1] == _silenced:
                         waiting = known[2]
+                    else:
+                        waiting = listeners(phase)
                 for _, listener in waiting if begun < 0 else waiting[begun + 1 :]:
                     begun += 1
                     listener()
@@ -339,7 +337,7 @@ def reset() -> None:
     for entries in _listeners.values():
         entries.clear()
     hooks.clear()
-    _orders.clear()
+    _orders.update(dict.fromkeys(PHASES, (0, 0, ())))
     _zero()
 
 

@@ -271,7 +271,7 @@ class Buffer:
                     if not found:
                         return False
                     series, text, _ = found[0]
-                at = clock.wall()
+                at = clock.wall_time()
                 if (found is None or len(found) == 1) and not self.properties:
                     lines = sink.encode_one(series, text, count, at)
                 if lines is None:

@@ -173,7 +173,10 @@ class EmfSink:
         data = template % (at_ms, extra, value)
         if len(data) >= PIPE_BUF:
             return None
-        return [line_of(data, ((series.name, samples),))]
+        line = Line()  # as `line_of` does, with one call less
+        line.data = data
+        line.names = ((series.name, samples),)
+        return [line]
 
     def abandon(self, reason: str) -> None:
         """Count what stdout did not take as dropped: the process ends."""
