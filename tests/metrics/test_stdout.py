@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -16,10 +17,11 @@ import pytest
 from helpers import ROOT, forget_threads, python
 
 from lambda_ext import metrics
-from lambda_ext.lifecycle import real_threads
+from lambda_ext.lifecycle import phases, real_threads
 from lambda_ext.local.emf_check import check
 from lambda_ext.local.emulator import Emulator
 from lambda_ext.metrics import recorder, stdout
+from lambda_ext.testing import FakeClock
 
 
 @contextlib.contextmanager
@@ -380,6 +382,65 @@ class TestCounting:
         assert writer.lines == []
 
 
+ALL, BROKEN = 1_000_000, -1
+
+
+def taken(monkeypatch, rooms, *, usual):
+    """
+    Count and flush for each of *rooms*, the bytes that stdout takes then; and once more.
+
+    Return what came out, how many documents that is, what became of the records,
+    and how often the writer went its general way.
+    """
+    recorder.reset()
+    phases.reset()
+    came, general = [], []
+    room = ALL
+    write_all = stdout.Writer._write_all
+
+    def write(_, data):
+        nonlocal room
+        if room == BROKEN:
+            raise BrokenPipeError
+        if not room:
+            raise BlockingIOError
+        came.append(data[:room])
+        room -= len(came[-1])
+        return len(came[-1])
+
+    def in_general(writer):
+        general.append(writer)
+        write_all(writer)
+
+    with FakeClock(), piped(monkeypatch):
+        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(stdout.Writer, "_writable", lambda *_: False)
+        monkeypatch.setattr(stdout.Writer, "_write_all", in_general)
+        if not usual:
+            monkeypatch.setattr(stdout.Writer, "write", in_general)
+        for room in (*rooms, ALL):  # noqa: B007  `write` looks at it
+            metrics.count("n")
+            metrics.flush()
+    found = recorder.snapshot()
+    status = repr(found["sinks"]["emf"])
+    return b"".join(came), found["documents"], status, found["dropped"], len(general)
+
+
+@pytest.mark.logs
+@pytest.mark.parametrize(
+    "rooms", [*itertools.product([ALL, BROKEN, 0, 1, 100], repeat=3)], ids=str
+)
+def test_usual_way_is_the_general_one(rooms, monkeypatch):
+    """Whatever stdout takes: the same bytes, counted in the same way."""
+    *expected, calls = taken(monkeypatch, rooms, usual=False)
+    *found, fewer = taken(monkeypatch, rooms, usual=True)
+
+    assert expected == found
+    assert fewer < calls
+    if {ALL} == {*rooms}:
+        assert (4, 0) == (calls, fewer)
+
+
 def test_encoder_writes_nothing_that_the_checker_refuses(monkeypatch):
     """Names and dimensions with every character that is accepted."""
     with piped(monkeypatch) as read:
@@ -421,7 +482,7 @@ def test_parked_thread_of_the_library_costs_no_empty_line():
 CHILDREN = """
 import os, subprocess, sys, threading
 from lambda_ext import metrics
-from lambda_ext.lifecycle import real_threads
+from lambda_ext.lifecycle import phases, real_threads
 
 asked = []
 waitid = os.waitid
