@@ -208,9 +208,13 @@ class Writer:
                 for result in map(os.write, (descriptor,), todo):
                     sent += (result,)
                     break
-        except Exception as exc:  # closed, broken or full: the next try tells
+        except Exception as exc:
+            piece.busy = False
             if by_signal_handler(exc):
                 raise
+            # Else there is no descriptor any more, of which `_write_all` tells.
+            if self._piece is piece and not self._refused(piece, descriptor, exc):
+                return
         finally:
             piece.busy = False
         # One step, as in `_settle`, for what came out at once.
@@ -310,18 +314,12 @@ class Writer:
                 for result in results:  # `todo` has one part, hence one step
                     sent += (result,)
                     break
-            except BlockingIOError:
-                piece.busy = False
-                if not self._writable(descriptor):
-                    self._put_back()
-                    self._stall()
-                    return False
-            except Exception as exc:  # closed, broken or full
+            except Exception as exc:
                 piece.busy = False
                 if by_signal_handler(exc):
                     raise
-                self._put_back()
-                self._lose(count, f"{type(exc).__name__}: {exc}")
+                if not self._refused(piece, descriptor, exc):
+                    return False
             finally:
                 piece.busy = False
             # One step, as in `_settle`, for what came out at once.
@@ -331,6 +329,19 @@ class Writer:
                 del lines[:count]
                 break
             self._settle(piece)
+        return True
+
+    def _refused(self, piece: _Piece, descriptor: int, exc: Exception) -> bool:
+        """Say whether to go on after a write of *piece* that has raised *exc*."""
+        if isinstance(exc, BlockingIOError):
+            if self._writable(descriptor):
+                return True
+            self._put_back()
+            self._stall()
+            return False
+        # Closed, broken or full.
+        self._put_back()
+        self._lose(len(piece.lines), f"{type(exc).__name__}: {exc}")
         return True
 
     def abandon(self, reason: str) -> None:
