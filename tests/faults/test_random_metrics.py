@@ -13,7 +13,7 @@ import random
 
 import collector
 import pytest
-from helpers import ROOT
+from helpers import PATIENT, ROOT
 from random_records import expected
 
 from lambda_ext.local.emulator import Budgets, Emulator
@@ -101,7 +101,7 @@ def run(folder, seed):
                 "PYTHONPATH": os.pathsep.join([ROOT, os.path.join(ROOT, "tests")]),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": behind.url,
             },
-            timeout_s=1.5,
+            timeout_s=3.0,
             budgets=Budgets(internal_s=30.0),  # longer than Lambda's, for busy machines
         ) as emulator,
     ):
@@ -155,7 +155,7 @@ def emf_sums(lines):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_sums_at_the_sinks_are_those_of_what_was_recorded(tmp_path, seed):
     """For EMF and for OTLP, whatever happens in between."""
-    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "app.py").write_text(PATIENT + APP)
     for _ in range(ATTEMPTS):
         ran = run(str(tmp_path), seed)
         if ran is not None:
