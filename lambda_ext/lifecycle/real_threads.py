@@ -26,6 +26,7 @@ import _thread
 import contextlib
 import os
 import threading
+import types
 from collections import deque
 
 TYPE_CHECKING = False
@@ -147,31 +148,23 @@ def start(name: str, body: Callable[[], object], *, is_quiet: bool = False) -> T
         thread.start()
         begun.acquire()  # from now on it is known as one of ours
         return thread
-    bare = _Bare(name)
-    start_new_thread(bare.run, (body,))
-    return bare
+    ended = Event()
 
-
-class _Bare:
-    """A thread that `threading` does not know."""
-
-    __slots__ = ("_ended", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._ended = Event()
-
-    def run(self, body: Callable[[], object]) -> None:
+    def last() -> None:
         try:
             run_bare(body)
         finally:
-            self._ended.set()
+            ended.set()
 
-    def join(self, timeout: float | None = None) -> None:
-        self._ended.wait(timeout)
+    def join(timeout: float | None = None) -> None:
+        ended.wait(timeout)
 
-    def is_alive(self) -> bool:
-        return not self._ended.is_set()
+    start_new_thread(last, ())
+    return types.SimpleNamespace(  # `threading` does not know it
+        name=name,
+        join=join,
+        is_alive=lambda: not ended.is_set(),
+    )
 
 
 class Event:

@@ -55,6 +55,15 @@ replayed = 0  # records that were left out
 _lock = process.Lock()
 
 
+class Unseen(dict):  # type: ignore[type-arg]
+    """What a `Metrics` remembers, for `get` only: by index it is never found."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        raise KeyError(key)
+
+
 def replays() -> bool:
     """Say whether the innermost durable context of the calling code replays."""
     inner: FrameType | None = None

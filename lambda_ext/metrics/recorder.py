@@ -21,8 +21,8 @@ All `Metrics` share one buffer, so a flush finds the records of each, also of
 one that no caller holds any more.
 
 Where AWS's SDK for durable functions is loaded, `durable` is asked before each
-record (but a gauge) whether the code has run before.  `_Unseen` then takes the
-place of what is remembered, so that `count` needs no check for it.
+record (but a gauge) whether the code has run before.  `durable.Unseen` then takes
+the place of what is remembered, so that `count` needs no check for it.
 """
 
 from __future__ import annotations
@@ -80,15 +80,6 @@ IMMINENT = "TimeoutImminent"  # the metric of an invocation that is about to tim
 SERVICE = "unknown_service"  # likewise; OpenTelemetry's word
 
 DURABLE_SDK = "aws_durable_execution_sdk_python"
-
-
-class _Unseen(dict):  # type: ignore[type-arg]
-    """What is remembered, for `get` only: by index it is never found."""
-
-    __slots__ = ()
-
-    def __getitem__(self, key: Any) -> Any:
-        raise KeyError(key)
 
 
 _default = (Outlet(EmfSink(), "emf"),)  # where no option says anything else
@@ -181,9 +172,9 @@ class Metrics:
         checked = validation.sink(sink)
         self._outlet = None if checked is None else outlet_of(checked)
         # By what was given; replaced when options change.
-        self._counts: Memo = {} if _replays is None else _Unseen()
+        self._counts: Memo = {} if _replays is None else _durable.Unseen()
         # Those of `_counts` with the usual unit and no dimensions, by name.
-        self._plain: Memo = {} if _replays is None else _Unseen()
+        self._plain: Memo = {} if _replays is None else _durable.Unseen()
         self._gauges: Memo = {}
         self._distributions: Memo = {}
         _everyone.add(self)
@@ -502,8 +493,8 @@ class Metrics:
 
     def _forget(self) -> None:
         """Resolve each series anew: options may have changed."""
-        self._counts = {} if _replays is None else _Unseen()
-        self._plain = {} if _replays is None else _Unseen()
+        self._counts = {} if _replays is None else _durable.Unseen()
+        self._plain = {} if _replays is None else _durable.Unseen()
         self._gauges = {}
         self._distributions = {}
 

@@ -41,16 +41,6 @@ RESERVED = frozenset(("_aws", "level", "timestamp"))
 PARAMETERS = frozenset(("name", "value", "unit"))
 
 
-class Refused:
-    """Takes the place of a dimension that is refused when it is looked at."""
-
-    __slots__ = ("message", "reason")
-
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
-        self.message = message
-
-
 def name(given: Any) -> str:
     """Return *given* as the name of a metric."""
     if not isinstance(given, str) or not _fits(given, METRIC_NAME):
@@ -139,8 +129,8 @@ def dimensions(given: Mapping[Any, Any]) -> dict[str, str]:
     """Return *given* as names and values of dimensions."""
     checked = {}
     for key, held in given.items():
-        if type(held) is Refused:
-            raise MetricError(held.message, reason=held.reason)
+        if type(held) is MetricError:  # see `merged`
+            raise MetricError(str(held), reason=held.reason)
         if (
             not isinstance(key, str)
             or not _fits(key, DIMENSION_NAME)
@@ -165,7 +155,7 @@ def dimensions(given: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def merged(dimensions: Any, dims: dict[str, Any]) -> dict[Any, Any]:
-    """Return both; what cannot be merged is refused when it is looked at."""
+    """Return both; what cannot be merged is an error that `dimensions` raises."""
     try:
         merged = dict(dimensions)
     except Exception as exc:
@@ -175,10 +165,10 @@ def merged(dimensions: Any, dims: dict[str, Any]) -> dict[Any, Any]:
             "dimensions= takes a mapping of names to values; given was"
             f" {_given(dimensions)}"
         )
-        return {"dimensions": Refused("dimensions", message)}
+        return {"dimensions": MetricError(message, reason="dimensions")}
     for name, value in dims.items():
         message = f"dimension {name!r:.80} is given twice; leave one out"
-        twice = Refused("dimension_clash", message)
+        twice = MetricError(message, reason="dimension_clash")
         merged[name] = twice if name in merged else value
     return merged
 
@@ -191,7 +181,7 @@ def unmistaken(dims: dict[str, Any]) -> dict[Any, Any]:
             f"{name}= is no parameter here, and as a dimension it is taken in"
             f" dimensions={{{name!r}: ...}} only"
         )
-        refused = {**refused, name: Refused("dimension_name", message)}
+        refused = {**refused, name: MetricError(message, reason="dimension_name")}
     return refused
 
 
