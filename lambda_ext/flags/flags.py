@@ -39,9 +39,8 @@ from .. import config, disclosure, exceptions
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, process
 from ..values import keys, store
-from ..values.calls import again
+from ..values.calls import again, withheld
 from ..values.settings import DEFAULT
-from ..values.transforms import withheld
 from .configuration import Polled
 from .dialect import DEFAULT as DEFAULT_DIALECT
 from .dialect import Dialect

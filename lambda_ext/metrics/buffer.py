@@ -371,10 +371,21 @@ class Buffer:
 
 def _tell() -> None:
     """Log what was dropped."""
-    from . import tally  # mostly nothing was
-
-    if hasattr(tally, "tell"):  # else a signal handler's, in the middle of that import
+    tally = tally_if_any()
+    if tally is not None:
         tally.tell()
+
+
+def tally_if_any() -> Any:
+    """Return `tally`, which counts and logs; None while it cannot be had."""
+    try:
+        from . import tally  # mostly nothing is dropped
+    except Exception as exc:  # no file can be opened, or Python is ending
+        if by_signal_handler(exc):
+            raise
+        return None
+    # None: a signal handler's, in the middle of that import.
+    return tally if hasattr(tally, "tell") else None
 
 
 def _simple(

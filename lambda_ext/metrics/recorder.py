@@ -412,14 +412,12 @@ class Metrics:
             What this flush did, by the names of the sinks: records sent,
             dropped and still pending, and the last error.
         """
-        # The flush after each invocation returns nothing and needs none of it.
-        from . import statuses
-
-        before = statuses.of(_buffer)
+        statuses = _statuses_if_any()
+        before = {} if statuses is None else statuses.of(_buffer)
         _buffer.flush()
         if _buffer.draining:
             _buffer.drain(_drain_until(timeout))
-        after = statuses.of(_buffer)
+        after = {} if statuses is None else statuses.of(_buffer)
         return {name: now.since(before.get(name)) for name, now in after.items()}
 
     def _series(
@@ -589,13 +587,25 @@ def _shown(name: Any) -> str:
     return f"<{type(name).__qualname__}>"
 
 
+def _statuses_if_any() -> Any:
+    """Return `statuses`; None while it cannot be had: no file can be opened."""
+    try:
+        # The flush after each invocation returns nothing and needs none of it.
+        from . import statuses
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise
+        return None
+    # None: a signal handler's, in the middle of that import.
+    return statuses if hasattr(statuses, "of") else None
+
+
 def _refuse(reason: str, message: str, name: str = "") -> None:
     """Count a record that is refused, and log *message* once."""
-    from . import tally  # mostly none is
-
-    if hasattr(tally, "tell"):
+    tally = buffer.tally_if_any()
+    if tally is not None:
         tally.refuse(reason, message, name=name)
-    else:  # a signal handler's record, in the middle of that import: told later
+    else:  # told later
         losses.uncounted.extend((("", "", 1, ""), (reason, name, 1, message)))
 
 

@@ -47,19 +47,6 @@ class Status:
         return Status(sent, dropped, self.pending, self.error)
 
 
-def of(buffer: Buffer) -> dict[str, Status]:
-    """Return what became of the records of each sink of *buffer*, by name."""
-    parcels = buffer.parcels.copy()
-    used = [*buffer.outlets, *buffer.served, *[p.outlet for p in parcels]]
-    found: dict[str, Status] = {}
-    for outlet in dict.fromkeys(used):
-        name, number = outlet.name, 2
-        while name in found:
-            name, number = f"{outlet.name}-{number}", number + 1
-        found[name] = _of_outlet(outlet, parcels)
-    return found
-
-
 def _of_outlet(outlet: Outlet, parcels: list[Parcel]) -> Status:
     """Return what became of its records; *parcels* are those that wait."""
     sink: Any = outlet.sink
@@ -73,3 +60,16 @@ def _of_outlet(outlet: Outlet, parcels: list[Parcel]) -> Status:
         waiting + getattr(sink, "pending", 0),
         getattr(sink, "error", "") or outlet.error,
     )
+
+
+def of(buffer: Buffer) -> dict[str, Status]:
+    """Return what became of the records of each sink of *buffer*, by name."""
+    parcels = buffer.parcels.copy()
+    used = [*buffer.outlets, *buffer.served, *[p.outlet for p in parcels]]
+    found: dict[str, Status] = {}
+    for outlet in dict.fromkeys(used):
+        name, number = outlet.name, 2
+        while name in found:
+            name, number = f"{outlet.name}-{number}", number + 1
+        found[name] = _of_outlet(outlet, parcels)
+    return found

@@ -329,16 +329,25 @@ def unanswered(key: Key, source: Source) -> SourceError:
     return SourceError(msg, key=key.label, source=name)
 
 
+class WithheldError(Exception):
+    """Stands in a chain for an exception that may quote a value."""
+
+
+def withheld(exc: BaseException) -> WithheldError:
+    """Return what may be said of *exc*: its class, and where it was raised."""
+    name = type(exc).__name__
+    stand_in = WithheldError(f"{name}, whose message may quote the value")
+    return stand_in.with_traceback(exc.__traceback__)
+
+
 def broken(source: Source, exc: Exception, keys: Iterable[Key]) -> SourceError:
     """Return the error for a source that raised what sources must not."""
-    from . import transforms  # only a mistake in a source needs it
-
     labels = [key.label for key in keys]
     asked = ", ".join(map(repr, labels[:3])) + (", ..." if labels[3:] else "")
     name = _name_of(source)
     msg = f"the source {name} raised {type(exc).__name__} when asked for {asked}"
     error = SourceError(msg, key=labels[0], source=name)
-    error.__cause__ = transforms.withheld(exc)
+    error.__cause__ = withheld(exc)
     return error
 
 

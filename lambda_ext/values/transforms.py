@@ -21,6 +21,7 @@ import types
 
 from ..exceptions import ConfigurationError, DecodeError, LambdaExtError
 from ..lifecycle.process import by_signal_handler
+from .calls import WithheldError, withheld
 from .entries import Decoded
 
 TYPE_CHECKING = False
@@ -168,17 +169,6 @@ def copier(value: Any, text: Any = None, depth: int = 0) -> Callable[[], Any] | 
         return fresh
 
     return deep
-
-
-class WithheldError(Exception):
-    """Stands in a chain for an exception that may quote a value."""
-
-
-def withheld(exc: BaseException) -> WithheldError:
-    """Return what may be said of *exc*: its class, and where it was raised."""
-    name = type(exc).__name__
-    stand_in = WithheldError(f"{name}, whose message may quote the value")
-    return stand_in.with_traceback(exc.__traceback__)
 
 
 def _parsed(raw: Any, key: str) -> Any:

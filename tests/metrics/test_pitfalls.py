@@ -13,7 +13,7 @@ import time
 import collector
 import emf_rules
 import pytest
-from helpers import run_threads
+from helpers import python, run_threads
 
 import lambda_ext
 from lambda_ext import Metrics, metrics
@@ -421,3 +421,32 @@ def test_key_was_fetched_while_the_module_was_imported():
     metrics.count("n")
 
     assert [] == reads
+
+
+def test_where_no_file_can_be_opened_nothing_is_raised():
+    """Recording and flushing go on without what they would load; it is told later."""
+    run = python(
+        """
+import resource, sys
+from lambda_ext import metrics
+metrics.count("first")
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+try:
+    import colorsys
+except OSError:
+    print("no file", file=sys.stderr)
+metrics.count("bad name \\n")
+metrics.count("second")
+assert {} == metrics.flush()
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+metrics.count("third")
+assert metrics.flush()
+"""
+    )
+
+    assert 0 == run.returncode, run.stderr
+    assert "no file\n" in run.stderr
+    found = [emf_rules.total(run.stdout, name) for name in ("first", "second", "third")]
+    assert [1, 1, 1] == found
+    assert 1 == run.stderr.count("metrics_dropped number=1")
