@@ -15,7 +15,7 @@ runtime client wraps it.  Aims:
     runtime metrics    all of them, with their share of a flush: at most 200
                        microseconds an invocation
 
-Where the time goes: of an invocation with one metric about a fifth is what an
+Where the time goes: of an invocation with one metric about a quarter is what an
 invocation without one takes, and a fifth are two system calls that look whether
 this process has, or had, a child that may have left stdout within a line (a line
 of its own shows the price without them; where `subprocess` was never imported it
