@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import io
 import os
 import sys
 import weakref
@@ -246,7 +247,7 @@ class Writer:
             stream = self._stream
         try:
             if known.stream is not stream:
-                known.fileno = stream.fileno
+                known.fileno = _fileno_of(stream)
                 known.stream = stream
             descriptor = known.fileno()
         except Exception as exc:
@@ -514,6 +515,17 @@ class _WriteBytes(_Write):
             data = bytes(memoryview(data).cast("B")[-1:])
         _stdout.open = data[-1:] != b"\n" if data else before
         return result
+
+
+def _fileno_of(stream: Any) -> Any:
+    """Return what tells the descriptor of *stream*, past its layers where it has those."""
+    method = stream.fileno
+    inner = getattr(method, "__self__", None)  # also of the runtime client's wrapper
+    if type(inner) is io.TextIOWrapper and type(inner.buffer) is io.BufferedWriter:
+        raw: Any = inner.buffer.raw
+        if type(raw) is io.FileIO:
+            return raw.fileno
+    return method
 
 
 def _is_followed(stream: Any) -> bool:

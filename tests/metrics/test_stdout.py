@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -380,6 +381,66 @@ class TestCounting:
         stdout.forked()
 
         assert writer.lines == []
+
+
+class Unbuffered:
+    """What Lambda's runtime client puts in the place of sys.stdout."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+class Elsewhere(io.TextIOWrapper):
+    """A stream that tells a descriptor of its own."""
+
+    def fileno(self):
+        return 2
+
+
+class Raw(io.FileIO):
+    """A file that does."""
+
+    fileno = Elsewhere.fileno
+
+
+def buffered(kind=io.FileIO):
+    """Return what a text stream writes to."""
+    return io.BufferedWriter(kind(os.devnull, "w"))
+
+
+STREAMS = {
+    "text": lambda: io.TextIOWrapper(buffered()),
+    "wrapped": lambda: Unbuffered(io.TextIOWrapper(buffered())),
+    "unbuffered": lambda: io.TextIOWrapper(
+        io.FileIO(os.devnull, "w"), write_through=True
+    ),
+    "own": lambda: Elsewhere(buffered()),
+    "own raw": lambda: io.TextIOWrapper(buffered(Raw)),
+    "raw": lambda: io.FileIO(os.devnull, "w"),
+}
+
+
+@pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
+def test_descriptor_is_that_of_the_stream(make):
+    """Asked of whichever layer, and of a closed stream there is none."""
+    stream = make()
+    fileno = stdout._fileno_of(stream)
+
+    assert stream.fileno() == fileno()
+
+    stream.close()
+    try:
+        expected = stream.fileno()
+    except ValueError:
+        expected = None
+    if expected is None:
+        with pytest.raises(ValueError, match="closed file"):
+            fileno()
+    else:
+        assert expected == fileno()
 
 
 ALL, BROKEN = 1_000_000, -1
