@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import inspect
 import logging
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 import types
+import warnings
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -145,6 +147,16 @@ def _fresh_process(_clean_environment, caplog, request):
             and record.thread not in left
         ]
         assert [] == loud
+
+
+@pytest.fixture(autouse=True)
+def _no_socket_of_interrupted_code(request):
+    """What interrupted code could not close is finalized here, not in a later test."""
+    yield
+    if request.node.get_closest_marker("interrupts") is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture(autouse=True)

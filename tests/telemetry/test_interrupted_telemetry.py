@@ -6,6 +6,7 @@ import gc
 import threading
 
 import pytest
+from helpers import eventually
 from interruptions import Interrupted, interruptions
 from telemetry_api import Platform, logs
 
@@ -61,8 +62,8 @@ def listeners(before):
     new = [each for each in ours() if each not in before]
     accepting = [each for each in new if each.name.endswith("_listener")]
     if subscription._listener is not None and len(accepting) > 1:
-        for each in accepting:
-            each.join(1)  # one that was closed is about to end
+        # One that was closed is about to end.
+        eventually(lambda: sum(each.is_alive() for each in accepting) <= 1)
         accepting = [each for each in accepting if each.is_alive()]
     return len(accepting)
 
