@@ -7,7 +7,7 @@ import socket
 
 import emulated
 import pytest
-from helpers import ROOT
+from helpers import PATIENT, ROOT
 
 from lambda_ext.local.emulator import Budgets, Emulator
 
@@ -49,7 +49,7 @@ def goodbye():
 
 def test_nothing_is_lost_on_the_way_to_the_extension(tmp_path):
     """At the end of invocations, across freezes and at SIGTERM, each record once."""
-    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "app.py").write_text(PATIENT + APP)
     gate = emulated.Gate(str(tmp_path))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as extension:
         extension.bind(("127.0.0.1", 0))

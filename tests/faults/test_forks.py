@@ -6,14 +6,17 @@ import sys
 import textwrap
 
 import pytest
-from helpers import ROOT
+from helpers import PATIENT, ROOT
 from sigterm_cells import totals
 
-from lambda_ext.local.emulator import Emulator
+from lambda_ext.local.emulator import Budgets, Emulator
 
 pytestmark = pytest.mark.process
 
-PREAMBLE = """
+BUDGETS = Budgets(internal_s=30.0)  # longer than Lambda's, for busy machines
+PREAMBLE = (
+    PATIENT
+    + """
 import multiprocessing, os, signal, subprocess, sys, threading, time, warnings
 import lambda_ext
 from lambda_ext import metrics
@@ -32,6 +35,7 @@ def still_here():
     metrics.count("after")
     return "still here"
 """
+)
 
 
 @pytest.fixture(params=["AWS_Lambda_python3.13", None])
@@ -51,6 +55,7 @@ def run(request, tmp_path):
             execution_env=request.param,
             env={"PYTHONPATH": ROOT},
             timeout_s=30.0,
+            budgets=BUDGETS,
         ) as emulator:
             answer = emulator.invoke({}, timeout=30.0)
             emulator.wait_frozen()
@@ -257,6 +262,7 @@ def test_sigterm_in_the_middle_of_forking_flushes_once(tmp_path):
         command=(sys.executable, "-m", "awslambdaric", "app.handler"),
         env={"PYTHONPATH": ROOT},
         timeout_s=30.0,
+        budgets=BUDGETS,
     ) as emulator:
         emulator.invoke_async({})
         emulator.wait_for_line("ready")
@@ -302,6 +308,7 @@ def test_spawned_child_joins_nothing(tmp_path):
         command=(sys.executable, "-m", "awslambdaric", "app.handler"),
         env={"PYTHONPATH": ROOT},
         timeout_s=60.0,
+        budgets=BUDGETS,
     ) as emulator:
         answers = [emulator.invoke(way).value for way in ("spawn", "forkserver")]
         emulator.shutdown()

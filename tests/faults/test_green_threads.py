@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from helpers import ROOT, installed
+from helpers import PATIENT, ROOT, installed
 from sigterm_cells import totals
 
 from lambda_ext.local.emulator import Budgets, Emulator
@@ -24,6 +24,7 @@ import lambda_ext
 from lambda_ext import Secret, metrics
 from lambda_ext.lifecycle import clock
 {after}
+{patient}
 
 db = Secret("db", max_age=60)
 
@@ -81,7 +82,7 @@ def test_environment_with_green_threads_lives_and_ends(library, moment, environm
     """INIT, invocations, reads in greenlets and SIGTERM work as without a patch."""
     installed(library)
     patch = {"before": "", "after": "", moment: PATCHES[library]}
-    emulator = environment(APP.format(**patch))
+    emulator = environment(APP.format(**patch, patient=PATIENT))
     report = emulator.init()
     answers = [emulator.invoke({}).value for _ in range(2)]
     end = emulator.shutdown()

@@ -25,7 +25,7 @@ from lambda_ext.lifecycle import (
     runtime_client,
     shutdown,
 )
-from lambda_ext.local.emulator import Emulator
+from lambda_ext.local.emulator import Budgets, Emulator
 from lambda_ext.testing import FakeClock, MemorySink, simulate_sigterm
 
 # Half of it is for the work, which must have begun by then, on a busy machine too.
@@ -734,7 +734,8 @@ class TestInLambda:
     def emulator(self, folder, *, first="", decorated="@lambda_ext.handler", **options):
         (folder / "app.py").write_text(APP.format(first=first, decorated=decorated))
         env = {"NOTES": str(folder / "notes"), **options.pop("env", {})}
-        return Emulator("app.handler", str(folder), env=env, **options)
+        budgets = Budgets(internal_s=30.0)  # longer than Lambda's, for busy machines
+        return Emulator("app.handler", str(folder), env=env, budgets=budgets, **options)
 
     WAYS = pytest.mark.parametrize(
         ("first", "decorated", "env"),

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from emulated import Gate, emulate, process, texts
-from helpers import eventually, in_child, python
+from helpers import PATIENT, eventually, in_child, python
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import (
@@ -31,6 +31,7 @@ from otel_modules import MODULES, load
 import lambda_ext
 from lambda_ext import configure
 from lambda_ext.lifecycle import otel, phases
+from lambda_ext.local.emulator import Budgets
 
 NEVER_MS = 3_600_000  # the processors' own threads export nothing meanwhile
 
@@ -463,11 +464,16 @@ class TestProcesses:
     @process
     def test_sigterm(self, tmp_path):
         """What is recorded after the last invocation is exported at SIGTERM."""
-        (tmp_path / "app.py").write_text(FUNCTION)
+        (tmp_path / "app.py").write_text(PATIENT + FUNCTION)
         gate = Gate(tmp_path)
         root = os.path.dirname(os.path.dirname(lambda_ext.__file__))
         env = {"GATE": gate.path, "PYTHONPATH": root}
-        with emulate(task_root=str(tmp_path), env=env, freeze=False) as emulator:
+        with emulate(
+            task_root=str(tmp_path),
+            env=env,
+            freeze=False,
+            budgets=Budgets(internal_s=30.0),
+        ) as emulator:
             emulator.invoke({})
             gate.open()
             eventually(lambda: "recorded" in texts(emulator))

@@ -122,7 +122,13 @@ LOSING = {
         "warned: lambda_ext.listener_failed phase=shutdown listener=app.save",
     ),
     "shutdown callback hangs": (
-        handler("", "@lambda_ext.on_shutdown\ndef save():\n    time.sleep(60)"),
+        handler(
+            "",
+            # Earlier, for a busy machine: there is more time to tell of it.
+            "from lambda_ext.lifecycle import phases, shutdown\n"
+            "phases.REPORT_S, shutdown.BUDGET_S = 0.3, 0.15\n"
+            "@lambda_ext.on_shutdown\ndef save():\n    time.sleep(60)",
+        ),
         "warned: lambda_ext.listener_abandoned phase=shutdown listener=app.save",
     ),
     "stdout of the process leads elsewhere": (
