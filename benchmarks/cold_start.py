@@ -180,6 +180,7 @@ def measured(contenders, rounds, environment):
             done = subprocess.run(
                 [sys.executable, "-c", FRAME.format(body=contenders[name])],
                 env=environment,
+                cwd=environment["HOME"],  # `-c` looks for modules there first
                 capture_output=True,
                 text=True,
                 check=False,
