@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 LONGEST = 1000  # characters of one field
+MOST_BITS = 256  # of an int that a message quotes
 LONGEST_TRACEBACK = 100  # lines
 _PACKAGE = __name__.partition(".")[0]
 _SUSPENDABLE = 0x20 | 0x80 | 0x200  # generators and coroutines, in co_flags
@@ -54,6 +55,13 @@ def printable(value: object, longest: int = LONGEST) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def shown(number: object) -> str:
+    """Return *number*, a wrong argument, as a message quotes it; no int is too large."""
+    if isinstance(number, int) and number.bit_length() > MOST_BITS:
+        return f"an int of {number.bit_length()} bits"  # `repr` may refuse it
+    return f"{number!r:.80}"
 
 
 def log(level: int, event: str, text: object = "", /, **fields: object) -> None:

@@ -27,6 +27,10 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+# Other examples each time: pytest --hypothesis-profile=explore
+settings.register_profile(
+    "explore", settings.get_profile("lambda_ext"), derandomize=False
+)
 settings.load_profile("lambda_ext")
 
 TESTS = os.path.dirname(__file__)

@@ -23,10 +23,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # a while keeps its budgets all the same.  Ten times those within which Lambda kills.
 PATIENT = """
 from lambda_ext.lifecycle import phases, shutdown
-from lambda_ext.metrics import buffer, recorder
+from lambda_ext.metrics import recorder
 phases.ESSENTIAL_S, phases.REPORT_S = 1.5, 0.2
 shutdown.BUDGET_S, shutdown.STREAMS_S, shutdown.IN_FLIGHT_S = 3.0, 0.2, 2.5
-buffer.WAIT_S, recorder.ESSENTIAL_S = 1.0, 1.2
+recorder.ESSENTIAL_S = 1.2
 """
 
 

@@ -10,13 +10,12 @@ process the 500 ms that Lambda does, on any Python:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers import PATIENT, ROOT, eventually
+from helpers import ROOT, eventually
 
 STATES = ("idle", "busy", "sleep", "thawed", "before_thaw", "record", "c_call")
 MID_HANDLER = ("busy", "sleep", "record", "c_call")
@@ -32,7 +31,6 @@ from lambda_ext import metrics
 from lambda_ext.lifecycle import phases
 
 USER = os.environ["CELL_USER"]
-exec(os.environ["CELL_FIRST"], {})
 
 
 def on_sigterm(signum, frame):
@@ -130,22 +128,15 @@ def noted(path):
 class Cell:
     """One cell, wherever it runs: how it is told apart, and judged."""
 
-    def __init__(self, folder, state, user, execution_env, first=""):
+    def __init__(self, folder, state, user, execution_env):
         self.folder = folder
         self.state = state
         self.user = user
         self.name = f"{state} {user} {execution_env}"
         self.mid_handler = state in MID_HANDLER
         self.notes = os.path.join(folder, self.name)  # how often it has recorded
-        self.env = {
-            "PYTHONPATH": ROOT,
-            "CELL_USER": user,
-            "CELL_NOTES": self.notes,
-            "CELL_FIRST": first,  # what the program does first
-        }
+        self.env = {"PYTHONPATH": ROOT, "CELL_USER": user, "CELL_NOTES": self.notes}
         self._noted = 0
-        with contextlib.suppress(FileNotFoundError):  # of an attempt before
-            os.remove(self.notes)
 
     def wait(self):
         """Wait until the loop is well under way, if there is one."""
@@ -183,11 +174,11 @@ class Cell:
         return f"{self.name}: {wrong}\n  " + "\n  ".join(lines) if wrong else ""
 
 
-def run_cell(folder, state, user, execution_env, python, share_s, first):
+def run_cell(folder, state, user, execution_env, python, share_s):
     """Run one cell in our emulator; return what was wrong, in words, or ""."""
     from lambda_ext.local.emulator import Budgets, Emulator
 
-    cell = Cell(folder, state, user, execution_env, first)
+    cell = Cell(folder, state, user, execution_env)
     with Emulator(
         task_root=folder,
         command=(python, "-m", "awslambdaric", "app.handler"),
@@ -220,9 +211,7 @@ def write_app(folder):
         file.write(APP)
 
 
-def run_cells(
-    folder, execution_env, python=sys.executable, share_s=30.0, first=PATIENT
-):
+def run_cells(folder, execution_env, python=sys.executable, share_s=30.0):
     """Run all states and users in one environment; return what was wrong.
 
     That a process ended by itself can be seen in any *share_s* that is longer
@@ -232,9 +221,7 @@ def run_cells(
     cells = [(state, user) for state in STATES for user in USERS]
     with ThreadPoolExecutor(4) as pool:
         results = pool.map(
-            lambda cell: run_cell(
-                str(folder), *cell, execution_env, python, share_s, first
-            ),
+            lambda cell: run_cell(str(folder), *cell, execution_env, python, share_s),
             cells,
         )
         return [result for result in results if result]
@@ -250,7 +237,7 @@ def main(pythons):
         for execution_env in EXECUTION_ENVS:
             began = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
-                wrong = run_cells(folder, execution_env, python, 0.5, "")
+                wrong = run_cells(folder, execution_env, python, share_s=0.5)
             cells = len(STATES) * len(USERS)
             print(
                 f"{python} AWS_EXECUTION_ENV={execution_env or '-'}:"

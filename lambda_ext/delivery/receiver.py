@@ -24,6 +24,7 @@ import contextlib
 import zlib
 
 from ..aws import connections, credentials, http1, regions, retries, signing, tls
+from ..disclosure import shown
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
@@ -71,7 +72,7 @@ def seconds(argument: str, given: Any, *, zero: bool = False) -> float:
     ):
         least = "from 0 on" if zero else "above 0"
         msg = (
-            f"{argument}={given!r:.80} must be a number of seconds {least},"
+            f"{argument}={shown(given)} must be a number of seconds {least},"
             f" {LONGEST_S:,} at most"
         )
         raise ConfigurationError(msg)

@@ -16,8 +16,8 @@ and counted, and stops neither the next one nor the handler.
 from __future__ import annotations
 
 import functools
-import math
 
+from ..disclosure import shown
 from ..exceptions import ConfigurationError
 from . import deadline, event_loop, invocations, phases, shutdown, snapstart
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         "OfSeconds", bound=Callable[[], object] | Callable[[float], object]
     )
 
+MOST_S = 86_400  # for a hook; no invocation lasts that long
 _GENERATOR = 0x20 | 0x200  # of a code object, asynchronous ones too; `inspect`
 _COROUTINE = 0x80
 _VARARGS = 0x04
@@ -376,7 +377,7 @@ def _decorated(
 ) -> Any:
     """Register *hook*, or return what does so for the function below ``@name(...)``."""
     if budget is not None and not _is_positive(budget):
-        msg = f"{name}(budget=...) takes seconds, such as 0.2, not {budget!r:.80}"
+        msg = f"{name}(budget=...) takes seconds, such as 0.2, not {shown(budget)}"
         raise ConfigurationError(msg)
     if isinstance(priority, bool) or not isinstance(priority, int):
         msg = f"{name}(priority=...) takes an int, such as 50, not {priority!r:.80}"
@@ -403,7 +404,7 @@ def _is_positive(seconds: object) -> bool:
     return (
         isinstance(seconds, (int, float))
         and not isinstance(seconds, bool)
-        and 0 < seconds < math.inf
+        and 0 < seconds <= MOST_S
     )
 
 

@@ -8,8 +8,8 @@ A parcel is one batch for one sink.  The functions are those of a
 lines marked "one step" rely on what is said there.
 
 Loaded by the first flush that needs it: for a sink that is not EMF on stdout,
-several sinks, many series or values, an instant of one's own, what another
-thread is just writing, or what stdout did not take.
+several sinks, many series or values, a timestamp that the program gave, what
+another thread is just writing, or what stdout did not take.
 """
 
 from __future__ import annotations

@@ -20,9 +20,6 @@ from sigterm_cells import EXECUTION_ENVS, STATES, USERS, Cell, totals, write_app
 
 pytestmark = pytest.mark.process
 
-# It leaves a runtime 600 ms, in which one on a busy machine may not be run at all.
-# That the first attempt is enough is tested with our own emulator.
-ATTEMPTS = 3
 # The emulator does not tell how its runtime ended; the shell around it does.
 STATUS = 'trap : TERM; "$@"; echo "status $?"'
 
@@ -39,16 +36,7 @@ def call_until_the_end(rie, state):
 
 
 def run_cell(folder, state, user, execution_env):
-    """Run one cell; return what was wrong in the last attempt, in words, or ""."""
-    for _ in range(ATTEMPTS):
-        wrong = attempt(folder, state, user, execution_env)
-        if not wrong:
-            break
-    return wrong
-
-
-def attempt(folder, state, user, execution_env):
-    """Run one cell once; return what was wrong, in words, or ""."""
+    """Run one cell; return what was wrong, in words, or ""."""
     cell = Cell(folder, state, user, execution_env)
     env = {**cell.env, "AWS_EXECUTION_ENV": execution_env}
     with Rie(task_root=folder, command=command(), env=env, timeout_s=60) as rie:

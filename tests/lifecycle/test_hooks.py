@@ -499,7 +499,18 @@ class TestBudget:
         assert ["answer"] * 2 == answers
         assert seen
 
-    @pytest.mark.parametrize("budget", [0, -1, True, "1", float("nan"), float("inf")])
+    @pytest.mark.parametrize(
+        "budget",
+        [
+            0,
+            -1,
+            True,
+            "1",
+            float("nan"),
+            float("inf"),
+            pytest.param(10**5000, id="huge"),
+        ],
+    )
     def test_what_is_no_budget_is_refused(self, name, budget):
         """With an example."""
         with pytest.raises(ConfigurationError, match="takes seconds, such as"):

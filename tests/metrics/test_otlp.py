@@ -934,7 +934,17 @@ class TestDue:
         assert many.is_due()
 
     @pytest.mark.parametrize(
-        "given", [-1, "5", None, True, float("nan"), float("inf"), 10**400, 86_401]
+        "given",
+        [
+            -1,
+            "5",
+            None,
+            True,
+            float("nan"),
+            float("inf"),
+            86_401,
+            pytest.param(10**5000, id="huge"),
+        ],
     )
     def test_what_is_no_number_of_seconds_is_refused(self, given):
         """Where the sink is made, not at its first request."""
