@@ -34,7 +34,14 @@ import weakref
 
 from .. import config, disclosure
 from ..exceptions import ConfigurationError, MetricError
-from ..lifecycle import clock, phases, process, real_threads, shutdown
+from ..lifecycle import (
+    clock,
+    phases,
+    process,
+    real_threads,
+    runtime_client,
+    shutdown,
+)
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
 from . import buffer, losses, stdout, validation
@@ -713,7 +720,6 @@ def _join() -> None:
         for phase, priority, listener in (
             (phases.RESPONSE, phases.USER, _at_response),
             (phases.AFTER, phases.LAST, _at_response),
-            (phases.AFTER, phases.LAST, _load_rest),
             (phases.SNAPSHOT, phases.USER, _flush_all),
             (phases.TIMEOUT, phases.ESSENTIAL, _before_timeout),
             (phases.TIMEOUT, phases.NETWORK, _drain_before_timeout),
@@ -731,6 +737,7 @@ def _join() -> None:
             clock.horizon = math.inf
         if clock.remaining() is not None:  # the invocation under way, too
             clock.alarm()
+        runtime_client.before_wait(_load_rest)
         shutdown.follow_exit()
         shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
         _joined = True
@@ -753,9 +760,10 @@ def _at_response() -> None:
 
 
 def _load_rest() -> None:
-    """Load, while nothing waits, what the last flush may need: not at the end."""
-    phases.silence(phases.AFTER, _load_rest)
-    from . import parcels, tally  # noqa: F401
+    """Load what the last flush may need, when the first answer has been posted."""
+    if phases.calls[phases.INVOKE]:  # else this is the end of INIT
+        runtime_client.forget(_load_rest)
+        from . import parcels, tally  # noqa: F401  not at the end
 
 
 def _flush_all() -> None:

@@ -766,6 +766,29 @@ class TestHidden:
         assert {"goodbye": 1} == totals(texts(emulator))
 
 
+class TestLoaded:
+    """What the last flush may need is there before SIGTERM comes."""
+
+    def test_after_the_first_answer(self, environment):
+        """INIT and the first invocation do not pay for it, nor does the end."""
+        emulator = environment(
+            """
+            NAMES = "lambda_ext.metrics.parcels", "lambda_ext.metrics.tally"
+
+            @lambda_ext.handler
+            def handler(event, context):
+                metrics.count("n")
+                return [name in sys.modules for name in NAMES]
+
+            metrics.count("imported")
+            """
+        )
+        answers = [emulator.invoke({}).value for _ in range(2)]
+        emulator.shutdown()
+
+        assert [[False, False], [True, True]] == answers
+
+
 class TestLate:
     """What is recorded after the flush."""
 

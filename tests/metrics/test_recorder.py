@@ -584,7 +584,7 @@ class TestPhases:
         assert {phase: count for phase, count in counts.items() if count} == {
             phases.INVOKE: 1,  # of the first invocation only
             phases.RESPONSE: 1,
-            phases.AFTER: 2,  # one after the first answer only
+            phases.AFTER: 1,
             phases.SHUTDOWN: 3,
             phases.SNAPSHOT: 1,
             phases.TIMEOUT: 2,
