@@ -33,7 +33,8 @@ import heapq
 import random
 
 from lambda_ext.aws import retries
-from lambda_ext.values import entries, store
+from lambda_ext.values import store
+from lambda_ext.values.cache import DUE_FROM, DUE_SPREAD
 
 QUOTA = 40.0  # calls a second
 CALL_S = 0.02
@@ -160,7 +161,7 @@ def main():
     show("batches, no retries", *run(begins, batches, none, draw))
     show("batches, botocore's legacy retries", *run(begins, batches, legacy, draw))
     show("batches, our retries", *run(begins, batches, ours, draw))
-    low, high = entries.DUE_FROM, entries.DUE_FROM + entries.DUE_SPREAD
+    low, high = DUE_FROM, DUE_FROM + DUE_SPREAD
     together = [MAX_AGE_S for _ in begins]
     spread = [MAX_AGE_S * (low + (high - low) * draw()) for _ in begins]
     print("\nfive minutes later, every environment refreshes")

@@ -136,7 +136,6 @@ def test_import_loads_only_itself_in_a_bare_interpreter():
                 "lambda_ext.values",
                 "lambda_ext.values.cache",
                 "lambda_ext.values.calls",
-                "lambda_ext.values.entries",
                 "lambda_ext.values.handles",
                 "lambda_ext.values.keys",
                 "lambda_ext.values.loader",

@@ -89,7 +89,6 @@ ROWS = {
         "values.declared",
         "values.keys",
         "values.cache",
-        "values.entries",
         "values.counters",
         "values.calls",
         "values.given",

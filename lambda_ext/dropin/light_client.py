@@ -26,7 +26,7 @@ from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
-from ..values.entries import Decoded, Entry
+from ..values.cache import Decoded, Entry
 from ..values.loader import FRESH, LOADED
 from ..values.settings import DEFAULT
 from . import operations, tallies
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from ..exceptions import LambdaExtError
     from ..typing import Source
-    from ..values.entries import View, Want
+    from ..values.cache import View, Want
     from .mixin import State
 
 MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once

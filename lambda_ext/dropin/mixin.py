@@ -39,7 +39,7 @@ from ..aws import boto, errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..values import keys, settings, store, transforms
-from ..values.entries import Decoded, Entry
+from ..values.cache import Decoded, Entry
 from ..values.loader import FRESH, LOADED, STALE
 from ..values.settings import DEFAULT
 from . import operations, tallies
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..exceptions import LambdaExtError
-    from ..values.entries import View, Want
+    from ..values.cache import View, Want
     from ..values.keys import Key
     from .operations import Read
 

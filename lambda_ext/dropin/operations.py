@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from ..exceptions import ConfigurationError
 from ..values import keys
-from ..values.entries import Want
+from ..values.cache import Want
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

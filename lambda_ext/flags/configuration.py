@@ -16,7 +16,7 @@ from .. import config
 from ..exceptions import ConfigurationError
 from ..lifecycle import phases, process
 from ..values import keys, store
-from ..values.entries import DUE_FROM, Want
+from ..values.cache import DUE_FROM, Want
 from ..values.handles import Handle
 from ..values.settings import DEFAULT
 from ..values.transforms import check, decode

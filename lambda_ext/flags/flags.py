@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ..typing import Source
-    from ..values.entries import View, Want
+    from ..values.cache import View, Want
     from ..values.handles import Age
     from .rules import Context
 

@@ -10,7 +10,7 @@ A read begins at the top; each row calls only rows below it.
     calls                       which keys share a request, and on which thread
     sources/                    where the request goes
 
-    keys, cache, entries        what is remembered, under which key, for how long
+    keys, cache                 what is remembered, under which key, for how long
     aliases                     which keys may mean one thing
     transforms                  what is made of an answer
     settings                    what the options are for one name

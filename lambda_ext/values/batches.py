@@ -14,7 +14,7 @@ from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import keys, settings, store, transforms
-from .entries import Want
+from .cache import Want
 from .getters import missed
 from .settings import DEFAULT
 

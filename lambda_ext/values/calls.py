@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ..typing import Source
-    from .entries import Load
+    from .cache import Load
     from .keys import Key
 
     E = TypeVar("E", bound=LambdaExtError)

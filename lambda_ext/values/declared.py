@@ -8,7 +8,7 @@ from typing import Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .entries import Entry, Want
+    from .cache import Entry, Want
     from .keys import Key
 
 

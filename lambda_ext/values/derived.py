@@ -45,7 +45,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar
 
-    from .entries import Entry
+    from .cache import Entry
 
     R = TypeVar("R")
 else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from ..disclosure import raises_without_variables
 from ..lifecycle import clock
 from . import keys, settings, store
-from .entries import Want
+from .cache import Want
 from .settings import DEFAULT
 from .store import DEAD
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal, TypeVar, overload
 
-    from .entries import View
+    from .cache import View
     from .handles import Age
     from .transforms import Transform
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .entries import Entry, View
+    from .cache import Entry, View
     from .keys import Key
 
     Token = tuple[str, int]

@@ -17,8 +17,8 @@ from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from . import keys, settings, store, transforms
+from .cache import Want
 from .calls import broken
-from .entries import Want
 from .settings import DEFAULT
 from .store import DEAD
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ..typing import Source
+    from .cache import Decoded, Entry, View
     from .derived import Derived
-    from .entries import Decoded, Entry, View
     from .keys import Key
     from .transforms import Transform
 

@@ -42,7 +42,8 @@ from ..answer import Answer
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.process import by_signal_handler
-from . import calls, entries
+from . import calls
+from .cache import Entry, Load, due_at, due_from, good_until, pause
 from .calls import (
     Batch,
     again,
@@ -53,7 +54,6 @@ from .calls import (
     too_late,
     unanswered,
 )
-from .entries import Entry, Load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ..typing import Source
-    from .cache import Cache
+    from .cache import Cache, Slot, Want
     from .calls import Call
-    from .entries import Slot, Want
     from .keys import Key
 
     R = TypeVar("R")
@@ -177,7 +176,7 @@ class Loader:
         In a change.
         """
         refreshing = slot.wanted or self._is_under_way(slot)
-        return entries.good_until(slot, entry, want, now, refreshing=refreshing)
+        return good_until(slot, entry, want, now, refreshing=refreshing)
 
     def invalidate(self, concerned: Callable[[Key], bool]) -> int:
         """Drop what is *concerned*; no load under way brings it back."""
@@ -318,7 +317,7 @@ class Loader:
             if (
                 declared is not None
                 and declared.entry is not None
-                and entries.due_from(declared.entry, want.max_age) <= now
+                and due_from(declared.entry, want.max_age) <= now
                 and declared.retry_at <= now
                 and not self._is_under_way(declared)
             ):
@@ -365,10 +364,10 @@ class Loader:
             if not want.max_age or slot is None or slot.entry is not entry:
                 continue
             assert isinstance(entry, Entry)
-            since = entries.due_from(entry, want.max_age)
+            since = due_from(entry, want.max_age)
             slot.refresh_from = min(slot.refresh_from, since)
             if (
-                now >= entries.due_at(entry, want.max_age)
+                now >= due_at(entry, want.max_age)
                 and now >= slot.retry_at
                 and not slot.wanted
                 and not self._is_under_way(slot)
@@ -609,7 +608,7 @@ class Loader:
             if entry is None:
                 return not_loaded  # nothing to serve: the next caller tries at once
             slot.failures += 1
-            slot.retry_at = now + entries.pause(slot.failures, calls.random())
+            slot.retry_at = now + pause(slot.failures, calls.random())
             slot.wanted = False
             slot.expire_views()
             return "refresh_failed"

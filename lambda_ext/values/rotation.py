@@ -28,8 +28,7 @@ from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.process import Lock, at_fork, at_reset, by_signal_handler
 from . import aliases, calls, given, settings, store
-from .cache import protected
-from .entries import NEVER
+from .cache import NEVER, protected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,8 +31,7 @@ from .. import config, disclosure
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
 from . import calls, keys, settings
-from .cache import Cache, protected
-from .entries import Decoded, Entry, View
+from .cache import Cache, Decoded, Entry, View, protected
 from .loader import FRESH, Loader
 
 TYPE_CHECKING = False
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..typing import Source
+    from .cache import Memo, Slot, Want
     from .counters import Snapshot
     from .declared import Declared
-    from .entries import Memo, Slot, Want
     from .keys import Key
     from .transforms import Transform
 

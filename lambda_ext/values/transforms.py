@@ -21,8 +21,8 @@ import types
 
 from ..exceptions import ConfigurationError, DecodeError, LambdaExtError
 from ..lifecycle.process import by_signal_handler
+from .cache import Decoded
 from .calls import WithheldError, withheld
-from .entries import Decoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from lambda_ext import config
 from lambda_ext.testing import FakeSource
 from lambda_ext.typing import Answer
 from lambda_ext.values import keys, store
-from lambda_ext.values.cache import Cache
-from lambda_ext.values.entries import NEVER, Entry, View
+from lambda_ext.values.cache import NEVER, Cache, Entry, View
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
 

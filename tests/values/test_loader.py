@@ -15,7 +15,8 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.lifecycle import phases
-from lambda_ext.values import calls, entries, keys, store
+from lambda_ext.values import calls, keys, store
+from lambda_ext.values.cache import Load
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
 
@@ -224,9 +225,9 @@ class TestRefreshAhead:
         get_secret("db")
         source.wait_for_calls(2)
         time.advance(44)
-        wait = entries.Load.wait
+        wait = Load.wait
         monkeypatch.setattr(
-            entries.Load,
+            Load,
             "wait",
             lambda *given, **how: (source.release(), wait(*given, **how)),
         )

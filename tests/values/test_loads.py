@@ -20,7 +20,6 @@ from lambda_ext.typing import Answer
 from lambda_ext.values import (
     cache,
     calls,
-    entries,
     getters,
     loader,
     store,
@@ -32,7 +31,6 @@ from lambda_ext.values.handles import Parameter, Secret
 ROOM = [
     cache,
     calls,
-    entries,
     getters,
     loader,
     store,
@@ -572,7 +570,7 @@ class TestInterrupted:
 
         get_secret("db")
         through = ("get", "change", "_remembered", "_note_read", "wake")
-        modules = [loader, cache, calls, entries]
+        modules = [loader, cache, calls]
         self.check(run, lambda: get_secret("db"), through, modules)
 
     def test_init(self):
@@ -804,7 +802,9 @@ class TestReadInASignalHandler:
                 assert interruption.raised == interruption.happened, interruption.where
                 source.calls.clear()
                 get_secret("db")
-                assert [("db",)] * interruption.happened == source.calls
+                # What was interrupted may still be called for, on a thread of its own.
+                asked = sum("db" in call for call in source.calls.copy())
+                assert interruption.happened == asked
 
 
 class TestArguments:
