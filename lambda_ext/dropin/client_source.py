@@ -6,9 +6,12 @@ Guarantees
     caller's context (of `contextvars`), and with nothing else in the call.
     Keys that were read in one batch are asked for in one batch, and only with
     each other: AWS refuses a whole GetParameters where it denies one name.
-    What did not come through the client's ``_make_request`` is not kept, and
+    What did not come through the client's ``_make_request`` is not kept, nor a
+    response with something in it that is never to be kept, and
     an error from before it changes nothing that is remembered.
     Nothing is asked while the client must not be served from memory.
+    A client that the program has let go is not held here, nor by what it has
+    read: `is_alive` says that it is gone.
 
 Threads
     Any number may `fetch`.  What `note` remembers is replaced by one C call.
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import weakref
 
 from ..answer import Answer
 from ..aws import boto
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
         """What a source asks of the client that wraps it: a `mixin.State`."""
 
         service: str
+        options: Any  # `mixin.Options`
 
         def may_serve(self) -> bool:
             """Say whether the client's answers come from the wire."""
@@ -81,14 +86,17 @@ class PartError(SourceError):
 class ClientSource:
     """Reads of one client; *scope* as of the client that wraps it."""
 
-    __slots__ = ("__weakref__", "_client", "_contexts", "_noted", "_state", "scope")
+    __slots__ = (
+        "__weakref__", "_client", "_contexts", "_noted", "_options", "_state", "scope",
+    )  # fmt: skip
 
     name = "client"
     repeats = False  # after a freeze: the client decides how often to try
 
     def __init__(self, client: Any, state: Wrapped, scope: tuple[object, ...]) -> None:
-        self._client = client
-        self._state = state
+        self._client = weakref.ref(client)
+        self._state = weakref.ref(state)  # which the client holds
+        self._options = state.options
         self.scope = scope
         self._noted: dict[Key, Together | dict[str, Any]] = {}
         self._contexts: dict[Key, tuple[int, contextvars.Context]] = {}
@@ -98,7 +106,16 @@ class ClientSource:
 
     def within(self, scope: tuple[object, ...]) -> ClientSource:
         """Return the same client as a source of another scope."""
-        return ClientSource(self._client, self._state, scope)
+        other = object.__new__(ClientSource)
+        other._client, other._state = self._client, self._state
+        other._options, other.scope = self._options, scope
+        other._noted, other._contexts = {}, {}
+        return other
+
+    @property
+    def is_alive(self) -> bool:
+        """Say whether there is still a client to ask."""
+        return self._client() is not None
 
     def note(self, read: Read, parameters: dict[str, Any]) -> Together | None:
         """Remember how the keys of *read* are to be asked for; return its batch."""
@@ -160,21 +177,23 @@ class ClientSource:
             response, seen = self._asked(operation, parameters, wanted)
         else:
             response, seen = context.run(self._asked, operation, parameters, wanted)
-        if seen:
+        keep = seen and self._options.allows_all_of(response)
+        if keep:
             next(tally(operation).stored)
         if isinstance(how, Together):
             if how.is_read and len(wanted) == how.size:
                 how.response = response
-            return _divided(operation, response, wanted, keep=seen)
-        return {first: _answer(operation, response, first, keep=seen)}
+            return _divided(operation, response, wanted, keep=keep)
+        return {first: _answer(operation, response, first, keep=keep)}
 
     def _asked(
         self, operation: str, parameters: dict[str, Any], wanted: Sequence[Key]
     ) -> tuple[dict[str, Any], bool]:
         """Return the client's response, and whether it came from the wire."""
         label = ", ".join(key.label for key in wanted)
-        if not self._state.may_serve():
-            msg = f"{label}: the client's answers are replaced before the wire"
+        client, state = self._client(), self._state()
+        if client is None or state is None or not state.may_serve():
+            msg = f"{label}: the client is gone, or its answers do not come from AWS"
             error = SourceError(msg, key=label, source=self.name, transient=True)
             error.keep = False
             raise error
@@ -182,21 +201,23 @@ class ClientSource:
         wire.seen = False
         failure: SourceError | None = None
         try:
-            response = self._state.plain_call(self._client, operation, parameters)
+            response = state.plain_call(client, operation, parameters)
             return response, wire.seen
         except LambdaExtError:
             raise
         except Exception as exc:
             if by_signal_handler(exc):
                 raise
-            failure = self._failure(exc, label, keep=wire.seen)
+            failure = self._failure(exc, state.service, label, keep=wire.seen)
         finally:
             wire.seen = former
         raise failure  # not above: the error of botocore would be its context
 
-    def _failure(self, exc: Exception, label: str, *, keep: bool) -> SourceError:
+    def _failure(
+        self, exc: Exception, service: str, label: str, *, keep: bool
+    ) -> SourceError:
         """Return what *exc* means to the loader; it goes to the caller as it is."""
-        error = boto.translation(exc, self._state.service, label)
+        error = boto.translation(exc, service, label)
         if not isinstance(error, SourceError):
             error = SourceError(str(error), key=label, source=self.name)
         error.original = exc

@@ -43,6 +43,7 @@ class LightState(State):
         self.service, *_ = source.scope  # type: ignore[misc]
         self._base_scope = source.scope  # type: ignore[assignment]
         self._mock = None
+        self._around = ()
         self._index = {}
         self._light = transport(self.service)
         self._source = ClientSource(light, self, self.scope)

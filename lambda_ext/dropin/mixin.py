@@ -19,7 +19,8 @@ Guarantees
     ``before-call``.  While the client has handlers of that event which it
     lacked when it was wrapped, nothing is served, kept or dropped for it.
     What is kept under one ``mock_aws()`` of moto serves under no other, and
-    not outside.
+    not outside.  What a client with handlers of the user's around the wire has
+    read serves clients with the same handlers, since these may change it.
     A response is the caller's own copy; errors are botocore's own objects, of
     each caller its own, and are not remembered.
     Credentials are not resolved on a hit: the scope is found once.
@@ -37,7 +38,7 @@ from fnmatch import fnmatchcase
 
 from ..aws import boto, errors
 from ..exceptions import ConfigurationError
-from ..lifecycle import clock
+from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
 from ..values.cache import Decoded, Entry
 from ..values.loader import FRESH, LOADED, STALE
@@ -65,7 +66,15 @@ MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once
 MOTO = "moto.core.models"
 # Events whose handlers may replace what is asked, or the answer.
 _BEFORE_WIRE = ("provide-client-params", "before-parameter-build", "before-call")
+# Events whose handlers may change what comes from the wire.
+_AROUND_WIRE = (
+    "request-created", "choose-signer", "before-sign", "before-send",
+    "response-received", "after-call",
+)  # fmt: skip
 
+_lock = process.Lock()
+# By handler: what stands for it, without holding it, and with it what it belongs to.
+_tokens: weakref.WeakKeyDictionary[Any, object] = weakref.WeakKeyDictionary()
 _states: weakref.WeakKeyDictionary[type, State] = weakref.WeakKeyDictionary()
 
 
@@ -173,10 +182,24 @@ def _answers_before_send(client: Any, operation: str) -> bool:
         found = emitter._handlers.prefix_search(f"before-send.{prefix}.{operation}")
     except AttributeError:  # another botocore than those known
         return True
+    return not all(map(_is_of_libraries, found))
+
+
+def _is_of_libraries(handler: Any) -> bool:
+    """Say whether *handler* is botocore's or moto's."""
     # moto's is there as long as moto is loaded, and asks no one outside a mock.
-    own = ("botocore.", "moto.")
-    modules = (getattr(each, "__module__", None) for each in found)
-    return not all(str(module).startswith(own) for module in modules)
+    module = str(getattr(handler, "__module__", None))
+    return module.startswith(("botocore.", "moto."))
+
+
+def _token(handler: Any) -> object:
+    """Return what stands for *handler*, the same for equal ones, and holds nothing."""
+    token = object()
+    try:
+        with _lock:
+            return _tokens.setdefault(handler, token)
+    except TypeError:  # one without hash or weak reference: equal to no other
+        return token
 
 
 def is_wrappable(client: Any) -> bool:
@@ -215,15 +238,38 @@ class Options:
             raise ConfigurationError(msg)
 
     def allows(self, key: Key) -> bool:
-        """Say whether *key* may be kept."""
-        names = {key.name}
-        if key.name.startswith("arn:"):
-            resource = key.name.split(":", 5)[-1]
-            plain = resource.partition(":")[2] or resource.removeprefix("parameter")
-            names |= {plain, plain[:-7] if plain[-7:-6] == "-" else plain}
+        """Say whether *key* may be kept, by the name that was asked for."""
+        names = _forms(key.name)
         if self.never and _matches(names, self.never):
             return False
         return not self.only or _matches(names, self.only)
+
+    def allows_all_of(self, response: Any) -> bool:
+        """Say whether nothing in *response* is what is never to be kept."""
+        if not self.never or not isinstance(response, dict):
+            return True
+        lists = (response.get("SecretValues"), response.get("Parameters"))
+        parts = [response, response.get("Parameter")]
+        parts += [part for each in lists for part in each or ()]
+        return not any(
+            isinstance(part.get(member), str)
+            and _matches(_forms(part[member]), self.never)
+            for part in parts
+            if isinstance(part, dict)
+            for member in ("ARN", "Name")
+        )
+
+
+def _forms(name: str) -> set[str]:
+    """Return *name* and what a pattern may call it: by its ARN, say, without it."""
+    names = {name, name.removeprefix("/aws/reference/secretsmanager/")}
+    if name.startswith("arn:"):
+        resource = name.split(":", 5)[-1]
+        plain = resource.partition(":")[2] or resource.removeprefix("parameter")
+        names.add(plain)
+        if plain[-7:-6] == "-":
+            names |= {plain[:-7], name[:-7]}
+    return names
 
 
 def _patterns(option: str, given: Iterable[str]) -> tuple[str, ...]:
@@ -248,7 +294,7 @@ class State:
     """What one wrapped client needs to answer from memory."""
 
     __slots__ = (
-        "__weakref__", "_base_scope", "_emitter", "_events", "_index", "_is_bare",
+        "__weakref__", "_around", "_base_scope", "_emitter", "_events", "_index", "_is_bare",
         "_known", "_lookups", "_method", "_mock", "_source", "bare", "options",
         "service",
     )  # fmt: skip
@@ -264,15 +310,16 @@ class State:
         self._base_scope = boto.scope_of(self.service, client)
         self._mock: object = _current_mock()
         self._index: dict[Any, View] = {}
-        self._source = ClientSource(client, self, self.scope)
         events = client.meta.events
         self._emitter = getattr(events, "_emitter", events)
         prefix = client.meta.service_model.service_id.hyphenize()
         self._events = [
             f"{event}.{prefix}.{operation}"
-            for event in _BEFORE_WIRE
+            for event in (*_BEFORE_WIRE, *_AROUND_WIRE)
             for operation in operations.reads_of(self.service)
         ]
+        self._around = self._handlers_around()
+        self._source = ClientSource(client, self, self.scope)
         self._known = self._handlers()  # when it was wrapped
         self._is_bare = self._known is None
         self._lookups = getattr(self._emitter, "_lookup_cache", None)
@@ -280,8 +327,8 @@ class State:
     @property
     def scope(self) -> tuple[object, ...]:
         """What the answers of this client depend on besides the request."""
-        mock = self._mock
-        return self._base_scope if mock is None else (*self._base_scope, mock)
+        mock = () if self._mock is None else (self._mock,)
+        return (*self._base_scope, *mock, *self._around)
 
     def call(self, client: Any, operation: str, parameters: Any) -> Any:
         """Answer *operation*, from memory or by the client's own method."""
@@ -318,18 +365,39 @@ class State:
             mock = _current_mock()
             if mock is not self._mock:
                 self._mock = mock
-                self._index = {}
-                self._source = self._source.within(self.scope)
+                self._begin_anew()
         # botocore replaces this dictionary whenever handlers come or go.
         lookups = getattr(self._emitter, "_lookup_cache", None)
         if lookups is not self._lookups:
             self._lookups = lookups
             handlers = self._handlers()
             self._is_bare = handlers is None or not handlers <= self._known
+            around = self._handlers_around()
+            if around != self._around:
+                self._around = around
+                self._begin_anew()
         method = self.bare._make_api_call
         if method is not self._method and not _wraps(method, self._method):
             return False  # a test's stand-in for botocore's method
         return not (self._is_bare or boto.is_own())
+
+    def _begin_anew(self) -> None:
+        """Go on in another scope."""
+        self._index = {}
+        self._source = self._source.within(self.scope)
+
+    def _handlers_around(self) -> tuple[object, ...]:
+        """Return what stands for the user's handlers that see what AWS answers."""
+        found: dict[object, None] = {}
+        try:
+            for event in self._events:
+                if not event.startswith(_BEFORE_WIRE):
+                    for handler in self._emitter._handlers.prefix_search(event):
+                        if not _is_of_libraries(handler):
+                            found[_token(handler)] = None
+        except AttributeError:  # another botocore than those known; see `_handlers`
+            return ()
+        return (*found,)
 
     def _handlers(self) -> Any:
         """
@@ -341,6 +409,8 @@ class State:
         found = set()
         try:
             for event in self._events:
+                if not event.startswith(_BEFORE_WIRE):
+                    continue
                 for handler in self._emitter._handlers.prefix_search(event):
                     own = str(getattr(handler, "__module__", "")).startswith(
                         "botocore."
@@ -367,6 +437,8 @@ class State:
             found = store.loader.get(wants)
         finally:
             whole = source.read(read, together)
+        if any(how != LOADED and self._is_never(outcome) for outcome, how in found):
+            return self._pass(client, operation, parameters)  # kept for other clients
         if together is None:
             return self._single(client, wants[0], found[0], parameters)
         if whole is not None and _all(found, LOADED):
@@ -439,6 +511,11 @@ class State:
     def _pass(self, client: Any, operation: str, parameters: Any) -> Any:
         next(tally(operation).passed)
         return self.plain_call(client, operation, parameters)
+
+    def _is_never(self, outcome: Outcome) -> bool:
+        return isinstance(outcome, Entry) and not self.options.allows_all_of(
+            outcome.answer.response
+        )
 
     def _want(self, source: ClientSource, key: Key) -> Want:
         options = self.options

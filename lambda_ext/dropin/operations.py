@@ -363,13 +363,17 @@ def _page(scope: Hashable, parameters: Mapping[str, Any]) -> Read:
     path = _text(parameters.get("Path"), 1, keys.MAX_NAME)
     recursive = _flag(parameters, "Recursive")
     decrypt = _flag(parameters, "WithDecryption")
-    most = parameters.get("MaxResults")
-    if most is not None and (type(most) is not int or not 1 <= most <= 10):
+    if None in parameters.values():
+        raise _Unknown  # which botocore refuses, whatever it stands for
+    most = parameters.get("MaxResults", 1)
+    if type(most) is not int or not 1 <= most <= 10:
         raise _Unknown
-    token = parameters.get("NextToken")
-    if token is not None:
-        _text(token, 0, 4096)
-    rest = (most, token, _filters(parameters.get("ParameterFilters")))
+    _text(parameters.get("NextToken", ""), 0, 4096)
+    rest = (
+        parameters.get("MaxResults"),
+        parameters.get("NextToken"),
+        _filters(parameters.get("ParameterFilters")),
+    )
     key = keys.path(scope, path, recursive=recursive, decrypt=decrypt)
     if key.name != path:
         raise _Unknown  # a slash at the end, which AWS judges
@@ -388,11 +392,11 @@ def _filters(value: Any) -> Hashable:
             raise _Unknown
         _only(each, "Key", "Option", "Values")
         values = each.get("Values", [])
-        if type(values) is not list:
+        if type(values) is not list or ("Values" in each and not values):
             raise _Unknown
         texts = [_text(part, 1, 1024) for part in (*values, each.get("Key"))]
         option = each.get("Option")
-        if option is not None:
+        if "Option" in each:
             _text(option, 1, 10)
         frozen.append((texts[-1], option, tuple(texts[:-1])))
     return tuple(frozen)

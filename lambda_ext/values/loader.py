@@ -330,6 +330,7 @@ class Loader:
             for slot in [*self.cache.slots.values()]
             if (slot.wanted or (slot.refresh_from <= now and slot.retry_at <= now))
             and not self._is_under_way(slot)
+            and getattr(slot.source, "is_alive", True)
         ]
 
     def _remembered(
@@ -373,6 +374,7 @@ class Loader:
                 and not self._is_under_way(slot)
             ):
                 slot.wanted = True
+                slot.source = want.source  # the last one may be a client that is gone
                 self.worker.wake()
 
     def _is_under_way(self, slot: Slot) -> bool:

@@ -12,6 +12,7 @@ import weakref
 import boto3
 import botocore.client
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, ParamValidationError
 from botocore.stub import Stubber
 from helpers import run_threads
@@ -22,6 +23,7 @@ from lambda_ext.dropin.mixin import cached
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import phases
 from lambda_ext.testing import FakeClock
+from lambda_ext.values import store
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
 
@@ -294,6 +296,31 @@ class TestReads:
         with pytest.raises(ParamValidationError):
             client.get_secret_value()
 
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"NextToken": None},
+            {"MaxResults": None},
+            {"ParameterFilters": None},
+            {"ParameterFilters": [{"Key": "Type", "Values": []}]},
+            {"ParameterFilters": [{"Key": "Type", "Option": None, "Values": ["String"]}]},
+        ],
+    )  # fmt: skip
+    def test_nothing_given_as_none_is_refused_on_a_hit_too(self, ssm, parameters):
+        """None for a parameter, or an empty list of values, is what boto3 refuses."""
+        client = cached(ssm)
+        for _ in range(2):
+            client.get_parameters_by_path(Path="/p")
+        for each in ([], [{"Key": "Type", "Values": ["String"]}]):
+            with contextlib.suppress(ClientError):
+                client.get_parameters_by_path(Path="/p", ParameterFilters=each)
+        with pytest.raises(ParamValidationError) as expected:
+            ssm.get_parameters_by_path(Path="/p", **parameters)
+        with pytest.raises(ParamValidationError) as found:
+            client.get_parameters_by_path(Path="/p", **parameters)
+
+        assert str(expected.value) == str(found.value)
+
     def test_true_is_not_one(self, ssm):
         """WithDecryption=1 is refused although True is in memory."""
         ssm.put_parameter(Name="p", Value="v", Type="String")
@@ -329,6 +356,50 @@ class TestReads:
                 client.get_secret_value(SecretId=name)
 
         assert 5 == len(calls)
+
+    @pytest.mark.parametrize("form", ["name", "arn", "partial"])
+    @pytest.mark.parametrize("never", ["name", "arn", "partial"])
+    def test_never_holds_for_each_form_of_the_name(self, bare, calls, form, never):
+        """What is never kept is not, by whatever form it is named, excluded or kept."""
+        arn = bare.create_secret(Name="prod/a", SecretString="1")["ARN"]
+        names = {"name": "prod/a", "arn": arn, "partial": arn[:-7]}
+        cached(bare).get_secret_value(SecretId=names[form])
+        client = cached(bare, never=[names[never]])
+        del calls[:]
+        for _ in range(2):
+            client.get_secret_value(SecretId=names[form])
+            client.batch_get_secret_value(SecretIdList=[names[form]])
+
+        assert ["GetSecretValue", "BatchGetSecretValue"] * 2 == calls
+
+    @pytest.mark.parametrize(
+        "never", ["/p/never", "/p/nev*", "arn:*:parameter/p/never"]
+    )
+    def test_never_holds_for_pages(self, ssm, calls, never):
+        """A page is kept until a parameter is in it that is never kept."""
+        ssm.put_parameter(Name="/p/a", Value="1", Type="String")
+        client = cached(ssm, never=[never])
+        del calls[:]
+        for _ in range(2):
+            client.get_parameters_by_path(Path="/p")
+        client.put_parameter(Name="/p/never", Value="1", Type="String")
+        for _ in range(2):
+            client.get_parameters_by_path(Path="/p")
+
+        page = "GetParametersByPath"
+        assert [page, "PutParameter", page, page] == calls
+
+    def test_never_holds_for_references(self, bare, ssm, calls):
+        """A secret that is never kept is not kept as a parameter either."""
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(ssm, never=["a"])
+        del calls[:]
+        for _ in range(2):
+            client.get_parameter(
+                Name="/aws/reference/secretsmanager/a", WithDecryption=True
+            )
+
+        assert ["GetParameter"] * 2 == calls
 
     def test_max_age_0_asks_each_time(self, bare, calls):
         """With max_age=0 each read is a call."""
@@ -394,6 +465,90 @@ class TestScope:
             client.get_secret_value(SecretId="a")
 
         assert ["GetSecretValue"] == calls
+
+    def test_memory_does_not_hold_the_client(self, bare):
+        """A client that the program lets go is gone, with all that boto3 keeps for it."""
+        bare.create_secret(Name="a", SecretString="1")
+        held = []
+        for number in range(3):
+            keys = {
+                "aws_access_key_id": f"k{number}",
+                "aws_secret_access_key": "x",
+            }
+            client = cached(boto3.Session(**keys).client("secretsmanager"))
+            client.get_secret_value(SecretId="a")
+            client.batch_get_secret_value(SecretIdList=["a"])
+            held.append(weakref.ref(client))
+        del client
+        gc.collect()
+
+        assert [None] * 3 == [reference() for reference in held]
+
+    def test_refresh_asks_a_client_that_is_there(self, bare, calls):
+        """Of two clients of equal scope the one that is left refreshes for itself."""
+        bare.create_secret(Name="a", SecretString="1")
+        first, second = cached(bare), cached(boto3.client("secretsmanager"))
+        refreshed = []
+        with FakeClock() as time:
+            first.get_secret_value(SecretId="a")
+            del first
+            gc.collect()
+            bare.put_secret_value(SecretId="a", SecretString="2")
+            time.advance(280)
+            del calls[:]
+            second.get_secret_value(SecretId="a")
+            store.loader.refresh_due()
+            refreshed += calls
+            found = second.get_secret_value(SecretId="a")
+
+        assert (["GetSecretValue"], "2") == (refreshed, found["SecretString"])
+        assert refreshed == calls
+
+    def test_what_handlers_make_of_an_answer_is_for_their_clients(self, bare):
+        """An answer that a handler has changed reaches no client without the handler."""
+
+        def redact(parsed, **_):
+            parsed["SecretString"] = "hidden"
+
+        bare.create_secret(Name="a", SecretString="1")
+        changed = boto3.client("secretsmanager")
+        changed.meta.events.register(
+            "after-call.secrets-manager.GetSecretValue", redact
+        )
+        changed = cached(changed)
+        found = [
+            client.get_secret_value(SecretId="a")["SecretString"]
+            for client in (changed, cached(bare), changed, cached(bare))
+        ]
+
+        assert ["hidden", "1", "hidden", "1"] == found
+        assert "1" == Secret("a").value
+
+    @pytest.mark.parametrize("event", ["before-send", "after-call"])
+    def test_handler_that_comes_later_is_heard(self, bare, event):
+        """A handler registered after a read is asked by the next one, and until it goes."""
+        name = f"{event}.secrets-manager.GetSecretValue"
+
+        def answer(**arguments):
+            if "parsed" in arguments:
+                arguments["parsed"]["SecretString"] = "other"
+                return None
+            response = AWSResponse("https://aws", 200, {}, None)
+            response._content = b'{"SecretString": "other"}'
+            return response
+
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(bare)
+
+        def read():
+            return client.get_secret_value(SecretId="a")["SecretString"]
+
+        before = [read(), read()]
+        client.meta.events.register_first(name, answer)
+        meanwhile = [read(), read()]
+        client.meta.events.unregister(name, answer)
+
+        assert (["1"] * 2, ["other"] * 2, "1") == (before, meanwhile, read())
 
     def test_own_reads_pass_by_a_cached_client(self, bare, calls):
         """A handle with client= keeps its own books, and asks the client once."""
