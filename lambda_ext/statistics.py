@@ -103,7 +103,7 @@ class Consumer:
 class Route:
     """What became of the records of a `telemetry.route`."""
 
-    taken: int  # for which its predicates held
+    taken: int  # for which its predicates held, or raised
     handed: int  # that its sink has taken over
     waiting: int  # for the sink
     dropped: Mapping[str, int]  # that the sink never gets, by reason

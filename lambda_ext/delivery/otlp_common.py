@@ -171,16 +171,16 @@ def rejected(body: bytes, content_type: str) -> tuple[int, str]:
             answer = json.loads(body)
             partial = answer.get("partialSuccess") or {}
             count = sum(int(partial.get(name) or 0) for name in REJECTED)
-            return count, str(partial.get("errorMessage") or "")
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            return 0, ""
+            return max(count, 0), str(partial.get("errorMessage") or "")
+        except (ArithmeticError, ValueError, TypeError, AttributeError, RecursionError):
+            return 0, ""  # an OverflowError is of "Infinity"
     count, reason = 0, ""
     try:
         for number, value in protobuf.fields(body):
             if number == 1 and isinstance(value, bytes):
                 for inner, part in protobuf.fields(value):
                     if inner == 1 and isinstance(part, int):
-                        count = part
+                        count = part if part < 1 << 63 else 0  # it is negative
                     elif inner == 2 and isinstance(part, bytes):
                         reason = part.decode("utf-8", "replace")
     except ValueError:

@@ -245,7 +245,10 @@ class Delivery:
             self._not_before = 0.0
 
     def forked(self) -> None:
-        """Leave the queue to the parent: this child would send it a second time."""
+        """Leave the queue to the parent, who sends it, and count from zero."""
+        self.sent = 0
+        self.dropped = {}
+        self.error = ""
         self._queue = deque()
         self._offered = []
         self._bytes = 0

@@ -8,6 +8,8 @@ receiver answers 401 or 403, since such keys are rotated.
 Guarantees
     A key goes over verified TLS only, or to this machine, and into no message,
     log line or repr; neither does a URL, which may be a key itself.
+    A key that cannot be read, whatever is raised, or not in time, loses nothing: it
+    is read again with the next attempt.
     429, 502, 503, 504 and broken connections are for another attempt, with the
     pause that the receiver asks for; 2xx is final; everything else is refused.
     A request whose answer is late is not sent a second time: the next attempt
@@ -23,7 +25,16 @@ from __future__ import annotations
 import contextlib
 import zlib
 
-from ..aws import connections, credentials, http1, regions, retries, signing, tls
+from ..aws import (
+    connections,
+    credentials,
+    http1,
+    regions,
+    retries,
+    signing,
+    tls,
+    waiting,
+)
 from ..disclosure import shown
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock
@@ -178,6 +189,8 @@ class Receiver:
     def close(self) -> None:
         """Close the connections; the next request opens one."""
         self._forget_asked()
+        if not isinstance(self.given, str):
+            self._url = ""  # which may be a key: none stays in a snapshot
         if self._connections is not None:
             self._connections.close()
 
@@ -196,16 +209,18 @@ class Receiver:
         """Send *body* once; what may pass is a RetryError without a chain."""
         reason = ""
         try:
-            url = text(self.given)
+            url = _read(self.given, ends_at)
             if url != self._url or self._connections is None:
                 self._parsed(url)
-            headers = {key: text(value) for key, value in self.headers.items()}
+            headers = {
+                key: _read(value, ends_at) for key, value in self.headers.items()
+            }
             for key, value in headers.items():
                 check_header(key, value)
             return self._answer(body, headers, ends_at)
         except ConfigurationError as exc:
             reason = str(exc)
-        except LambdaExtError as exc:  # of a key that cannot be read just now
+        except LambdaExtError as exc:  # of the keys to sign with
             reason = f"its key cannot be read: {type(exc).__name__}"
         except TimeoutError as exc:
             if by_signal_handler(exc):
@@ -331,9 +346,13 @@ class Receiver:
             if not isinstance(value, str)
         ]
         for handle in handles:
-            forget = getattr(handle, "invalidate", None)
-            if forget is not None:
-                forget()
+            try:
+                _forget(handle)
+            except Exception as exc:  # of a handle of the user's
+                if by_signal_handler(exc):
+                    raise
+                reason = f"its key cannot be read: {type(exc).__name__}"
+                raise RetryError(reason) from None
         return bool(handles)
 
     def _parsed(self, url: str) -> None:
@@ -371,9 +390,7 @@ class Derived:
 
     def invalidate(self) -> None:
         """Have it read anew."""
-        forget = getattr(self.given, "invalidate", None)
-        if forget is not None:
-            forget()
+        _forget(self.given)
 
 
 class Prefixed(Derived):
@@ -422,6 +439,45 @@ def text(given: Any) -> str:
         msg = "a key or an address of a sink is not text"
         raise ConfigurationError(msg)
     return value
+
+
+def _read(given: Any, ends_at: float) -> str:
+    """
+    Return what *given* has as its value now; on a thread, since it may take long.
+
+    Raises:
+        RetryError: it cannot be read, or not before the run time *ends_at*.
+    """
+    if isinstance(given, str):
+        return given
+
+    def read() -> tuple[str, str]:
+        try:
+            return text(given), ""
+        except ConfigurationError as exc:
+            return "", str(exc)
+        except BaseException as exc:  # SystemExit too, of a function of the user's
+            if by_signal_handler(exc):
+                raise
+            return "", f"its key cannot be read: {type(exc).__name__}"
+
+    left_s = ends_at - clock.monotonic()
+    try:
+        value, reason = waiting.within(left_s, read, "lambda_ext_key")
+    except TimeoutError as exc:
+        if by_signal_handler(exc):
+            raise
+        value, reason = "", "its key cannot be read in time"
+    if reason:
+        raise RetryError(reason)
+    return value
+
+
+def _forget(handle: Any) -> None:
+    """Have *handle* read anew, where it can be."""
+    forget = getattr(handle, "invalidate", None)
+    if forget is not None:
+        forget()
 
 
 def check_text(what: str, given: Any) -> None:

@@ -52,13 +52,13 @@ class DatadogLogs(HttpDestination):
         self._common: dict[str, Any] = {
             "ddsource": source,
             "service": otlp_common.service() if service is None else service,
-            "hostname": otlp_common.instance(),
         }
         if tags:
             self._common["ddtags"] = ",".join(tags)
         if url is None:
             url = f"https://http-intake.logs.{label('site', site)}/api/v2/logs"
         to = Receiver("datadog", url, headers={"dd-api-key": key}, passing=PASSING)
+        otlp_common.follow_life()
         super().__init__("datadog", to, max_records=MAX_ENTRIES, max_bytes=MAX_BYTES)
 
     def encode(self, entry: Entry) -> bytes:
@@ -67,6 +67,7 @@ class DatadogLogs(HttpDestination):
         if isinstance(entry.body, dict):
             log = {name: part for name, part in entry.body.items() if name not in TAKEN}
         log.update(self._common)
+        log["hostname"] = otlp_common.instance()
         log["message"] = entry.message
         log["timestamp"] = round(entry.timestamp * 1000)
         log["status"] = (entry.level or "INFO").lower()

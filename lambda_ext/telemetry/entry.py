@@ -134,7 +134,9 @@ def as_json(value: Any) -> str:
     """
     try:
         return _encode(value)
-    except (ValueError, TypeError, RecursionError):
+    except Exception as exc:  # of what JSON has no word for, or the user's own __str__
+        if by_signal_handler(exc):
+            raise
         return dumps(plain(value), separators=(",", ":"))
 
 

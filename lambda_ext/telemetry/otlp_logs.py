@@ -14,6 +14,7 @@ from ..aws import regions
 from ..delivery import otlp_common, protobuf
 from ..delivery.receiver import Receiver, label
 from ..exceptions import ConfigurationError
+from . import redaction
 from .entry import trace_ids
 from .over_http import HttpDestination
 from .predicates import LEVELS
@@ -121,6 +122,21 @@ class OtlpLogs(HttpDestination):
         """Return how many records the receiver has refused, and why."""
         kind = response.headers.get("content-type", "")
         return otlp_common.rejected(response.body, kind)
+
+
+class _SumoLogic(OtlpLogs):
+    """Sends to an address that is a key."""
+
+    __slots__ = ()
+
+    def _protect(self) -> None:
+        super()._protect()
+        given = self._receiver.given
+        if isinstance(given, str):
+            address = given.removesuffix(PATH)
+            last = address.rpartition("/")[2]
+            found = last if len(last) >= redaction.LINE else address
+            redaction.protect("sumo_logic address", found)
 
 
 def log_record(entry: Entry) -> dict[str, Any]:
@@ -240,8 +256,8 @@ def new_relic(key: Text, *, region: str = "us") -> OtlpLogs:
 def sumo_logic(url: Text) -> OtlpLogs:
     """Return a destination for Sumo Logic; see `destinations.sumo_logic`."""
     if isinstance(url, str):
-        return OtlpLogs(otlp_common.below(url, PATH), name="sumo_logic")
-    return OtlpLogs(otlp_common.Below(url, PATH), name="sumo_logic")
+        return _SumoLogic(otlp_common.below(url, PATH), name="sumo_logic")
+    return _SumoLogic(otlp_common.Below(url, PATH), name="sumo_logic")
 
 
 def cloudwatch_logs(

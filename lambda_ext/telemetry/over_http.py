@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..delivery.life import follow_life
-from ..delivery.receiver import Prefixed
+from ..delivery.receiver import Derived, Prefixed, text
 from ..lifecycle.process import by_signal_handler
 from . import redaction
 from .entry import as_json
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from ..delivery.receiver import Receiver
     from .entry import Entry
 
-# Parts of the names of headers whose values are keys.
-KEYS = ("auth", "key", "token", "secret", "pass", "cookie", "credential")
+# Parts of the names of headers, and of members of a query, whose values are keys.
+KEYS = ("auth", "key", "token", "secret", "pass", "cookie", "credential", "dsn",
+        "honeycomb-team")  # fmt: skip
 MAX_RECORDS = 1_000  # of a request
 MAX_BYTES = 900_000  # of a request, before gzip
 
@@ -45,14 +46,29 @@ class HttpDestination(Queued):
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._protect()
+        self._note_keys()
         follow_life(self)
+
+    def _note_keys(self) -> None:
+        """Have keys that are read later taken out of what is shipped from then on."""
+        receiver = self._receiver
+        receiver.given = _noted(f"{self.name} address", receiver.given, whole=True)
+        for header, value in receiver.headers.items():
+            if _is_key(header):
+                receiver.headers[header] = _noted(f"{self.name} {header}", value)
 
     def _protect(self) -> None:
         """Have keys that were given as plain text taken out of what is shipped."""
         for header, value in self._receiver.headers.items():
             given = value.given if isinstance(value, Prefixed) else value
-            if isinstance(given, str) and any(part in header for part in KEYS):
-                redaction.protect(f"{self.name} {header}", given.rpartition(" ")[2])
+            if isinstance(given, str) and _is_key(header):
+                redaction.protect(f"{self.name} {header}", _key(given))
+        address = self._receiver.given
+        if isinstance(address, str):
+            for member in address.partition("?")[2].split("&"):
+                name, _, given = member.partition("=")
+                if _is_key(name.lower()):
+                    redaction.protect(f"{self.name} {name}", given)
 
     def accept_logs(self, entries: list[Entry], /) -> None:
         """Queue *entries*; they leave with a later `drain`."""
@@ -110,3 +126,41 @@ class HttpDestination(Queued):
         """Leave connections and what waits to the parent."""
         self._receiver.forked()
         super().forked()
+
+
+class _Noted(Derived):
+    """A key that is known, once it has been read, as a secret that is not shipped."""
+
+    __slots__ = ("_name", "_whole")
+
+    def __init__(self, name: str, given: Any, *, whole: bool) -> None:
+        super().__init__(given)
+        self._name = name
+        self._whole = whole
+
+    @property
+    def value(self) -> str:
+        """Return the key."""
+        found = text(self.given)
+        redaction.know(self._name, found if self._whole else _key(found))
+        return found
+
+
+def _noted(name: str, given: Any, *, whole: bool = False) -> Any:
+    """Return *given* so that what is read of it is known."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Derived):
+        given.given = _noted(name, given.given, whole=whole)
+        return given
+    return _Noted(name, given, whole=whole)
+
+
+def _is_key(name: str) -> bool:
+    """Say whether what is called *name*, in small letters, is a key."""
+    return any(part in name for part in KEYS)
+
+
+def _key(header: str) -> str:
+    """Return what is secret of the value of a header: "KEY" of "Bearer KEY"."""
+    return header.strip().rpartition(" ")[2]

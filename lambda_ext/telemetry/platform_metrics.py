@@ -124,7 +124,8 @@ class PlatformMetrics:
         self._ended = True
 
     def forked(self) -> None:
-        """Leave what waits to the parent."""
+        """Leave what waits to the parent, and count from zero."""
+        self.sent = 0
         self._buffer = buffers.Buffer()
 
 

@@ -85,6 +85,13 @@ def protect(name: str, value: str | bytes) -> None:
         _forms = joined
 
 
+def know(name: str, value: str) -> None:
+    """Do as `protect`, unless *value* is known already."""
+    refresh()
+    if value.strip() not in _forms:
+        protect(name, value)
+
+
 def _by_start(found: Iterable[str]) -> dict[str, list[str]]:
     starts: dict[str, list[str]] = {}
     for form in found:
@@ -146,7 +153,11 @@ def clean(entry: Entry) -> Entry:
 
 
 def cleaned(value: Any) -> Any:
-    """Return *value*, text or what JSON can hold, without secrets."""
+    """
+    Return *value* without secrets: text, or what JSON can hold.
+
+    What JSON has no word for is its text where that holds one.
+    """
     if isinstance(value, str):
         return _without(value)
     if isinstance(value, dict):
@@ -160,7 +171,16 @@ def cleaned(value: Any) -> Any:
         text = str(value)
         found = _without(text) if len(text) >= SHORTEST else text
         return value if found == text else found
-    return value
+    if value is None or isinstance(value, bool):
+        return value
+    try:
+        text = str(value)  # as which it is shipped
+    except Exception as exc:  # of the user's own __str__
+        if process.by_signal_handler(exc):
+            raise
+        return value
+    found = _without(text)
+    return value if found == text else found
 
 
 def _is(one: object, other: object) -> bool:

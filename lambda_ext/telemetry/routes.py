@@ -75,7 +75,7 @@ class Status:
     What became of the records of one route; a snapshot.
 
     Attributes:
-        taken: Records for which the predicates held.
+        taken: Records for which the predicates held, or raised.
         handed: Records that the sink has taken over.
         waiting: Records in the route's queue, or being handed over.
         dropped: Records that the sink never gets, by reason: "sampled",
@@ -355,10 +355,6 @@ class Route:
         self._emf = selection._emf
         self._bounds = bounds
         self._newest = newest
-        self.taken = 0
-        self.handed = 0
-        self.dropped: dict[str, int] = {}
-        self.error = ""  # of the route's own functions
         own: Any = getattr(sink, "name", "")
         own = own if isinstance(own, str) and own else type(sink).__qualname__
         self.outlet = shipping.outlet_of(sink, own)
@@ -373,6 +369,10 @@ class Route:
         self._empty()
 
     def _empty(self) -> None:
+        self.taken = 0
+        self.handed = 0
+        self.dropped: dict[str, int] = {}
+        self.error = ""  # of the route's own functions
         self._queue: deque[tuple[Entry, float]] = deque()
         self._bytes = 0
         self._handing = 0  # records that are being handed over
@@ -452,8 +452,12 @@ class Route:
             return None
         if record.where != PLATFORM and record.record in ("", "\n"):
             return None
-        if not self._wanted(record, request_id):
-            return None
+        try:
+            if not self._wanted(record, request_id):
+                return None
+        except BaseException:  # it is counted as failed
+            self.taken += 1
+            raise
         self.taken += 1
         if self._sample < 1 and not kept(request_id, self._sample):
             self._drop("sampled")
@@ -592,7 +596,7 @@ def statuses() -> dict[str, Status]:
 
 @process.at_fork
 def _forked() -> None:
-    """Leave what waits to the parent, who hands it over."""
+    """Leave what waits to the parent, who hands it over, and count from zero."""
     for each in [*_routes]:
         each._empty()
 

@@ -208,8 +208,11 @@ class Outlet:
         return False
 
     def forked(self) -> None:
-        """Let go of the parent's thread."""
+        """Let go of the parent's thread, and count from zero."""
         self._calls = {}
+        self.failures = self.abandoned = self._failures = 0
+        self.error = ""
+        self._not_before = 0.0
         forked = getattr(self.sink, "forked", None)
         if forked is not None and not hasattr(self.sink, "restored"):
             forked()  # others follow forks by themselves

@@ -33,7 +33,7 @@ COLLECTOR = "/services/collector"
 class SplunkHec(HttpDestination):
     """Sends records to a HEC; see `destinations.splunk_hec`."""
 
-    __slots__ = ("_common",)
+    __slots__ = ("_common", "_host")
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class SplunkHec(HttpDestination):
             msg = "splunk_hec(): index, source, sourcetype and host are texts, or None"
             raise ConfigurationError(msg)
         function = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
+        self._host = host
         self._common: dict[str, Any] = {
-            "host": host or otlp_common.instance(),
             "source": source or (f"lambda:{function}" if function else "lambda"),
             "sourcetype": sourcetype or "_json",
         }
@@ -64,6 +64,7 @@ class SplunkHec(HttpDestination):
             headers={"authorization": Prefixed("Splunk ", token)},
             content_type="application/json",
         )
+        otlp_common.follow_life()
         super().__init__("splunk_hec", to)
 
     def encode(self, entry: Entry) -> bytes:
@@ -78,6 +79,7 @@ class SplunkHec(HttpDestination):
             fields["traceId"] = trace_id
         event = {
             "time": round(entry.timestamp, 3),
+            "host": self._host or otlp_common.instance(),
             **self._common,
             # HEC refuses an event that is blank.
             "event": entry.body if entry.body not in ("", {}, None) else "(empty)",

@@ -315,3 +315,16 @@ class TestPut:
 
         assert queue.drain(soon())
         assert [] == receiver.attempts
+
+    @FAILED
+    def test_child_counts_from_zero(self):
+        """What the parent has sent and dropped is no number of its child's."""
+        queue = Delivery("x", Receiver((0, ""), RefusedError("bad")))
+        for _ in range(2):
+            queue.put("a", 1, 10)
+        queue.drain(soon())
+        before = (*numbers(queue), queue.error)
+        queue.forked()
+
+        assert (1, {"bad": 1}, 0, "bad") == before
+        assert (0, {}, 0, "") == (*numbers(queue), queue.error)

@@ -393,6 +393,44 @@ class TestReceiver:
         assert (1, "bad") == (len(receiver.requests), sink.error)
 
     @FAILED
+    @pytest.mark.parametrize(
+        ("told", "sent", "dropped"),
+        [
+            ("-3", 2, {}),
+            ("1e999", 2, {}),
+            ("NaN", 2, {}),
+            ('"-1"', 2, {}),
+            ('"99"', 0, {"refused": 2}),
+            ("[1]", 2, {}),
+            ('"9223372036854775808"', 0, {"refused": 2}),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["rejectedDataPoints", "rejectedSpans"])
+    def test_numbers_of_a_receiver_are_not_believed(
+        self, receiver, name, told, sent, dropped
+    ):
+        """Counts add up to what was recorded, whatever an answer says."""
+        body = f'{{"partialSuccess":{{"{name}":{told}}}}}'.encode()
+        receiver.answer = lambda request: response(
+            200, body, Content_Type="application/json"
+        )
+        sink = sink_at(receiver)
+        sink.accept(Batch(Point("a"), Point("b")))
+
+        assert (sent, dropped, 0) == drained(sink)
+
+    @FAILED
+    def test_negative_number_in_protobuf(self, receiver):
+        """A varint of ten bytes is a negative number."""
+        message = ExportMetricsServiceResponse()
+        message.partial_success.rejected_data_points = -1
+        receiver.answer = lambda request: response(200, message.SerializeToString())
+        sink = sink_at(receiver)
+        sink.accept(Batch(Point("a"), Point("b")))
+
+        assert (2, {}, 0) == drained(sink)
+
+    @FAILED
     @pytest.mark.parametrize("status", [429, 502, 503, 504])
     def test_passing_status_is_tried_again(self, receiver, status):
         """What the protocol calls retryable is sent again with its own times."""
@@ -676,6 +714,67 @@ class TestKey:
 
         assert (0, {}, 1) == drained(sink)
         assert [] == receiver.requests
+
+    @FAILED
+    @pytest.mark.parametrize(
+        "failure", [KeyError("SECRET"), RuntimeError("SECRET"), SystemExit("SECRET")]
+    )
+    @pytest.mark.parametrize("where", ["header", "address"])
+    def test_function_that_raises_keeps_the_batch(
+        self, receiver, failure, where, caplog
+    ):
+        """The next drain asks it again, whatever it raised; nothing shows what it said."""
+        answers = [failure, failure, failure]
+
+        def given():
+            if answers:
+                raise answers.pop()
+            return "key" if where == "header" else receiver.url
+
+        if where == "header":
+            sink = sink_at(receiver, headers={"api-key": given})
+        else:
+            sink = OtlpSink(given)
+        sink.accept(Batch())
+        before = drained(sink), sink.error
+        after = drained(sink)
+
+        kind = type(failure).__name__
+        assert ((0, {}, 1), f"its key cannot be read: {kind}") == before
+        assert (1, {}, 0) == after
+        assert "SECRET" not in caplog.text
+
+    @FAILED
+    def test_key_that_cannot_be_forgotten_keeps_the_batch(self, receiver):
+        """An invalidate() that raises is a key that cannot be read."""
+        receiver.answer = lambda request: response(403, b"")
+        key = Key("k1")
+        key.invalidate = lambda: 1 / 0
+        sink = sink_at(receiver, headers={"api-key": key})
+        sink.accept(Batch())
+
+        assert (0, {}, 1) == drained(sink)
+
+    @FAILED
+    @pytest.mark.parametrize("where", ["header", "address"])
+    def test_key_that_takes_long_holds_nobody(self, receiver, where):
+        """A drain ends in time, and the key that comes meanwhile serves the next one."""
+        gate = threading.Event()
+
+        def given():
+            assert gate.wait(30)
+            return "key" if where == "header" else receiver.url
+
+        if where == "header":
+            sink = sink_at(receiver, headers={"api-key": given})
+        else:
+            sink = OtlpSink(given)
+        sink.accept(Batch())
+        before = drained(sink, 0.05)
+        gate.set()
+
+        assert (0, {}, 1) == before
+        assert (1, {}, 0) == drained(sink)
 
     @FAILED
     @pytest.mark.parametrize("value", ["SECRET\r\nx: y", "SECRET\0", "SECRET\u0141"])

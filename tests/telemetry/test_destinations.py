@@ -295,6 +295,19 @@ class TestEach:
         assert [["parent"], ["child"], ["again"]] == made.messages()
         assert [1, 2, 1] == [request.connection for request in receiver.requests]
 
+    def test_child_counts_from_zero(self, made):
+        """What the parent has sent is no number of its child's."""
+        made.destination.accept_logs([entry("parent")])
+        drained(made.destination)
+
+        def child():
+            assert (0, {}, 0) == drained(made.destination)
+            made.destination.accept_logs([entry("child")])
+            return (1, {}, 0) == drained(made.destination)
+
+        assert in_child(child)
+        assert (1, {}, 0) == drained(made.destination)
+
     def test_snapshot_and_restore(self, made, receiver):
         """Connections are closed before a snapshot; what waits is sent after it."""
         made.destination.accept_logs([entry("a")])
@@ -305,6 +318,40 @@ class TestEach:
 
         assert (2, {}, 0) == drained(made.destination)
         assert 2 == receiver.connections
+
+
+@pytest.mark.parametrize("make", [destinations.datadog, destinations.splunk_hec])
+class TestHost:
+    """What tells one execution environment's logs from those of another."""
+
+    @staticmethod
+    def host(destination):
+        """Return the host of what *destination* sends now."""
+        found = json.loads(destination.encode(entry("x")))
+        return found.get("hostname") or found["host"]
+
+    @pytest.fixture(name="destination")
+    def _destination(self, make, monkeypatch):
+        monkeypatch.delenv("AWS_LAMBDA_LOG_STREAM_NAME", raising=False)
+        if make is destinations.datadog:
+            return make("KEY-0123456789")
+        return make("https://x.example", "TOKEN-0123456789")
+
+    def test_is_another_one_after_each_restore(self, destination):
+        """Environments that are restored from one snapshot have hosts of their own."""
+        found = [self.host(destination)]
+        for _ in range(2):
+            phases.call(phases.SNAPSHOT)
+            phases.call(phases.RESTORE)
+            found.append(self.host(destination))
+
+        assert 3 == len({*found})
+
+    def test_is_another_one_in_a_child(self, destination):
+        """A process that is forked has a host of its own."""
+        before = self.host(destination)
+
+        assert in_child(lambda: before != self.host(destination))
 
 
 class TestRefusals:

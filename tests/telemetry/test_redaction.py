@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import decimal
 import json
 from urllib.parse import quote
 
 import pytest
+from log_entries import body_of, drained, entry
+from wire import Wire, response
 
 from lambda_ext import Parameter, Secret, get_parameter, get_secret, telemetry
 from lambda_ext.lifecycle import phases
-from lambda_ext.telemetry import records, redaction
+from lambda_ext.telemetry import dispatch, records, redaction
 from lambda_ext.testing import FakeSource
 
 VALUE = "hunter2/with+signs=&ümlaut"
@@ -224,6 +227,67 @@ class TestKnown:
         text = "acme-corp group-name stream-name"
         assert text == cleaned(text).message
 
+    @pytest.mark.parametrize(
+        ("make", "key"),
+        [
+            pytest.param(
+                lambda d, url, key: d.http(f"{url}/v1?Api-Key={key}&x=1"),
+                "query-key-0123456789",
+                id="query",
+            ),
+            pytest.param(
+                lambda d, url, key: d.sumo_logic(f"{url}/receiver/v1/otlp/{key}"),
+                "sumo-key-0123456789",
+                id="path",
+            ),
+            pytest.param(
+                lambda d, url, key: d.http(url, headers={"x-honeycomb-team": key}),
+                "team-key-0123456789",
+                id="team",
+            ),
+            pytest.param(
+                lambda d, url, key: d.http(
+                    url, headers={"authorization": f"Bearer {key} "}
+                ),
+                "blank-key-0123456789",
+                id="blank",
+            ),
+        ],
+    )
+    def test_keys_in_all_their_places(self, make, key):
+        """A key is known as a part of an address, too, and with blanks after it."""
+        make(telemetry.destinations, "https://x.example", key)
+
+        assert key not in cleaned(f"with {key} in it").message
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            pytest.param(
+                lambda d, url, key: d.http(
+                    url, headers={"authorization": lambda: f"Bearer {key}"}
+                ),
+                id="header",
+            ),
+            pytest.param(
+                lambda d, url, key: d.splunk_hec(url, lambda: key), id="token"
+            ),
+            pytest.param(
+                lambda d, url, key: d.http(lambda: f"{url}/{key}"), id="address"
+            ),
+        ],
+    )
+    def test_keys_that_functions_return(self, make):
+        """A key that is read when it is needed is known from then on."""
+        key = "late-key-0123456789"
+        with Wire(lambda request: response(200, b"{}")) as wire:
+            made = make(telemetry.destinations, wire.url, key)
+            made.accept_logs([entry("first")])
+            drained(made)
+            told = (made.sent, key in cleaned(f"{wire.url}/{key} in it").message)
+
+        assert (1, False) == told
+
     def test_snapshot_holds_none_and_a_restore_knows_keys_again(self):
         """Values are not kept in a snapshot; a plain key is part of its destination."""
         telemetry.route().to(telemetry.destinations.datadog("dd-key-0123456789"))
@@ -248,6 +312,47 @@ class TestKnown:
         assert (0, "") == (python(program).returncode, python(program).stderr)
 
 
+class Odd:
+    """An object whose text is a secret, or cannot be had."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __str__(self):
+        if self.text is None:
+            raise ValueError
+        return self.text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(ValueError("it was secret-value-1"), id="exception"),
+        pytest.param(b"secret-value-1", id="bytes"),
+        pytest.param({"secret-value-1"}, id="set"),
+        pytest.param(decimal.Decimal("918273645"), id="decimal"),
+        pytest.param({"deep": [Odd("secret-value-1")]}, id="nested"),
+        pytest.param([Odd(None), "secret-value-1"], id="no text"),
+    ],
+)
+def test_objects_that_become_text_are_cleaned(value):
+    """What JSON has no word for is shipped as its text, without secrets."""
+    redaction.protect("db", "secret-value-1")
+    redaction.protect("pin", "918273645")
+    with Wire(lambda request: response(200, b"{}")) as wire:
+        telemetry.route(transform=lambda entry: {"value": value}).to(
+            telemetry.destinations.http(wire.url)
+        )
+        dispatch.dispatch(records.parse('[{"type": "function", "record": "x"}]'))
+        assert dispatch.drain(30)
+        telemetry.flush(30)
+        (request,) = wire.requests
+
+    shipped = body_of(request).decode()
+    assert [] == [each for each in ("secret-value-1", "918273645") if each in shipped]
+    assert "[secret " in shipped
+
+
 def test_routes_redact_what_transforms_return():
     """What a transform puts in is cleaned like the line itself."""
     seen = []
@@ -255,8 +360,6 @@ def test_routes_redact_what_transforms_return():
     telemetry.route(transform=lambda entry: "now secret-value-1").to(
         lambda entries: seen.extend(entry.message for entry in entries)
     )
-    from lambda_ext.telemetry import dispatch
-
     dispatch.dispatch(records.parse('[{"type": "function", "record": "x"}]'))
     assert dispatch.drain(30)
     telemetry.flush(30)

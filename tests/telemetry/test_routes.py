@@ -327,10 +327,10 @@ class TestTransforms:
         )
         send("one", "bad", "two")
 
-        assert (["one", "two"], {"failed": 1}) == (
-            sink.messages,
-            route.status().dropped,
-        )
+        status = route.status()
+
+        assert (["one", "two"], {"failed": 1}) == (sink.messages, status.dropped)
+        assert (3, 2) == (status.taken, status.handed)
 
 
 class TestQueue:
@@ -562,3 +562,30 @@ def test_child_ships_nothing_of_its_parents():
     )
     telemetry.flush(30)
     assert ["one"] == sink.messages
+
+
+def test_child_counts_from_zero():
+    """What the parent took, handed over and dropped is no number of its child's."""
+    from helpers import in_child
+
+    route = telemetry.route(deduplicate=60).to(print_nothing)
+    send("one", "two", "two")
+    route(records.parse(json.dumps([line("three")])))
+    before = route.status()
+
+    def child():
+        status = route.status()
+        assert (0, 0, {}, 0) == (
+            status.taken, status.handed, status.dropped, status.waiting,
+        )  # fmt: skip
+        assert (0, {}, 0) == (status.sent, status.lost, status.pending)
+        send("four")
+        status = route.status()
+        return (1, 1, 1) == (status.taken, status.handed, status.sent)
+
+    assert (4, 2, {"duplicate": 1}) == (before.taken, before.handed, before.dropped)
+    assert in_child(child)
+
+
+def print_nothing(entries):
+    """Take *entries*."""
