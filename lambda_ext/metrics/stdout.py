@@ -86,7 +86,7 @@ END = line_of(b"\n", ())  # of a line of which all the rest is out
 
 
 class _Piece:
-    """What one write is to write, and what became of it; to be made by `_piece_of`."""
+    """What one write is to write, and what became of it."""
 
     __slots__ = ("busy", "data", "lines", "sent", "todo")
 
@@ -109,16 +109,6 @@ class _PieceInMemory(_Piece):
     def done(self, writes: int) -> int:
         """Return how many bytes are out after so many *writes*."""
         return len(self.data) if writes else 0
-
-
-def _piece_of(data: bytes, lines: list[Line], piece: _Piece) -> _Piece:
-    """Return the new *piece* with what is to be written."""
-    piece.data = data
-    piece.lines = lines
-    piece.busy = False
-    piece.sent = []
-    piece.todo = [data]
-    return piece
 
 
 class Writer:
@@ -165,75 +155,6 @@ class Writer:
 
     def write(self) -> None:
         """Write the lines; what stdout does not take for the moment stays."""
-        known, lines = _stdout, self.lines
-        now: Any = sys.stdout
-        stream: Any = sys.__stdout__ if known.in_lambda else now
-        if (
-            self._piece is not None
-            or self._stream is not None
-            or self._torn
-            or known.dirty
-            or known.open
-            or len(lines) != 1
-            or known.stream is not stream
-            or type(stream.write) is not _Write
-            or (stream is not now and not _is_followed(now))
-        ):
-            self._write_all()
-            return
-        # The usual case: one line, and all that was written before is known.
-        chosen = lines[:]
-        data = chosen[0].data if chosen else b""
-        # A thread of ours that begins or ends now counts as the user's.
-        if (
-            _thread._count() > len(ours)
-            or known.children
-            or (real_threads.get_ident() != known.main and _in_other_thread())
-            or _has_children()
-        ):
-            data = b"\n" + data
-        piece = _Piece()  # as `_piece_of` does, with one call less
-        sent: list[Any] = []
-        todo = [data]
-        piece.data, piece.lines, piece.busy = data, chosen, False
-        piece.sent, piece.todo = sent, todo
-        size = len(data)
-        self._until = None
-        try:
-            descriptor = known.fileno()
-            # One step, unless a signal handler's flush did it.
-            if chosen and lines == chosen:
-                self._piece = piece
-                known.open = False  # what is written after it will say so again
-                piece.busy = True
-                for result in map(os.write, (descriptor,), todo):
-                    sent += (result,)
-                    break
-        except Exception as exc:
-            piece.busy = False
-            if by_signal_handler(exc):
-                raise
-            # Else there is no descriptor any more, of which `_write_all` tells.
-            if self._piece is piece and not self._refused(piece, descriptor, exc):
-                return
-        finally:
-            piece.busy = False
-        # One step, as in `_settle`, for what came out at once.
-        if sent == [size] and self._piece is piece:
-            self._piece = None
-            self._stalled = False
-            known.documents += 1
-            del lines[:1]
-        elif self._piece is piece:
-            self._settle(piece)
-            if not self._push(piece, stream, descriptor):
-                return
-            self._stalled = False
-        if lines:
-            self._write_all()
-
-    def _write_all(self) -> None:
-        """Write the lines, however many there are and whatever stdout is."""
         if self._piece is not None:
             if self._piece.busy:  # the frame that this one interrupts goes on
                 return
@@ -241,10 +162,10 @@ class Writer:
         known, lines = _stdout, self.lines
         if known.in_lambda is None:
             known.in_lambda = config.in_lambda() and sys.__stdout__ is not None
-        if self._stream is None:
-            stream: Any = sys.__stdout__ if known.in_lambda else sys.stdout
-        else:
-            stream = self._stream
+        now: Any = sys.stdout
+        stream: Any = self._stream
+        if stream is None:
+            stream = sys.__stdout__ if known.in_lambda else now
         try:
             if known.stream is not stream:
                 known.fileno = _fileno_of(stream)
@@ -255,7 +176,6 @@ class Writer:
                 raise
             known.stream = None
             descriptor = -1
-        now = sys.stdout
         # All writes to it, and to sys.stdout, are known by now.
         follows = _is_followed(stream) and (now is stream or _is_followed(now))
         if known.dirty or not follows:
@@ -264,32 +184,29 @@ class Writer:
             if stream is not now and self._stream is None:
                 _flush(now)
             follows = follows or _follow_both(stream)
-        self._until = None
         while lines:
             chosen = lines[:1] if descriptor < 0 or len(lines) == 1 else _packed(lines)
             if not chosen:  # a signal handler's flush has written them
                 break
             data = chosen[0].data
-            if descriptor < 0:
-                piece = _piece_of(data, chosen, _PieceInMemory())
-            else:
-                if len(chosen) > 1:
-                    data = b"".join([line.data for line in chosen])
-                if (
-                    self._torn
-                    or not follows
-                    or known.open
-                    # A thread of ours that begins or ends now counts as the user's.
-                    or _thread._count() > len(ours)
-                    or (real_threads.get_ident() != known.main and _in_other_thread())
-                    or known.children
-                    or _has_children()
-                ):
-                    data = b"\n" + data
-                piece = _piece_of(data, chosen, _Piece())
-            count = len(chosen)
+            if len(chosen) > 1:
+                data = b"".join([line.data for line in chosen])
+            if descriptor >= 0 and (
+                self._torn
+                or not follows
+                or known.open
+                # A thread of ours that begins or ends now counts as the user's.
+                or _thread._count() > len(ours)
+                or (real_threads.get_ident() != known.main and _in_other_thread())
+                or known.children
+                or _has_children()
+            ):
+                data = b"\n" + data
+            piece = _Piece() if descriptor >= 0 else _PieceInMemory()
+            piece.data, piece.lines, piece.busy = data, chosen, False
+            piece.sent, piece.todo = [], [data]
             # One step, unless a signal handler's flush did it.
-            if lines[:count] == chosen:
+            if lines[: len(chosen)] == chosen:
                 self._piece = piece
                 self._torn = False
                 known.open = False  # what is written after it will say so again
