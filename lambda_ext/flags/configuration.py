@@ -91,6 +91,8 @@ class Polled(Handle[T_co]):
 
     __slots__ = ("_poll_interval", "interval_s")
 
+    judges = True  # which documents replace the last good one
+
     def __init__(
         self,
         application: str,
@@ -154,7 +156,7 @@ class Polled(Handle[T_co]):
         if not getattr(want.source, "polled", True):
             max_age = 0.0
         read_by = getattr(want.source, "read_by", None)
-        if read_by is not None:
+        if read_by is not None and self.judges:
             read_by(want.key.name, self)
         poll = Poll(want.source, want.key, max_age, want.max_stale)
         self._want = poll
@@ -276,6 +278,15 @@ def _interval(given: Any, label: str) -> float | None:
 
 # What INIT loads, too ----------------------------------------------------------
 
+
+class Prefetched(Configuration[str]):
+    """A document that is loaded early; those that read it judge what replaces it."""
+
+    __slots__ = ()
+
+    judges = False
+
+
 _attached = False
 _prefetched: list[Polled[Any]] = []  # held here, since no caller does
 
@@ -291,7 +302,7 @@ def _prefetch() -> None:
     """Declare what the option ``flags_prefetch`` names, unless it is declared."""
     names = {handle.name for handle in store.live()}
     _prefetched.extend(
-        Configuration(*name.split("/"))
+        Prefetched(*name.split("/"))
         for name in config.get("flags_prefetch")
         if name not in names
     )

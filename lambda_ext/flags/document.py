@@ -65,7 +65,8 @@ class Evaluation:
 
     *enabled*, the name of the *variant* (None without variants), the *reason*
     (one of the words above), the *version* label of the document, and *error*,
-    None unless the reason is ERROR.
+    None unless the reason is ERROR.  All evaluations with one result share it:
+    it cannot be changed.
     """
 
     __slots__ = (
@@ -78,6 +79,15 @@ class Evaluation:
         "version",
     )
 
+    if TYPE_CHECKING:
+        flag: str
+        enabled: bool
+        variant: str | None
+        reason: str
+        version: str
+        error: exceptions.LambdaExtError | None
+        _attributes: Mapping[str, Any]
+
     def __init__(
         self,
         flag: str,
@@ -89,13 +99,29 @@ class Evaluation:
         attributes: Mapping[str, Any] | None = None,
         error: exceptions.LambdaExtError | None = None,
     ) -> None:
-        self.flag = flag
-        self.enabled = enabled
-        self.variant = variant
-        self.reason = reason
-        self.version = version
-        self.error = error
-        self._attributes = attributes or {}
+        _set(self, "flag", flag)
+        _set(self, "enabled", enabled)
+        _set(self, "variant", variant)
+        _set(self, "reason", reason)
+        _set(self, "version", version)
+        _set(self, "error", error)
+        _set(self, "_attributes", attributes or {})
+
+    if not TYPE_CHECKING:  # else every name might be set
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Refuse it."""
+            self.__delattr__(name)
+
+        def __delattr__(self, name: str) -> None:
+            """Refuse it."""
+            msg = f"{name!r} of an evaluation cannot be changed: others share it"
+            raise AttributeError(msg)
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        """Take over what a copy, or a pickle, has brought."""
+        for name, value in state[1].items():
+            _set(self, name, value)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -128,10 +154,16 @@ class Evaluation:
         )
 
 
+_set = object.__setattr__  # of objects that cannot be changed
+
+
 class Exposure(Evaluation):
     """An evaluation as a listener hears of it: with its *context*, or None."""
 
     __slots__ = ("context",)
+
+    if TYPE_CHECKING:
+        context: Context | None
 
     def __init__(self, evaluation: Evaluation, context: Context | None) -> None:
         super().__init__(
@@ -143,7 +175,7 @@ class Exposure(Evaluation):
             attributes=evaluation._attributes,
             error=evaluation.error,
         )
-        self.context = context
+        _set(self, "context", context)
 
 
 class Flag:
@@ -319,6 +351,8 @@ def _object(body: str | bytes) -> dict[str, Any]:
     reason = "it is not a JSON object"
     document: Any = None
     try:
+        if isinstance(body, str):
+            body = body.removeprefix("\ufeff")  # in bytes `json` passes over it
         document = json.loads(body)
     except json.JSONDecodeError as exc:
         reason = f"it is not JSON: {exc.msg}: line {exc.lineno} column {exc.colno}"

@@ -230,7 +230,13 @@ class Flags(Polled[object]):
 
     def all(self, context: Context | None = None) -> dict[str, Evaluation]:
         """Return what each flag is for *context*; raises as `evaluate` does."""
-        return {name: self.evaluate(name, context) for name in self.names()}
+        found = {}
+        now = self._document()  # of one version, whatever comes meanwhile
+        for name in now[0]:
+            found[name] = self._evaluated(name, context, now)
+            if self._listeners_of_all:
+                self._tell(found[name], context)
+        return found
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all flags; waits and raises as `evaluate` does."""
@@ -325,11 +331,16 @@ class Flags(Polled[object]):
         )
         return document, is_old
 
-    def _evaluated(self, name: str, context: Context | None) -> Evaluation:
+    def _evaluated(
+        self,
+        name: str,
+        context: Context | None,
+        now: tuple[Document, bool] | None = None,
+    ) -> Evaluation:
         if context is not None and not isinstance(context, Mapping):
             msg = f"a context is a mapping, not {type(context).__name__}"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
-        document, is_old = self._document()
+        document, is_old = now or self._document()
         flag = document.flag(name)
         if flag.is_fixed and context is not None and not self._told_of_rules:
             self._told_of_rules = True

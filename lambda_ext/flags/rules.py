@@ -683,20 +683,34 @@ def scalar(value: Any) -> Any:
 
     None if it counts as missing: None, and all that is of another type.
     """
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, bool):
+    kind = type(value)
+    if kind is str or kind is int or kind is float or kind is bool:
         return value
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
     try:
-        return _of_library(value)
+        return _converted(value, kind)
     except Exception as exc:  # of a method of a type of the user's
         if by_signal_handler(exc):
             raise
         return None
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """Return what *value* is of: a subclass, or a stand-in that says so."""
+    for plain, of_subclass in _PLAIN.items():
+        if isinstance(value, plain):
+            if not issubclass(kind, plain):
+                value = plain(value)
+            return of_subclass(value)
+    return _of_library(value)
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    # Not what a subclass makes of itself: an enum, say.
+    str: str.__str__,
+    bool: bool,
+    int: int.__int__,
+    float: float.__float__,
+}
 
 
 def _of_library(value: Any) -> Any:
@@ -923,7 +937,7 @@ class _Compiler:
 
             def text_test(context: Context) -> bool:
                 value = context.get(key)
-                if value.__class__ is str:
+                if type(value) is str:
                     return compare(value, constant)
                 return test(context)
 
@@ -932,7 +946,7 @@ class _Compiler:
 
             def number_test(context: Context) -> bool:
                 value = context.get(key)
-                if value.__class__ is int or value.__class__ is float:
+                if type(value) is int or type(value) is float:
                     return compare(value, constant)
                 return test(context)
 
@@ -1003,7 +1017,7 @@ class _Compiler:
 
         def text_test(context: Context) -> bool:
             value = context.get(key)
-            if value.__class__ is str:
+            if type(value) is str:
                 return compare(value, constant)
             return test(context)
 
@@ -1056,7 +1070,7 @@ class _Compiler:
 
         def text_test(context: Context) -> bool:
             value = context.get(key)
-            if value.__class__ is str:
+            if type(value) is str:
                 return value in texts
             return test(context)
 
@@ -1115,9 +1129,7 @@ class _Compiler:
 
         def test(context: Context) -> bool:
             value = context.get(key)
-            return value is not None and (
-                empty or value.__class__ is not str or value != ""
-            )
+            return value is not None and (empty or scalar(value) != "")
 
         return test
 

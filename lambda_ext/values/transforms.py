@@ -156,7 +156,7 @@ def copier(value: Any, text: Any = None, depth: int = 0) -> Callable[[], Any] | 
     except RecursionError:
         if depth:
             raise
-        text = json.dumps(value) if text is None else text
+        text = json.dumps(value) if text is None else without_mark(text)
         return lambda: json.loads(text)
     copy: Callable[[], Any] = value.copy
     if not nested:
@@ -175,7 +175,7 @@ def _parsed(raw: Any, key: str) -> Any:
     reason = ""
     document = _NOT_MADE
     try:
-        document = json.loads(raw)
+        document = json.loads(without_mark(raw))
     except json.JSONDecodeError as exc:  # holds the whole document
         reason = f"{exc.msg}: line {exc.lineno} column {exc.colno}"
     except UnicodeDecodeError:
@@ -188,6 +188,11 @@ def _parsed(raw: Any, key: str) -> Any:
         cause = WithheldError(reason)
         raise DecodeError(f"{key!r} is not JSON: {reason}", key=key) from cause
     return document
+
+
+def without_mark(raw: Any) -> Any:
+    """Return *raw* without a byte order mark, which `json` passes over in bytes only."""
+    return raw.removeprefix("\ufeff") if isinstance(raw, str) else raw
 
 
 def _member(document: Any, field: str, key: str) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import pytest
 from helpers import run_threads
@@ -319,3 +321,30 @@ def test_any_json_evaluates_flag_by_flag(values):
         assert type(evaluation.enabled) is bool
         assert (evaluation.reason == "ERROR") is (evaluation.error is not None)
         assert isinstance(evaluation.attributes, dict)
+
+
+@pytest.mark.parametrize("encode", [str, str.encode])
+def test_byte_order_mark_is_passed_over(encode):
+    """A document that an editor of Windows has saved is read, as text and as bytes."""
+    document = Document(encode("\ufeff" + json.dumps({"a": {"enabled": True}})))
+
+    assert document.evaluate("a").enabled
+
+
+@pytest.mark.parametrize("name", ["enabled", "reason", "variant", "context"])
+def test_result_cannot_be_changed(name):
+    """All evaluations share one result, so that no caller may change it; a copy is one."""
+    document = Document(json.dumps({"a": {"enabled": True, "x": [1]}}))
+    found = document.evaluate("a")
+    for change in (
+        lambda: setattr(found, name, False),
+        lambda: delattr(found, name),
+    ):
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            change()
+    copies = copy.copy(found), copy.deepcopy(found), pickle.loads(pickle.dumps(found))
+
+    assert document.evaluate("a").enabled
+    assert [(True, "STATIC", {"x": [1]})] * 3 == [
+        (each.enabled, each.reason, each.attributes) for each in copies
+    ]

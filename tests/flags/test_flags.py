@@ -254,6 +254,21 @@ class TestEvaluate:
             name: found.reason for name, found in flags.all(STAFF).items()
         }  # fmt: skip
 
+    def test_all_is_of_one_version(self, tmp_path, monkeypatch):
+        """Whatever comes meanwhile, the flags are those of the document it began with."""
+        file = tmp_path / "flags.json"
+        file.write_text(json.dumps({"a": {"enabled": True}, "b": {"enabled": True}}))
+        monkeypatch.setenv("LAMBDA_EXT_FLAGS_SOURCE", f"file:{file}")
+        flags = Flags("x", "y", "z")
+        flags.on_evaluation(lambda seen: file.write_text('{"a": {"enabled": false}}'))
+
+        assert {"a": True, "b": True} == {
+            name: found.enabled for name, found in flags.all({}).items()
+        }
+        assert {"a": False} == {
+            name: found.enabled for name, found in flags.all({}).items()
+        }
+
     def test_dialect_is_used(self, flags):
         """A switch for what AWS leaves open reaches the rules."""
         other = Flags(*NAME.split("/"), dialect=Dialect(bucket=lambda v, s: 0.0))
@@ -369,6 +384,32 @@ class TestPolls:
         assert 4 == len(appconfig.calls)
         assert "x" == Configuration("App", "Env", "Config").value
         assert 4 == len(appconfig.calls)
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("early", [True, False])
+    def test_prefetch_list_takes_no_protection_away(
+        self, appconfig, clock, background, monkeypatch, early
+    ):
+        """A broken version replaces no good one, though the list names the flags, too."""
+        monkeypatch.setenv("LAMBDA_EXT_FLAGS", NAME)
+        monkeypatch.setenv(
+            "AWS_APPCONFIG_EXTENSION_PREFETCH_LIST", "orders:prod:features"
+        )
+        appconfig.deploy(NAME, one_flag(True), label="v1")
+        appconfig.deploy("a/b/c", "x")
+        declared = Flags() if early else Configuration("a", "b", "c")
+        phases.call(phases.INIT)
+        calls = len(appconfig.calls)
+        flags = declared if early else Flags()
+        assert flags.enabled("on")
+        assert calls == len(appconfig.calls)
+        appconfig.deploy(NAME, "{", label="v2")
+        clock.advance(60)
+        flags.enabled("on")
+        background.run()
+        found = flags.evaluate("on")
+
+        assert (True, "v1") == (found.enabled, found.version)
 
     def test_change_comes_in_the_background(self, flags, appconfig, clock, background):
         """A read that finds the document due has it polled, and does not wait."""

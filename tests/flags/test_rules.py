@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+from unittest import mock
 
 import pytest
+import wrapt
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -452,6 +454,68 @@ def test_instants_are_python_s(moment):
         written.removesuffix("Z")
     )
     assert rules.scalar(moment) == rules.instant_of(written)
+
+
+class Lazy:
+    """A stand-in that says that it is of the type of its value, as lazy objects do."""
+
+    def __init__(self, value):
+        self.value = value
+
+    @property  # for isinstance
+    def __class__(self):
+        return type(self.value)
+
+    def __str__(self):
+        return str(self.value)
+
+    def __int__(self):
+        return int(self.value)
+
+    def __float__(self):
+        return float(self.value)
+
+    def __bool__(self):
+        return bool(self.value)
+
+
+@pytest.mark.parametrize("value", ["abc", "", "5", "true", 5, 2.5, True, False])
+@pytest.mark.parametrize("make", [Lazy, wrapt.ObjectProxy])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '(begins_with $a "a")',
+        '(contains $a "b")',
+        '(eq $a "abc")',
+        "(eq $a 5)",
+        "(eq $a true)",
+        "(eq $a 2024-01T)",
+        "(gt $a 3)",
+        '(gt $a "a")',
+        "(lt $a 3.5)",
+        '(in $a ["abc"])',
+        '(in $a ["abc", 5])',
+        "(and $a true)",
+        '(matches in::$a pattern::"b")',
+        '(exists key::"a")',
+        '(split pct::50 by::$a seed::"s")',
+    ],
+)
+def test_stand_in_is_its_value(text, make, value):
+    """A proxy, as those of wrapt, Django and Werkzeug, is compared as what it is of."""
+    expected = rules.evaluate(text, {"a": value})
+
+    assert expected is rules.evaluate(text, {"a": make(value)})
+
+
+@pytest.mark.parametrize("kind", [str, int, float, bool])
+def test_stand_in_without_a_value_is_missing(kind):
+    """What only says that it is text or a number raises nothing."""
+    stand_in = mock.NonCallableMock(spec=kind)
+
+    assert isinstance(stand_in, kind)
+    for text in ('(begins_with $a "x")', "(gt $a 3)", "(and $a true)"):
+        assert rules.evaluate(text, {"a": stand_in}) in (False, True)
 
 
 # Any text, any context

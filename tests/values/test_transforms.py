@@ -253,3 +253,10 @@ class TestRecursion:
 
             with pytest.raises(DecodeError, match="'db' asks for what it is making"):
                 db.value
+
+
+@pytest.mark.parametrize("raw", ['\ufeff{"a": 1}', '\ufeff{"a": 1}'.encode()])
+def test_byte_order_mark_is_passed_over(raw):
+    """JSON that an editor of Windows has saved is read, as text and as bytes."""
+    assert {"a": 1} == decode(raw, "json", None, "key").value
+    assert 1 == decode(raw, None, "a", "key").value
