@@ -29,7 +29,7 @@ import threading
 
 from .answer import Answer as _Answer
 from .aws import errors as _errors
-from .exceptions import NotFoundError
+from .exceptions import LambdaExtError, NotFoundError
 from .lifecycle import clock as _clock
 from .lifecycle import current as _current
 from .lifecycle import deadline as _deadline
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from .exceptions import LambdaExtError
     from .typing import Batch, Point
 
 __all__ = (
@@ -138,10 +137,14 @@ class FakeSource:
 
     As a context manager it answers for AWS to everything in this process, and
     what would be asked from outside all the same (a handle with ``client=``)
-    raises, as in `no_aws`.  For one handle, pass it as ``source=``.  *values* are by name (text, or bytes
-    for a binary secret); a call takes up to *batch* of them.
+    raises, as in `no_aws`.  For one handle, pass it as ``source=``.  *values* are
+    by name, for secrets and parameters alike: text, or bytes for a binary secret.
+    A call takes up to *batch* of them.
 
     ``calls`` holds the names that each call asked for, in order.
+
+    Raises:
+        TypeError: a name is no text, or a value is neither text nor bytes.
     """
 
     _numbers = itertools.count(1)
@@ -170,7 +173,22 @@ class FakeSource:
         return f"<FakeSource {self.name!r} with {len(self._versions)} name(s)>"
 
     def rotate(self, name: str, value: str | bytes) -> str:
-        """Make *value* the current version of *name*; return its id."""
+        """
+        Make *value* the current version of *name*; return its id.
+
+        Raises:
+            TypeError: *name* is no text, or *value* is neither text nor bytes.
+        """
+        known: tuple[object, object] = name, value  # not every test checks types
+        if not isinstance(known[0], str):
+            msg = f"the name of a value is text, not {type(name).__name__}"
+            raise TypeError(msg)
+        if not isinstance(known[1], (str, bytes)):
+            msg = (
+                f"the value of {name!r} is text or bytes, as AWS holds it, not"
+                f" {type(value).__name__}: json.dumps() or str() make text of it"
+            )
+            raise TypeError(msg)
         with self._changed:
             versions = self._versions.setdefault(name, [])
             for version in versions:
@@ -200,7 +218,12 @@ class FakeSource:
         Raise *error* for whole calls, or answer it for *name* only.
 
         For the next *times* calls; None means until `recover`.
+
+        Raises:
+            TypeError: *error* is none of `lambda_ext.exceptions`, which is all
+                that a source raises.
         """
+        _check_error(error)
         with self._changed:
             failures: list[LambdaExtError | None] = [error, None]
             self._failures[name] = failures if times is None else [error] * times
@@ -378,7 +401,13 @@ class FakeFlags:
         self._version += 1
 
     def fail(self, error: LambdaExtError) -> None:
-        """Raise *error* for every read, until `recover`."""
+        """
+        Raise *error* for every read, until `recover`.
+
+        Raises:
+            TypeError: as in `FakeSource.fail`.
+        """
+        _check_error(error)
         self._error = error
 
     def recover(self) -> None:
@@ -418,6 +447,12 @@ class FakeFlags:
         return _Answer(body, str(self._version))
 
 
+def _check_error(error: object) -> None:
+    if not isinstance(error, LambdaExtError):
+        msg = f"fail() takes an error of lambda_ext.exceptions, not {error!r:.80}"
+        raise TypeError(msg)
+
+
 class MemorySink:
     """
     A sink that keeps what it is given, for a test to look at.
@@ -444,7 +479,12 @@ class MemorySink:
         self.batches += (batch,)
 
     def points(self, name: str, /, **dims: str | int) -> list[Point]:
-        """Return what came of the metric *name*, with at least these dimensions."""
+        """
+        Return what came of the metric *name*, with at least these dimensions.
+
+        That is what was flushed: a decorated handler flushes when it ends, a
+        ``with`` of this sink does at its end, `metrics.flush()` at any time.
+        """
         wanted = {name: str(value) for name, value in dims.items()}
         return [
             point

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any, SupportsFloat
 
+    from typing_extensions import Self
+
     from ..typing import Sink, Unit
     from .buffer import Record
     from .statuses import Status
@@ -80,6 +82,7 @@ MEMO = 1_000  # series of a kind that one `Metrics` remembers
 UNIT = "Count"  # of counters that say no other
 ONE = 1  # the same object wherever it is written
 LEAST, MOST = -int(MAX_MAGNITUDE), int(MAX_MAGNITUDE)
+DATA = ("dimension_value", "timestamp")  # reasons: what events bring, not the code
 MANY = 500  # values of a dimension that are worth a word
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 MANAGED_S = 10.0  # age of a record on Managed Instances, where nothing freezes
@@ -151,7 +154,7 @@ class Metrics:
 
     __slots__ = (
         "__weakref__", "_at", "_counts", "_dimensions", "_distributions", "_gauges",
-        "_namespace", "_outlet", "_plain", "_resolution", "_service",
+        "_namespace", "_outlet", "_plain", "_refusal", "_resolution", "_service",
     )  # fmt: skip
 
     def __init__(
@@ -178,12 +181,28 @@ class Metrics:
             raise ConfigurationError(msg) from exc
         checked = validation.sink(sink)
         self._outlet = None if checked is None else outlet_of(checked)
+        self._refusal: MetricError | None = None  # of all that is recorded; see `scope`
         # By what was given; replaced when options change.
         self._counts: Memo = {} if _replays is None else _durable.Unseen()
         # Those of `_counts` with the usual unit and no dimensions, by name.
         self._plain: Memo = {} if _replays is None else _durable.Unseen()
         self._gauges: Memo = {}
         self._distributions: Memo = {}
+        _everyone.add(self)
+
+    def __copy__(self) -> Self:
+        """Return the same: nothing of it changes, and its sink is one object."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the same, see `__copy__`."""
+        return self
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        """Follow the options of the process in which it was unpickled."""
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self._forget()
         _everyone.add(self)
 
     def count(
@@ -330,6 +349,9 @@ class Metrics:
                 shop.count("orders")
 
         Leaving the block does nothing: what was recorded waits for the flush.
+        Where CloudWatch would refuse the value of a dimension, or the timestamp,
+        each record of the scope is dropped, counted and logged; in strict mode
+        the scope raises.
 
         Args:
             dimensions: Dimensions of all that it records, as for `count`; also
@@ -339,16 +361,25 @@ class Metrics:
             **dims: More dimensions.
 
         Raises:
-            ConfigurationError: as for `Metrics`.
+            ConfigurationError: as for `Metrics`, but for what is said above.
         """
         dims = validation.unmistaken(dims)
-        made = Metrics(
-            self._namespace,
-            service=self._service,
-            dimensions={**self._dimensions, **(dimensions or {}), **dims},
-            resolution=self._resolution if resolution is None else resolution,
-            timestamp=self._at if timestamp is None else timestamp,
-        )
+        refusal = self._refusal
+        wanted = self._resolution if resolution is None else resolution
+        try:
+            made = Metrics(
+                self._namespace,
+                service=self._service,
+                dimensions={**self._dimensions, **(dimensions or {}), **dims},
+                resolution=wanted,
+                timestamp=self._at if timestamp is None else timestamp,
+            )
+        except ConfigurationError as exc:
+            refusal = _of_the_data(exc)
+            if refusal is None or _is_strict():
+                raise
+            made = Metrics(self._namespace, service=self._service, resolution=wanted)
+        made._refusal = refusal
         made._outlet = self._outlet
         return made
 
@@ -437,6 +468,8 @@ class Metrics:
         found = _look_up(memo, given)
         if found is not None:
             return found[0]
+        if self._refusal is not None:
+            raise MetricError(str(self._refusal), reason=self._refusal.reason)
         checked = validation.name(name)
         unit = validation.unit(unit)
         own = validation.dimensions(dims)
@@ -628,6 +661,14 @@ def _option(name: str) -> Any:
 
 
 _ignored: set[str] = set()
+
+
+def _of_the_data(error: ConfigurationError) -> MetricError | None:
+    """Return what refused the data of an invocation; None if the code is wrong."""
+    cause = error.__cause__
+    if isinstance(cause, MetricError) and cause.reason in DATA:
+        return cause
+    return None
 
 
 def _is_strict() -> bool:

@@ -37,18 +37,24 @@ COUNTED = {
 }
 
 _told: dict[str, int] = {}  # of the counters, what has been recorded
+_is_on = False  # what *self_metrics* said when it was last looked at
 
 
 def install() -> None:
     """Do what both options say, from the next invocation on."""
+    global _is_on
     phases.silence(phases.INVOKE, _invoke)
     phases.silence(phases.RESPONSE, _response)
     _observe(None)
     if config.get("cold_start_metric"):
         phases.listen(phases.INVOKE, _invoke, priority=phases.ESSENTIAL)
-    if config.get("self_metrics"):
+    was_on, _is_on = _is_on, config.get("self_metrics")
+    if _is_on:
         _observe(_loaded)
-        if phases.calls[phases.INVOKE]:  # what was before is not of this invocation
+        # `configure()` comes here for each option.
+        if (
+            phases.calls[phases.INVOKE] and not was_on
+        ):  # what was before is not of this invocation
             _new()
         phases.listen(phases.RESPONSE, _response, priority=BEFORE_FLUSH)
 
@@ -108,3 +114,9 @@ def _loaded(elapsed_s: float, *, waited: bool) -> None:
 def reset() -> None:
     """Start again from zero: so do the counters of the values."""
     _told.clear()
+
+
+@process.at_reset
+def _reset() -> None:
+    global _is_on
+    _is_on = False

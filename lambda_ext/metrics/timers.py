@@ -35,6 +35,12 @@ class Timer:
     def __init__(
         self, record: Callable[..., None], name: str, dims: dict[Any, Any]
     ) -> None:
+        if callable(name):
+            msg = (
+                "metrics.timer takes a name, as in @metrics.timer('db.query'), and"
+                f" then decorates: {name!r:.80}"
+            )
+            raise ConfigurationError(msg)
         self._record = record  # takes name, dimensions, seconds and what was raised
         self._name = name
         self._dims = dims
@@ -48,6 +54,9 @@ class Timer:
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         now = clock.monotonic()
         frame = id(sys._getframe(1))
+        if not self._began:
+            msg = "this timer was left more often than it was entered"
+            raise RuntimeError(msg)
         if frame not in self._began:  # an ExitStack leaves in a frame of its own
             me = real_threads.get_ident()
             for frame, began in reversed([*self._began.items()]):  # noqa: B007

@@ -45,6 +45,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar
 
+    from typing_extensions import Self
+
     from .cache import Entry
 
     R = TypeVar("R")
@@ -149,6 +151,14 @@ class Derived(Generic[R]):
         self._leases: list[_Lease] = []
         self._unknown = 0  # how many of them have ended, nothing says which
         _register(self)
+
+    def __copy__(self) -> Self:
+        """Return the same: a second one would close what the users of this one have."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the same, see `__copy__`."""
+        return self
 
     def __repr__(self) -> str:
         return f"<Derived from {self._handle!r}>"

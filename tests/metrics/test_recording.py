@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import functools
 import inspect
+import pickle
 import threading
 from datetime import timedelta
 
@@ -32,6 +34,14 @@ def marked(function):
 
 class TestTimerAsDecorator:
     """@metrics.timer(...)."""
+
+    def test_without_a_name_is_refused_where_it_decorates(self):
+        """Not in the call of the function, by Python, as a missing argument."""
+        with pytest.raises(ConfigurationError, match=r"as in @metrics.timer\('db"):
+
+            @metrics.timer
+            def query():
+                return 1
 
     def test_each_call_is_measured(self):
         """With its arguments and result, its name and signature as before."""
@@ -155,10 +165,52 @@ class TestScope:
             {"stage": "prod", "the shop": "a", "zone": "2"},
         ] == [dict(point.dimensions) for point in sink.points("n")]
 
-    def test_bad_dimension_is_refused_at_once(self):
+    def test_bad_dimension_is_refused_at_once_in_strict_mode(self):
         """Where the scope is made."""
-        with pytest.raises(ConfigurationError):
+        configure(strict=True)
+        with pytest.raises(ConfigurationError, match="dimension 'city' takes"):
             metrics.scope(city="Łódź")
+        with MemorySink(), pytest.raises(ConfigurationError, match="beyond ASCII"):
+            metrics.scope(city="Łódź")
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("bad", ["Łódź", "", None, 1.5])
+    def test_bad_value_raises_nothing_into_a_handler(self, bad, caplog):
+        """What an event brings costs its metrics, and no answer."""
+
+        @lambda_ext.handler
+        def handler(event, context):
+            with metrics.scope(city=event["city"]) as city, city.timer("t"):
+                city.count("orders")
+                city.gauge("queue", 1)
+                with city.scope(shop="a") as shop:
+                    shop.count("orders", item="x")
+            metrics.count("others")
+            return "answer"
+
+        with MemorySink(strict=False) as sink:
+            assert "answer" == handler({"city": bad}, None)
+
+        assert ["others"] == [p.name for b in sink.batches for p in b.points]
+        assert {
+            "orders": 2,
+            "queue": 1,
+            "t": 1,
+        } == lambda_ext.stats().metrics.dropped_by_name["dimension_value"]
+        assert "dimension 'city' takes an int, or text" in caplog.text
+
+    @pytest.mark.logs
+    def test_old_timestamp_raises_nothing_into_a_handler(self):
+        """An event of last month; with a wrong name the code is wrong, and told so."""
+        with MemorySink(strict=False) as sink:
+            metrics.scope(timestamp=1).count("n")
+        with pytest.raises(ConfigurationError, match="a dimension's name"):
+            metrics.scope(dimensions={"Łódź": "a"})
+        with pytest.raises(ConfigurationError, match="resolution"):
+            metrics.scope(timestamp=1, resolution=5)
+
+        assert [] == sink.points("n")
+        assert {"n": 1} == lambda_ext.stats().metrics.dropped_by_name["timestamp"]
 
     @pytest.mark.parametrize("name", ["name", "value", "unit"])
     def test_parameter_of_count_is_no_dimension_by_keyword(self, name):
@@ -169,6 +221,45 @@ class TestScope:
             metrics.scope(dimensions={name: "Bytes"}).count("n")
 
         assert 1 == sink.total("n", **({} if name == "name" else {name: "Bytes"}))
+
+
+def test_timer_that_is_left_twice_says_so():
+    """By its methods, as a class does that enters it for its users."""
+    timer = metrics.timer("t")
+    with MemorySink() as sink:
+        timer.__enter__()
+        timer.__exit__(None, None, None)
+        with pytest.raises(RuntimeError, match="left more often than it was entered"):
+            timer.__exit__(None, None, None)
+
+    assert 1 == len(sink.values("t"))
+
+
+class TestCopies:
+    """A `Metrics` in what a program copies, such as its settings."""
+
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+    def test_copy_is_the_same(self, copied):
+        """One that is not known would miss options, and fill a sink of its own."""
+        sink = MemorySink()
+        mine = Metrics("ns", sink=sink)
+        copied({"metrics": mine, "timer": mine.timer("t")})["metrics"].count("n")
+        assert mine is copied(mine)
+        metrics.flush()
+
+        assert 1 == sink.total("n")
+
+    def test_one_from_a_pickle_follows_options(self):
+        """As in a worker process that it was sent to."""
+        mine = Metrics(service="")
+        mine.count("n")
+        got = pickle.loads(pickle.dumps(mine))
+        got.count("n")
+        configure(namespace="later")
+        with MemorySink() as sink:
+            got.count("n")
+
+        assert ["later"] == [batch.namespace for batch in sink.batches]
 
 
 class TestTime:

@@ -193,6 +193,34 @@ class TestCache:
 
         assert [("CacheHits", [1])] == recorded(sink)
 
+    def test_another_option_is_set_in_an_invocation(self, source):
+        """What was read before `configure()` belongs to the invocation, too."""
+        configure(self_metrics=True)
+
+        def body(event, context):
+            get_secret("db")
+            configure(max_stale=60)
+            get_secret("db")
+
+        sink = invoked(body, times=2)
+
+        assert 1 == sink.total("CacheMisses")
+        assert 3 == sink.total("CacheHits")
+
+    def test_off_and_on_again(self, source):
+        """What was read in between is not recorded."""
+        configure(self_metrics=True)
+        handler = lambda_ext.handler(lambda event, context: get_secret("db"))
+        with MemorySink() as sink:
+            handler({}, None)
+            configure(self_metrics=False)
+            handler({}, None)
+            configure(self_metrics=True)
+            handler({}, None)
+
+        assert 1 == sink.total("CacheMisses")
+        assert 1 == sink.total("CacheHits")
+
     def test_off_again(self, source):
         """Nothing is recorded, and the loader is not watched any more."""
         from lambda_ext.values import store

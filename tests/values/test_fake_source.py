@@ -6,7 +6,7 @@ import pytest
 
 from lambda_ext.contracts import SourceContract
 from lambda_ext.exceptions import AccessDeniedError, NotFoundError, ThrottledError
-from lambda_ext.testing import FakeSource
+from lambda_ext.testing import FakeFlags, FakeSource
 from lambda_ext.values.batches import get_parameters_by_path, get_secrets
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
@@ -36,6 +36,25 @@ def test_unknown_version_is_not_found(kind, id):
     """Of any form: AWS's ids are no numbers."""
     with FakeSource({"db": "one"}), pytest.raises(NotFoundError):
         kind("db", version_id=id) if kind is get_secret else kind(f"db:{id[-3:]}")
+
+
+@pytest.mark.parametrize("value", [{"user": "kim"}, 20, None, ["a"], bytearray(b"a")])
+def test_value_that_no_source_holds_is_refused_at_once(value):
+    """Where the test is written, not where its handler reads."""
+    with pytest.raises(TypeError, match=r"the value of 'db' is text or bytes"):
+        FakeSource({"db": value})
+    with pytest.raises(TypeError, match=r"json.dumps\(\) or str\(\)"):
+        FakeSource().rotate("db", value)
+    with pytest.raises(TypeError, match="the name of a value is text, not int"):
+        FakeSource({5: "value"})
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), ThrottledError, None, "busy"])
+@pytest.mark.parametrize("double", [FakeSource, FakeFlags])
+def test_error_that_no_source_raises_is_refused_at_once(double, error):
+    """A class, or an error of boto3."""
+    with pytest.raises(TypeError, match=r"takes an error of lambda_ext\.exceptions"):
+        double({"db": "x"}).fail(error)
 
 
 def test_rotation_moves_the_stages():

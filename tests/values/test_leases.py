@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import threading
 import weakref
@@ -356,6 +357,18 @@ class TestMaking:
             thread.join()
         assert ["1"] == made
         assert [["1"]] * 5 == got
+
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+    def test_copy_is_the_same(self, pool, rotate, time, copied):
+        """A second one would close what is in use, and close it twice."""
+        with pool as used:
+            twin = copied(pool)
+            assert pool is twin
+            rotate()
+            time.advance(61)
+            with twin as new:
+                assert 0 == used.closed
+        assert (1, 0) == (used.closed, new.closed)
 
     def test_make_that_asks_for_itself_is_told(self, source):
         """Instead of exhausting the stack."""
