@@ -131,8 +131,8 @@ def client(service_name: str, *args: Any, **keywords: Any) -> Any:
 
 
 _STATE = frozenset(
-    ("_args", "_index", "_keywords", "_lock", "_methods", "_real", "_service",
-     "_source", "_state")
+    ("_args", "_index", "_keywords", "_lock", "_methods", "_real", "_region",
+     "_service", "_source", "_state")
 )  # fmt: skip
 
 
@@ -149,6 +149,7 @@ class LightClient:
         self._args = args
         self._keywords = keywords
         self._lock = process.Lock()
+        self._region = os.environ.get("AWS_DEFAULT_REGION")  # as boto3's, from now on
         self._real: Any = None
         self._source: Source | None = None
         self._index: dict[Any, View] = {}  # what a hit reads
@@ -332,7 +333,7 @@ class LightClient:
         for name, value in given.items():
             if value is not None and (name, value) != ("region_name", region):
                 return None
-        if len(self._args) > 1 or not _is_session_plain():
+        if len(self._args) > 1 or self._is_elsewhere() or not _is_session_plain():
             return None
         # Avoids 3 ms until a value is read.
         from ..aws.transport import transport
@@ -350,6 +351,11 @@ class LightClient:
         self._source = settings.make_source(kind, "aws")
         return self._source
 
+    def _is_elsewhere(self) -> bool:
+        """Say whether the region has changed since the client was made."""
+        region = os.environ.get("AWS_DEFAULT_REGION")
+        return self._region is not None and self._region != region
+
     def _made(self) -> Any:
         """Return boto3's own client, cached, made when it is first needed."""
         if self._real is None:
@@ -359,8 +365,16 @@ class LightClient:
                     from ..aws.boto import default_session
                     from .mixin import cached
 
+                    keywords = self._keywords
+                    if (
+                        not self._args
+                        and keywords.get("region_name") is None
+                        and self._is_elsewhere()
+                        and _is_session_plain()
+                    ):
+                        keywords = {**keywords, "region_name": self._region}
                     made = default_session().client(
-                        self._service, *self._args, **self._keywords
+                        self._service, *self._args, **keywords
                     )
                     self._keep(cached(made))
         return self._real

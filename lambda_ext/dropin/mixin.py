@@ -305,7 +305,7 @@ class State:
         botocore = sys.modules["botocore.client"]
         self._method = None  # no answer comes from memory if it was replaced before
         if operations.is_botocores(botocore.BaseClient._make_api_call):
-            self._method = self.bare._make_api_call
+            self._method = _method_of(self.bare)
         self.service = client.meta.service_model.service_name
         self._base_scope = boto.scope_of(self.service, client)
         self._mock: object = _current_mock()
@@ -376,9 +376,10 @@ class State:
             if around != self._around:
                 self._around = around
                 self._begin_anew()
-        method = self.bare._make_api_call
-        if method is not self._method and not _wraps(method, self._method):
-            return False  # a test's stand-in for botocore's method
+        if self.bare._make_api_call is not self._method:
+            method = _method_of(self.bare)
+            if not (_wraps(method, self._method) or _wraps(self._method, method)):
+                return False  # a test's stand-in for botocore's method
         return not (self._is_bare or boto.is_own())
 
     def _begin_anew(self) -> None:
@@ -500,7 +501,7 @@ class State:
         if newest is None:  # all refused, in a call of another thread
             return self._pass(client, read.operation, parameters)
         response = newest.answer.response
-        metadata = dict((response or {}).get(operations.METADATA) or {})
+        metadata = operations.copy_of((response or {}).get(operations.METADATA) or {})
         if _all(found, FRESH, STALE):
             metadata[operations.FROM_CACHE] = True
             next(tally(read.operation).hits)
@@ -566,8 +567,15 @@ class State:
             tallies.invalidated(operation, store.invalidate(name, kind))
 
 
+def _method_of(bare: Any) -> Any:
+    """Return the method that makes the calls of *bare*, as its class has it."""
+    # Of what wrapt has wrapped each look-up would give another object.
+    name = "_make_api_call"
+    return next(vars(cls)[name] for cls in bare.__mro__ if name in vars(cls))
+
+
 def _wraps(method: Any, former: Any) -> bool:
-    """Say whether *method* is put around *former*, as instrumentation does it."""
+    """Say whether *method* is *former*, or put around it, as instrumentation does it."""
     for _ in range(20):
         if method is None:
             return False

@@ -136,6 +136,23 @@ class TestReads:
 
         assert (1, 3, 2) == (counted.hits, counted.misses, counted.stored)
 
+    def test_region_is_that_of_the_time_when_it_was_made(self, monkeypatch):
+        """A client asks where boto3's asks, though the variable has changed since."""
+        ssm = boto3.client("ssm", region_name="us-east-1")
+        ssm.put_parameter(Name="/p/a", Value="there", Type="String")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        there, expected = client("ssm"), boto3.client("ssm")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+        here = client("ssm")
+        found = [
+            each.get_parameter(Name="/p/a")["Parameter"]["Value"]
+            for each in (expected, there, here, there)
+        ]
+
+        assert ["there", "there", "/p/a", "there"] == found
+        assert expected.meta.region_name == there.meta.region_name
+        assert here.meta.region_name == "eu-central-1"
+
     def test_what_a_caller_changes_stays_with_the_caller(self):
         """No response shares anything with memory."""
         light = client("secretsmanager")

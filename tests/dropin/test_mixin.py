@@ -12,6 +12,7 @@ import weakref
 import boto3
 import botocore.client
 import pytest
+import wrapt
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, ParamValidationError
 from botocore.stub import Stubber
@@ -159,6 +160,19 @@ class TestReads:
             response["VersionStages"].append("x")
             response[METADATA]["HTTPHeaders"].clear()
             response["SecretString"] = "changed"
+
+    def test_what_a_caller_changes_in_a_batch_stays_with_the_caller(self, ssm):
+        """A batch shares nothing with memory or with another response either."""
+        for name in "ab":
+            ssm.put_parameter(Name=name, Value=name, Type="String")
+        client = cached(ssm)
+        for _ in range(3):
+            response = client.get_parameters(Names=["a", "b"])
+
+            assert "content-type" in response[METADATA]["HTTPHeaders"]
+            assert ["a", "b"] == [each["Value"] for each in response["Parameters"]]
+            response[METADATA]["HTTPHeaders"].clear()
+            response["Parameters"][0]["Value"] = "changed"
 
     def test_binary_secret_stays_bytes(self, bare):
         """A blob is bytes from memory, too."""
@@ -739,6 +753,45 @@ class TestWireRule:
             client.get_secret_value(SecretId="a")
 
         assert (["GetSecretValue"], ["GetSecretValue"]) == (seen, calls)
+
+    @pytest.mark.parametrize("layers", [1, 2])
+    def test_instrumentation_that_was_there_first_does_not_either(
+        self, bare, calls, monkeypatch, layers
+    ):
+        """Wrapped by wrapt, as tracers do it, before the client is; and when that goes."""
+        bare.create_secret(Name="a", SecretString="1")
+        base, name, seen = botocore.client.BaseClient, "_make_api_call", []
+        former = base._make_api_call
+        monkeypatch.setattr(base, name, former)  # goes back in the end
+
+        def trace(wrapped, instance, args, kwargs):
+            seen.append(args[0])
+            return wrapped(*args, **kwargs)
+
+        for _ in range(layers):
+            wrapt.wrap_function_wrapper(base, name, trace)
+        client = cached(boto3.client("secretsmanager"))
+        del calls[:]
+        for _ in range(3):
+            client.get_secret_value(SecretId="a")
+        base._make_api_call = former
+        response = client.get_secret_value(SecretId="a")
+
+        assert (["GetSecretValue"] * layers, ["GetSecretValue"]) == (seen, calls)
+        assert response[METADATA]["LambdaExtCached"]
+
+    def test_stand_in_under_instrumentation_is_called(self, bare, monkeypatch):
+        """What a test puts in the place of an instrumented method answers."""
+        base, name = botocore.client.BaseClient, "_make_api_call"
+        monkeypatch.setattr(base, name, base._make_api_call)
+        wrapt.wrap_function_wrapper(base, name, lambda w, _, a, k: w(*a, **k))
+        bare.create_secret(Name="a", SecretString="1")
+        client = cached(boto3.client("secretsmanager"))
+        for _ in range(2):
+            client.get_secret_value(SecretId="a")
+        monkeypatch.setattr(base, name, lambda *_: {"SecretString": "stand-in"})
+
+        assert "stand-in" == client.get_secret_value(SecretId="a")["SecretString"]
 
 
 class TestSnapshot:
