@@ -33,7 +33,7 @@ from collections import deque
 
 from .. import disclosure
 from ..aws.retries import jitter
-from ..lifecycle import clock, real_threads
+from ..lifecycle import clock, phases, real_threads
 from ..lifecycle.process import Lock, by_signal_handler
 
 TYPE_CHECKING = False
@@ -45,6 +45,7 @@ MAX_ITEMS = 1_000
 MAX_BYTES = 4_000_000  # of a process that may have 128 MB in all
 ATTEMPTS = 3  # in one drain; the next one begins anew
 LONGEST_PAUSE_S = 300.0  # of a Retry-After; a server may ask for days
+GROWN = 100  # items more, until they are combined again where there is no room
 OFFERED = 8  # batches that are known when they come again
 MAX_WARNINGS = 20  # different ones that are logged
 
@@ -105,8 +106,9 @@ class Delivery:
     and returns how many records the receiver refused, and why.  It raises
     `RetryError` or `RefusedError`; what else it raises counts as refused.
 
-    *combine(items)* is given what was not tried yet before it is sent, and returns
-    what is to be sent in its place; None sends each item as it was queued.
+    *combine(items)* is given what was not tried yet before it is sent, or before any
+    of it is dropped for room, and returns what is to be sent in its place; None sends
+    each item as it was queued.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Delivery:
         self._idle = real_threads.Event()
         self._idle.set()
         self._bytes = 0
+        self._least = 0  # items that the last combining left
         self._failures = 0  # attempts in a row that failed for a passing reason
         self._not_before = 0.0  # house time
         self._own_pause = False  # the receiver did not ask for it
@@ -185,10 +188,25 @@ class Delivery:
             self._make_room()
 
     def _make_room(self) -> None:
-        while (
-            len(self._queue) > self._max_items or self._bytes > self._max_bytes
-        ) and self._drop_oldest():
+        if self._is_full() and len(self._queue) >= self._least + GROWN:
+            self._combine_here()
+        while self._is_full() and self._drop_oldest():
             pass
+
+    def _is_full(self) -> bool:
+        return len(self._queue) > self._max_items or self._bytes > self._max_bytes
+
+    def _combine_here(self) -> None:
+        """Combine what waits, unless it is being sent."""
+        if self._combine is None:
+            return
+        me, sender = object(), self._sender
+        try:
+            if sender.setdefault(0, me) is me:
+                self._combined(self._combine)
+        finally:
+            if 0 in sender and sender[0] is me:  # one step, as in `drain`
+                del sender[0]
 
     def drop(self, count: int, reason: str) -> None:
         """Count *count* records that cannot be queued, for *reason*."""
@@ -211,6 +229,11 @@ class Delivery:
                 self.sent -= count
 
     @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed, for a reason that may pass."""
+        return self._failures > 0
+
+    @property
     def is_ready(self) -> bool:
         """Whether something waits, and the receiver asked for no pause."""
         return bool(self._queue) and clock.now() >= self._not_before
@@ -220,8 +243,11 @@ class Delivery:
         Send what is queued before the run time *ends_at*; say whether all was.
 
         No attempt is made earlier than the receiver asked for.  Without *join* it
-        does not wait for another thread that is sending.
+        does not wait for another thread that is sending.  Before a time-out and at
+        the end of the process the pause after an earlier failure is over.
         """
+        if phases.under_way(phases.SHUTDOWN) or phases.under_way(phases.TIMEOUT):
+            self.hurry()
         me, sender = object(), self._sender
         while True:
             try:
@@ -292,6 +318,7 @@ class Delivery:
             if self._version is version:
                 self._queue = after
                 self._bytes = size
+                self._least = len(after)
 
     def _attempt(self, item: Item, ends_at: float) -> bool:
         """Send *item* once; say whether its outcome is final."""

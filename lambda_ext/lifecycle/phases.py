@@ -93,6 +93,11 @@ def listen_once(phase: str, listener: Listener, *, priority: int = USER) -> None
         entries.append(entry)
 
 
+def under_way(phase: str) -> bool:
+    """Say whether *phase* has begun, and not ended, in some thread."""
+    return calls[phase] > ended[phase]
+
+
 def entries(phase: str) -> list[Entry]:
     """Return the (priority, listener) pairs of *phase*; always the same list."""
     return _listeners[phase]

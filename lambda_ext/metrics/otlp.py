@@ -17,8 +17,11 @@ Guarantees
     counted.
     Requests have at most `MAX_POINTS` points and about `MAX_BYTES` bytes.
     What several flushes have recorded of one series becomes one point before it
-    is sent, of `MERGE_S` seconds at most: some receivers keep the last of several
-    points of a series in one second only.
+    is sent, of `MERGE_S` seconds at most, or of one second where the program gave
+    the time: some receivers keep the last of several points of a series in one
+    second only.
+    A receiver that fails is asked again after a pause that doubles, `LONGEST_PAUSE_S`
+    at most, however much waits: invocations do not wait for it each time.
 
 Encoding
     protobuf.  JSON is there for receivers that take nothing else: two collectors
@@ -44,17 +47,24 @@ from . import otlp_messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from ..delivery.receiver import Text
     from ..typing import Batch, Point
+
+    # A namespace, its points, and when their interval began and ended.
+    Group = tuple[str, list[Point], int, int]
 
 MAX_POINTS = 1_000  # of a request; CloudWatch takes no more
 MAX_BYTES = 400_000  # of a request, before gzip; Datadog takes 500 KB
 EVERY_S = 30.0  # between two requests while little is recorded
 MERGE_S = 60.0  # that one point may stand for
 SOON_S = 1.0  # after now: a time of the user's own
+SECOND_NS = 10**9
+LONGEST_PAUSE_S = 60.0  # between two tries of a receiver that fails
+AROUND = 100  # bytes of a request that points of another time take more
+VALUE_BYTES = 32  # that one value of a distribution takes until it is sent
 PATH = "/v1/metrics"
 SIGNAL = "METRICS"  # in the names of OpenTelemetry's variables
 
@@ -95,8 +105,8 @@ class OtlpSink:
     """
 
     __slots__ = (
-        "__weakref__", "_delivery", "_disabled", "_due_at", "_every", "_last",
-        "_protocol", "_receiver", "name",
+        "__weakref__", "_delivery", "_disabled", "_due_at", "_every", "_failures",
+        "_last", "_not_before", "_protocol", "_receiver", "name",
     )  # fmt: skip
 
     def __init__(
@@ -144,6 +154,8 @@ class OtlpSink:
         # By namespace: when the interval of its last batch began and ended.
         self._last: dict[str, tuple[int, int]] = {}
         self._due_at = clock.now() + every
+        self._failures = 0  # drains in a row that ended with a failure
+        self._not_before = 0.0  # house time
         follow_life(self)
         otlp_common.follow_life()
 
@@ -189,12 +201,16 @@ class OtlpSink:
             self._last[batch.namespace] = last
 
     def is_due(self) -> bool:
-        """Say whether what waits is old or large enough to be sent."""
-        delivery = self._delivery
-        if not delivery.bytes:
+        """
+        Say whether what waits is old or large enough to be sent.
+
+        Not while it is a pause after a failure, which doubles each time.
+        """
+        delivery, now = self._delivery, clock.now()
+        if not delivery.bytes or now < self._not_before:
             return False
         return (
-            clock.now() >= self._due_at
+            now >= self._due_at
             or delivery.bytes >= MAX_BYTES
             or delivery.pending >= MAX_POINTS
         )
@@ -202,27 +218,40 @@ class OtlpSink:
     def drain(self, ends_at: float) -> None:
         """Send what waits, before the run time *ends_at*; raises nothing."""
         self._due_at = clock.now() + self._every
-        self._delivery.drain(ends_at)
+        delivery = self._delivery
+        delivery.drain(ends_at)
+        if delivery.is_failing:
+            self._failures += 1
+            pause_s = min(2.0 ** min(self._failures, 10), LONGEST_PAUSE_S)
+            self._not_before = clock.now() + pause_s
+        else:
+            self._failures = 0
+            self._not_before = 0.0
 
     # One request -------------------------------------------------------------
 
     def _send(self, payload: Any, ends_at: float) -> tuple[int, str]:
-        response = self._receiver.post(self._encoded(*payload), ends_at)
+        response = self._receiver.post(self._encoded(payload), ends_at)
         return otlp_common.rejected(
             response.body, response.headers.get("content-type", "")
         )
 
-    def _encoded(
-        self, namespace: str, points: list[Point], start_ns: int, at_ns: int
-    ) -> bytes:
-        tree = otlp_messages.request(
-            namespace,
-            points,
-            start_ns=start_ns,
-            at_ns=at_ns,
-            of=otlp_common.resource(otlp_common.instance(), otlp_common.service()),
-            version=otlp_common.version(),
-        )
+    def _encoded(self, payload: list[Group]) -> bytes:
+        of = otlp_common.resource(otlp_common.instance(), otlp_common.service())
+        tree, *others = [
+            otlp_messages.request(
+                namespace,
+                points,
+                start_ns=start_ns,
+                at_ns=at_ns,
+                of=of,
+                version=otlp_common.version(),
+            )
+            for namespace, points, start_ns, at_ns in payload
+        ]
+        (resource,) = tree["resourceMetrics"]
+        for other in others:
+            resource["scopeMetrics"] += other["resourceMetrics"][0]["scopeMetrics"]
         if self._protocol == "http/json":
             message = protobuf.as_json(otlp_messages.METRICS, tree)
             return dumps(message, separators=(",", ":")).encode()
@@ -239,12 +268,16 @@ class OtlpSink:
         self.close()
         self._last = {}
         self._due_at = clock.now() + self._every
+        self._failures = 0
+        self._not_before = 0.0
 
     def forked(self) -> None:
         """Leave connections and what waits to the parent."""
         self._receiver.forked()
         self._delivery.forked()
         self._last = {}
+        self._failures = 0
+        self._not_before = 0.0
 
 
 # Presets ---------------------------------------------------------------------
@@ -394,25 +427,34 @@ class _Merged:
 
 
 class _Interval:
-    """The series of a namespace in an interval."""
+    """The series of a namespace in an interval, or at a time of the user's own."""
 
-    __slots__ = ("at_ns", "namespace", "series", "start_ns")
+    __slots__ = ("at_ns", "namespace", "own", "series", "size", "start_ns")
 
     def __init__(self, namespace: str, start_ns: int, at_ns: int) -> None:
         self.namespace = namespace
         self.start_ns = start_ns
         self.at_ns = at_ns
+        self.own = at_ns - start_ns <= 1
+        self.size = 0  # bytes of the values of distributions
         self.series: dict[Any, _Merged] = {}
 
     def takes(self, start_ns: int, at_ns: int) -> bool:
         """Say whether another interval is the same, or follows soon enough."""
-        if (start_ns, at_ns) == (self.start_ns, self.at_ns):
+        if self.size >= MAX_BYTES:
+            return False
+        if self.own or (start_ns, at_ns) == (self.start_ns, self.at_ns):
             return True
         longest_ns = int(MERGE_S * 1e9)
         return start_ns == self.at_ns and at_ns - self.start_ns <= longest_ns
 
-    def add(self, points: list[Point]) -> None:
+    def add(self, at_ns: int, points: list[Point]) -> None:
         """Add *points* to those of the same series."""
+        if self.own:
+            self.at_ns = max(self.at_ns, at_ns)
+            self.start_ns = self.at_ns - 1
+        else:
+            self.at_ns = at_ns
         for point in points:
             key = (point.kind, point.name, point.unit, point.dimensions)
             known = self.series.get(key)
@@ -420,6 +462,7 @@ class _Interval:
                 self.series[key] = _Merged(point)
             else:
                 known.add(point)
+            self.size += _kept(point)
 
 
 def combined(items: list[Item]) -> list[Item]:
@@ -427,39 +470,70 @@ def combined(items: list[Item]) -> list[Item]:
     intervals: list[_Interval] = []
     last: dict[Any, _Interval] = {}  # by namespace, or by a time of the user's own
     for item in items:
-        namespace, points, start_ns, at_ns = item.payload
-        where = namespace if at_ns - start_ns > 1 else (namespace, at_ns)
-        interval = last.get(where)
-        if interval is None or not interval.takes(start_ns, at_ns):
-            interval = last[where] = _Interval(namespace, start_ns, at_ns)
-            intervals.append(interval)
-        interval.at_ns = at_ns
-        interval.add(points)
+        for namespace, points, start_ns, at_ns in item.payload:
+            own = at_ns - start_ns <= 1
+            where = (namespace, at_ns // SECOND_NS) if own else namespace
+            interval = last.get(where)
+            if interval is None or not interval.takes(start_ns, at_ns):
+                interval = last[where] = _Interval(namespace, start_ns, at_ns)
+                intervals.append(interval)
+            interval.add(at_ns, points)
     return [
-        item
-        for each in intervals
-        for item in _items(
-            each.namespace, each.series.values(), each.start_ns, each.at_ns
-        )
+        *_together([each for each in intervals if each.own]),
+        *[
+            item
+            for each in intervals
+            if not each.own
+            for item in _items(
+                each.namespace, each.series.values(), each.start_ns, each.at_ns
+            )
+        ],
     ]
+
+
+def _together(intervals: list[_Interval]) -> Iterator[Item]:
+    """Yield what is queued of *intervals*, as many in one request as it can have."""
+    payload: list[Group] = []
+    count = size = kept = samples = 0
+    for each in intervals:
+        for item_points, bytes_, more in _divided(each.series.values()):
+            around = AROUND + len(each.namespace)
+            if payload and (
+                count + len(item_points) > MAX_POINTS
+                or size + bytes_ + around > MAX_BYTES
+            ):
+                yield Item(payload, samples, kept)
+                payload, count, size, kept, samples = [], 0, 0, 0, 0
+            payload.append((each.namespace, item_points, each.start_ns, each.at_ns))
+            count += len(item_points)
+            size += bytes_ + around
+            kept += bytes_ + around + more
+            samples += sum([point.samples for point in item_points])
+    if payload:
+        yield Item(payload, samples, kept)
 
 
 def _items(namespace: str, points: Any, start_ns: int, at_ns: int) -> list[Item]:
     """Return *points* as what is queued, each small enough for one request."""
     return [
         Item(
-            (namespace, run, start_ns, at_ns),
+            [(namespace, run, start_ns, at_ns)],
             sum([point.samples for point in run]),
-            size,
+            size + kept,
         )
-        for run, size in _divided(points)
+        for run, size, kept in _divided(points)
     ]
 
 
+def _kept(point: Any) -> int:
+    """Return how many bytes the values of *point* take until they are added up."""
+    return VALUE_BYTES * len(point.values) if point.kind == "distribution" else 0
+
+
 def _divided(points: Any) -> Any:
-    """Yield runs of *points* that fit into one request, with their size in bytes."""
+    """Yield runs of *points* for one request, its bytes, and those of their values."""
     run: list[Point] = []
-    size = 0
+    size = kept = 0
     for point in points:
         # Field heads, times, and a histogram's 15 buckets and bounds.
         bytes_ = 300 if point.kind == "distribution" else 60
@@ -467,9 +541,10 @@ def _divided(points: Any) -> Any:
         for key, value in point.dimensions:
             bytes_ += 12 + len(key) + len(value)
         if run and (len(run) >= MAX_POINTS or size + bytes_ > MAX_BYTES):
-            yield run, size
-            run, size = [], 0
+            yield run, size, kept
+            run, size, kept = [], 0, 0
         run.append(point)
         size += bytes_
+        kept += _kept(point)
     if run:
-        yield run, size
+        yield run, size, kept

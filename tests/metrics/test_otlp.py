@@ -353,6 +353,79 @@ class TestRequest:
 
         assert [[("a", 1)]] * (delivery.ATTEMPTS + 1) + [[("a", 5)]] == sent
 
+    def test_times_of_the_users_own_share_requests(self, receiver):
+        """Each keeps its time, and 1,500 of them are two requests, not 1,500."""
+        sink = sink_at(receiver)
+        with FakeClock(wall=1_000_000.0):
+            for number in range(1500):
+                sink.accept(Batch(Point("n", [number]), at=900_000.0 + number))
+            told = drained(sink)
+        found = [
+            (point.as_int, point.time_unix_nano)
+            for message in map(decoded, receiver.requests)
+            for _, _, point in collector.points([message])
+        ]
+
+        assert (1500, {}, 0) == told
+        assert [(n, (900_000 + n) * 10**9) for n in range(1500)] == found
+        assert [1000, 500] == [
+            len([*collector.points([decoded(request)])])
+            for request in receiver.requests
+        ]
+
+    def test_times_of_one_second_are_one_point(self, receiver):
+        """Of two points of a series in one second some receivers keep the last."""
+        sink = sink_at(receiver)
+        with FakeClock(wall=1_000_000.0):
+            for number in range(8):
+                at = 900_000.0 + number / 4
+                sink.accept(
+                    Batch(Point("n", [1]), Point("g", [number], "gauge"), at=at)
+                )
+            told = drained(sink)
+        (request,) = receiver.requests
+        found = [
+            (name, collector.number(kind, point), point.time_unix_nano)
+            for name, kind, point in collector.points([decoded(request)])
+        ]
+
+        assert (16, {}, 0) == told
+        assert [
+            ("n", 4, 900_000_750_000_000), ("g", 3, 900_000_750_000_000),
+            ("n", 4, 900_001_750_000_000), ("g", 7, 900_001_750_000_000),
+        ] == found  # fmt: skip
+        assert 10**9 >= max(
+            point.time_unix_nano - point.start_time_unix_nano
+            for name, _, point in collector.points([decoded(request)])
+            if name == "n"
+        )
+
+    def test_own_times_are_added_up_before_any_is_dropped(self, receiver):
+        """5,000 batches within some seconds have room, though none was sent meanwhile."""
+        sink = sink_at(receiver, every=3600)
+        with FakeClock(wall=1_000_000.0):
+            for number in range(5000):
+                sink.accept(Batch(at=900_000.0 + number / 500))
+            told = drained(sink)
+
+        assert (5000, {}, 0) == told
+        assert 5000 == sum(collector.sums(map(decoded, receiver.requests)).values())
+
+    @FAILED
+    @pytest.mark.parametrize("drains", [False, True])
+    def test_values_count_as_bytes(self, drains):
+        """What waits for a receiver that is gone has a bound, whatever it is."""
+        with collector.closed_port() as port:
+            sink = OtlpSink(f"http://127.0.0.1:{port}/v1/metrics")
+            for _ in range(80):
+                sink.accept(Batch(Point("d", range(5000), "distribution")))
+                if drains:
+                    drained(sink, 0.0)
+        dropped = sink.dropped.get("queue_full", 0)
+
+        assert 400_000 == sink.pending + dropped
+        assert delivery.MAX_BYTES // 64 <= sink.pending <= delivery.MAX_BYTES // 16
+
     def test_connection_is_kept(self, receiver):
         """Two drains need one connection."""
         sink = sink_at(receiver)
@@ -1061,6 +1134,63 @@ class TestDue:
         sink.accept(Batch())
 
         assert sink.is_due()
+
+    @FAILED
+    @pytest.mark.parametrize("every", [0, otlp.EVERY_S])
+    @pytest.mark.parametrize("fault", [failing(503), silent])
+    def test_receiver_that_fails_is_asked_less_often(self, receiver, every, fault):
+        """Invocations do not wait for it each time, however much waits."""
+        receiver.fault = fault
+        batch = Batch(*[Point(f"m{n}") for n in range(otlp.MAX_POINTS)])
+        pauses = []
+        with FakeClock() as fake:
+            sink = sink_at(receiver, every=every)
+            sink.accept(batch)
+            for _ in range(10):
+                assert sink.is_due()
+                sink.drain(clock.monotonic() + 0.01)
+                waited = 0
+                while not sink.is_due():
+                    fake.advance(1)
+                    waited += 1
+                pauses.append(waited)
+            receiver.fault = whole
+            sink.close()
+            drained(sink)
+            sink.accept(Batch(*[Point(f"n{n}") for n in range(otlp.MAX_POINTS)]))
+            after = sink.is_due()
+
+        assert [2, 4, 8, 16, 32, 60, 60, 60, 60, 60] == pauses
+        assert after
+
+    @FAILED
+    @pytest.mark.parametrize("phase", [phases.SHUTDOWN, phases.TIMEOUT])
+    def test_end_makes_no_pause_of_its_own(self, receiver, monkeypatch, phase):
+        """A receiver that is well again has the last records, at once."""
+        monkeypatch.setattr(delivery, "jitter", lambda _: 1000.0)
+        receiver.faults += [failing(503)]
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+        before = drained(sink, 30.0)
+        ended = []
+        phases.listen(phase, lambda: ended.append(drained(sink, 30.0)))
+        phases.call(phase)
+
+        assert (0, {}, 1) == before
+        assert [(1, {}, 0)] == ended
+
+    @FAILED
+    def test_end_makes_the_pause_that_was_asked_for(self, receiver):
+        """A receiver that asks for fewer requests gets no more at the end."""
+        receiver.faults += [failing(503, Retry_After="200")]
+        sink = sink_at(receiver)
+        sink.accept(Batch())
+        drained(sink, 30.0)
+        ended = []
+        phases.listen(phases.SHUTDOWN, lambda: ended.append(drained(sink, 30.0)))
+        phases.call(phases.SHUTDOWN)
+
+        assert ([(0, {}, 1)], 1) == (ended, len(receiver.requests))
 
 
 class TestLife:
