@@ -116,13 +116,19 @@ class FakeClock:
             raise ValueError(msg)
 
     def install(self) -> FakeClock:
-        """Make this the library's clock."""
+        """
+        Make this the library's clock.
+
+        What was read by another clock has no age by this one: it is forgotten.
+        """
         self._former.append(_clock.install(self))
+        _store.forget()
         return self
 
     def uninstall(self) -> None:
         """Go back to the clock before, or to the machine's if there was none."""
         _clock.install(self._former.pop() if self._former else None)
+        _store.forget()
 
     def __enter__(self) -> FakeClock:
         return self.install()

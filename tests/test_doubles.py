@@ -321,6 +321,24 @@ class TestNoAws:
 class TestThaw:
     """What was frozen has aged at the next read."""
 
+    @pytest.mark.parametrize("wall", [1_000.0, 4_000_000_000.0])
+    def test_value_that_was_read_before_ages_too(self, wall):
+        """Another clock tells nothing of its age: it is read anew, and ages."""
+        db = Secret("db")
+        with FakeSource({"db": "one"}) as source:
+            assert "one" == db.value
+            with FakeClock(wall=wall) as clock:
+                assert "one" == db.value == get_secret("db")
+                source.rotate("db", "two")
+                assert "one" == db.value == get_secret("db")
+                clock.freeze(3600)
+                assert "two" == db.value == get_secret("db")
+                source.rotate("db", "three")
+                clock.advance(301)
+                assert "three" == db.value == get_secret("db")
+                source.rotate("db", "four")
+            assert "four" == db.value == get_secret("db")
+
     def test_freeze_is_noted(self):
         """Without another invocation, and in the middle of one."""
         db = Secret("db")

@@ -22,6 +22,8 @@ from .seeds import Parameter, Seed
 MAX_EVENT_BYTES = 6 * 1024 * 1024  # Lambda's limit for a synchronous invocation
 MANY = (".jsonl", ".ndjson")  # names of files with one event in each line
 KINDS = ("secrets", "parameters", "flags", "configurations")  # of a seed
+# The most that AWS holds: a secret, and a parameter of the advanced tier.
+SECRET_BYTES, PARAMETER_BYTES = 65_536, 8_192
 PARAMETER_TYPES = ("String", "StringList", "SecureString")
 # What AWS takes as a name; "!" stands in those that AWS itself gives.
 SECRET_NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
@@ -183,14 +185,16 @@ def _secret(where: _Where, name: str, value: Any) -> str | bytes:
             msg = f'{where(name)}: "binary" is not base64 text'
             raise InputError(msg)
         if binary:
+            _bounded(where, name, binary, SECRET_BYTES)
             return binary
         value = ""
     if value == "":
         msg = f"{where(name)} holds an empty secret; AWS refuses those"
         raise InputError(msg)
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
+        value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
+        _bounded(where, name, value, SECRET_BYTES)
         return value
     msg = (
         f"{where(name)} is {_kind(value)}; write a string, or an object that is"
@@ -225,7 +229,18 @@ def _parameter(where: _Where, name: str, value: Any) -> Parameter:
     if not value:
         msg = f"{where(name)} holds an empty parameter; AWS refuses those"
         raise InputError(msg)
+    _bounded(where, name, value, PARAMETER_BYTES)
     return Parameter(value, kind)
+
+
+def _bounded(where: _Where, name: str, value: str | bytes, most: int) -> None:
+    """Refuse what is larger than AWS takes."""
+    held = value.encode(errors="replace") if isinstance(value, str) else value
+    if len(held) > most:
+        msg = (
+            f"{where(name)} holds {len(held):,} bytes; AWS takes {most:,} bytes at most"
+        )
+        raise InputError(msg)
 
 
 def _name(where: _Where, name: str) -> None:

@@ -263,6 +263,8 @@ class Handle(Generic[T_co]):
         want = self._want or self._bind()
         (view,) = store.read((want,), self._transform, self._field, handle=self)
         self._view = view
+        if self._told is None and view.entry is not None:  # loaded for another reader
+            self._first(_version(view.entry))
         return view
 
     def _decoded(self, entry: Entry) -> Decoded:
@@ -317,13 +319,15 @@ class Handle(Generic[T_co]):
     def _listens(self) -> bool:
         return bool(self._listeners)
 
+    def _first(self, version: object) -> None:
+        """Note which version came first, unless one has come meanwhile."""
+        with store.cache.lock:
+            if self._told is None:
+                self._told = version
+
     def _loaded(self, entry: Entry) -> None:
         """Tell the listeners if *entry* is another version than the last."""
-        answer = entry.answer
-        # Kept across a snapshot, hence no value.  A parameter that is created
-        # anew begins with version 1 again.
-        value = answer.value
-        version = (answer.version, isinstance(value, (str, bytes)) and hash(value))
+        version = _version(entry)
         with store.cache.lock:
             told, self._told = self._told, version
         if told is None or told == version:
@@ -342,6 +346,13 @@ class Handle(Generic[T_co]):
                     key=self._key.label,
                     error=disclosure.kind(exc),
                 )
+
+
+def _version(entry: Entry) -> object:
+    """Return what differs between versions; no value, for it outlives a snapshot."""
+    # A parameter that is created anew begins with version 1 again.
+    value = entry.answer.value
+    return entry.answer.version, isinstance(value, (str, bytes)) and hash(value)
 
 
 class Secret(Handle[T_co]):

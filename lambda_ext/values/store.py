@@ -154,6 +154,11 @@ def isolate(source: Source | None) -> Source | None:
     return former
 
 
+def forget() -> None:
+    """Let go of every value, for a clock that tells nothing of its age."""
+    _snapshot()
+
+
 def use_for(operation: str, source: Source | None) -> Source | None:
     """
     Ask *source* for *operation* from now on, and no other source for it.

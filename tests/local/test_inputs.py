@@ -157,6 +157,10 @@ class TestSeed:
             ({"secrets": {"db": {"binary": ""}}}, "empty secret"),
             ({"parameters": {"/p": 20}}, "the value is a number; a parameter is"),
             ({"parameters": {"/p": ""}}, "'/p' holds an empty parameter"),
+            ({"secrets": {"db": SECRET * 5000}}, "65,536 bytes at most"),
+            ({"secrets": {"db": {"a": "ü" * 32_765}}}, "65,536 bytes at most"),
+            ({"secrets": {"db": {"binary": "AAAA" * 21_846}}}, "65,536 bytes at most"),
+            ({"parameters": {"/p": "ü" * 4_097}}, "8,192 bytes at most"),
             ({"parameters": {"/p": {"type": "String"}}}, "'/p' has no \"value\""),
             (
                 {"parameters": {"/p": {"value": SECRET, "typ": "String"}}},

@@ -378,6 +378,20 @@ class TestOnChange:
         assert "two" == handle.value
         assert ["two"] == seen
 
+    @pytest.mark.parametrize("read", [get_secret, lambda name: Secret(name).value])
+    def test_is_called_where_another_reader_had_the_first_load(self, source, read):
+        """A handle whose first value came from memory knows which one it was."""
+        source.rotate("key", "one")
+        assert "one" == read("key")
+        late, seen = Secret("key"), []
+        late.on_change(lambda handle: seen.append(handle.value))
+        assert "one" == late.value
+        source.rotate("key", "two")
+        late.invalidate()
+
+        assert "two" == read("key")
+        assert ["two"] == seen
+
     def test_is_called_for_a_handle_that_nobody_has_read(self, source):
         """A listener that reads nothing hears of what others load."""
         seen = []
