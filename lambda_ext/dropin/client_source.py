@@ -251,7 +251,9 @@ def _divided(
     """Return *response*, the client's to a batch, key by key."""
     whole = operations.copy_of(response)
     found: dict[Key, Answer | LambdaExtError] = {}
+    # Those with a Selector first: a value without one may be of the same version.
     values = operations.values_of(operation, whole)
+    values.sort(key=lambda value: not value.get("Selector"))
     matched = answers.matched(wanted, values, operations.forms, operations.fits)
     for key, value in matched.items():
         part = operations.single(operation, value, whole)

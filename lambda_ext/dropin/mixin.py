@@ -601,6 +601,9 @@ def own_error(error: Exception) -> BaseException:
         own = type(original).__new__(type(original), *original.args)
         own.args = original.args
         own.__dict__.update(original.__dict__)
+        response = getattr(original, "response", None)
+        if response is not None:
+            own.response = operations.copy_of(response)  # type: ignore[attr-defined]
     return own
 
 

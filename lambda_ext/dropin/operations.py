@@ -180,10 +180,17 @@ def forms(value: Mapping[str, Any]) -> list[str]:
 
 
 def fits(value: Mapping[str, Any], key: Key) -> bool:
-    """Say whether a *value* of a batch may be of the version that *key* asks for."""
+    """
+    Say whether a *value* of a batch may be of the version that *key* asks for.
+
+    AWS has a Selector in what was asked for by one; moto has none, but in a version
+    there is just one value.
+    """
     selector = value.get("Selector")
     if selector is not None:
         return bool(selector == key.selector)
+    if key.stage is not None:  # a label, which the current value need not have
+        return False
     return not key.version or str(value.get("Version")) == key.version
 
 
@@ -415,6 +422,8 @@ _WRITES = {  # operation -> the parameter that names what is written to
     "CreateSecret": "Name",
     "DeleteSecret": "SecretId",
     "PutSecretValue": "SecretId",
+    "RemoveRegionsFromReplication": "SecretId",
+    "ReplicateSecretToRegions": "SecretId",
     "RestoreSecret": "SecretId",
     "RotateSecret": "SecretId",
     "StopReplicationToReplica": "SecretId",

@@ -78,10 +78,15 @@ def concerns(key: Key, name: str) -> bool:
     if key.operation == PARAMETER:
         if key.name.startswith("/aws/reference/secretsmanager/"):
             return key.name.split("/", 4)[4] in theirs or bool(mine & theirs)
-        return bool(mine & theirs)
+        # "x" and "/x" have one ARN.
+        return bool({*map(_bare, mine)} & {*map(_bare, theirs)})
     if key.name == "/":  # "x" and "/x" are both below it
         return True
     return any(each.startswith(key.name + "/") for each in theirs)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("/")
 
 
 def _plain(name: str) -> set[str]:

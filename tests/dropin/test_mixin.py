@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import gc
 import json
+import time
 import types
 import weakref
 
@@ -277,6 +278,45 @@ class TestReads:
             len(response["Parameters"]),
         )
 
+    @pytest.mark.parametrize("selector", [":none", ":label"])
+    def test_plain_value_of_a_batch_is_of_no_label(self, ssm, selector):
+        """What a batch says of a name is not taken for what a label of its ARN means."""
+        for value in "12":
+            ssm.put_parameter(Name="/p/a", Value=value, Type="String", Overwrite=True)
+        ssm.label_parameter_version(Name="/p/a", ParameterVersion=1, Labels=["label"])
+        arn = ssm.get_parameter(Name="/p/a")["Parameter"]["ARN"]
+        names = [arn + selector, "/p/a"]
+        client = cached(ssm)
+        client.get_parameters(Names=names)
+        batch = client.get_parameters(Names=names)
+        expected = ssm.get_parameters(Names=names)
+
+        def outcome(client):
+            try:
+                return client.get_parameter(Name=arn + selector)["Parameter"]["Value"]
+            except ClientError as exc:
+                return exc.response["Error"]["Code"]
+
+        assert plain(expected) == plain(batch)
+        assert outcome(ssm) == outcome(client)
+
+    def test_selected_value_of_a_batch_is_the_one_with_the_selector(self, ssm):
+        """AWS tells the two entries of one version apart by their Selector."""
+        arn = "arn:aws:ssm:eu-central-1:1:parameter/p/a"
+        entry = {"Name": "/p/a", "ARN": arn, "Version": 2, "Value": "v"}
+        body = {"Parameters": [entry, {**entry, "Selector": ":2"}]}
+
+        def answer(**_):
+            response = AWSResponse("https://aws", 200, {}, None)
+            response._content = json.dumps(body).encode()
+            return response
+
+        ssm.meta.events.register_first("before-send.ssm.GetParameters", answer)
+        client = cached(ssm)
+        client.get_parameters(Names=["/p/a", arn + ":2"])
+
+        assert ":2" == client.get_parameter(Name=arn + ":2")["Parameter"]["Selector"]
+
     def test_paginator_goes_through_memory(self, ssm, calls):
         """Each page is kept; a paginator over them sends nothing the second time."""
         for number in range(25):
@@ -449,6 +489,34 @@ class TestReads:
 
         assert ({"1"}, ["GetSecretValue"]) == (set(values), calls)
 
+    def test_waiters_share_no_error(self, bare, monkeypatch):
+        """Each caller has an error, and a response in it, of its own."""
+        base = botocore.client.BaseClient
+        wire, found = base._make_request, []
+
+        def _make_request(self, *args):
+            while store.loader.misses < 2:  # until the other one waits, too
+                time.sleep(0.001)
+            return wire(self, *args)
+
+        monkeypatch.setattr(base, "_make_request", _make_request)
+        client = cached(bare)
+
+        def read(_):
+            try:
+                client.get_secret_value(SecretId="missing")
+            except ClientError as exc:
+                found.append(exc)
+
+        run_threads(2, read)
+        one, other = found
+        one.response["Error"]["Message"] = "changed"
+        one.response["ResponseMetadata"].clear()
+
+        assert "changed" != other.response["Error"]["Message"]
+        assert other.response["ResponseMetadata"]
+        assert type(one) is type(other)
+
 
 class TestScope:
     """Who shares with whom."""
@@ -503,12 +571,12 @@ class TestScope:
         bare.create_secret(Name="a", SecretString="1")
         first, second = cached(bare), cached(boto3.client("secretsmanager"))
         refreshed = []
-        with FakeClock() as time:
+        with FakeClock() as clock:
             first.get_secret_value(SecretId="a")
             del first
             gc.collect()
             bare.put_secret_value(SecretId="a", SecretString="2")
-            time.advance(280)
+            clock.advance(280)
             del calls[:]
             second.get_secret_value(SecretId="a")
             store.loader.refresh_due()
@@ -623,6 +691,45 @@ class TestWrites:
         with pytest.raises(ClientError):
             client.get_parameter(Name="/p/a")
         assert [] == client.get_parameters_by_path(Path="/p")["Parameters"]
+
+    def test_parameter_with_and_without_a_slash(self, ssm):
+        """ "x" and "/x" have one ARN: a write to either drops both."""
+        ssm.put_parameter(Name="x", Value="1", Type="String")
+        client = cached(ssm)
+        for name in ("x", "/x"):
+            client.get_parameter(Name=name)
+        client.put_parameter(Name="x", Value="2", Type="String", Overwrite=True)
+
+        assert ["2"] * 2 == [
+            client.get_parameter(Name=name)["Parameter"]["Value"]
+            for name in ("x", "/x")
+        ]
+
+    @pytest.mark.parametrize("operation", ["replicate", "remove"])
+    def test_replicas(self, bare, calls, operation):
+        """What replaces or removes the replicas of a secret drops what was read there."""
+        bare.create_secret(
+            Name="a", SecretString="1", AddReplicaRegions=[{"Region": "us-east-1"}]
+        )
+        there = cached(boto3.client("secretsmanager", region_name="us-east-1"))
+        there.get_secret_value(SecretId="a")
+        here = cached(bare)
+        with contextlib.suppress(ClientError):
+            if operation == "remove":
+                here.remove_regions_from_replication(
+                    SecretId="a", RemoveReplicaRegions=["us-east-1"]
+                )
+            else:
+                here.replicate_secret_to_regions(
+                    SecretId="a",
+                    AddReplicaRegions=[{"Region": "us-east-1"}],
+                    ForceOverwriteReplicaSecret=True,
+                )
+        del calls[:]
+        with contextlib.suppress(ClientError):
+            there.get_secret_value(SecretId="a")
+
+        assert ["GetSecretValue"] == calls
 
     def test_refused_write_drops_it_too(self, bare, calls):
         """Whether a write that failed has changed something, only AWS knows."""
