@@ -27,13 +27,15 @@ Errors
     FLAG_NOT_FOUND for an unknown flag or attribute, TYPE_MISMATCH for an
     attribute of another type, PARSE_ERROR for a malformed flag or document,
     INVALID_CONTEXT for a context that AppConfig's agent cannot be sent,
-    PROVIDER_NOT_READY while there is no document.
+    PROVIDER_NOT_READY while there is no document, GENERAL for an evaluation
+    that the agent failed to make.
 
 Events
     READY and ERROR come from the SDK, once the first document is there, or is
-    not; CONFIGURATION_CHANGED with the names that changed, from the thread
-    that polled; STALE from the first evaluation of a document that is older
-    than it should be, and READY from the first one that is not any more.
+    not; READY from the first evaluation that succeeds after that;
+    CONFIGURATION_CHANGED with the names that changed, from the thread that
+    polled; STALE from the first evaluation of a document that is older than it
+    should be, and READY from the first one that is not any more.
 
 Threads
     Everything may be called from any number of threads.
@@ -75,12 +77,22 @@ from .exceptions import (
 )
 from .flags.document import ERROR, STALE, Document, Evaluation
 from .flags.flags import Flags
+from .lifecycle import process
 
 __all__ = ("AppConfigProvider",)
 
 T = TypeVar("T")
 Object = Sequence[FlagValueType] | Mapping[str, FlagValueType]
 Track = Callable[[str, EvaluationContext | None, TrackingEventDetails | None], object]
+
+
+class Unavailable(Evaluation):
+    """An evaluation that could not be made: there is no document, or no such flag."""
+
+    __slots__ = ()
+
+
+_lock = process.Lock()
 
 
 class AppConfigProvider(AbstractProvider):
@@ -121,6 +133,7 @@ class AppConfigProvider(AbstractProvider):
         self._is_stale = False
         self._document: Document | None = None
         self._listens = False
+        self._has_failed = False  # to initialise, and has not recovered
 
     def __repr__(self) -> str:
         return f"<AppConfigProvider {self._flags!r}>"
@@ -131,20 +144,28 @@ class AppConfigProvider(AbstractProvider):
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:
         """Load the document; waits for AppConfig if it is not in memory."""
+        self._is_stale = False
         try:
-            document = self._flags.value
+            self._begin()
         except ConfigurationError as exc:
             raise ProviderFatalError(str(exc)) from exc
         except LambdaExtError as exc:
+            self._has_failed = True
             raise GeneralError(str(exc)) from exc
+
+    def _begin(self) -> None:
+        """Have a document, and listen to its changes."""
+        document = self._flags.value
         assert isinstance(document, Document)
         self._document = document
+        self._has_failed = False
         if not self._listens:
             self._listens = True
             self._flags.on_change(self._changed)
 
     def shutdown(self) -> None:
         """Emit no more events; the flags themselves live on."""
+        self._has_failed = False
         self._document = None
 
     def track(
@@ -212,7 +233,7 @@ class AppConfigProvider(AbstractProvider):
         default_value: Object,
         evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[Object]:
-        """Return an attribute that is a list or an object, or all as an object."""
+        """Return an attribute that is a list or an object."""
         return self._attribute_of(flag_key, default_value, evaluation_context, _object)
 
     async def resolve_boolean_details_async(
@@ -328,12 +349,28 @@ class AppConfigProvider(AbstractProvider):
         try:
             found = self._flags.evaluate(name, context)
         except LambdaExtError as exc:
-            return Evaluation(name, enabled=False, reason=ERROR, error=exc)
+            return Unavailable(name, enabled=False, reason=ERROR, error=exc)
+        if self._has_failed and found.error is None:
+            self._recovered()
         if (found.reason == STALE) is not self._is_stale and found.error is None:
             self._turned(is_stale=found.reason == STALE)
         return found
 
     # Events --------------------------------------------------------------------
+
+    def _recovered(self) -> None:
+        """Say that there is a document now; once, though many threads find it."""
+        with _lock:
+            if not self._has_failed:
+                return
+            self._has_failed = False
+        try:
+            self._begin()
+        except LambdaExtError:  # it is gone again
+            self._has_failed = True
+            return
+        if hasattr(self, "_on_emit"):
+            self.emit_provider_ready(ProviderEventDetails())
 
     def _turned(self, *, is_stale: bool) -> None:
         self._is_stale = is_stale
@@ -370,10 +407,10 @@ def _failed(default_value: T, found: Evaluation) -> FlagResolutionDetails[T]:
         code = ErrorCode.PARSE_ERROR
     elif isinstance(error, FlagError):
         code = ErrorCode.INVALID_CONTEXT
-    elif found.version:  # there is a document: the agent failed
-        code = ErrorCode.GENERAL
-    else:
+    elif isinstance(found, Unavailable):
         code = ErrorCode.PROVIDER_NOT_READY
+    else:  # there is a document: the agent failed
+        code = ErrorCode.GENERAL
     return _error(default_value, code, str(error), found)
 
 

@@ -16,6 +16,7 @@ from openfeature.track import TrackingEventDetails
 import lambda_ext
 from lambda_ext import Flags
 from lambda_ext.exceptions import ConfigurationError
+from lambda_ext.local.server import Answer, Server
 from lambda_ext.openfeature import AppConfigProvider
 from lambda_ext.testing import simulate_restore
 
@@ -206,6 +207,40 @@ class TestEvents:
 
         assert [("PROVIDER_STALE", None), ("PROVIDER_READY", None)] == heard
 
+    @pytest.mark.logs
+    def test_recovery_is_told(self, heard, appconfig, clock, background):
+        """Where AppConfig failed at first, the first evaluation that succeeds says ready."""
+        lambda_ext.configure(transport="light")
+        provider = AppConfigProvider(Flags(*NAME.split("/")))
+        provider.attach(
+            lambda _, event, details: heard.append((event.name, details.flags_changed))
+        )
+        with pytest.raises(GeneralError):
+            provider.initialize(EvaluationContext())
+        provider.resolve_boolean_details("on", False)
+        assert [] == heard
+        appconfig.deploy(NAME, '{"on": {"enabled": true}}')
+        clock.advance(60)
+        for _ in range(2):
+            assert provider.resolve_boolean_details("on", False).value
+        assert [("PROVIDER_READY", None)] == heard
+        appconfig.deploy(NAME, '{"on": {"enabled": false}}')
+        clock.advance(64)
+        provider.resolve_boolean_details("on", False)
+        background.run()
+
+        assert [("PROVIDER_CONFIGURATION_CHANGED", ["on"])] == heard[1:]
+
+    def test_stale_is_told_again_after_a_new_start(self, provider, heard, clock):
+        """A provider that is set anew says anew that its document is old."""
+        clock.freeze(600)
+        provider.resolve_boolean_details("on", False)
+        provider.shutdown()
+        provider.initialize(EvaluationContext())
+        provider.resolve_boolean_details("on", False)
+
+        assert [("PROVIDER_STALE", None)] * 2 == heard
+
     def test_nothing_after_shutdown(
         self, provider, heard, appconfig, clock, background
     ):
@@ -219,6 +254,21 @@ class TestEvents:
 
         assert not provider.resolve_boolean_details("on", True).value
         assert [] == heard
+
+
+def test_agent_that_fails_later_is_a_general_error():
+    """The provider is ready, and the agent does not answer for one evaluation."""
+    replies = [Answer(200, b'{"on": {"_variant": "a", "enabled": true}}')]
+    server = Server(lambda _: replies.pop() if replies else Answer(500, b""))
+    lambda_ext.configure(
+        flags_source="agent", agent_port=int(server.address.rpartition(":")[2])
+    )
+    api.set_provider_and_wait(AppConfigProvider(Flags("a", "b", "c")))
+    found = api.get_client().get_boolean_details("on", False, EvaluationContext("7"))
+    api.clear_providers()
+    server.close()
+
+    assert (False, ErrorCode.GENERAL) == (found.value, found.error_code)
 
 
 def test_track(flags):
