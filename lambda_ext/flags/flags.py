@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .. import config, disclosure, exceptions
+from .. import callables, config, disclosure, exceptions
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, process
 from ..values import keys, store
@@ -248,13 +248,17 @@ class Flags(Polled[object]):
         Call *listener* with each evaluation; also a decorator.
 
         It is given an `Exposure`: flag, enabled, variant, reason, version,
-        attributes, error and the context.  For logs of exposures.  It runs in the thread that evaluates, before
-        the result is returned; what it raises is logged.  Without listeners
-        nothing is spent on this.
+        attributes, error and the context.  For logs of exposures.  It runs in the
+        thread that evaluates, before the result is returned; what it raises is
+        logged.  Without listeners nothing is spent on this.
+
+        Raises:
+            ConfigurationError: *listener* is no plain function.
         """
         if not callable(listener):
             msg = f"on_evaluation of {self._key.label!r} takes a function"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)
+        callables.refuse_async(listener, f"on_evaluation of {self._key.label!r}")
         self._listeners_of_all = (*self._listeners_of_all, listener)
         return listener
 
@@ -389,7 +393,7 @@ class Flags(Polled[object]):
         exposure = Exposure(evaluation, context)
         for listener in self._listeners_of_all:
             try:
-                listener(exposure)
+                callables.refuse_coroutine(listener(exposure), "the listener")
             except Exception as exc:
                 if process.by_signal_handler(exc):
                     raise

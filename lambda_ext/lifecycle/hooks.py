@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 MOST_S = 86_400  # for a hook; no invocation lasts that long
 _GENERATOR = 0x20 | 0x200  # of a code object, asynchronous ones too; `inspect`
-_COROUTINE = 0x80
 _VARARGS = 0x04
 
 
@@ -385,14 +384,17 @@ def _decorated(
 
     def decorate(function: Any) -> Any:
         _check(function, name)
-        listener = function
-        takes = argument is not None and _takes_argument(function)
+        given = argument
+        if argument is not None and not _takes_argument(function):
+            given = None
+        listener: Callable[[], object] = function
+        # Any Python code may return something to be awaited, C code does not.
+        if given is not None or _code(function) is not None:
+            listener = _Call(function, given, run)
         if budget is not None:
             from .bounded import Bounded  # only for hooks with a budget
 
-            listener = Bounded(function, argument if takes else None, phase, budget)
-        elif takes or getattr(_code(function), "co_flags", 0) & _COROUTINE:
-            listener = _Call(function, argument if takes else None, run)
+            listener = Bounded(function, given, phase, budget)
         phases.hooks.append(listener)
         add(listener)
         return function

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from .. import disclosure
+from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
@@ -287,6 +288,8 @@ def _hand_over(parcel: Parcel) -> None:
         parcel.busy = True
         if not parcel.done:  # by a signal handler's flush, just before
             parcel.done.extend(map(accept, (batch,)))
+            if parcel.done[0] is not None:
+                failure = _not_awaited(parcel)
     except BaseException as exc:
         if parcel.done or by_signal_handler(exc):
             raise
@@ -296,6 +299,18 @@ def _hand_over(parcel: Parcel) -> None:
     if failure is not None:
         outlet.error = type(failure).__qualname__
         _drop(parcel, "sink", f"{outlet.name} raised {_told(failure)}")
+
+
+def _not_awaited(parcel: Parcel) -> Exception | None:
+    """Return what is wrong where a sink has returned a coroutine, and done nothing."""
+    from .. import callables  # only where a sink returns anything
+
+    try:
+        callables.refuse_coroutine(parcel.done[0], "it")
+    except ConfigurationError as exc:
+        parcel.done.clear()
+        return exc
+    return None
 
 
 def _told(failure: BaseException) -> str:

@@ -130,7 +130,7 @@ class _Lane:
         found = batch.records  # once, however often the consumer asks for them
         real_threads.disown()  # it may write, and stdout be within a line
         try:
-            self._consumer(batch)
+            callables.refuse_coroutine(self._consumer(batch), "the consumer")
         except BaseException as exc:  # SystemExit too: it would end this thread
             failure = disclosure.kind(exc)
         finally:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from ..callables import refuse_async
+from ..callables import refuse_async, refuse_coroutine
 from ..exceptions import ConfigurationError
 from .records import EXTENSION, FUNCTION, KINDS, PLATFORM
 
@@ -114,7 +114,7 @@ class Predicates:
             return False
         if self._search is not None and not self._search(record.message[:SUBJECT]):
             return False
-        return self._when is None or bool(self._when(record))
+        return self._when is None or _said(self._when(record), "when= of a route")
 
     def _has_type(self, found: str) -> bool:
         exact, prefixes = self._types
@@ -244,10 +244,16 @@ def _at(body: Any, path: str) -> Any:
     return _at(body[name], rest)
 
 
+def _said(result: Any, what: str) -> bool:
+    """Return *result*, which *what* has returned, as a yes or no."""
+    refuse_coroutine(result, what)
+    return bool(result)
+
+
 def _holds(found: Any, wanted: Any) -> bool:
     """Say whether *found* is what is *wanted*: a value, one of several, a test."""
     if callable(wanted):
-        return found is not _MISSING and bool(wanted(found))
+        return found is not _MISSING and _said(wanted(found), "a function of fields=")
     if isinstance(wanted, (set, frozenset, list, tuple)):
         return any(_holds(found, each) for each in wanted)
     # True is no 1 in JSON.

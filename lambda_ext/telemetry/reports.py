@@ -14,6 +14,7 @@ Guarantees
 
 from __future__ import annotations
 
+from ..callables import refuse_coroutine
 from ..lifecycle import invocations, phases, process
 from . import dispatch, records
 
@@ -90,7 +91,8 @@ def _consumer(function: Callable[..., object]) -> dispatch.Consumer:
         for record in batch:
             if isinstance(record, records.Report):
                 try:
-                    function(record, outcome_of(record.request_id))
+                    outcome = outcome_of(record.request_id)
+                    refuse_coroutine(function(record, outcome), "the consumer")
                 except BaseException as exc:  # the next report is handed on, too
                     raised = exc
         if raised is not None:

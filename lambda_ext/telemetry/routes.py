@@ -31,7 +31,7 @@ import zlib
 from collections import OrderedDict, deque
 
 from .. import disclosure
-from ..callables import refuse_async
+from ..callables import refuse_async, refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from . import dispatch, redaction, shipping
@@ -469,6 +469,7 @@ class Route:
         if self._transform is None:
             return entry
         made = self._transform(entry)
+        refuse_coroutine(made, "transform= of a route")
         if made is None:
             self._drop("transform")
         elif isinstance(made, Entry):

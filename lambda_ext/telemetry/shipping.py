@@ -34,6 +34,7 @@ import logging
 import math
 
 from .. import config, disclosure
+from ..callables import refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from . import dispatch, redaction, subscription
@@ -258,7 +259,7 @@ class Outlet:
             if not entries:
                 return True
             try:
-                self.sink.accept_logs(entries)
+                refuse_coroutine(self.sink.accept_logs(entries), "accept_logs")
             except BaseException as exc:  # SystemExit too: it would end this thread
                 route.settle(len(entries), taken=False)
                 if process.by_signal_handler(exc):

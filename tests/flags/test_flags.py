@@ -354,6 +354,27 @@ class TestListeners:
         with pytest.raises(ConfigurationError, match="takes a function"):
             flags.on_evaluation(5)
 
+    def test_async_one_is_refused(self, flags):
+        """It would be called and never awaited, and no exposure logged."""
+
+        async def later(found):
+            pass
+
+        with pytest.raises(ConfigurationError, match="def instead of async def"):
+            flags.on_evaluation(later)
+
+    @pytest.mark.logs
+    def test_coroutine_of_a_plain_one_is_told(self, flags, caplog):
+        """As what it raises is."""
+
+        async def later(found):
+            pass
+
+        flags.on_evaluation(lambda found: later(found))
+
+        assert flags.enabled("on")
+        assert "lambda_ext.on_evaluation_failed" in caplog.text
+
 
 class TestPolls:
     """When AppConfig is asked, and who waits."""

@@ -108,6 +108,19 @@ class TestEach:
 
         assert seen == [name] * 3
 
+    def test_plain_one_that_returns_a_coroutine_is_run_to_its_end(self, name):
+        """As a decorator around an ``async def`` may, or a lambda."""
+        seen = []
+
+        async def later():
+            await asyncio.sleep(0)
+            seen.append(name)
+
+        getattr(lambda_ext, name)(lambda: later())
+        everything()
+
+        assert seen == [name]
+
     @pytest.mark.logs
     def test_one_that_raises_is_logged_by_name_and_stops_nothing(self, name, caplog):
         """Neither the next one nor the handler."""

@@ -117,6 +117,41 @@ class TestSeveral:
             with pytest.raises(ConfigurationError, match="def instead of async def"):
                 configured()
 
+    @pytest.mark.logs
+    @pytest.mark.parametrize("form", ["function", "object", "route", "own"])
+    def test_coroutine_of_a_plain_sink_is_a_loss(self, form, caplog):
+        """It does nothing; what it was given is counted, and the others have it."""
+
+        async def later(batch):
+            pass
+
+        class Sink:
+            def accept(self, batch):
+                return later(batch)
+
+        other = MemorySink()
+        sinks = {
+            "function": lambda batch: later(batch),
+            "object": Sink(),
+            "route": metrics.route(Sink(), include="n"),
+        }
+        mine = metrics
+        if form == "own":
+            mine = Metrics("ns", sink=Sink())
+        else:
+            configure(sinks=[sinks[form], other])
+        mine.count("n", 2)
+        metrics.flush()
+
+        assert {"sink": {"n": 1}} == stats().metrics.dropped_by_name
+        assert "returned a coroutine, which is not awaited" in caplog.text
+        assert (form == "own") or 2 == other.total("n")
+        assert 0 == sum(
+            status.sent
+            for name, status in stats().metrics.sinks.items()
+            if name not in ("MemorySink", "emf")
+        )
+
     def test_what_was_recorded_before_goes_where_it_would_have_gone(self):
         """configure() counts from the next record."""
         first, second = MemorySink(), MemorySink()

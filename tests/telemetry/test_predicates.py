@@ -203,6 +203,18 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match="instead of async def"):
             Predicates(when=when)
 
+    @pytest.mark.parametrize("form", ["when", "fields"])
+    def test_coroutine_is_no_yes(self, form):
+        """One that a plain function returns is true, whatever it would say."""
+
+        async def when(found):
+            return False
+
+        asked = lambda found: when(found)  # noqa: E731
+        wanted = {"when": asked, "fields": {"a": asked}}
+        with pytest.raises(ConfigurationError, match="returned a coroutine"):
+            taken(record(body='{"a": 1}'), **{form: wanted[form]})
+
     @pytest.mark.parametrize(
         "harmless",
         ["a+b*", r"(\d{1,3}\.){3}\d{1,3}", "^(GET|POST) /x", "(ab)+", "[ab]+"],

@@ -103,6 +103,21 @@ def test_one_that_raises_has_the_next_report_and_delays_no_other():
     assert "fail" in dispatch.status()[0].name
 
 
+@pytest.mark.logs
+@pytest.mark.parametrize("name", ["on_report", "on_batch"])
+def test_coroutine_of_a_plain_consumer_is_a_failure(name):
+    """It was called, and has done nothing."""
+
+    async def later(*_):
+        pass
+
+    getattr(telemetry, name)(lambda *given: later(*given))
+    dispatch.dispatch(report("a"))
+
+    assert dispatch.drain(30)
+    assert [1] == [status.failures for status in dispatch.status()]
+
+
 def test_what_cannot_be_called_is_refused():
     """At the decorator, not with the first report."""
 

@@ -467,6 +467,38 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match="instead of async def"):
             telemetry.route().to(sink)
 
+    @FAILED
+    def test_coroutine_of_a_plain_sink_is_a_failure(self, caplog):
+        """Nothing counts as handed over."""
+
+        async def later(entries):
+            pass
+
+        class Sink:
+            name = "mine"
+
+            def accept_logs(self, entries):
+                return later(entries)
+
+        telemetry.route().to(Sink())
+        send("a", "b")
+        ((found,)) = [*lambda_ext.stats().telemetry.routes.values()]
+
+        assert 0 == found.handed
+        assert "ConfigurationError" in caplog.text
+
+    @FAILED
+    def test_coroutine_of_a_transform_is_no_text(self, sink):
+        """It would be shipped as what Python prints of it."""
+
+        async def later(entry):
+            return entry
+
+        telemetry.route(transform=lambda entry: later(entry)).to(sink)
+        send("a")
+
+        assert [] == sink.messages
+
     @pytest.mark.parametrize(
         "options",
         [
