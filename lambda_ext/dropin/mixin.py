@@ -31,10 +31,12 @@ Threads
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import weakref
 from fnmatch import fnmatchcase
+from types import CellType, FunctionType, MethodType
 
 from ..aws import boto, errors
 from ..exceptions import ConfigurationError
@@ -71,6 +73,9 @@ _AROUND_WIRE = (
     "request-created", "choose-signer", "before-sign", "before-send",
     "response-received", "after-call",
 )  # fmt: skip
+
+_CONSTANTS = (str, bytes, int, float, bool)
+MAX_TOKEN_DEPTH = 4  # of functions in functions
 
 _lock = process.Lock()
 # By handler: what stands for it, without holding it, and with it what it belongs to.
@@ -192,14 +197,49 @@ def _is_of_libraries(handler: Any) -> bool:
     return module.startswith(("botocore.", "moto."))
 
 
-def _token(handler: Any) -> object:
-    """Return what stands for *handler*, the same for equal ones, and holds nothing."""
+def _token(handler: Any, depth: int = 0) -> object:
+    """
+    Return what stands for *handler*, and holds nothing that belongs to a client.
+
+    It is equal for handlers that do the same: methods of one object, and functions
+    and partial functions of one code over equal constants and the same objects.
+    """
+    kind = type(handler)
+    if handler is None or kind in _CONSTANTS:
+        return kind, handler
+    parts: tuple[Any, ...] = ()
+    if depth < MAX_TOKEN_DEPTH:
+        if kind is MethodType:
+            parts = (handler.__func__, handler.__self__)
+        elif kind is functools.partial:
+            parts = (handler.func, *handler.args, *_flat(handler.keywords))
+        elif kind is FunctionType:
+            parts = (
+                handler.__module__,
+                *(handler.__defaults__ or ()),
+                *_flat(handler.__kwdefaults__ or {}),
+                *(_content(cell) for cell in handler.__closure__ or ()),
+            )
+    if parts:
+        code = getattr(handler, "__code__", None)
+        return (kind, code, *(_token(part, depth + 1) for part in parts))
     token = object()
     try:
         with _lock:
             return _tokens.setdefault(handler, token)
     except TypeError:  # one without hash or weak reference: equal to no other
         return token
+
+
+def _flat(keywords: dict[str, Any]) -> list[Any]:
+    return [part for pair in sorted(keywords.items()) for part in pair]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not set yet
+        return cell
 
 
 def is_wrappable(client: Any) -> bool:

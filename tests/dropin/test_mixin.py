@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import gc
 import json
 import types
@@ -607,6 +608,33 @@ class TestScope:
         assert ["hidden", "1", "hidden", "1"] == found
         assert "1" == Secret("a").value
 
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda name: functools.partial(mark, name),
+            lambda name: functools.partial(mark, name=name),
+            lambda name: lambda parsed, **_: mark(name, parsed),
+            lambda name: lambda parsed, by=name, **_: mark(by, parsed),
+            lambda name: MARKS[name].mark,
+            lambda name: {"one": mark, "other": MARKS["one"].mark}[name],
+        ],
+    )
+    def test_clients_with_handlers_that_do_the_same_share(self, bare, calls, make):
+        """Tracers make handlers for each client: equal ones change nothing else."""
+        bare.create_secret(Name="a", SecretString="1")
+
+        def read(name):
+            client = boto3.client("secretsmanager")
+            client.meta.events.register("after-call", make(name))
+            cached(client).get_secret_value(SecretId="a")
+
+        del calls[:]
+        for name in ("one", "one", "other", "one"):
+            read(name)
+            gc.collect()
+
+        assert ["GetSecretValue"] * 2 == calls
+
     @pytest.mark.parametrize("event", ["before-send", "after-call"])
     def test_handler_that_comes_later_is_heard(self, bare, event):
         """A handler registered after a read is asked by the next one, and until it goes."""
@@ -928,6 +956,23 @@ class TestSnapshot:
         gc.collect()
 
         assert ([], None) == (texts, reference())
+
+
+def mark(name=None, parsed=None, **_):
+    """Handle an answer, without doing anything."""
+
+
+class Marks:
+    """An object with a handler."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def mark(self, **_):
+        """Do as the function."""
+
+
+MARKS = {name: Marks(name) for name in ("one", "other")}
 
 
 class Marker:
