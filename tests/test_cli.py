@@ -178,6 +178,13 @@ class TestFiles:
         assert f"--env {name}: the run sets it; use" in message
         assert SECRET not in message
 
+    def test_snapshot_is_refused(self, capsys):
+        """The run takes none: the runtime client would ask for its restore in vain."""
+        snapstart = "AWS_LAMBDA_INITIALIZATION_TYPE=snap-start"
+        message = refused(capsys, "app.handler", "--env", snapstart)
+
+        assert "the run takes no snapshot; use lambda_ext.testing.simul" in message
+
     @pytest.mark.parametrize(
         "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SSM", "AWS_PROFILE"]
     )

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 # Variables that the run sets itself, and what to use instead.
 OWN_VARIABLES = {
     "_HANDLER": "the argument MODULE.HANDLER",
+    "AWS_LAMBDA_MAX_CONCURRENCY": "nothing: one process has one invocation at a time",
     "AWS_LAMBDA_RUNTIME_API": "nothing: it is the address of the emulator",
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "--memory",
     "AWS_LAMBDA_FUNCTION_NAME": "--function-name",
     "AWS_REGION": "--region",
     "LAMBDA_TASK_ROOT": "--task-root",
 }
+SNAPSTART = "AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"
 # Variables with which the function would leave the machine.
 ONLY_WITH_AWS = (
     "AWS_ACCESS_KEY_ID",
@@ -344,9 +346,15 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
 
 def _environment(pairs: Sequence[tuple[str, str]], *, aws: bool) -> dict[str, str]:
     """Return the variables of --env, none of which may undo what the run does."""
-    for name, _ in pairs:
+    for name, value in pairs:
         if name in OWN_VARIABLES:
             msg = f"--env {name}: the run sets it; use {OWN_VARIABLES[name]}"
+            raise UsageError(msg)
+        if (name, value) == SNAPSTART:
+            msg = (
+                f"--env {name}: the run takes no snapshot; use"
+                " lambda_ext.testing.simulate_restore() in a test"
+            )
             raise UsageError(msg)
         if not aws and name.startswith(ONLY_WITH_AWS):
             msg = (
