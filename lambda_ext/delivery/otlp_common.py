@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOCAL = "http://localhost:4318"  # where a collector listens
 TYPES = {"http/protobuf": "application/x-protobuf", "http/json": "application/json"}
+PROTOBUF = "http/protobuf"  # which every vendor takes, whatever the variables say
 REJECTED = ("rejectedDataPoints", "rejectedLogRecords", "rejectedSpans")
 
 _instance = ""  # of this execution environment, once it was needed
@@ -194,8 +195,11 @@ def compact(value: Any) -> bytes:
 
 
 def below(url: str, path: str) -> str:
-    """Return *url* with *path*, unless it ends so already."""
-    return url if url.endswith(path) else url.rstrip("/") + path
+    """Return *url* with *path*, unless it ends so already; a query stays at the end."""
+    address, mark, query = url.partition("?")
+    if not address.endswith(path):
+        address = address.rstrip("/") + path
+    return address + mark + query
 
 
 def variable(signal: str, name: str) -> str:

@@ -229,6 +229,14 @@ class Delivery:
                 self.sent -= count
 
     @property
+    def has_little_room(self) -> bool:
+        """Whether so much waits that what comes next may have no room."""
+        return (
+            4 * self._bytes >= self._max_bytes
+            or 4 * len(self._queue) >= self._max_items
+        )
+
+    @property
     def is_failing(self) -> bool:
         """Whether the last attempt failed, for a reason that may pass."""
         return self._failures > 0
@@ -344,11 +352,12 @@ class Delivery:
             self._failed(reason)
             self._settle(item, item.count, reason)
         else:
+            refused = max(0, min(refused, item.count))
             if refused:
                 self._failed(reason or "refused")
             else:
                 self.error = ""
-            self._settle(item, min(refused, item.count), "refused")
+            self._settle(item, refused, "refused")
         self._failures = 0
         self._not_before = 0.0
         return True

@@ -87,7 +87,8 @@ class OtlpSink:
             ``value`` and ``invalidate()``, or a function.
         protocol: "http/protobuf" or "http/json", which two receivers that were
             tried answer with 200 and lose values of; None:
-            ``OTEL_EXPORTER_OTLP_[METRICS_]PROTOCOL``, else protobuf.
+            ``OTEL_EXPORTER_OTLP_[METRICS_]PROTOCOL``, else protobuf.  Presets of
+            vendors always send protobuf.
         compression: "gzip" or "none"; None:
             ``OTEL_EXPORTER_OTLP_[METRICS_]COMPRESSION``, else gzip.
         timeout: Seconds that one request may take; None:
@@ -300,7 +301,13 @@ def new_relic(key: Text, *, region: str = "us", every: float = EVERY_S) -> OtlpS
         msg = f"new_relic(region={region!r:.80}): use one of {', '.join(hosts)}"
         raise ConfigurationError(msg)
     url = f"https://{hosts[region]}{PATH}"
-    return OtlpSink(url, headers={"api-key": key}, every=every, name="new_relic")
+    return OtlpSink(
+        url,
+        headers={"api-key": key},
+        protocol=otlp_common.PROTOBUF,
+        every=every,
+        name="new_relic",
+    )
 
 
 @raises_without_variables
@@ -315,6 +322,7 @@ def splunk(token: Text, *, realm: str, every: float = EVERY_S) -> OtlpSink:
     return OtlpSink(
         f"{url}/v2/datapoint/otlp",
         headers={"x-sf-token": token},
+        protocol=otlp_common.PROTOBUF,
         every=every,
         name="splunk",
     )
@@ -335,7 +343,9 @@ def sumo_logic(url: Text, *, every: float = EVERY_S) -> OtlpSink:
         target: Text = otlp_common.below(url, PATH)
     else:
         target = otlp_common.Below(url, PATH)
-    return OtlpSink(target, every=every, name="sumo_logic")
+    return OtlpSink(
+        target, protocol=otlp_common.PROTOBUF, every=every, name="sumo_logic"
+    )
 
 
 @raises_without_variables
@@ -352,7 +362,13 @@ def datadog(
     https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest/metrics/
     """
     url = f"https://otlp.{label('site', site)}{PATH}"
-    return OtlpSink(url, headers={"dd-api-key": key}, every=every, name="datadog")
+    return OtlpSink(
+        url,
+        headers={"dd-api-key": key},
+        protocol=otlp_common.PROTOBUF,
+        every=every,
+        name="datadog",
+    )
 
 
 def cloudwatch(region: str | None = None, *, every: float = EVERY_S) -> OtlpSink:
@@ -368,6 +384,7 @@ def cloudwatch(region: str | None = None, *, every: float = EVERY_S) -> OtlpSink
     suffix = next(end for start, end in regions.SUFFIXES if name.startswith(start))
     return OtlpSink(
         f"https://monitoring.{name}.{suffix}{PATH}",
+        protocol=otlp_common.PROTOBUF,
         sign="monitoring",
         region=name,
         every=every,

@@ -133,7 +133,7 @@ class _SumoLogic(OtlpLogs):
         super()._protect()
         given = self._receiver.given
         if isinstance(given, str):
-            address = given.removesuffix(PATH)
+            address = given.partition("?")[0].removesuffix(PATH)
             last = address.rpartition("/")[2]
             found = last if len(last) >= redaction.LINE else address
             redaction.protect("sumo_logic address", found)
@@ -250,14 +250,22 @@ def new_relic(key: Text, *, region: str = "us") -> OtlpLogs:
         msg = f"new_relic(region={region!r:.80}): use one of {', '.join(NEW_RELIC)}"
         raise ConfigurationError(msg)
     url = f"https://{NEW_RELIC[region]}{PATH}"
-    return OtlpLogs(url, headers={"api-key": key}, name="new_relic")
+    return OtlpLogs(
+        url,
+        headers={"api-key": key},
+        protocol=otlp_common.PROTOBUF,
+        name="new_relic",
+    )
 
 
 def sumo_logic(url: Text) -> OtlpLogs:
     """Return a destination for Sumo Logic; see `destinations.sumo_logic`."""
+    address: Text
     if isinstance(url, str):
-        return _SumoLogic(otlp_common.below(url, PATH), name="sumo_logic")
-    return _SumoLogic(otlp_common.Below(url, PATH), name="sumo_logic")
+        address = otlp_common.below(url, PATH)
+    else:
+        address = otlp_common.Below(url, PATH)
+    return _SumoLogic(address, protocol=otlp_common.PROTOBUF, name="sumo_logic")
 
 
 def cloudwatch_logs(
@@ -274,6 +282,7 @@ def cloudwatch_logs(
     return OtlpLogs(
         f"https://logs.{name}.{suffix}{PATH}",
         headers={"x-aws-log-group": log_group, "x-aws-log-stream": log_stream},
+        protocol=otlp_common.PROTOBUF,
         name="cloudwatch_logs",
         sign="logs",
         region=name,

@@ -20,6 +20,7 @@ https://opentelemetry.io/docs/specs/semconv/faas/faas-spans/
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections import OrderedDict
 
@@ -43,6 +44,7 @@ PATH = "/v1/traces"
 MAX_BYTES = 900_000
 MAX_RECORDS = 1_000
 MOST = 1_000  # invocations whose report is waited for; the oldest leave as they are
+LARGEST = 1e12  # milliseconds, or megabytes
 INTERNAL, SERVER = 1, 2  # kinds of spans
 OK, ERROR = 1, 2  # statuses
 ATTRIBUTES = {  # of platform.report's metrics -> of the span
@@ -145,11 +147,16 @@ class OtlpSpans(HttpDestination):
         for start in range(0, len(spans), self._max_records):
             run = []
             for tree in spans[start : start + self._max_records]:
-                run.append(protobuf.encode("Span", tree))
+                try:
+                    data = protobuf.encode("Span", tree)
+                except (struct.error, ValueError, TypeError) as exc:
+                    self._delivery.drop(1, f"encoding: {type(exc).__name__}")
+                    continue
                 if self._json:
-                    made = protobuf.as_json("Span", tree)
-                    run[-1] = otlp_common.compact(made)
-            self._put(run)
+                    data = otlp_common.compact(protobuf.as_json("Span", tree))
+                run.append(data)
+            if run:
+                self._put(run)
 
     def _spans(self, entry: Entry) -> Iterator[dict[str, Any]]:
         """Yield the spans that *entry* completes."""
@@ -181,7 +188,7 @@ class OtlpSpans(HttpDestination):
         """Keep a span of INIT or of a restore until its trace is known."""
         numbers = body.get("metrics")
         took_ms = numbers.get("durationMs") if isinstance(numbers, dict) else None
-        if type(took_ms) not in (int, float):
+        if not _is_time(took_ms):
             return
         end_ns = _ns(entry.timestamp)
         seed = f"{otlp_common.instance()} {name} {entry.time}"
@@ -261,14 +268,14 @@ class _Invocation:
         else:
             # The report comes last; both are sent once the invocation is over.
             took_ms: Any = numbers.get("durationMs")
-            if self.start_ns and type(took_ms) in (int, float):
+            if self.start_ns and _is_time(took_ms):
                 self.end_ns = self.start_ns + round(took_ms * 1e6)
             elif not self.end_ns:
                 self.end_ns = _ns(entry.timestamp)
             self.status = body.get("status", self.status)
             self.error = body.get("errorType", self.error)
         for name, attribute in ATTRIBUTES.items():
-            if type(numbers.get(name)) in (int, float):
+            if _is_time(numbers.get(name)):
                 self.attributes[attribute] = numbers[name]
         if "initDurationMs" in numbers:
             self.attributes["faas.coldstart"] = True
@@ -281,7 +288,7 @@ class _Invocation:
             return
         began = seconds(span["start"]) if isinstance(span.get("start"), str) else None
         took_ms: Any = span.get("durationMs")
-        if began is not None and type(took_ms) in (int, float):
+        if began is not None and _is_time(took_ms):
             start_ns = _ns(began)
             end_ns = start_ns + round(took_ms * 1e6)
             self.children[span["name"]] = (start_ns, end_ns)
@@ -321,6 +328,11 @@ def _status(status: object, error: object) -> dict[str, Any]:
     if status in (None, "success"):
         return {"code": OK} if status == "success" else {}
     return {"message": str(error or status), "code": ERROR}
+
+
+def _is_time(value: Any) -> bool:
+    """Say whether *value* is a number that can be believed; NaN and True are none."""
+    return type(value) in (int, float) and 0 <= value <= LARGEST
 
 
 def _ns(timestamp: float) -> int:

@@ -47,6 +47,11 @@ class Queued:
         """What went wrong with the last attempt; "" if it succeeded."""
         return self._delivery.error
 
+    @property
+    def has_little_room(self) -> bool:
+        """Whether it is to be drained before it is given more."""
+        return self._delivery.has_little_room
+
     def is_due(self) -> bool:
         """Say whether something waits, and the receiver asked for no pause."""
         return self._delivery.is_ready

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 MAX_RECORDS = 1_000  # of one call of a sink, and that make it due
 MAX_BYTES = 256 * 1024
+LARGEST_CALL = 512 * 1024  # bytes: JSON may take six for one, and a sink holds 4 MB
 MAX_AGE_S = 5.0
 LIMIT = 20_000  # records that wait
 LIMIT_BYTES = 4 * 1024 * 1024
@@ -260,7 +261,8 @@ class Selection:
                 It must not log, nor print: each line would come back to it.
             name: What `stats` and log lines call it; else the sink's own name.
             max_records: Records that make it due, and of one call at most.
-            max_bytes: Bytes, about, likewise.
+            max_bytes: Bytes, about, likewise; a call has 512 KiB at most, or one
+                record.
             max_age: Seconds after which a record is due; 0: at the end of each
                 invocation.
             limit: Records that wait at most.
@@ -550,6 +552,7 @@ class Route:
 
     def _taken(self) -> list[Entry]:
         max_records, max_bytes, _, _, _ = self._bounds
+        max_bytes = min(max_bytes, LARGEST_CALL)
         found: list[Entry] = []
         size = 0
         queue = self._queue

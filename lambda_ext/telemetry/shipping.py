@@ -230,17 +230,10 @@ class Outlet:
         failed = False
         for route in self.routes.copy():
             if everything or route.is_due():
-                failed |= not self._hand_over(route)
-        for name, args in (("end", ()), ("drain", (ends_at,))):
-            function = getattr(self.sink, name, None)
-            if function is not None and (last or name != "end"):
-                try:
-                    function(*args)
-                except BaseException as exc:  # SystemExit too
-                    if process.by_signal_handler(exc):
-                        raise
-                    self._failed(exc)
-                    failed = True
+                failed |= not self._hand_over(route, ends_at)
+        if last:
+            failed |= not self._has_done("end")
+        failed |= not self._has_done("drain", ends_at)
         # Without an error what waits in a sink may wait for its time.
         error: Any = getattr(self.sink, "error", "unknown")
         if failed or (self._pending() > 0 and error):
@@ -252,9 +245,34 @@ class Outlet:
             self._not_before = 0.0
             self.error = ""
 
-    def _hand_over(self, route: Queue) -> bool:
-        """Hand over what waits in *route*; say whether the sink took all."""
+    def _has_done(self, name: str, *args: float) -> bool:
+        """Call the sink's function *name*, if it has one; False: it raised."""
+        function = getattr(self.sink, name, None)
+        if function is not None:
+            try:
+                function(*args)
+            except BaseException as exc:  # SystemExit too
+                if process.by_signal_handler(exc):
+                    raise
+                self._failed(exc)
+                return False
+        return True
+
+    def _has_little_room(self) -> bool:
+        return bool(getattr(self.sink, "has_little_room", False))
+
+    def _hand_over(self, route: Queue, ends_at: float) -> bool:
+        """
+        Hand over what waits in *route*; False: the sink raised.
+
+        What has no room in a sink that cannot send just now stays in the route.
+        """
         while True:
+            if self._has_little_room():
+                if not self._has_done("drain", ends_at):
+                    return False
+                if self._has_little_room():
+                    return True
             entries = route.take()
             if not entries:
                 return True

@@ -93,9 +93,10 @@ class SplunkHec(HttpDestination):
 
 
 def _whole(url: str) -> str:
-    if url.endswith(PATH):
-        return url
-    return otlp_common.below(url.rstrip("/").removesuffix(COLLECTOR), PATH)
+    address, mark, query = url.partition("?")
+    if not address.endswith(PATH):
+        address = address.rstrip("/").removesuffix(COLLECTOR)
+    return otlp_common.below(address + mark + query, PATH)
 
 
 class _Whole(otlp_common.Below):

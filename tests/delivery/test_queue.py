@@ -167,6 +167,17 @@ class TestDrain:
         assert "bad name" == queue.error
 
     @FAILED
+    @pytest.mark.parametrize(("refused", "sent"), [(-5, 3), (0, 3), (2, 1), (99, 0)])
+    def test_counts_add_up_whatever_is_said_to_be_refused(self, refused, sent):
+        """No more than all, and no less than none, of an item was refused."""
+        queue = Delivery("x", Receiver((refused, "so it says")))
+        queue.put("a", 3, 10)
+        queue.drain(soon())
+        dropped = {"refused": 3 - sent} if sent < 3 else {}
+
+        assert (sent, dropped, 0) == numbers(queue)
+
+    @FAILED
     def test_bug_of_a_sink_drops_the_item_only(self):
         """What else is raised counts as refused, by its class."""
         queue = Delivery("x", Receiver(ZeroDivisionError("secret")))

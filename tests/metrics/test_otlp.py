@@ -38,6 +38,7 @@ from lambda_ext.exceptions import AccessDeniedError, ConfigurationError
 from lambda_ext.lifecycle import clock, phases, process
 from lambda_ext.metrics import otlp
 from lambda_ext.metrics.otlp import OtlpSink
+from lambda_ext.telemetry import destinations
 from lambda_ext.testing import FakeClock
 
 FAILED = pytest.mark.logs  # a failure is logged once a reason
@@ -1298,6 +1299,44 @@ class TestEnvironment:
         sink.accept(Batch())
 
         assert (0, {}, 0) == drained(sink)
+
+
+class TestProtocolOfTheEnvironment:
+    """OTEL_EXPORTER_OTLP_PROTOCOL, which is another exporter's."""
+
+    @pytest.mark.parametrize("protocol", ["grpc", "http/json"])
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: otlp.new_relic("k"),
+            lambda: otlp.splunk("k", realm="us0"),
+            lambda: otlp.sumo_logic("https://x.example/receiver"),
+            lambda: otlp.datadog("k"),
+            lambda: otlp.cloudwatch("eu-west-1"),
+            lambda: destinations.new_relic("k"),
+            lambda: destinations.sumo_logic("https://x.example/receiver"),
+            lambda: destinations.cloudwatch_logs("g", "s", region="eu-west-1"),
+        ],
+    )
+    def test_vendors_get_protobuf(self, monkeypatch, make, protocol):
+        """Presets send what the vendor takes, also beside an SDK that uses gRPC."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+
+        assert "application/x-protobuf" == make()._receiver._content_type
+
+    def test_query_stays_at_the_end(self, receiver, monkeypatch):
+        """The path of the signal is completed before it."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url + "/?key=1")
+        for sink in (
+            OtlpSink(),
+            otlp.collector(receiver.url + "?key=1"),
+            otlp.sumo_logic(lambda: receiver.url + "/?key=1"),
+        ):
+            sink.accept(Batch())
+            drained(sink)
+
+        found = [request.target for request in receiver.requests]
+        assert ["/v1/metrics?key=1"] * 3 == found
 
 
 class TestPresets:

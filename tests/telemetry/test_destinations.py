@@ -354,6 +354,84 @@ class TestHost:
         assert in_child(lambda: before != self.host(destination))
 
 
+@pytest.mark.logs
+class TestMuchAtOnce:
+    """More than the queue of a destination holds, all of which its receiver takes."""
+
+    @pytest.mark.parametrize("length", [10, 9_000])
+    @pytest.mark.parametrize("options", [{}, {"max_bytes": 4 * 1024 * 1024}])
+    def test_all_of_it_arrives(self, made, length, options):
+        """What waits is handed over as the destination has room for it."""
+        route = telemetry.route().to(made.destination, max_age=1e9, **options)
+        route.outlet._not_before = 1e18  # it is paused until all waits
+        for start in range(0, 20_000, 1_000):
+            element = {"time": TIME, "type": "function", "record": "ж" * length}
+            body = json.dumps([element] * 1_000) if start * length < 4e6 else "[]"
+            route(records.parse(body))
+        waiting = route.waiting
+        route.outlet._not_before = 0.0
+        done = telemetry.flush(60)
+        status = route.status()
+
+        assert waiting >= 400
+        assert (True, waiting, {}, 0) == (
+            done,
+            status.sent,
+            status.lost,
+            status.pending,
+        )
+
+    @FAILED
+    def test_what_finds_no_room_stays_with_the_route(self, made, receiver, monkeypatch):
+        """While a receiver fails, nothing is dropped that the route has room for."""
+        receiver.fault = failing(503)
+        monkeypatch.setattr(made.destination._delivery, "_max_bytes", 4_000)
+        route = telemetry.route().to(made.destination, max_age=1e9, max_records=1)
+        for number in range(50):
+            route(line_of(f"{number}"))
+        telemetry.flush(30)
+        before = route.status()
+        receiver.fault = whole
+        route.outlet._not_before = 0.0
+        telemetry.flush(30)
+
+        assert ({}, {}) == (before.dropped, before.lost)
+        assert 50 == before.waiting + before.pending
+        assert 50 == route.status().sent
+        assert [f"{n}" for n in range(50)] == [m for c in made.messages() for m in c][
+            -50:
+        ]
+
+
+class TestQuery:
+    """Addresses with a query, which stays at the end."""
+
+    @pytest.mark.parametrize(
+        ("make", "path"),
+        [
+            (lambda url: destinations.collector(url), "/v1/logs"),
+            (lambda url: destinations.sumo_logic(url), "/v1/logs"),
+            (lambda url: destinations.sumo_logic(lambda: url), "/v1/logs"),
+            (
+                lambda url: destinations.splunk_hec(url, "TOKEN-0123"),
+                "/services/collector/event",
+            ),
+            (
+                lambda url: destinations.splunk_hec(lambda: url, "TOKEN-0123"),
+                "/services/collector/event",
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("completed", [False, True])
+    def test_path_comes_before_it(self, receiver, make, path, completed):
+        """ "?channel=1" is no part of the path, which is completed before it."""
+        made = make(f"{receiver.url}{path if completed else '/'}?channel=1")
+        made.accept_logs([entry("a")])
+
+        assert (1, {}, 0) == drained(made)
+        assert f"{path}?channel=1" == receiver.requests[0].target
+
+
 class TestRefusals:
     """What a refused destination shows."""
 

@@ -17,6 +17,29 @@ from lambda_ext.telemetry import destinations, otlp_spans
 PARENT = "53995c3f42cd8ad8"
 
 
+def test_odd_numbers_lose_no_other():
+    """A span that cannot be encoded is dropped and counted, and its neighbours are sent."""
+    with Wire(lambda request: response(200, b"")) as wire:
+        made = destinations.spans(wire.url + "/v1/traces")
+        entries = [start("r-1"), start("r-2"), start("r-3"), start("r-4")]
+        for request_id, took_ms in (
+            ("r-1", float("inf")), ("r-2", 1e300), ("r-3", float("nan")), ("r-4", 5.0),
+        ):  # fmt: skip
+            found = report(request_id)
+            found.body["metrics"]["durationMs"] = took_ms
+            found.body["spans"] = [
+                {"name": "responseLatency", "start": at(1.0), "durationMs": took_ms}
+            ]
+            entries.append(found)
+        made.accept_logs(entries)
+        made.end()
+        sent, dropped, pending = drained(made)
+        bodies = b"".join(body_of(request) for request in wire.requests)
+
+    assert (0, True) == (pending, b"r-4" in bodies)
+    assert sent + sum(dropped.values()) >= 4
+
+
 def at(second):
     """Return a time of the platform's."""
     return f"2026-01-02T03:04:{second:06.3f}Z"
