@@ -379,6 +379,8 @@ class Metrics:
             if refusal is None or _is_strict():
                 raise
             made = Metrics(self._namespace, service=self._service, resolution=wanted)
+        else:
+            _note_scope(made._dimensions)
         made._refusal = refusal
         made._outlet = self._outlet
         return made
@@ -500,6 +502,8 @@ class Metrics:
                 if kind == COUNT:
                     self._plain.clear()
             memo[given] = record = (series, ONE)
+            if len(memo) > MANY and len(memo) % 100 == 1:
+                _look_for_many(memo)
             if kind == COUNT and unit == UNIT and not dims:
                 self._plain[name] = record
         return series
@@ -682,16 +686,30 @@ def _look_for_many(memo: Memo) -> None:
         for name, value in series.dimensions:
             values.setdefault(name, set()).add(value)
     for name, found in values.items():
-        if len(found) >= MANY and name not in _noted:
-            _noted.add(name)
-            disclosure.warn(
-                "many_series",
-                f"note: {name!r} has {len(found)} values so far; each is a billed"
-                " metric",
-            )
+        _note_many(name, len(found))
+
+
+def _note_scope(dims: dict[str, str]) -> None:
+    """Count the values of dimensions that scopes have, each with a memo of its own."""
+    for name, value in dims.items():
+        if name not in _noted and (name in _scoped or len(_scoped) < MANY):
+            found = _scoped.setdefault(name, set())
+            found.add(value)
+            _note_many(name, len(found))
+
+
+def _note_many(name: str, number: int) -> None:
+    if number > MANY and name not in _noted:
+        _noted.add(name)
+        _scoped.pop(name, None)
+        disclosure.warn(
+            "many_series",
+            f"note: {name!r} has {number} values so far; each is a billed metric",
+        )
 
 
 _noted: set[str] = set()
+_scoped: dict[str, set[str]] = {}  # values of dimensions by name
 
 
 def _flush_early() -> None:
@@ -982,5 +1000,6 @@ def reset() -> None:
     _installed = _strict = None
     _buffer.outlets = _default
     _noted.clear()
+    _scoped.clear()
     _changed()
     _joined = False

@@ -776,10 +776,27 @@ class TestBounds:
 
         assert [
             (
-                "lambda_ext.many_series note: 'user' has 1000 values so far; each is a"
+                "lambda_ext.many_series note: 'user' has 501 values so far; each is a"
                 " billed metric"
             )
         ] == notes
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize(("number", "notes"), [(500, 0), (600, 1), (5_000, 1)])
+    @pytest.mark.parametrize("how", ["count", "scope", "scope of a scope"])
+    def test_values_above_five_hundred_are_noted(self, how, number, notes, caplog):
+        """Also where each value has a scope of its own."""
+        for i in range(number):
+            if how == "count":
+                metrics.count("n", user=i)
+            elif how == "scope":
+                metrics.scope(user=i, shop="a").count("n")
+            else:
+                metrics.scope(user=i).scope(shop=f"shop {i % 7}").count("n")
+        metrics.flush()
+
+        assert notes == caplog.text.count("lambda_ext.many_series note: 'user' has 501")
+        assert notes == caplog.text.count("lambda_ext.many_series")
 
     def test_batches_are_bounded(self):
         """A large flush comes in several batches, and every point in one."""
