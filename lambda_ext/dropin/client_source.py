@@ -10,8 +10,6 @@ Guarantees
     response with something in it that is never to be kept, and
     an error from before it changes nothing that is remembered.
     Nothing is asked while the client must not be served from memory.
-    A client that the program has let go is not held here, nor by what it has
-    read: `is_alive` says that it is gone.
 
 Threads
     Any number may `fetch`.  What `note` remembers is replaced by one C call.
@@ -94,8 +92,9 @@ class ClientSource:
     repeats = False  # after a freeze: the client decides how often to try
 
     def __init__(self, client: Any, state: Wrapped, scope: tuple[object, ...]) -> None:
+        # Not held: what the library knows of a client is kept as long as it lives.
         self._client = weakref.ref(client)
-        self._state = weakref.ref(state)  # which the client holds
+        self._state = state
         self._options = state.options
         self.scope = scope
         self._noted: dict[Key, Together | dict[str, Any]] = {}
@@ -111,11 +110,6 @@ class ClientSource:
         other._options, other.scope = self._options, scope
         other._noted, other._contexts = {}, {}
         return other
-
-    @property
-    def is_alive(self) -> bool:
-        """Say whether there is still a client to ask."""
-        return self._client() is not None
 
     def note(self, read: Read, parameters: dict[str, Any]) -> Together | None:
         """Remember how the keys of *read* are to be asked for; return its batch."""
@@ -191,8 +185,8 @@ class ClientSource:
     ) -> tuple[dict[str, Any], bool]:
         """Return the client's response, and whether it came from the wire."""
         label = ", ".join(key.label for key in wanted)
-        client, state = self._client(), self._state()
-        if client is None or state is None or not state.may_serve():
+        client = self._client()
+        if client is None or not self._state.may_serve():
             msg = f"{label}: the client is gone, or its answers do not come from AWS"
             error = SourceError(msg, key=label, source=self.name, transient=True)
             error.keep = False
@@ -201,23 +195,21 @@ class ClientSource:
         wire.seen = False
         failure: SourceError | None = None
         try:
-            response = state.plain_call(client, operation, parameters)
+            response = self._state.plain_call(client, operation, parameters)
             return response, wire.seen
         except LambdaExtError:
             raise
         except Exception as exc:
             if by_signal_handler(exc):
                 raise
-            failure = self._failure(exc, state.service, label, keep=wire.seen)
+            failure = self._failure(exc, label, keep=wire.seen)
         finally:
             wire.seen = former
         raise failure  # not above: the error of botocore would be its context
 
-    def _failure(
-        self, exc: Exception, service: str, label: str, *, keep: bool
-    ) -> SourceError:
+    def _failure(self, exc: Exception, label: str, *, keep: bool) -> SourceError:
         """Return what *exc* means to the loader; it goes to the caller as it is."""
-        error = boto.translation(exc, service, label)
+        error = boto.translation(exc, self._state.service, label)
         if not isinstance(error, SourceError):
             error = SourceError(str(error), key=label, source=self.name)
         error.original = exc

@@ -51,6 +51,7 @@ Source of SIEVE: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024.
 from __future__ import annotations
 
 import math
+import weakref
 
 from ..lifecycle import clock, real_threads
 from ..lifecycle.process import Lock
@@ -201,6 +202,7 @@ class Slot:
     """What is known about a key: its entry, its failures, how often it was read."""
 
     __slots__ = (
+        "_source",
         "entry",
         "failures",
         "floor",
@@ -215,7 +217,6 @@ class Slot:
         "previous",
         "refresh_from",
         "retry_at",
-        "source",
         "unheard",
         "views",
         "wanted",
@@ -223,7 +224,7 @@ class Slot:
 
     def __init__(self, key: Key, source: Any) -> None:
         self.key = key
-        self.source = source
+        self.source = source  # asked by a refresh
         self.entry: Entry | None = None
         self.group: Key = key  # the key by ARN, once AWS has told it
         self.hits = 0  # reads by get_*; handles count nothing
@@ -244,6 +245,22 @@ class Slot:
 
     def __repr__(self) -> str:
         return f"<Slot {self.key.label!r} {self.entry}>"
+
+    @property
+    def source(self) -> Any:
+        """
+        The source of the last load or read that asked for a refresh; None if gone.
+
+        Not held here: with it a client, or a session, of the user's would stay.
+        """
+        return self._source()
+
+    @source.setter
+    def source(self, source: Any) -> None:
+        try:
+            self._source: Callable[[], Any] = weakref.ref(source)
+        except TypeError:  # of a user's class with slots
+            self._source = lambda: source
 
     def expire_views(self) -> None:
         """Let no hit find a view of it any more; the next read looks here."""

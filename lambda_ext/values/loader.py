@@ -309,7 +309,9 @@ class Loader:
         """Begin to load what is due, since AWS is being asked anyway."""
         for slot in self._due(now):
             slot.wanted = False
-            self._begin(slot.source, slot.key, batch, background=True)
+            source = slot.source
+            if source is not None:
+                self._begin(source, slot.key, batch, background=True)
         for want in self.declared():
             if not want.max_age:
                 continue
@@ -330,7 +332,6 @@ class Loader:
             for slot in [*self.cache.slots.values()]
             if (slot.wanted or (slot.refresh_from <= now and slot.retry_at <= now))
             and not self._is_under_way(slot)
-            and getattr(slot.source, "is_alive", True)
         ]
 
     def _remembered(
@@ -374,7 +375,7 @@ class Loader:
                 and not self._is_under_way(slot)
             ):
                 slot.wanted = True
-                slot.source = want.source  # the last one may be a client that is gone
+                slot.source = want.source  # the last one may be gone
                 self.worker.wake()
 
     def _is_under_way(self, slot: Slot) -> bool:
@@ -722,7 +723,9 @@ class Loader:
         def begin() -> bool:
             for slot in self._due(now):
                 slot.wanted = False
-                self._begin(slot.source, slot.key, batch, background=True)
+                source = slot.source
+                if source is not None:
+                    self._begin(source, slot.key, batch, background=True)
             return True
 
         try:

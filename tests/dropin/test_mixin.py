@@ -568,6 +568,19 @@ class TestScope:
 
         assert [None] * 3 == [reference() for reference in held]
 
+    @pytest.mark.parametrize("way", ["session", "client"])
+    def test_memory_does_not_hold_what_a_handle_asks_through(self, bare, way):
+        """A session, or a client, goes with the handle that it was given to."""
+        bare.create_secret(Name="a", SecretString="1")
+        session = boto3.Session("k", "x")
+        given = session if way == "session" else session.client("secretsmanager")
+        value = Secret("a", **{way: given}).value
+        held = weakref.ref(given)
+        del session, given
+        gc.collect()
+
+        assert ("1", None) == (value, held())
+
     def test_refresh_asks_a_client_that_is_there(self, bare, calls):
         """Of two clients of equal scope the one that is left refreshes for itself."""
         bare.create_secret(Name="a", SecretString="1")

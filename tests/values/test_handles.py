@@ -24,7 +24,7 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.testing import FakeSource
+from lambda_ext.testing import FakeClock, FakeSource
 from lambda_ext.typing import Answer
 from lambda_ext.values import store
 from lambda_ext.values.getters import get_secret
@@ -568,3 +568,17 @@ class TestArguments:
         with FakeSource():
             assert not declared._key_of().decrypt
             assert Parameter("/x", decrypt=True)._key_of().decrypt
+
+
+def test_source_goes_with_its_handle():
+    """What is remembered is no reason to keep a source; a refresh leaves it out."""
+    with FakeClock() as clock:
+        source = FakeSource({"a": "1"})
+        handle = Secret("a", source=source)
+        value, held = handle.value, weakref.ref(source)
+        del source, handle
+        gc.collect()
+        clock.advance(280)
+        store.loader.refresh_due()
+
+        assert ("1", None) == (value, held())
