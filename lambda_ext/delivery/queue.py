@@ -29,6 +29,7 @@ https://opentelemetry.io/docs/specs/otlp/#failures
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
 
 from .. import disclosure
@@ -104,7 +105,8 @@ class Delivery:
 
     *send(payload, ends_at)* makes one attempt before the run time *ends_at*,
     and returns how many records the receiver refused, and why.  It raises
-    `RetryError` or `RefusedError`; what else it raises counts as refused.
+    `RetryError` or `RefusedError`; what else it raises counts as refused.  A method
+    of the object that has the queue: that object is not kept alive by it.
 
     *combine(items)* is given what was not tried yet before it is sent, or before any
     of it is dropped for room, and returns what is to be sent in its place; None sends
@@ -121,7 +123,7 @@ class Delivery:
         combine: Callable[[list[Item]], list[Item]] | None = None,
     ) -> None:
         self.name = name
-        self._send = send
+        self._send = _weakly(send) if hasattr(send, "__self__") else send
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._combine = combine
@@ -419,6 +421,19 @@ class Delivery:
         if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(reason)
             disclosure.warn("delivery_failed", sink=self.name, error=reason)
+
+
+def _weakly(method: Any) -> Callable[[Any, float], tuple[int, str]]:
+    """Return what calls *method*, and is no part of a cycle with its object."""
+    found = weakref.WeakMethod(method)
+
+    def send(payload: Any, ends_at: float) -> tuple[int, str]:
+        bound = found()
+        assert bound is not None  # who drains holds the object
+        sent: tuple[int, str] = bound(payload, ends_at)
+        return sent
+
+    return send
 
 
 def _of(items: list[Item], *, tried: bool) -> list[Item]:

@@ -368,16 +368,15 @@ class Receiver:
         self._forget_asked()  # of another address
         former, self._connections = (
             self._connections,
-            connections.Connections(endpoint, stores=self._stores, clear=self._clear),
+            connections.Connections(
+                endpoint,
+                stores=_trusted(self._certificate, self._client),
+                clear=self._clear,
+            ),
         )
         self._url = url
         if former is not None:
             former.close()
-
-    def _stores(self, host: str) -> tuple[str, ...]:
-        """Return whom to trust: the machine's whole store, or a file of the user's."""
-        store = self._certificate or tls.SYSTEM
-        return (tls.with_client(store, *self._client) if any(self._client) else store,)
 
 
 class Derived:
@@ -471,6 +470,18 @@ def _read(given: Any, ends_at: float) -> str:
     if reason:
         raise RetryError(reason)
     return value
+
+
+def _trusted(
+    certificate: str, client: tuple[str, str]
+) -> Callable[[str], tuple[str, ...]]:
+    """Return what says whom to trust: the machine's whole store, or a file."""
+
+    def stores(host: str) -> tuple[str, ...]:
+        store = certificate or tls.SYSTEM
+        return (tls.with_client(store, *client) if any(client) else store,)
+
+    return stores
 
 
 def _forget(handle: Any) -> None:

@@ -421,7 +421,10 @@ class _Lines:
 class _Datagrams:
     """DogStatsD to a port of this machine."""
 
-    __slots__ = ("_delivery", "_last", "_paused_at", "_port", "_sock", "_unpaused")
+    __slots__ = (
+        "__weakref__", "_delivery", "_last", "_paused_at", "_port", "_sock",
+        "_unpaused",
+    )  # fmt: skip
 
     where = "the extension"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 
@@ -23,7 +24,7 @@ from wire import Wire, failing, late, reset, response, silent, stale, vanish, wh
 from lambda_ext import Secret, telemetry
 from lambda_ext.delivery import queue
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.lifecycle import phases
+from lambda_ext.lifecycle import phases, process
 from lambda_ext.telemetry import destinations, records
 from lambda_ext.telemetry.datadog_logs import DatadogLogs
 from lambda_ext.telemetry.queued import FunctionDestination
@@ -86,7 +87,30 @@ def _made(request, receiver):
                 each.headers[header].rpartition(" ")[2] for each in receiver.requests
             ]
 
-    return Made()
+    made = Made()
+    yield made
+    made.destination.close()
+
+
+@pytest.mark.parametrize("name", [*MAKERS])
+def test_one_that_is_dropped_closes_its_connections(receiver, name):
+    """It is not part of a cycle: its connections end with the last reference."""
+    make, _, _ = MAKERS[name]
+    destination = make(receiver.url, "KEY-0123456789")
+    destination.accept_logs([entry("a")])
+    drained(destination)
+    (idle,) = destination._receiver._connections._idle
+    sock = idle._sock
+    del idle
+    process.reset()  # the phases have it, too
+    gc.disable()
+    try:
+        del destination
+        closed = sock.fileno()
+    finally:
+        gc.enable()
+
+    assert -1 == closed
 
 
 class TestEach:
@@ -427,8 +451,10 @@ class TestQuery:
         """ "?channel=1" is no part of the path, which is completed before it."""
         made = make(f"{receiver.url}{path if completed else '/'}?channel=1")
         made.accept_logs([entry("a")])
+        told = drained(made)
+        made.close()
 
-        assert (1, {}, 0) == drained(made)
+        assert (1, {}, 0) == told
         assert f"{path}?channel=1" == receiver.requests[0].target
 
 

@@ -34,6 +34,7 @@ def test_odd_numbers_lose_no_other():
         made.accept_logs(entries)
         made.end()
         sent, dropped, pending = drained(made)
+        made.close()
         bodies = b"".join(body_of(request) for request in wire.requests)
 
     assert (0, True) == (pending, b"r-4" in bodies)

@@ -284,6 +284,7 @@ class TestKnown:
             made = make(telemetry.destinations, wire.url, key)
             made.accept_logs([entry("first")])
             drained(made)
+            made.close()
             told = (made.sent, key in cleaned(f"{wire.url}/{key} in it").message)
 
         assert (1, False) == told
@@ -340,12 +341,12 @@ def test_objects_that_become_text_are_cleaned(value):
     redaction.protect("db", "secret-value-1")
     redaction.protect("pin", "918273645")
     with Wire(lambda request: response(200, b"{}")) as wire:
-        telemetry.route(transform=lambda entry: {"value": value}).to(
-            telemetry.destinations.http(wire.url)
-        )
+        destination = telemetry.destinations.http(wire.url)
+        telemetry.route(transform=lambda entry: {"value": value}).to(destination)
         dispatch.dispatch(records.parse('[{"type": "function", "record": "x"}]'))
         assert dispatch.drain(30)
         telemetry.flush(30)
+        destination.close()
         (request,) = wire.requests
 
     shipped = body_of(request).decode()
