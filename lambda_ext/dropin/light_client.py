@@ -391,6 +391,12 @@ class LightClient:
 _set_real: Any = LightClient.__dict__["_real"].__set__
 
 
+_MODULES = (
+    "botocore.client", "botocore.client", "botocore.endpoint", "botocore.httpsession",
+)  # fmt: skip
+_genuine: tuple[Any, ...] = ()  # methods that were found to be botocore's
+
+
 def _is_replaced() -> bool:
     """Say whether a test has put something in the place of botocore's calls."""
     botocore = sys.modules.get("botocore.client")
@@ -399,7 +405,23 @@ def _is_replaced() -> bool:
     moto = sys.modules.get("moto.core.models")
     if moto is not None and getattr(moto.botocore_stubber, "enabled", False):
         return True
-    return not operations.is_botocores(botocore.BaseClient._make_api_call)
+    global _genuine
+    try:
+        client = botocore.BaseClient
+        endpoint = sys.modules["botocore.endpoint"].Endpoint
+        session = sys.modules["botocore.httpsession"].URLLib3Session
+    except (AttributeError, KeyError):  # another thread is importing it
+        return False
+    methods = (
+        client._make_api_call, client._make_request, endpoint.make_request,
+        session.send,
+    )  # fmt: skip
+    if methods == _genuine:
+        return False
+    if not all(map(operations.is_botocores, methods, _MODULES)):
+        return True
+    _genuine = methods
+    return False
 
 
 def _is_session_plain() -> bool:

@@ -145,13 +145,16 @@ def parameters_of(key: Key) -> dict[str, Any]:
     return found
 
 
-def is_botocores(method: Any) -> bool:
+def is_botocores(method: Any, module: str = "botocore.client") -> bool:
     """
-    Say whether *method* is what botocore has defined, as a method of its clients.
+    Say whether *method* is what the *module* of botocore's has defined.
 
-    What instrumentation puts around it says so, too; a test's stand-in does not.
+    Also with instrumentation around it, which says what it wraps; a test's stand-in
+    is not, though it may look like it.
     """
-    return getattr(method, "__module__", "") == "botocore.client"
+    while (inner := getattr(method, "__wrapped__", None)) is not None:
+        method = inner
+    return getattr(method, "__globals__", {}).get("__name__") == module
 
 
 # Batches ---------------------------------------------------------------------

@@ -336,6 +336,28 @@ class TestStandIns:
         with mock_aws(), pytest.raises(ClientError, match="ResourceNotFound"):
             light.get_secret_value(SecretId="a")
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "botocore.client.BaseClient._make_api_call",
+            "botocore.client.BaseClient._make_request",
+            "botocore.endpoint.Endpoint.make_request",
+            "botocore.httpsession.URLLib3Session.send",
+        ],
+    )
+    @pytest.mark.parametrize("autospec", [True, None])
+    def test_mock_of_any_of_botocores_methods_is_called(self, name, autospec):
+        """Nothing is sent past what a test has mocked, though the mock looks like it."""
+        light = client("secretsmanager")
+        with mock.patch(
+            name, autospec=autospec, side_effect=KeyError("mocked")
+        ) as call:
+            with pytest.raises(KeyError, match="mocked"):
+                light.get_secret_value(SecretId="a")
+
+            assert 1 == call.call_count
+        assert "1" == light.get_secret_value(SecretId="a")["SecretString"]
+
     def test_of_one_method(self, read, monkeypatch):
         """A method that is set on the client is called; deleting it undoes that."""
         with monkeypatch.context() as patch:
