@@ -356,7 +356,9 @@ def datadog(
     Return a sink for Datadog's OTLP intake; *key* is an API key.
 
     `lambda_ext.metrics.datadog` needs no key where Datadog's extension or its
-    Forwarder is there.
+    Forwarder is there.  Of counters and gauges that several environments have sent
+    for one second, with the same tags, Datadog keeps the last only; distributions
+    add up, as all metrics do that go by its extension or its Forwarder.
 
     Source: "OTLP Metrics Intake Endpoint",
     https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest/metrics/

@@ -203,17 +203,18 @@ class Listener:
         with (
             self._lock
         ):  # also for the order: of two connections, the first one's first
+            if sequence_id is not None and sequence_id in self._known:
+                self.counters.redelivered += 1
+                return
+            batch = Batch.of(body, sequence_id, received_at=clock.wall())
+            self._accept(batch, len(body))
+            self.counters.batches += 1
+            self.counters.bytes += len(body)
+            # Last: what could not be accepted is not known when it comes again.
             if sequence_id is not None:
-                if sequence_id in self._known:
-                    self.counters.redelivered += 1
-                    return
                 if len(self._known) >= MAX_KNOWN:
                     del self._known[next(iter(self._known))]
                 self._known[sequence_id] = None
-            self.counters.batches += 1
-            self.counters.bytes += len(body)
-            batch = Batch.of(body, sequence_id, received_at=clock.wall())
-            self._accept(batch, len(body))
 
     def count_refused(self) -> None:
         """Count a request that was no delivery."""
@@ -271,7 +272,7 @@ class _Connection:
         except _Refusal as exc:
             self._listener.count_refused()
             self._refuse(exc)
-        except (OSError, _Gone):
+        except (OSError, _Gone, MemoryError):  # the platform tries again
             pass
         finally:
             self.busy = False

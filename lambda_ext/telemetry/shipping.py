@@ -135,6 +135,11 @@ class Outlet:
         """Whether the sink is being called."""
         return bool(self._calls)
 
+    @property
+    def has_little_room(self) -> bool:
+        """Whether the sink has to send before it is given more."""
+        return bool(getattr(self.sink, "has_little_room", False))
+
     def is_due(self) -> bool:
         """Say whether the sink is to be called now."""
         if clock.now() < self._not_before:
@@ -258,9 +263,6 @@ class Outlet:
                 return False
         return True
 
-    def _has_little_room(self) -> bool:
-        return bool(getattr(self.sink, "has_little_room", False))
-
     def _hand_over(self, route: Queue, ends_at: float) -> bool:
         """
         Hand over what waits in *route*; False: the sink raised.
@@ -268,10 +270,10 @@ class Outlet:
         What has no room in a sink that cannot send just now stays in the route.
         """
         while True:
-            if self._has_little_room():
+            if self.has_little_room:
                 if not self._has_done("drain", ends_at):
                     return False
-                if self._has_little_room():
+                if self.has_little_room:
                     return True
             entries = route.take()
             if not entries:
@@ -471,7 +473,7 @@ def _at_shutdown() -> None:
     # The process may have been frozen since the last batch was sent to it.
     for _ in range(int(share_s / POLL_S)):  # also where a clock stands still
         for outlet in outlets():
-            if not outlet.is_busy and outlet.has_waiting:
+            if outlet.has_waiting and not (outlet.is_busy or outlet.has_little_room):
                 outlet.begin(ends_at, everything=True)
         now = clock.run_time()
         quiet_s = now - max(arrived_at, begun_at)

@@ -28,7 +28,7 @@ from lambda_ext.lifecycle import phases, process
 from lambda_ext.telemetry import destinations, records
 from lambda_ext.telemetry.datadog_logs import DatadogLogs
 from lambda_ext.telemetry.queued import FunctionDestination
-from lambda_ext.testing import FakeSource
+from lambda_ext.testing import FakeSource, simulate_sigterm
 
 FAILED = pytest.mark.logs  # a failure is logged once a reason
 
@@ -425,6 +425,21 @@ class TestMuchAtOnce:
         assert [f"{n}" for n in range(50)] == [m for c in made.messages() for m in c][
             -50:
         ]
+
+    @FAILED
+    def test_end_asks_a_full_destination_a_few_times(self, made, receiver, monkeypatch):
+        """A receiver that fails is not asked again and again for the whole share."""
+        receiver.fault = failing(503)
+        monkeypatch.setattr(made.destination._delivery, "_max_bytes", 4_000)
+        route = telemetry.route().to(made.destination, max_age=1e9, max_records=1)
+        for number in range(50):
+            route(line_of(f"{number}"))
+        telemetry.flush(30)
+        before = len(receiver.requests)
+        simulate_sigterm(2.0)
+
+        assert 0 < len(receiver.requests) - before <= 3 * queue.ATTEMPTS
+        assert 50 == route.status().waiting + route.status().pending
 
 
 class TestQuery:

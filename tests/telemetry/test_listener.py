@@ -90,6 +90,30 @@ class TestDeliveries:
 
         assert [[number] for number in range(200)] == taken.wait_for(200)
 
+    def test_delivery_that_is_not_taken_is_taken_when_it_comes_again(self, monkeypatch):
+        """Without memory for it there is no answer, and the platform repeats it."""
+        failures = [MemoryError()]
+        taken = []
+
+        def accept(batch, size):
+            if failures:
+                raise failures.pop()
+            taken.append(batch.sequence_id)
+
+        monkeypatch.setattr(threading, "excepthook", lambda args: None)
+        made = listener.Listener(accept, path=PATH, max_body=1_000_000)
+        made.start()
+        data = request(PATH, logs("a"), headers={"Sequence-Id": "s"})
+        with Wire(made.port) as wire:
+            wire.send(data)
+            cut = wire.ended()
+        with Wire(made.port) as wire:
+            wire.send(data + data)
+            statuses = [wire.status(), wire.status()]
+        made.close()
+
+        assert (True, [200, 200], ["s"]) == (cut, statuses, taken)
+
     def test_single_bytes(self, wire, taken):
         """The pieces in which TCP brings it do not matter."""
         data = request(PATH, logs("slow"))
