@@ -7,8 +7,8 @@ Takes out of log lines the values of secrets that this process has seen.
 
 Known are the secrets and SecureString parameters that were loaded, whole and,
 where they are JSON, each of their members; the keys of log destinations; and
-the function's own AWS credentials.  A value is found as it is, and as JSON, a
-URL, base64 or hexadecimal write it.
+the function's own AWS credentials.  A value is found as it is, and as JSON (and
+JSON within JSON, `NESTED` times), a URL, base64 or hexadecimal write it.
 
 Not taken out: values of fewer than `SHORTEST` characters, words such as
 "password" that say only that there is one, and members such as "username" and
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SHORTEST = 4  # characters; a shorter value stands everywhere by chance
 ALONE = 8  # a shorter one counts only where no letter or digit touches it
 LINE = 16  # the least that one line of several must have
+NESTED = 4  # levels of JSON within JSON, each of which escapes once more
 MOST = 5_000  # forms of values that are looked for; the oldest are forgotten
 FEW = 150  # forms that are looked for one by one
 CREDENTIALS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -289,10 +290,19 @@ def forms(value: str | bytes) -> set[str]:
     else:
         raw = value.encode("utf-8", "surrogatepass")
         plain = value.strip()
-        found.update((plain, dumps(plain)[1:-1], repr(plain)[1:-1]))
-        found.add(dumps(plain, ensure_ascii=False)[1:-1])
+        found.update((plain, repr(plain)[1:-1]))
+        written = {plain}
+        for _ in range(NESTED):
+            written = {
+                dumps(text, ensure_ascii=ascii)[1:-1]
+                for text in written
+                for ascii in (True, False)
+            }
+            found |= written
         if len(plain) >= ALONE:
-            found.add(quote(plain, b"-_.~"))
+            for safe in (b"-_.~", b"-_.~/"):
+                escaped = quote(plain, safe)
+                found.update((escaped, escaped.replace("%20", "+")))
     if len(raw) >= ALONE:
         found.add(raw.hex())
         # Within something longer it may begin at each of three places of base64.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import decimal
 import json
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 from log_entries import body_of, drained, entry
@@ -70,6 +70,43 @@ class TestForms:
         assert entry.message.endswith(" after")
         if "hunter2" not in written:
             assert written.strip("\"'") not in entry.message
+
+    @pytest.mark.parametrize("depth", [1, 2, 3, 4])
+    @pytest.mark.parametrize("ascii", [True, False])
+    @pytest.mark.parametrize("value", ['p"a\\ss-wörd 1', "tab\there-and-there", VALUE])
+    @pytest.mark.parametrize("as_object", [True, False])
+    def test_json_within_json_is_searched(self, value, depth, ascii, as_object):
+        """An event of SQS holds SNS's, which holds JSON: each level escapes once more."""
+        redaction.protect("db", value)
+        text = value
+        for _ in range(depth):
+            text = json.dumps({"body": text, "n": 1}, ensure_ascii=ascii)
+        made = telemetry.Entry(
+            records.make(
+                {
+                    "type": "function",
+                    "record": json.loads(text) if as_object else f"got {text}",
+                }
+            )
+        )
+        found = redaction.clean(made)
+
+        for part in ("ss-w", "there-and", "with"):
+            assert part not in json.dumps(found.as_dict(), ensure_ascii=False)
+        assert "[secret db]" in json.dumps(found.as_dict())
+
+    @pytest.mark.parametrize("value", ["a/b+c d=e&f ü-1234", VALUE])
+    @pytest.mark.parametrize(
+        "write", [quote, quote_plus, lambda value: urlencode({"v": value})]
+    )
+    def test_urls_are_searched(self, value, write):
+        """Whatever a function of Python's leaves as it is, and with "+" for a blank."""
+        redaction.protect("db", value)
+        found = cleaned(f"GET /?p={write(value)}&x=1").message
+
+        assert "[secret db]" in found
+        assert "1234" not in found
+        assert "hunter2" not in found
 
     def test_bytes_are_found(self):
         """A binary secret is found in base64 and in hexadecimal."""
