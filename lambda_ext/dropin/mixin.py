@@ -390,6 +390,8 @@ class State:
         names = operations.written(operation, parameters)
         if names and self.may_serve():
             return self._write(client, operation, parameters, names)
+        if names:
+            return self._write_unserved(client, operation, parameters, names)
         next(tally(operation).passed)
         return self.plain_call(client, operation, parameters)
 
@@ -428,11 +430,11 @@ class State:
         self._source = self._source.within(self.scope)
 
     def _handlers_around(self) -> tuple[object, ...]:
-        """Return what stands for the user's handlers that see what AWS answers."""
+        """Return what stands for the user's handlers on the way to AWS and back."""
         found: dict[object, None] = {}
         try:
             for event in self._events:
-                if not event.startswith(_BEFORE_WIRE):
+                if not event.startswith(_BEFORE_WIRE[:2]):  # with which none is served
                     for handler in self._emitter._handlers.prefix_search(event):
                         if not _is_of_libraries(handler):
                             found[_token(handler)] = None
@@ -600,6 +602,23 @@ class State:
             raise
         self._invalidate(operation, [*names, *operations.response_names(response)])
         return response
+
+    def _write_unserved(
+        self, client: Any, operation: str, parameters: Any, names: list[str]
+    ) -> Any:
+        """Drop what the write may have changed, if it has reached the wire."""
+        next(tally(operation).passed)
+        former, wire.seen = getattr(wire, "seen", False), False
+        changed = [*names]
+        try:
+            response = self.plain_call(client, operation, parameters)
+            if isinstance(response, dict):  # a test's stand-in may return anything
+                changed += operations.response_names(response)
+            return response
+        finally:
+            seen, wire.seen = wire.seen, former
+            if seen:
+                self._invalidate(operation, changed)
 
     def _invalidate(self, operation: str, names: Iterable[str]) -> None:
         kind = keys.SECRET if self.service == "secretsmanager" else keys.PARAMETER

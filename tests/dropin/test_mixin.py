@@ -648,6 +648,26 @@ class TestScope:
 
         assert ["GetSecretValue"] * 2 == calls
 
+    def test_handlers_that_change_the_request_are_for_their_clients(self, bare):
+        """What a handler asks for instead is the answer of no client without it."""
+
+        def below_prod(params, **_):
+            params["body"] = params["body"].replace(b'"a"', b'"prod/a"')
+
+        for name in ("a", "prod/a"):
+            bare.create_secret(Name=name, SecretString=name)
+        other = boto3.client("secretsmanager")
+        other.meta.events.register(
+            "before-call.secrets-manager.GetSecretValue", below_prod
+        )
+        clients = cached(other), cached(bare)
+        found = [
+            [client.get_secret_value(SecretId="a")["SecretString"] for _ in "12"]
+            for client in clients
+        ]
+
+        assert [["prod/a"] * 2, ["a"] * 2] == found
+
     @pytest.mark.parametrize("event", ["before-send", "after-call"])
     def test_handler_that_comes_later_is_heard(self, bare, event):
         """A handler registered after a read is asked by the next one, and until it goes."""
@@ -772,6 +792,42 @@ class TestWrites:
             there.get_secret_value(SecretId="a")
 
         assert ["GetSecretValue"] == calls
+
+    @pytest.mark.parametrize(
+        "event", ["provide-client-params", "before-parameter-build", "before-call"]
+    )
+    def test_write_of_a_client_with_handlers_is_seen(self, bare, event):
+        """A client that is not served itself drops what it writes for the others."""
+        bare.create_secret(Name="a", SecretString="1")
+        reader, writer = cached(bare), cached(boto3.client("secretsmanager"))
+        writer.meta.events.register(f"{event}.secrets-manager", lambda **_: None)
+        before = reader.get_secret_value(SecretId="a")["SecretString"]
+        writer.put_secret_value(SecretId="a", SecretString="2")
+        after = reader.get_secret_value(SecretId="a")["SecretString"]
+
+        assert ("1", "2") == (before, after)
+
+    def test_stubbed_write_drops_nothing(self, bare, calls):
+        """What does not reach AWS changes nothing that is remembered."""
+        bare.create_secret(Name="a", SecretString="1")
+        reader, writer = cached(bare), cached(boto3.client("secretsmanager"))
+        reader.get_secret_value(SecretId="a")
+        del calls[:]
+        with Stubber(writer) as stubber:
+            stubber.add_response("put_secret_value", {})
+            writer.put_secret_value(SecretId="a", SecretString="2")
+        reader.get_secret_value(SecretId="a")
+
+        assert [] == calls
+
+    def test_stand_in_may_return_anything_for_a_write(self, bare, monkeypatch):
+        """A mock of botocore's method answers a write as the bare client would."""
+        client = cached(bare)
+        monkeypatch.setattr(
+            botocore.client.BaseClient, "_make_api_call", lambda *_: "anything"
+        )
+
+        assert "anything" == client.put_secret_value(SecretId="a", SecretString="2")
 
     def test_refused_write_drops_it_too(self, bare, calls):
         """Whether a write that failed has changed something, only AWS knows."""
