@@ -20,7 +20,7 @@ from lambda_ext import (
     metrics,
 )
 from lambda_ext.aws.transport import transport
-from lambda_ext.exceptions import ConfigurationError, SourceError
+from lambda_ext.exceptions import ConfigurationError, NotFoundError, SourceError
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import (
     FakeClock,
@@ -204,6 +204,27 @@ class TestNoAws:
             with no_aws():
                 assert "mocked" == get_secret("prod/db")
                 assert "mocked" == Secret("prod/db", client=client).value
+
+    def test_two_mocks_share_nothing(self):
+        """Each test has its own ``mock_aws()``, and what is there, and what is not."""
+        from moto import mock_aws
+
+        db, limit = Secret("prod/db"), Parameter("/limit")
+        for number in ("1", "2", "3"):
+            with mock_aws():
+                with pytest.raises(NotFoundError):
+                    get_secret("later")
+                boto3_client().create_secret(Name="prod/db", SecretString=number)
+                assert number == db.value == get_secret("prod/db")
+                boto3_client().put_secret_value(SecretId="prod/db", SecretString="x")
+                assert number == db.value == get_secret("prod/db")
+                with pytest.raises(NotFoundError):
+                    assert not limit.value
+        with mock_aws():
+            boto3_client().create_secret(Name="later", SecretString="here")
+            assert "here" == get_secret("later")
+        with no_aws(), pytest.raises(ConfigurationError):
+            assert not Secret("later", client=boto3_client()).value
 
     @pytest.mark.parametrize("double", [no_aws, FakeSource])
     @pytest.mark.parametrize("make", [lambda_ext.client, cached_client])

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for a load of what is declared
 PATIENCE_S = 2.0  # for which INIT waits for such a load
+MOTO = "moto.core.models"  # a library that plays AWS in tests
 MAX_DECODED = 32  # per entry: each inline lambda given as `transform` is one
 
 
@@ -63,6 +64,7 @@ _override: Source | None = None  # set by `use`
 _overrides: dict[str, Source] = {}  # by operation, set by `use_for`; come first
 _outside: Source | None = None  # set by `isolate`
 _attached = False
+_mock: weakref.ref[Any] | None = None  # of moto, that was read under last
 _handles: dict[weakref.ref[Declared], bool] = {}  # whether it is to be loaded
 
 
@@ -159,6 +161,25 @@ def forget() -> None:
     _snapshot()
 
 
+def _follow_mock(moto: Any) -> None:
+    """Have what is read under a ``mock_aws()`` of moto forgotten at its end."""
+    global _mock
+    patcher = getattr(moto.responses_mock, "_patcher", None)  # one for each mock
+    if patcher is None or (_mock is not None and _mock() is patcher):
+        return
+    _mock = weakref.ref(patcher)
+    stop = patcher.stop
+
+    # Not when it is collected: that may be in the midst of another test.
+    def stop_and_forget() -> Any:
+        try:
+            return stop()
+        finally:
+            forget()
+
+    patcher.stop = stop_and_forget
+
+
 def use_for(operation: str, source: Source | None) -> Source | None:
     """
     Ask *source* for *operation* from now on, and no other source for it.
@@ -200,6 +221,9 @@ def read(
     """
     if not wants:
         return []
+    moto = sys.modules.get(MOTO)
+    if moto is not None:
+        _follow_mock(moto)
     along: Sequence[Want] = ()
     if handle is not None and not loader.holds(wants[0]):
         along = wants_of(take_pending())
