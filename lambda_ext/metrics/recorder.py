@@ -749,7 +749,9 @@ def _due_at() -> float | None:
 
 def _is_waiting() -> bool:
     """Say whether a sink has something that it may send later."""
-    return any(getattr(outlet.sink, "pending", 0) for outlet in _buffer.draining)
+    from ..callables import number  # only where there is a sink that may wait
+
+    return any(number(outlet.sink, "pending") for outlet in _buffer.draining)
 
 
 def _flush_aged() -> None:

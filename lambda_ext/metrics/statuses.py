@@ -6,6 +6,8 @@ Loaded by what asks for them: `Metrics.flush`, `stats()`, a test.
 
 from __future__ import annotations
 
+from ..callables import losses, number, words
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -51,14 +53,11 @@ def _of_outlet(outlet: Outlet, parcels: list[Parcel]) -> Status:
     """Return what became of its records; *parcels* are those that wait."""
     sink: Any = outlet.sink
     waiting = sum([p.samples for p in parcels if p.outlet is outlet and not p.done])
-    dropped = getattr(sink, "dropped", 0)
-    if not isinstance(dropped, int):
-        dropped = sum(dropped.values())
     return Status(
-        getattr(sink, "sent", outlet.sent),
-        outlet.dropped + dropped,
-        waiting + getattr(sink, "pending", 0),
-        getattr(sink, "error", "") or outlet.error,
+        number(sink, "sent", outlet.sent),
+        outlet.dropped + sum(losses(sink).values()),
+        waiting + number(sink, "pending"),
+        words(sink, "error") or outlet.error,
     )
 
 

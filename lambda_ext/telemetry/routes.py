@@ -31,7 +31,7 @@ import zlib
 from collections import OrderedDict, deque
 
 from .. import disclosure
-from ..callables import refuse_async, refuse_coroutine
+from ..callables import losses, number, refuse_async, refuse_coroutine, words
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from . import dispatch, redaction, shipping
@@ -102,14 +102,11 @@ class Status:
         self.handed = route.handed
         self.waiting = route.waiting
         self.dropped = dict(route.dropped)
-        self.sent: int | None = getattr(sink, "sent", None)
-        lost = getattr(sink, "dropped", {})
-        self.lost: dict[str, int] = (
-            dict(lost) if isinstance(lost, dict) else {"dropped": lost} if lost else {}
-        )
-        self.pending: int = getattr(sink, "pending", 0)
+        self.sent: int | None = number(sink, "sent", None)
+        self.lost: dict[str, int] = losses(sink)
+        self.pending: int = number(sink, "pending")
         self.abandoned = outlet.abandoned
-        self.error: str = route.error or outlet.error or getattr(sink, "error", "")
+        self.error: str = route.error or outlet.error or words(sink, "error")
 
     def __repr__(self) -> str:
         """Show all of it."""
@@ -357,8 +354,7 @@ class Route:
         self._emf = selection._emf
         self._bounds = bounds
         self._newest = newest
-        own: Any = getattr(sink, "name", "")
-        own = own if isinstance(own, str) and own else type(sink).__qualname__
+        own = words(sink, "name") or type(sink).__qualname__
         self.outlet = shipping.outlet_of(sink, own)
         taken: set[str] = {each.name for each in _routes}
         self.name: str = name or self.outlet.name

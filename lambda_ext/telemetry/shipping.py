@@ -34,7 +34,7 @@ import logging
 import math
 
 from .. import config, disclosure
-from ..callables import refuse_coroutine
+from ..callables import number, refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
 from . import dispatch, redaction, subscription
@@ -240,8 +240,7 @@ class Outlet:
             failed |= not self._has_done("end")
         failed |= not self._has_done("drain", ends_at)
         # Without an error what waits in a sink may wait for its time.
-        error: Any = getattr(self.sink, "error", "unknown")
-        if failed or (self._pending() > 0 and error):
+        if failed or (self._pending() > 0 and self._tells_of_an_error()):
             self._failures += 1
             pause_s = min(2.0 ** min(self._failures, 10), LONGEST_PAUSE_S)
             self._not_before = clock.now() + pause_s
@@ -289,8 +288,17 @@ class Outlet:
             route.settle(len(entries), taken=True)
 
     def _pending(self) -> int:
-        found = getattr(self.sink, "pending", 0)
-        return found if isinstance(found, int) else 0
+        found: int = number(self.sink, "pending")
+        return found
+
+    def _tells_of_an_error(self) -> bool:
+        """Say whether what waits in the sink waits because something failed."""
+        try:
+            return bool(getattr(self.sink, "error", "unknown"))
+        except Exception as exc:
+            if process.by_signal_handler(exc):
+                raise
+            return True
 
     def _failed(self, exc: BaseException) -> None:
         self.failures += 1

@@ -410,3 +410,52 @@ def test_sinks_that_are_made_by_name_are_made_once():
     second = outlets.outlets(["emf", MemorySink()])
 
     assert first[0] is second[0]
+
+
+class Telling:
+    """A sink of the user's one of whose numbers is no number."""
+
+    def __init__(self, name, value):
+        self._name = name
+        self._value = value
+        self.batches = 0
+
+    def __getattr__(self, name):
+        if name != self.__dict__["_name"]:
+            raise AttributeError(name)
+        if isinstance(self._value, Exception):
+            raise self._value
+        return self._value
+
+    def accept(self, batch):
+        self.batches += 1
+
+    def drain(self, ends_at):
+        pass
+
+
+@pytest.mark.logs
+@pytest.mark.parametrize("name", ["sent", "pending", "dropped", "error", "name"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        RuntimeError("x"), None, "text", [1], {"a": None}, {"a": "b"}, {1: 2},
+        float("nan"), True,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_numbers_of_a_sink_are_not_believed(name, value):
+    """A flush raises nothing, and statistics can be had, whatever a sink tells."""
+    sink = Telling(name, value)
+    configure(sinks=[sink, "emf"])
+    metrics.count("a")
+    told = metrics.flush(), metrics.flush()
+    found = stats().as_dict()["metrics"]["sinks"]
+
+    assert 1 == sink.batches
+    assert [2, 2] == [len(each) for each in told]
+    kinds = {
+        (name, type(each)) for sink in found.values() for name, each in sink.items()
+    }
+    assert {("sent", int), ("dropped", int), ("pending", int), ("error", str)} == kinds
+    assert 1 == found["emf"]["sent"]

@@ -11,10 +11,11 @@ import pytest
 from helpers import eventually
 
 import lambda_ext
-from lambda_ext import telemetry
+from lambda_ext import stats, telemetry
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, phases, real_threads
 from lambda_ext.telemetry import dispatch, records, shipping, subscription
+from lambda_ext.testing import simulate_sigterm
 
 FAILED = pytest.mark.logs  # a failure is logged
 
@@ -460,3 +461,50 @@ def test_flush_takes_seconds(seconds):
     """What is none is refused, with an example."""
     with pytest.raises(ConfigurationError, match="takes seconds, such as"):
         telemetry.flush(seconds)
+
+
+class Telling(Sink):
+    """A sink of the user's one of whose numbers is no number."""
+
+    def __init__(self, name, value):
+        super().__init__()
+        self._name = name
+        self._value = value
+
+    def __getattr__(self, name):
+        if name != self.__dict__.get("_name"):
+            raise AttributeError(name)
+        if isinstance(self._value, Exception):
+            raise self._value
+        return self._value
+
+
+@pytest.mark.logs
+@pytest.mark.parametrize("name", ["sent", "pending", "dropped", "error"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        RuntimeError("x"), None, "text", [1], {"a": None}, {"a": "b"}, {1: 2},
+        float("nan"), True,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_numbers_of_a_sink_are_not_believed(name, value):
+    """It gets its records, and so do others at the end; statistics can be had."""
+    sink, other = Telling(name, value), Sink()
+    routes = [telemetry.route().to(each, max_age=1e9) for each in (sink, other)]
+    for route in routes:
+        put(route, "one")
+    telemetry.flush(30)
+    for route in routes:
+        put(route, "two")
+    simulate_sigterm(2.0)
+    status = routes[0].status()
+    found = stats().as_dict()["telemetry"]["routes"]
+
+    assert [["one", "two"]] * 2 == [sink.messages, other.messages]
+    assert 2 == status.handed
+    assert isinstance(status.pending, int)
+    assert isinstance(status.error, str)
+    assert isinstance(found[routes[0].name]["sent"], int | None)
+    assert {int} >= {type(each) for each in status.lost.values()}
