@@ -32,6 +32,19 @@ def local(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=_Local())
 
 
+def read(moment: float | str) -> Any:
+    """Return the date that the wire writes as *moment*: seconds, or an emulator's text."""
+    if not isinstance(moment, str):
+        return local(moment)
+    # 20 ms, which no answer of AWS's costs.
+    from botocore.utils import parse_timestamp
+
+    try:
+        return parse_timestamp(moment)
+    except ValueError:
+        return moment
+
+
 def _tzlocal() -> Any:
     # Avoids 4 ms, see the module.
     from dateutil.tz import tzlocal

@@ -268,19 +268,29 @@ DATES = ("CreatedDate", "LastModifiedDate")
 
 
 def shaped(response: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of *response* with dates as botocore has them, not as the wire."""
+    """
+    Return a copy of *response* as botocore would have it, not as the wire does.
+
+    Without nulls, which emulators write, and with dates.
+    """
     copied: dict[str, Any] = copy_of(dict(response))
-    lists = (*copied.get("Parameters", ()), *copied.get("SecretValues", ()))
-    for part in (copied, copied.get("Parameter"), *lists):
+    lists = [
+        copied.get(name) or () for name in ("Parameters", "SecretValues", "Errors")
+    ]
+    parts = [part for each in lists for part in each]
+    for part in (copied, copied.get("Parameter"), *parts):
         if not isinstance(part, dict):
             continue
+        if None in part.values():
+            for name in [name for name, value in part.items() if value is None]:
+                del part[name]
         for name in DATES:
-            seconds = part.get(name)
-            if isinstance(seconds, (int, float)):
+            moment = part.get(name)
+            if isinstance(moment, (int, float, str)):
                 # Responses that come from boto3 have dates.
                 from . import dates
 
-                part[name] = dates.local(seconds)
+                part[name] = dates.read(moment)
     return copied
 
 

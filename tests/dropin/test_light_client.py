@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 from helpers import python
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
+from wire import Wire, response
 
 import lambda_ext
 from lambda_ext.dropin import light_client
@@ -74,6 +75,53 @@ READS = [
     ("ssm", "get_parameters_by_path", {"Path": "/p", "MaxResults": 2}),
     ("ssm", "get_parameters_by_path", {"Path": "/p", "NextToken": "2", "MaxResults": 2}),
 ]  # fmt: skip
+
+
+ARN = "arn:aws:ssm:eu-central-1:1:parameter/p/a"
+ENTRY = {
+    "Name": "/p/a",
+    "ARN": ARN,
+    "Value": "v",
+    "Version": 2,
+    "LastModifiedDate": 1.7e9,
+}
+SECRET = {"ARN": "arn:aws:secretsmanager:eu-central-1:1:secret:a-AAAAAA", "Name": "a",
+          "SecretString": "x", "VersionId": "0" * 32, "CreatedDate": 1.7e9}  # fmt: skip
+ANSWERS = [
+    ("ssm", "get_parameter", {"Name": "/p/a"},
+     {"Parameter": {**ENTRY, "Selector": None, "SourceResult": None, "New": 1}}),
+    ("ssm", "get_parameter", {"Name": "/p/a"},
+     {"Parameter": {**ENTRY, "LastModifiedDate": "2023-11-14T22:13:20.5Z"}}),
+    ("ssm", "get_parameter", {"Name": "/p/a"},
+     {"Parameter": {**ENTRY, "LastModifiedDate": "1700000000.25"}}),
+    ("ssm", "get_parameters", {"Names": ["/p/a", "/p/b"]},
+     {"Parameters": [{**ENTRY, "Selector": None}], "InvalidParameters": ["/p/b"]}),
+    ("ssm", "get_parameters_by_path", {"Path": "/p"},
+     {"Parameters": [{**ENTRY, "Type": None}], "NextToken": None}),
+    ("secretsmanager", "get_secret_value", {"SecretId": "a"},
+     {**SECRET, "SecretBinary": None, "VersionStages": None,
+      "CreatedDate": "2023-11-14T22:13:20+02:00"}),
+    ("secretsmanager", "batch_get_secret_value", {"SecretIdList": ["a", "b"]},
+     {"SecretValues": [{**SECRET, "SecretBinary": None}], "NextToken": None,
+      "Errors": [{"SecretId": "b", "ErrorCode": "X", "Message": None}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("service", "method", "parameters", "body"), ANSWERS)
+def test_answers_as_emulators_write_them(
+    service, method, parameters, body, monkeypatch
+):
+    """Nulls, texts as dates and new members become what boto3 makes of them."""
+    media = "application/x-amz-json-1.1"
+    with Wire(lambda _: response(200, body, Content_Type=media)) as wire:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+        light = client(service)
+        expected = getattr(boto3.client(service), method)(**parameters)
+        found = [getattr(light, method)(**parameters) for _ in range(2)]
+
+    assert [normal(expected)] * 2 == [normal(each) for each in found]
+    assert light._real is None
+    assert str(normal(expected)) == str(normal(found[0]))
 
 
 class TestReads:
