@@ -36,13 +36,22 @@ def read(moment: float | str) -> Any:
     """Return the date that the wire writes as *moment*: seconds, or an emulator's text."""
     if not isinstance(moment, str):
         return local(moment)
+    try:
+        return local(float(moment))
+    except ValueError:
+        return _parsed(moment)
+
+
+def _parsed(text: str) -> Any:
+    """Return the date that *text* is, as botocore reads it; *text* if it is none."""
     # 20 ms, which no answer of AWS's costs.
-    from botocore.utils import parse_timestamp
+    from dateutil.parser import parse
+    from dateutil.tz import tzutc
 
     try:
-        return parse_timestamp(moment)
+        return parse(text, tzinfos={"GMT": tzutc()})
     except ValueError:
-        return moment
+        return text
 
 
 def _tzlocal() -> Any:
