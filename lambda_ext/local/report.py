@@ -150,7 +150,7 @@ class Report:
             self.invocations(result, responses=responses)
             self.cost(result)
         self.calls(result)
-        if result.init.status == "success":
+        if result.init.status == "success" or result.emf or result.dropped:
             self.metrics(result)
         self.telemetry(result)
         told = any("LOGS" in note for note in verdict.notes)

@@ -211,6 +211,16 @@ TELEMETRY
         assert "AWS\n  no call was made\n" in text
         assert "METRICS\n  no metric was written\n" in text
 
+    def test_metrics_of_a_failed_init_are_told(self):
+        """What came out before the module raised, and nothing where nothing did."""
+        failed = dataclasses.replace(RESULT.init, status="error")
+        result = dataclasses.replace(RESULT, init=failed, invocations=())
+        silent = dataclasses.replace(result, emf=(), totals=Totals())
+
+        assert RESULT.emf
+        assert "METRICS\n" in printed(lambda r: r.all(result, judge(result)))
+        assert "METRICS\n" not in printed(lambda r: r.all(silent, judge(silent)))
+
     def test_real_aws_is_said_to_be_unrecorded(self):
         """With AWS itself the report says that it saw no calls."""
         result = dataclasses.replace(RESULT, plan=Plan("a.b", real_aws=True), calls=())
