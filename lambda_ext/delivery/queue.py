@@ -48,6 +48,7 @@ ATTEMPTS = 3  # in one drain; the next one begins anew
 LONGEST_PAUSE_S = 300.0  # of a Retry-After; a server may ask for days
 GROWN = 100  # items more, until they are combined again where there is no room
 OFFERED = 8  # batches that are known when they come again
+LONGEST_REASON = 500  # characters of what a receiver says
 MAX_WARNINGS = 20  # different ones that are logged
 
 sleep = time.sleep  # replaced by tests
@@ -81,7 +82,7 @@ class RefusedError(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = reason[:LONGEST_REASON]
 
 
 class Item:
@@ -417,7 +418,7 @@ class Delivery:
                 self.dropped = before = dropped
 
     def _failed(self, reason: str) -> None:
-        self.error = reason
+        self.error = reason = reason[:LONGEST_REASON]
         if reason not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(reason)
             disclosure.warn("delivery_failed", sink=self.name, error=reason)

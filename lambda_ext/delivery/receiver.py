@@ -98,7 +98,7 @@ class Receiver:
         name: What messages call the sink or destination.
         url: The whole URL, or what has one as its ``value``.
         headers: Names and values; a value may be read when it is needed, too.
-        content_type: Of the bodies.
+        content_type: Of the bodies; "" is that among the headers.
         compressed: Whether bodies of a kilobyte and more are sent as gzip; never
             where they are signed.
         timeout: Seconds that one request may take.
@@ -287,7 +287,8 @@ class Receiver:
         endpoint, query = endpoint_of(self._url, self.name)
         path = endpoint.path or "/"
         all_headers = {"host": endpoint.authority, **headers}
-        all_headers["content-type"] = self._content_type
+        if self._content_type:
+            all_headers["content-type"] = self._content_type
         if self._sign:
             # Not compressed: CloudWatch's answer to gzip under a signature is open.
             all_headers.update(self._signed(path, query, all_headers, body, ends_at))

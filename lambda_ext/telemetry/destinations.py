@@ -20,7 +20,7 @@ Guarantees, of all that use a network
 
 from __future__ import annotations
 
-from ..delivery.receiver import TIMEOUT_S, Receiver, seconds
+from ..delivery.receiver import TIMEOUT_S, Receiver, lowered, seconds
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from .over_http import HttpDestination
@@ -58,7 +58,8 @@ def http(
 
     Args:
         url: The whole address; a `Secret` if it is a key itself.
-        headers: Names and values; a value may be a `Secret`.
+        headers: Names and values; a value may be a `Secret`.  A content type takes
+            the place of "application/x-ndjson".
         compression: "gzip" or "none".
         timeout: Seconds that one request may take.
         name: What statistics and log lines call it.
@@ -70,11 +71,12 @@ def http(
     if compression not in ("gzip", "none"):
         msg = f"http(compression={compression!r:.80}): use 'gzip' or 'none'"
         raise ConfigurationError(msg)
+    own_type = "content-type" in lowered(headers)
     to = Receiver(
         name,
         url,
         headers=headers,
-        content_type="application/x-ndjson",
+        content_type="" if own_type else "application/x-ndjson",
         compressed=compression == "gzip",
         timeout=seconds("timeout", timeout),
     )

@@ -178,7 +178,7 @@ def route(
             " number from 0 to 1"
         )
         raise ConfigurationError(msg)
-    if not _is_number(deduplicate) or deduplicate < 0:
+    if not _is_number(deduplicate) or not deduplicate >= 0:  # NaN
         msg = (
             f"telemetry.route(deduplicate={deduplicate!r:.80}): a window is a number of"
             " seconds, 0 for none"
@@ -206,7 +206,7 @@ def _check_bounds(name: Any, max_age: Any, drop: Any, **numbers: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             msg = f"to({argument}={value!r:.80}) takes an int above 0"
             raise ConfigurationError(msg)
-    if not _is_number(max_age) or max_age < 0:
+    if not _is_number(max_age) or not max_age >= 0:  # NaN
         msg = f"to(max_age={max_age!r:.80}) takes a number of seconds, 0 or more"
         raise ConfigurationError(msg)
     if drop not in POLICIES:

@@ -328,6 +328,19 @@ class TestPut:
         assert [] == receiver.attempts
 
     @FAILED
+    def test_what_a_receiver_says_is_bounded(self):
+        """Its words become no statistics of a megabyte."""
+        queue = Delivery(
+            "x", Receiver((1, "no " * 1_000_000), RefusedError("a" * 10**6))
+        )
+        for _ in range(2):
+            queue.put("a", 1, 10)
+            queue.drain(soon())
+
+            assert 10 <= len(queue.error) <= 1_000
+        assert 2_000 >= len(repr(queue.dropped))
+
+    @FAILED
     def test_child_counts_from_zero(self):
         """What the parent has sent and dropped is no number of its child's."""
         queue = Delivery("x", Receiver((0, ""), RefusedError("bad")))

@@ -602,6 +602,19 @@ class TestMissingKey:
 class TestHttp:
     """Lines of JSON."""
 
+    @pytest.mark.parametrize("name", ["content-type", "Content-Type"])
+    @pytest.mark.parametrize("late", [False, True])
+    def test_type_of_the_users_is_kept(self, receiver, name, late):
+        """A receiver that takes no "application/x-ndjson" is told what it takes."""
+        given = "application/json; charset=utf-8"
+        made = destinations.http(
+            receiver.url, headers={name: (lambda: given) if late else given}
+        )
+        made.accept_logs([entry("a")])
+
+        assert (1, {}, 0) == drained(made)
+        assert given == receiver.requests[0].headers["content-type"]
+
     def test_line_says_what_is_known(self, receiver):
         """Time, type, level, invocation and trace; a message or an object."""
         made = destinations.http(receiver.url + "/in?x=1", compression="gzip")

@@ -503,7 +503,7 @@ class TestRefusals:
         "options",
         [
             {"max_records": 0}, {"max_bytes": 1.5}, {"limit": True}, {"limit_bytes": -1},
-            {"max_age": -1}, {"max_age": "5"}, {"drop": "random"}, {"name": 3},
+            {"max_age": -1}, {"max_age": "5"}, {"max_age": float("nan")}, {"drop": "random"}, {"name": 3},
         ],
     )  # fmt: skip
     def test_numbers_out_of_range(self, options):
@@ -515,7 +515,7 @@ class TestRefusals:
         "options",
         [
             {"sample": 1.5}, {"sample": "half"}, {"sample": True}, {"sample": float("nan")},
-            {"deduplicate": -1}, {"transform": "upper"}, {"emf": "yes"}, {"emf": 0},
+            {"deduplicate": -1}, {"deduplicate": float("nan")}, {"transform": "upper"}, {"emf": "yes"}, {"emf": 0},
         ],
     )  # fmt: skip
     def test_selections_that_cannot_be(self, options):
