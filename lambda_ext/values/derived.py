@@ -2,8 +2,9 @@
 What is made of a value, a pool of connections say: `Secret.derive`.
 
 Guarantees
-    At most one object is made per version.  While a new one is being made,
-    others go on with the old one, and wait neither to enter nor to leave.
+    At most one object is made per version, and none of a version that was
+    replaced by another one meanwhile.  While a new one is being made, others
+    go on with the old one, and wait neither to enter nor to leave.
     An object is closed once, and never while a lease on it is held: a ``with``
     or a function that `inject` passed it to.  One that was handed out as
     ``value`` is kept for the grace period after its replacement, too.
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .cache import Entry
+    from .keys import Key
 
     R = TypeVar("R")
 else:
@@ -71,9 +73,10 @@ _listening = False
 class _Made:
     """One object, the entry that it was made from, and how it was handed out."""
 
-    __slots__ = ("entry", "lent", "object", "retired_at")
+    __slots__ = ("entry", "key", "lent", "object", "retired_at")
 
-    def __init__(self, entry: Entry, made: Any) -> None:
+    def __init__(self, key: Key, entry: Entry, made: Any) -> None:
+        self.key = key
         self.entry = entry
         self.object = made
         self.lent = False  # handed out without a lease: its end is unknown
@@ -83,11 +86,18 @@ class _Made:
 class _Lease:
     """The use of one object, by the frame of a ``with`` or by `inject`."""
 
-    __slots__ = ("frame", "made")
+    __slots__ = ("ended", "frame", "made")
 
     def __init__(self, made: _Made, frame: Any) -> None:
         self.made = made
         self.frame = frame
+        self.ended = False  # from then on it holds nothing, and can hold nothing
+
+    def end(self) -> None:
+        """Let go of everything."""
+        self.ended = True
+        self.frame = None
+        self.made = _NOTHING
 
 
 class Derived(Generic[R]):
@@ -170,9 +180,7 @@ class Derived(Generic[R]):
 
         Raises what the handle's ``value`` raises, or what ``make`` does.
         """
-        made = self._hold()
-        made.lent = True
-        return made.object  # type: ignore[no-any-return]
+        return self._hold().object  # type: ignore[no-any-return]
 
     def resolve(self) -> R:
         """Return `value`: what `inject` asks of everything that it injects."""
@@ -191,7 +199,7 @@ class Derived(Generic[R]):
         try:
             made = self._hold(lease)
             if not frame.f_code.co_flags & _MAY_STOP:
-                _leases.set((*_leases.get(), lease))
+                _leases.set(_with(lease))
         except BaseException:  # of a signal handler, say: there will be no exit
             self._leave(lease)
             raise
@@ -225,22 +233,32 @@ class Derived(Generic[R]):
         # Only users that run a loop pay its 35 ms.
         import asyncio
 
-        await asyncio.to_thread(self._borrow, held)
+        lease = _Lease(_NOTHING, None)
+        # First: a task that is cancelled ends it, and the thread goes on.
+        held.append((self, lease))
+        await asyncio.to_thread(self._hold, lease)
 
     def _leave(self, lease: _Lease | None) -> None:
         """End *lease*, or one that is not known, and close what is done with."""
         with self._lock:
             if lease is not None:
-                lease.frame = None
+                lease.ended = True
                 if lease in self._leases:
                     self._leases.remove(lease)
+                lease.end()
             elif self._leases:
                 self._unknown += 1
                 self._lend_all()
             if self._unknown >= len(self._leases):
-                self._leases.clear()
-                self._unknown = 0
+                self._end_all()
         self._sweep()
+
+    def _end_all(self) -> None:
+        """End the leases, as many of which have ended; nothing says which."""
+        while self._leases:
+            self._leases[-1].end()
+            self._leases.pop()
+        self._unknown = 0
 
     def _lend_all(self) -> None:
         for each in self._leases:
@@ -270,6 +288,7 @@ class Derived(Generic[R]):
             current = self._current
             if current is None or not (
                 _same(current, entry)
+                or self._is_newer(current, entry)
                 # An old one while a thread makes; not to a call it was refused.
                 or (
                     self._maker is not None
@@ -283,6 +302,12 @@ class Derived(Generic[R]):
             self._take(current, lease)
             return current
 
+    def _is_newer(self, made: _Made, entry: Entry) -> bool:
+        """Say whether *made* is of what was loaded after *entry*, in another thread."""
+        return (
+            made.entry.sequence > entry.sequence and made.key == self._handle._key_of()
+        )
+
     def _was_refused(self, made: _Made) -> bool:
         # Imports contextvars, which only users of `refresh_on` need.
         from . import given
@@ -291,7 +316,9 @@ class Derived(Generic[R]):
         return given.was_refused(group, made.entry.sequence)
 
     def _take(self, made: _Made, lease: _Lease | None) -> None:
-        if lease is not None:
+        if lease is None:
+            made.lent = True
+        elif not lease.ended:  # else its task was cancelled meanwhile
             lease.made = made
             self._leases.append(lease)
 
@@ -304,7 +331,7 @@ class Derived(Generic[R]):
             self._maker = real_threads.get_ident()
             made = self._make(self._handle._decoded(entry).copied())
             callables.refuse_coroutine(made, f"make= of {self!r}")
-            fresh = _Made(entry, made)
+            fresh = _Made(self._handle._key_of(), entry, made)
             now = clock.now()
             with self._lock:
                 former, self._current = self._current, fresh
@@ -367,7 +394,12 @@ class Derived(Generic[R]):
         _inherited.extend(made.object for made in self._take_all())
 
 
-_NOTHING: Any = None  # what a lease is on until there is an object
+_NOTHING: Any = None  # what a lease is on before there is an object, and at its end
+
+
+def _with(lease: _Lease) -> tuple[_Lease, ...]:
+    """Return the leases of this context that have not ended, and *lease*."""
+    return (*[each for each in _leases.get() if not each.ended], lease)
 
 
 def _same(made: _Made, entry: Entry) -> bool:
@@ -449,6 +481,8 @@ def _forked() -> None:
 def reset() -> None:
     """Forget everything, as if this were just imported; closes nothing."""
     global _listening
+    for derived in _all():
+        derived._take_all()
     with _lock:
         _derived.clear()
         _inherited.clear()

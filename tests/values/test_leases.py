@@ -15,7 +15,7 @@ from helpers import python
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.injection import inject
 from lambda_ext.lifecycle import phases
-from lambda_ext.testing import simulate_sigterm
+from lambda_ext.testing import FakeSource, simulate_sigterm
 from lambda_ext.values.handles import Secret
 
 
@@ -183,6 +183,34 @@ class TestLeases:
         rotate()
         assert 1 == mine.closed
 
+    def test_exit_stacks_leave_nothing_behind(self, source):
+        """No object and no frame, however often one is used."""
+
+        class Frail(list):
+            """What a weak reference can point to."""
+
+        made = []
+
+        def make(value):
+            fresh = Frail(value)
+            made.append(weakref.ref(fresh))
+            return fresh
+
+        pool = Secret("db").derive(make, close=list.clear, grace=0)
+
+        def use():
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(pool)
+
+        for number in range(100):
+            source.rotate("db", str(number))
+            pool._handle.invalidate()
+            use()
+        gc.collect()
+
+        assert 100 == len(made)
+        assert 1 == sum(each() is not None for each in made)
+
     def test_exit_without_enter_changes_nothing(self, pool, rotate):
         """It does not count for a user that comes later."""
         pool.__exit__(None, None, None)
@@ -291,6 +319,42 @@ class TestInjected:
 
         assert 1 == asyncio.run(main()).closed
 
+    def test_task_that_is_cancelled_while_its_value_is_loaded(self, source, pool):
+        """The thread that loads goes on, and leases nothing for the task."""
+        handle = pool._handle
+        left = threading.Event()
+        handle.on_change(lambda _: left.wait(30))
+
+        @inject(db=pool)
+        async def f(*, db):
+            raise AssertionError
+
+        @inject(db=pool)
+        async def later(*, db):
+            return db
+
+        async def main():
+            first = await later()
+            source.rotate("db", "2")
+            handle.invalidate()
+            calls = len(source.calls)
+            task = asyncio.create_task(f())
+            await asyncio.to_thread(source.wait_for_calls, calls + 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            left.set()
+            return first
+
+        first = asyncio.run(main())  # its end waits for the threads
+        with pool as second:
+            assert ("1", "2") == (first.password, second.password)
+            source.rotate("db", "3")
+            handle.invalidate()
+        with pool as third:
+            assert "3" == third.password
+        assert (1, 1, 0) == (first.closed, second.closed, third.closed)
+
     def test_error_while_the_next_value_is_resolved(self, pool, rotate):
         """The lease that was taken before ends, too."""
 
@@ -357,6 +421,60 @@ class TestMaking:
             thread.join()
         assert ["1"] == made
         assert [["1"]] * 5 == got
+
+    def test_none_of_a_version_that_was_replaced_meanwhile(self, source):
+        """Another thread has loaded a newer one, and had it made."""
+        made, news = [], ["3"]
+        handle = Secret("db")
+        pool = handle.derive(lambda value: made.append(value) or value)
+        assert "1" == pool.value
+
+        @handle.on_change
+        def listener(_):
+            if news:  # between the load of "2" and the use of it
+                source.rotate("db", news.pop())
+                handle.invalidate()
+                assert "3" == pool.value
+
+        source.rotate("db", "2")
+        handle.invalidate()
+        assert ("3", "3") == (pool.value, pool.value)
+        assert ["1", "3"] == made
+
+    def test_older_entry_of_another_source_counts(self, source):
+        """What was loaded earlier may be what is wanted now."""
+        made = []
+        pool = Secret("db").derive(lambda value: made.append(value) or value)
+        with FakeSource({"db": "theirs"}):
+            assert "theirs" == pool.value
+        assert "1" == pool.value
+        with FakeSource({"db": "theirs"}):
+            assert "theirs" == pool.value
+        assert "1" == pool.value
+        assert ["theirs", "1"] * 2 == made
+
+    def test_value_is_not_closed_before_it_is_handed_out(self, source, time):
+        """It is replaced while an older one is being closed."""
+        handle = Secret("db")
+        closed = []
+
+        def close(old):
+            closed.append(old)
+            if old == "1":
+                source.rotate("db", "3")
+                handle.invalidate()
+                assert "3" == pool.value
+
+        pool = handle.derive(str, close=close, grace=60)
+        with pool:
+            source.rotate("db", "2")
+            handle.invalidate()
+        assert "2" == pool.value
+        assert ["1"] == closed
+
+        time.advance(60)
+        phases.call(phases.RESPONSE)
+        assert ["1", "2"] == closed
 
     @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
     def test_copy_is_the_same(self, pool, rotate, time, copied):
