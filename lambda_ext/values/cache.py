@@ -101,8 +101,9 @@ protected: set[Any] = set()  # calls of `refresh_on` that are running, see `give
 class Want:
     """What a caller wants: a key, from where, and how old it may be."""
 
-    __slots__ = ("key", "max_age", "max_stale", "source")
+    __slots__ = ("changes_before", "key", "max_age", "max_stale", "source")
 
+    changes = 0  # of options, or of sources, in this process
     keeps_errors = True  # a "not found" of its load is remembered, for seconds
 
     def __init__(
@@ -112,10 +113,15 @@ class Want:
         max_age: float | None = 300.0,
         max_stale: float | None = 3600.0,
     ) -> None:
+        self.changes_before = Want.changes
         self.source = source
         self.key = key
         self.max_age = max_age  # None: for ever; 0: not at all
         self.max_stale = max_stale  # None: without limit; 0: not at all
+
+    def is_outdated(self) -> bool:
+        """Say whether options have changed since: hits may not rely on it."""
+        return self.changes_before != Want.changes
 
     def accepts(self, age: float) -> bool:
         """Say whether an entry of that *age* is fresh."""

@@ -285,7 +285,7 @@ class Worker:
                 return
             try:
                 self._body()
-            except Exception as exc:  # a listener's, or a bug: the worker lives on
+            except BaseException as exc:  # a listener's, or a bug: the worker lives on
                 disclosure.warn("worker_failed", error=disclosure.kind(exc))
 
 
@@ -340,7 +340,7 @@ def withheld(exc: BaseException) -> WithheldError:
     return stand_in.with_traceback(exc.__traceback__)
 
 
-def broken(source: Source, exc: Exception, keys: Iterable[Key]) -> SourceError:
+def broken(source: Source, exc: BaseException, keys: Iterable[Key]) -> SourceError:
     """Return the error for a source that raised what sources must not."""
     labels = [key.label for key in keys]
     asked = ", ".join(map(repr, labels[:3])) + (", ..." if labels[3:] else "")

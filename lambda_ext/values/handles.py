@@ -278,6 +278,8 @@ class Handle(Generic[T_co]):
 
         Raises nothing but errors of this library, for every source.
         """
+        changes = Want.changes
+        self._choose_key()
         source = self._source
         if source is None:
             operation = self._key.operation
@@ -304,8 +306,14 @@ class Handle(Generic[T_co]):
             settings.max_age_of(key.operation, self._max_age, label),
             settings.max_stale_of(self._max_stale, label),
         )
+        want.changes_before = changes
         self._want = want
+        if want.is_outdated():  # by another thread, which may not have seen this one
+            self._want = None
         return want
+
+    def _choose_key(self) -> None:
+        """Take over the options that are a part of the key."""
 
     def _forget(self) -> None:
         """Ask anew what the options say."""
@@ -565,11 +573,10 @@ class Parameter(Handle[T_co]):
             aws=_given(client, session),
         )
 
-    def _bind(self) -> Want:
+    def _choose_key(self) -> None:
         # The option is the environment's, which is not read while declaring.
         decrypt = settings.decrypt_of(self._decrypt, self.name)
         self._key = keys.parameter(None, self.name, decrypt=decrypt)
-        return super()._bind()
 
 
 def _given(client: Any, session: Any) -> dict[str, Any]:

@@ -418,7 +418,7 @@ class Loader:
                 error = broken(source, exc, [load.key for load in loads])
                 self._settle(loads, dict.fromkeys((e.key for e in loads), error), 0.0)
                 continue
-            for part in parts:
+            for part in filter(None, parts):  # an empty call asks for nothing
                 batch.add(source, part)
             if by_key:
                 self._settle([*by_key.values()], {}, 0.0)
@@ -489,6 +489,10 @@ class Loader:
             return dict.fromkeys(keys, exc)
         except Exception as exc:
             if by_signal_handler(exc):
+                raise
+            return dict.fromkeys(keys, broken(source, exc, keys))
+        except BaseException as exc:  # a cancellation of asyncio's, or sys.exit()
+            if call.wanted or by_signal_handler(exc):
                 raise
             return dict.fromkeys(keys, broken(source, exc, keys))
         finally:

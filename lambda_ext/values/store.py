@@ -31,7 +31,7 @@ from .. import config, disclosure
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
 from . import calls, keys, settings
-from .cache import Cache, Decoded, Entry, View, protected
+from .cache import Cache, Decoded, Entry, View, Want, protected
 from .loader import FRESH, Loader
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..typing import Source
-    from .cache import Memo, Slot, Want
+    from .cache import Memo, Slot
     from .counters import Snapshot
     from .declared import Declared
     from .keys import Key
@@ -258,14 +258,15 @@ def publish(
     Return a view of *entry* that hits may use for as long as it is good.
 
     They find it in *index* by *arguments*, or else where the caller keeps it.
-    It is good for nothing if the entry is stale, or was replaced meanwhile.
+    It is good for nothing if the entry is stale, or was replaced meanwhile, or
+    if options have changed since it was wanted.
     """
     view = _view(want, entry, made)
     now = clock.now()
 
     def change() -> None:
         slot = cache.slots.get(want.key)
-        if slot is not None:
+        if slot is not None and not want.is_outdated():
             view.slot = slot
             until = loader.good_until(slot, entry, want, now)
             if until > now:
@@ -494,6 +495,7 @@ def before_snapshot() -> bool:
 
 
 def _snapshot() -> None:
+    Want.changes += 1  # first: what is bound or published from now on is new
     for handle in live():
         handle._drop()
     loader.clear()
@@ -517,6 +519,7 @@ def _forked() -> None:
 
 def _configured() -> None:
     """Take over options; what hits were promised may no longer hold."""
+    Want.changes += 1  # first, as above
     with _lock:
         _sources.clear()
     for handle in live():

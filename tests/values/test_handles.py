@@ -12,7 +12,7 @@ import weakref
 from types import SimpleNamespace
 
 import pytest
-from helpers import loads_under_way, run_threads
+from helpers import eventually, loads_under_way, run_threads
 
 from lambda_ext import config
 from lambda_ext.exceptions import (
@@ -334,6 +334,45 @@ class TestValue:
         db.value
 
         assert 2 == len(source.calls)
+
+    def test_options_that_change_during_a_load_count_for_it(self, source, time):
+        """What it brings is handed out as old as is allowed now."""
+        db = Secret("db")
+        readers = [lambda: db.value, lambda: get_secret("db")]
+        source.hold()
+        threads = [threading.Thread(target=each) for each in readers]
+        threads[0].start()
+        source.wait_for_calls(1)
+        threads[1].start()
+        eventually(lambda: store.loader.misses == 2)
+        config.configure(max_age=10)
+        source.release()
+        for thread in threads:
+            thread.join()
+
+        for number, each in enumerate(readers, 2):
+            time.advance(10)
+            each()
+            assert number == len(source.calls)
+
+    def test_options_that_change_while_a_handle_is_bound_count(self, source):
+        """It is bound anew by its next read."""
+
+        class Own(FakeSource):
+            """Where asking for the scope takes a while."""
+
+            @property
+            def scope(self):
+                config.configure(decrypt=False)
+                return ("own",)
+
+            @scope.setter
+            def scope(self, _):
+                pass
+
+        size = Parameter("/size", source=Own({"/size": "20"}))
+        size.value
+        assert not size._key_of().decrypt
 
 
 class TestAget:

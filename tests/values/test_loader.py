@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
-from helpers import loads_under_way
+from helpers import eventually, loads_under_way
 
 from lambda_ext.exceptions import (
     AccessDeniedError,
@@ -234,6 +236,65 @@ class TestRefreshAhead:
 
         assert "two" == get_secret("db")
         assert 2 == len(source.calls)
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+    def test_worker_survives_what_is_no_exception(self, source, time, error):
+        """It refuses a refresh as any other error does; the next one comes."""
+        fetch = source.fetch
+
+        def fails(wanted, timeout_s):
+            source.calls.append(("fails",))
+            raise error
+
+        assert "one" == get_secret("db")
+        time.advance(271)
+        source.fetch = fails
+        get_secret("db")
+        eventually(lambda: len(source.calls) == 2 and not loads_under_way())
+        source.fetch = fetch
+        assert "one" == get_secret("db")
+        assert 3 == len(source.calls)
+
+        source.rotate("db", "two")
+        time.advance(271)
+        assert "one" == get_secret("db")
+        source.wait_for_calls(4)
+        eventually(lambda: get_secret("db") == "two")
+
+    @pytest.mark.logs
+    def test_worker_survives_a_listener_that_exits(self, source, time):
+        """It is logged; the next refresh comes."""
+        db = Secret("db")
+        exits = []
+
+        @db.on_change
+        def listener(_):
+            exits.append(1)
+            sys.exit()
+
+        for number, value in enumerate(("one", "two", "three")):
+            assert value == db.value
+            source.rotate("db", ("two", "three", "four")[number])
+            time.advance(271)
+            db.value
+            eventually(lambda count=number + 1: len(exits) == count)
+            eventually(lambda: not loads_under_way())
+
+    def test_source_may_plan_a_call_for_nothing(self, source, time, worker):
+        """It is not made."""
+        plan = source.plan
+        source.plan = lambda wanted: [(), *plan(wanted), []]
+        fetch = source.fetch
+        source.fetch = lambda wanted, timeout_s: wanted[0] and fetch(wanted, timeout_s)
+
+        assert "one" == get_secret("db")
+        time.advance(271)
+        source.rotate("db", "two")
+        get_secret("db")
+        store.loader.refresh_due()
+        assert "two" == get_secret("db")
+        assert [("db",)] * 2 == source.calls
 
 
 class TestStale:
