@@ -3,7 +3,8 @@ Hooks of an invocation that have a budget: an invocation waits for them no longe
 
 Such a hook is called on a thread of its own, in a copy of the handler's context
 variables.  One that is not done in time is left behind: counted, logged, and not
-called again before it has returned.
+called again before it has returned.  A coroutine returns in time: the rest of it is
+a task of the loop, beside which the next call may run.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ def on_invoke(
     for it: without end, in its own thread, or for *budget* seconds (half of what
     is left, if that is less), while it runs on a thread of its own in a copy of the
     context variables.  One that is not done by then is left behind, counted and
-    logged, and is not called again before it has returned.
+    logged, and is not called again before it has returned; what an ``async def``
+    has still to do then goes on when the event loop runs again, beside its next
+    call.
 
     Raises:
         ConfigurationError: what is decorated is no function or a generator;

@@ -512,6 +512,30 @@ class TestBudget:
         assert ["answer"] * 2 == answers
         assert seen
 
+    @pytest.mark.logs
+    def test_coroutine_that_was_left_behind_goes_on_beside_its_next_call(self, name):
+        """It holds up no later call, and both come to their end."""
+        seen = []
+
+        async def hook():
+            call = seen.count("begun")
+            seen.append("begun")
+            if call:
+                gate.set()
+            await gate.wait()
+            seen.append(f"done {call}")
+
+        async def made():
+            return asyncio.Event()
+
+        gate = event_loop.run(made())
+        handler = self.hooked(name, hook, 0.2)
+        assert "answer" == handler({}, Context())
+        eventually(lambda: seen)
+        eventually(lambda: handler({}, Context()) and {"done 0", "done 1"} <= {*seen})
+
+        assert ["begun", "begun"] == seen[:2]
+
     @pytest.mark.parametrize(
         "budget",
         [
