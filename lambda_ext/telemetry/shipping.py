@@ -15,8 +15,9 @@ Guarantees
     raises or calls ``sys.exit`` is reported by its name, once a reason, and
     delays neither the other sinks nor the answer past the budget: `BUDGET_S` of
     an invocation, never its last `MARGIN_S`.
-    A sink that was left behind is not waited for again before it has returned,
-    and one whose receiver fails is tried after a pause that doubles.
+    A sink that was left behind is not waited for again by invocations before it has
+    returned, only by `flush`, before a time-out and a snapshot, and at the end; one
+    whose receiver fails is tried after a pause that doubles.
     At SIGTERM everything that waits is handed over, inside the share of the
     shutdown; what the platform sends meanwhile is waited for.  What is left then is
     told in the log, by sink.
@@ -91,6 +92,10 @@ class _Call:
     def begins(self) -> bool:
         """Say whether the thread is to go on; False: who began it has given up."""
         return self._whose.setdefault(0, True)
+
+    def wait_for(self, seconds: float) -> bool:
+        """Wait until it has returned; say whether it has."""
+        return self.done.wait(max(seconds, 0.0))
 
     def given_up(self) -> bool:
         """Say whether the thread has not begun, and now never will."""
@@ -199,18 +204,23 @@ class Outlet:
                 _release(calls, call)
         return True
 
-    def wait(self, ends_at: float) -> bool:
-        """Wait for the call under way, if it was not left behind; say if it is done."""
+    def wait(self, ends_at: float, *, again: bool = False) -> bool:
+        """
+        Wait for the call under way, and say if it is done.
+
+        For one that was left behind only *again*.
+        """
         call = self._calls.get(0)
         if call is None:
             return True
-        if call.is_late:
+        if call.is_late and not again:
             return False
-        if call.done.wait(max(ends_at - clock.run_time(), 0.0)):
+        if call.wait_for(ends_at - clock.run_time()):
             return True
-        call.is_late = True
-        self.abandoned += 1
-        self._warn("sink_left_behind", "it took longer than its time")
+        if not call.is_late:
+            call.is_late = True
+            self.abandoned += 1
+            self._warn("sink_left_behind", "it took longer than its time")
         return False
 
     def forked(self) -> None:
@@ -403,10 +413,10 @@ def _run(
         if not outlet.begin(ends_at, everything=everything, last=last)
     ]
     for outlet in chosen:
-        done = outlet.wait(ends_at)
+        done = outlet.wait(ends_at, again=everything)
         if done and everything and outlet in busy:  # what it did not take then
             outlet.begin(ends_at, everything=True, last=last)
-            outlet.wait(ends_at)
+            outlet.wait(ends_at, again=True)
     return not any(outlet.waits for outlet in chosen)
 
 

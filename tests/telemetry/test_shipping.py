@@ -15,7 +15,7 @@ from lambda_ext import stats, telemetry
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.lifecycle import clock, phases, real_threads
 from lambda_ext.telemetry import dispatch, records, shipping, subscription
-from lambda_ext.testing import simulate_sigterm
+from lambda_ext.testing import simulate_sigterm, simulate_timeout
 
 FAILED = pytest.mark.logs  # a failure is logged
 
@@ -356,6 +356,38 @@ class TestShutdown:
         self.shut_down(3.0)
 
         assert (["two"], ["last"]) == (good.messages, order)
+
+    @FAILED
+    @pytest.mark.parametrize("end", ["flush", "shutdown", "timeout"])
+    def test_sink_that_was_left_behind_is_waited_for_again(
+        self, hanging, monkeypatch, end
+    ):
+        """An invocation had no time for it; what comes at the end may have."""
+        monkeypatch.setattr(shipping, "BUDGET_S", 0.01)
+        sink = Sink("slow", hanging)
+        route = telemetry.route().to(sink, max_age=0)
+        put(route, "one")
+        assert hanging.inside.wait(30)
+        invoke()
+        put(route, "two")
+        before = route.status().abandoned
+        # It goes on when somebody waits for it.
+        wait = shipping._Call.wait_for
+
+        def waited(call, seconds):
+            hanging.gate.set()
+            return wait(call, seconds)
+
+        monkeypatch.setattr(shipping._Call, "wait_for", waited)
+        if end == "flush":
+            telemetry.flush(30)
+        elif end == "shutdown":
+            self.shut_down(30.0)
+        else:
+            simulate_timeout(30.0)
+
+        assert 1 == before
+        assert ["one", "two"] == sink.messages
 
     @FAILED
     def test_what_is_left_is_told(self, hanging, caplog):
