@@ -96,6 +96,10 @@ def inject(
         raise ConfigurationError(msg)
 
     def decorate(function: Callable[P, R]) -> Injected[P, R]:
+        if isinstance(function, (classmethod, staticmethod)):
+            kind = type(function).__name__
+            msg = f"@inject belongs below @{kind}: swap the two lines"
+            raise ConfigurationError(msg)
         if not callable(function):
             msg = f"@inject decorates a function, not {type(function).__name__}"  # type: ignore[unreachable]  # not every caller checks types
             raise ConfigurationError(msg)

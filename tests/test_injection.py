@@ -353,6 +353,8 @@ def test_anything_with_resolve_is_injected():
         ({"bd": Secret("x")}, lambda *, db: db, "no parameter 'bd'"),
         ({"db": Secret("x")}, lambda db, /: db, "no parameter 'db'"),
         ({"db": Secret("x")}, 3, "decorates a function"),
+        ({"db": Secret("x")}, classmethod(print), "below @classmethod: swap"),
+        ({"db": Secret("x")}, staticmethod(print), "below @staticmethod: swap"),
     ],
 )
 def test_misuse_is_refused_when_decorating(values, function, words):

@@ -80,8 +80,13 @@ class Timer:
         from ..callables import ASYNC_GENERATOR, COROUTINE, GENERATOR, kind_of
 
         known: object = function
-        # Of a staticmethod object, too, which calls what it holds.
+        # Of a bound method, and of what a class looks up, too.
         kind = kind_of(getattr(function, "__func__", function))
+        # A static coroutine function would no longer be one for `inspect`.
+        if isinstance(known, classmethod) or (
+            isinstance(known, staticmethod) and kind not in (COROUTINE, GENERATOR)
+        ):
+            return type(known)(self(known.__func__))  # type: ignore[return-value]
         if not callable(known) or kind in (GENERATOR, ASYNC_GENERATOR):
             msg = (
                 "metrics.timer(...) decorates a function, sync or async, and no"

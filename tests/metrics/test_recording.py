@@ -235,6 +235,31 @@ def test_timer_that_is_left_twice_says_so():
     assert 1 == len(sink.values("t"))
 
 
+@pytest.mark.parametrize("above", [False, True])
+def test_methods_of_a_class_are_measured(above):
+    """In either order of the two decorators, by the class and by an object."""
+    timer = metrics.timer("t")
+
+    def ordered(kind, function):
+        return timer(kind(function)) if above else kind(timer(function))
+
+    async def slept(cls, *given):
+        return await asyncio.sleep(*given)
+
+    class Orders:
+        of_class = ordered(classmethod, lambda cls: cls)
+        of_none = ordered(staticmethod, lambda: "none")
+        later = ordered(classmethod, slept)
+
+    with MemorySink() as sink:
+        for each in (Orders, Orders()):
+            assert Orders is each.of_class()
+            assert "none" == each.of_none()
+            assert "slept" == asyncio.run(each.later(0, "slept"))
+
+    assert 6 == len(sink.values("t"))
+
+
 class TestCopies:
     """A `Metrics` in what a program copies, such as its settings."""
 
