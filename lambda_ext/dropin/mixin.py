@@ -460,7 +460,7 @@ class State:
                     )
                     if not own and not event.startswith("before-call"):
                         return None
-                    found.add((event.partition(".")[0], id(handler)))
+                    found.add((event.partition(".")[0], _token(handler)))
         except AttributeError:  # another botocore than those known
             return None
         return found

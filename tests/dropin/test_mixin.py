@@ -890,6 +890,37 @@ class TestWireRule:
             client.get_secret_value(SecretId="a")["SecretString"] for _ in range(2)
         ]
 
+    def test_recording_in_the_place_of_a_former_one_is_heard(self, bare, calls):
+        """A handler that is gone since the client was wrapped vouches for no later one."""
+        event = "before-call.secrets-manager"
+
+        def recording(number):
+            return lambda **_: (AWSResponse("", 200, {}, None), {"Name": number})
+
+        bare.create_secret(Name="a", SecretString="1")
+        reader = cached(bare)
+        reader.get_secret_value(SecretId="a")
+        other = boto3.client("secretsmanager")
+        handler = recording("first")
+        other.meta.events.register(event, handler)
+        writer = cached(other)
+        other.meta.events.unregister(event, handler)
+        del handler, calls[:]
+        for number in range(20):  # an object may get the address of one that is gone
+            handler = recording(str(number))
+            other.meta.events.register(event, handler)
+            answers = [
+                writer.get_secret_value(SecretId="a"),
+                writer.put_secret_value(SecretId="a", SecretString="2"),
+            ]
+            other.meta.events.unregister(event, handler)
+            del handler
+
+            assert [{"Name": str(number)}] * 2 == answers
+        reader.get_secret_value(SecretId="a")
+
+        assert [] == calls
+
     def test_mock_of_botocores_method_is_called(self, bare, monkeypatch):
         """A stand-in for _make_api_call, as tests put it there, answers each call."""
         bare.create_secret(Name="a", SecretString="real")
