@@ -15,7 +15,7 @@ from .. import config, disclosure
 from ..exceptions import ConfigurationError
 from ..lifecycle import current, phases, process
 from . import protobuf
-from .receiver import TIMEOUT_S, Derived, seconds
+from .receiver import TIMEOUT_S, Derived, check_header, seconds
 from .receiver import text as text_of
 
 TYPE_CHECKING = False
@@ -275,6 +275,24 @@ def client_of(signal: str) -> tuple[str, str]:
             msg = f"OTEL_EXPORTER_OTLP_CLIENT_{name} is not the path of a file: {path!r:.200}"
             raise ConfigurationError(msg)
     return found
+
+
+def headers_of(signal: str) -> dict[str, str]:
+    """Return the headers that the environment says, or refuse them unquoted."""
+    found = pairs(variable(signal, "HEADERS"))
+    try:
+        for name, value in found.items():
+            check_header(name, value)
+    except ConfigurationError:
+        found = {}
+    else:
+        return found
+    # Outside of `except`: what stands there as a name may be a key.
+    msg = (
+        f"OTEL_EXPORTER_OTLP_HEADERS, or that of {signal.lower()}, is no list such as"
+        " key=value,key=value: percent-encode what no header may have"
+    )
+    raise ConfigurationError(msg)
 
 
 def is_disabled() -> bool:

@@ -544,7 +544,12 @@ def check_header(name: str, value: str) -> None:
     """Refuse what cannot be a header, without quoting its value."""
     token = name.encode("utf-8", "replace")
     if not token or token.translate(None, http1.TOKEN):
-        msg = f"{name!r:.80} cannot be the name of a header"
+        begin = len(token) - len(token.lstrip(http1.TOKEN))  # the rest may be a key
+        msg = f"{name[:begin][:80]!r} cannot be the name of a header"
+        if token[begin:]:
+            msg += (
+                f": there is {token[begin : begin + 1].decode('latin-1')!r} behind it"
+            )
         raise ConfigurationError(msg)
     latin = value.encode("latin-1", "replace")
     if latin.decode("latin-1") != value or len(

@@ -127,8 +127,7 @@ class OtlpSink:
         self.name = name
         if endpoint is None:
             endpoint = otlp_common.configured_endpoint(SIGNAL, PATH)
-            given = otlp_common.pairs(otlp_common.variable(SIGNAL, "HEADERS"))
-            headers = {**given, **(headers or {})}
+            headers = {**otlp_common.headers_of(SIGNAL), **(headers or {})}
         self._protocol = otlp_common.choice(
             SIGNAL, "protocol", protocol, "PROTOCOL", otlp_common.TYPES
         )

@@ -192,8 +192,7 @@ def receiver(
     """Return the receiver of *signal*, and whether it gets JSON."""
     if endpoint is None:
         endpoint = otlp_common.configured_endpoint(signal, path)
-        given = otlp_common.pairs(otlp_common.variable(signal, "HEADERS"))
-        headers = {**given, **(headers or {})}
+        headers = {**otlp_common.headers_of(signal), **(headers or {})}
     chosen = otlp_common.choice(
         signal, "protocol", protocol, "PROTOCOL", otlp_common.TYPES
     )

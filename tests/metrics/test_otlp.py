@@ -1260,6 +1260,50 @@ class TestEnvironment:
         assert "api-key" not in receiver.requests[0].headers
 
     @pytest.mark.parametrize(
+        "value",
+        [
+            "Authorization: Basic U0VDUkVU0/==",
+            "api-key:U0VDUkVU0=",
+            "U0VDUkVU0/abc==",
+            "api-key=ok,U0VDUkVU0/=",
+            "U0VDUkVU0=%0a",
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("signal", "make"),
+        [
+            ("", OtlpSink),
+            ("METRICS_", OtlpSink),
+            ("LOGS_", destinations.otlp),
+            ("TRACES_", destinations.spans),
+        ],
+    )
+    def test_headers_in_another_form_are_refused_unquoted(
+        self, monkeypatch, value, signal, make
+    ):
+        """What is written like a header of HTTP holds its key in what would be a name."""
+        variable = f"OTEL_EXPORTER_OTLP_{signal}HEADERS"
+        monkeypatch.setenv(variable, value)
+
+        with pytest.raises(ConfigurationError) as refused:
+            make()
+        shown = f"{refused.value} {refused.value.__context__}"
+        assert "U0VDUkVU0" not in shown
+        assert "OTEL_EXPORTER_OTLP" in shown
+        assert "key=value" in shown
+
+    @pytest.mark.parametrize(
+        "name", ["Authorization: Bearer SECRET", "x-key SECRET", "x-key\nSECRET", ""]
+    )
+    def test_name_that_is_none_is_not_quoted_past_its_beginning(self, name):
+        """The rest may be a key."""
+        with pytest.raises(ConfigurationError, match="name of a header") as refused:
+            OtlpSink("https://x.example", headers={name: "v"})
+
+        assert "secret" not in str(refused.value).lower()
+        assert (name[:5] or "''") in str(refused.value).replace("auth", "Auth")
+
+    @pytest.mark.parametrize(
         ("variable", "value"),
         [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
