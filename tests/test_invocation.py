@@ -40,6 +40,77 @@ def _called():
     return called
 
 
+class Dotted(dict):
+    """Has an answer for each attribute, as such classes of many programs do."""
+
+    __getattr__ = dict.get
+
+
+class Keyed(dict):
+    """Raises KeyError for an attribute that it does not have."""
+
+    __getattr__ = dict.__getitem__
+
+
+class TestObjectsThatLookNamesUpThemselves:
+    """What the library asks them changes nothing."""
+
+    @pytest.mark.parametrize("kind", [Dotted, Keyed])
+    def test_are_returned(self, kind):
+        """By a handler, one within another, and an async one."""
+        answer = kind(status=200)
+
+        @lambda_ext.handler
+        def inner(event, context):
+            return answer
+
+        @lambda_ext.handler
+        def outer(event, context):
+            return inner(event, context)
+
+        @lambda_ext.handler
+        async def later(event, context):
+            return answer
+
+        for handler in (inner, outer, later):
+            assert answer is handler({}, Context())
+
+    @pytest.mark.logs
+    @pytest.mark.parametrize("kind", [Dotted, Keyed])
+    def test_are_returned_by_hooks(self, kind, caplog):
+        """And by what is done after the response."""
+
+        def hook():
+            return kind()
+
+        lambda_ext.on_invoke(hook)
+        lambda_ext.on_invoke(budget=30)(hook)
+        lambda_ext.after_response(hook)
+
+        @lambda_ext.handler
+        def handler(event, context):
+            lambda_ext.defer(hook)
+            return "answer"
+
+        assert "answer" == handler({}, Context())
+        assert "" == caplog.text
+
+    @pytest.mark.parametrize("kind", [Dotted, Keyed])
+    def test_are_events_and_contexts(self, kind):
+        """In any place; the deadline is that of Lambda's own."""
+
+        @lambda_ext.handler
+        def handler(*given, **named):
+            return clock.remaining() is not None
+
+        assert handler(kind(), Context())
+        assert handler(kind(), Context(), kind())
+        assert handler(event=kind(), context=Context())
+        for given in ((kind(), None), (kind(), kind()), (None, kind()), (kind(),)):
+            assert not handler(*given)
+        assert not handler(event=kind(), context=None)
+
+
 class TestHandler:
     """The decorated handler as Lambda calls it."""
 

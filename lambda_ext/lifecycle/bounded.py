@@ -70,7 +70,7 @@ class Bounded:
 
     def _run(self, given: tuple[Any, ...], stay: event_loop.Stay) -> None:
         result: Any = self.wrapped(*given)
-        if hasattr(result, "__await__"):
+        if hasattr(type(result), "__await__"):
             stay.run(result, self._late)
 
     def _late(self, task: Any) -> None:

@@ -108,8 +108,8 @@ class Call:
         self.context.run(self._run)
 
     def _run(self) -> None:
-        result = self.function(*self.args, **self.kwargs)
-        if hasattr(result, "__await__"):
+        result: Any = self.function(*self.args, **self.kwargs)
+        if hasattr(type(result), "__await__"):
             await_(result)
 
 

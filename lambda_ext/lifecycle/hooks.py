@@ -435,7 +435,7 @@ class _Call:
     def __call__(self) -> None:
         argument = self.argument
         result = self.wrapped() if argument is None else self.wrapped(argument())
-        if hasattr(result, "__await__"):
+        if hasattr(type(result), "__await__"):
             self.run(result)
 
 
