@@ -114,7 +114,9 @@ def timestamp(given: Any, now: float) -> float | None:
         return None
     try:
         at = float(given.timestamp() if hasattr(given, "timestamp") else given)
-    except (OverflowError, TypeError, ValueError):
+    except Exception as exc:  # of an object of the user's, whatever it raises
+        if by_signal_handler(exc):
+            raise
         at = -1.0
     if not now - MAX_AGE_S <= at <= now + MAX_LEAD_S:
         msg = (

@@ -202,15 +202,20 @@ class TestScope:
     @pytest.mark.logs
     def test_old_timestamp_raises_nothing_into_a_handler(self):
         """An event of last month; with a wrong name the code is wrong, and told so."""
+
+        class Keyed(dict):
+            __getattr__ = dict.__getitem__
+
         with MemorySink(strict=False) as sink:
             metrics.scope(timestamp=1).count("n")
+            metrics.scope(timestamp=Keyed()).count("n")
         with pytest.raises(ConfigurationError, match="a dimension's name"):
             metrics.scope(dimensions={"Łódź": "a"})
         with pytest.raises(ConfigurationError, match="resolution"):
             metrics.scope(timestamp=1, resolution=5)
 
         assert [] == sink.points("n")
-        assert {"n": 1} == lambda_ext.stats().metrics.dropped_by_name["timestamp"]
+        assert {"n": 2} == lambda_ext.stats().metrics.dropped_by_name["timestamp"]
 
     @pytest.mark.parametrize("name", ["name", "value", "unit"])
     def test_parameter_of_count_is_no_dimension_by_keyword(self, name):
