@@ -317,8 +317,11 @@ class Report:
         self._title("METRICS")
         for words in dropped_words(result.dropped):
             self._line(Text(f"dropped by the library: {words}", BAD))
+        if result.forwarded:
+            lines = count(result.forwarded, "line")
+            self._line(f"{lines} of metrics for Datadog's Forwarder, not checked")
         if not result.emf:
-            self._line("no metric was written")
+            self._line("no metric was written" + " as EMF" * bool(result.forwarded))
             return
         bad = [line for line in result.emf if line.checked.problems]
         self._line(

@@ -15,6 +15,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -103,6 +104,11 @@ class EmfLine:
     checked: Checked
 
 
+# What Datadog's Forwarder reads as a metric.
+# https://docs.datadoghq.com/serverless/aws_lambda/metrics/
+FORWARDED = re.compile(r'\{"m":".+","v":.+,"e":\d+,"t":\[.*\].*\}')
+
+
 @dataclass(frozen=True)
 class Result:
     """Everything that was seen, from the start of the process to its end."""
@@ -123,6 +129,14 @@ class Result:
     leaks: tuple[Leak, ...] = ()  # values of the seed that were written or answered
     interrupted: str | None = None  # the signal that ended the run too early
     journal: Journal = field(default_factory=Journal, repr=False)
+
+    @property
+    def forwarded(self) -> int:
+        """How many lines of metrics it wrote for Datadog's Forwarder."""
+        return sum(
+            line.source == "stdout" and FORWARDED.fullmatch(line.text) is not None
+            for line in self.lines
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:

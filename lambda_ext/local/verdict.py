@@ -161,7 +161,7 @@ def _losses(result: Result) -> Iterator[str]:
         )
     if result.uses("lambda_ext.testing") and total_of("recorded") and not result.emf:
         yield "a double of lambda_ext.testing has taken the metrics"
-    arrived = len(result.emf)
+    arrived = len(result.emf) + result.forwarded
     if not result.resets and arrived < written:
         yield (
             f"{count(written - arrived, 'line')} of metrics did not come out"

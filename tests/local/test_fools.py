@@ -358,6 +358,16 @@ def test_dimension_with_many_values_is_noted(tmp_path):
     )
 
 
+def test_lines_for_datadog_are_no_loss(tmp_path):
+    """They come out beside EMF, or instead of it, and are no EMF."""
+    for sinks, documents in (("['emf', 'datadog']", 1), ("['datadog']", 0)):
+        source = handler("metrics.count('b')", f"lambda_ext.configure(sinks={sinks})")
+        result, verdict = judged(tmp_path, source)
+
+        assert ((), ()) == (verdict.reasons, verdict.notes)
+        assert (documents, 2) == (len(result.emf), result.forwarded)
+
+
 def test_many_thousand_values_are_written_and_noted(tmp_path):
     """The library warns of them, too; nothing is lost, so the verdict is good."""
     source = handler("for n in range(15_000): metrics.count('b', user=f'u{n}')")

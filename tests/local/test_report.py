@@ -211,6 +211,16 @@ TELEMETRY
         assert "AWS\n  no call was made\n" in text
         assert "METRICS\n  no metric was written\n" in text
 
+    def test_lines_for_datadog_are_told(self):
+        """They are metrics, too, and no EMF."""
+        text = '{"m":"n","v":1,"e":1700000000,"t":["service:a"]}'
+        lines = (Line("stdout", text, 0.1), Line("stderr", text, 0.1))
+        result = dataclasses.replace(RESULT, lines=lines, emf=(), totals=Totals())
+        told = printed(lambda r: r.metrics(result))
+
+        assert "1 line of metrics for Datadog's Forwarder, not checked\n" in told
+        assert "no metric was written as EMF\n" in told
+
     def test_metrics_of_a_failed_init_are_told(self):
         """What came out before the module raised, and nothing where nothing did."""
         failed = dataclasses.replace(RESULT.init, status="error")
