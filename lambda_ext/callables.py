@@ -1,8 +1,7 @@
 """
 What kind of callable is it: called, awaited, or iterated?
 
-Partials, methods and objects with ``__call__`` count as what they call.  And what an
-object of the user's tells of itself, which may be anything: `number`, `words`, `losses`.
+Partials, methods and objects with ``__call__`` count as what they call.
 Pure; imports nothing that costs.
 """
 
@@ -11,7 +10,6 @@ from __future__ import annotations
 import functools
 
 from .exceptions import ConfigurationError
-from .lifecycle.process import by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,32 +180,3 @@ def _is_marked(function: Any) -> bool:
     """Say whether `inspect.markcoroutinefunction` was called with *function*."""
     function = getattr(function, "__func__", function)
     return "_is_coroutine_marker" in getattr(function, "__dict__", {})
-
-
-def number(of: object, name: str, otherwise: Any = 0) -> Any:
-    """Return the number that *of* has as *name*; *otherwise* where it is none."""
-    found = _told(of, name)
-    return found if type(found) is int else otherwise
-
-
-def words(of: object, name: str) -> str:
-    """Return the text that *of* has as *name*; "" where it is none."""
-    found = _told(of, name)
-    return found if isinstance(found, str) else ""
-
-
-def losses(of: object) -> dict[str, int]:
-    """Return what *of* has dropped, by reason: it has a number, or numbers by reason."""
-    found = _told(of, "dropped")
-    if isinstance(found, dict):
-        return {str(why): each for why, each in found.items() if type(each) is int}
-    return {"dropped": found} if type(found) is int and found else {}
-
-
-def _told(of: object, name: str) -> Any:
-    try:
-        return getattr(of, name, None)
-    except Exception as exc:
-        if by_signal_handler(exc):
-            raise
-        return None

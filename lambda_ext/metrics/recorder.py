@@ -749,7 +749,7 @@ def _due_at() -> float | None:
 
 def _is_waiting() -> bool:
     """Say whether a sink has something that it may send later."""
-    from ..callables import number  # only where there is a sink that may wait
+    from .statuses import number  # only where there is a sink that may wait
 
     return any(number(outlet.sink, "pending") for outlet in _buffer.draining)
 

@@ -31,9 +31,10 @@ import zlib
 from collections import OrderedDict, deque
 
 from .. import disclosure
-from ..callables import losses, number, refuse_async, refuse_coroutine, words
+from ..callables import refuse_async, refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
+from ..metrics.statuses import losses, number, words
 from . import dispatch, redaction, shipping
 from .entry import Entry, Requests
 from .predicates import Predicates

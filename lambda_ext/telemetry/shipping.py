@@ -35,9 +35,10 @@ import logging
 import math
 
 from .. import config, disclosure
-from ..callables import number, refuse_coroutine
+from ..callables import refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
+from ..metrics.statuses import number
 from . import dispatch, redaction, subscription
 from .records import EXTENSION, FUNCTION, PLATFORM
 
