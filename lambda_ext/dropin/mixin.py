@@ -97,7 +97,8 @@ def cached(
     It is used, and behaves, as *client* does, which itself is left alone.  Reads
     of secrets and parameters are kept for *max_age* seconds, shared with all
     clients of the same credentials, region and endpoint, and with `Secret`,
-    `Parameter` and `get_*`.  A read calls AWS, and waits, when there is nothing
+    `Parameter` and `get_*`; clients with handlers of the user's around a request
+    share among themselves.  A read calls AWS, and waits, when there is nothing
     fresh in memory; a write through any such client drops what it changes.
     Responses equal boto3's; one that came from memory says so in
     ``ResponseMetadata["LambdaExtCached"]``.  Errors are botocore's.

@@ -503,8 +503,15 @@ def _enabled(value: dict[str, Any], place: str) -> bool:
 
 def _copied(value: Any) -> Any:
     """Return JSON that the caller may change."""
+    try:
+        return _copied_part(value)
+    except RecursionError:  # `json` goes deeper
+        return json.loads(json.dumps(value))
+
+
+def _copied_part(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copied(each) for key, each in value.items()}
+        return {key: _copied_part(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_copied(each) for each in value]
+        return [_copied_part(each) for each in value]
     return value

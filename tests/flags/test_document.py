@@ -348,3 +348,13 @@ def test_result_cannot_be_changed(name):
     assert [(True, "STATIC", {"x": [1]})] * 3 == [
         (each.enabled, each.reason, each.attributes) for each in copies
     ]
+
+
+def test_deep_attribute_is_copied():
+    """What `json` can read can be handed out, however deep it is."""
+    value = "[" * 700 + "1" + "]" * 700
+    document = Document(f'{{"a": {{"enabled": true, "x": {value}}}}}')
+    found = document.evaluate("a")
+    found.attribute("x").append(2)
+
+    assert json.loads(value) == found.attribute("x") == found.attributes["x"]
