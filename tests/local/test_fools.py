@@ -358,6 +358,14 @@ def test_dimension_with_many_values_is_noted(tmp_path):
     )
 
 
+def test_import_of_the_doubles_takes_no_metrics(tmp_path):
+    """One of everything does so; a sink of the function's own has them."""
+    own = "from lambda_ext import *\nlambda_ext.configure(sinks=[lambda batch: None])"
+    _, verdict = judged(tmp_path, handler("metrics.count('b')", own))
+
+    assert () == verdict.reasons
+
+
 def test_lines_for_datadog_are_no_loss(tmp_path):
     """They come out beside EMF, or instead of it, and are no EMF."""
     for sinks, documents in (("['emf', 'datadog']", 1), ("['datadog']", 0)):
