@@ -56,7 +56,7 @@ def run(awaitable: Awaitable[Any]) -> Any:
     if msg:
         getattr(awaitable, "close", lambda: None)()
         raise ConfigurationError(msg)
-    return _made().run_until_complete(awaitable)
+    return made().run_until_complete(awaitable)
 
 
 def run_beside(awaitable: Awaitable[Any]) -> Any:
@@ -103,7 +103,7 @@ class Stay:
         import asyncio  # 35 ms that only programs with asyncio pay
 
         with _lock:
-            loop = _made()
+            loop = made()
             if not self._is_released:
                 self._loop = loop
         if self._loop is None:  # the loop is no longer for this thread to run
@@ -168,7 +168,12 @@ class Stay:
                     _inherited, _loop = _loop, None
 
 
-def _made() -> asyncio.AbstractEventLoop:
+def current() -> asyncio.AbstractEventLoop | None:
+    """Return the loop, None if there is none."""
+    return _loop
+
+
+def made() -> asyncio.AbstractEventLoop:
     """Return the loop; make it if there is none."""
     import asyncio  # is loaded by now
 

@@ -102,7 +102,7 @@ def on_invoke(
     context variables.  One that is not done by then is left behind, counted and
     logged, and is not called again before it has returned; what an ``async def``
     has still to do then goes on when the event loop runs again, beside its next
-    call.
+    call, or instead of it while four of them have not ended.
 
     Raises:
         ConfigurationError: what is decorated is no function or a generator;

@@ -12,7 +12,7 @@ from helpers import eventually
 
 import lambda_ext
 from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.lifecycle import clock, deadline, event_loop, phases, shutdown
+from lambda_ext.lifecycle import bounded, clock, deadline, event_loop, phases, shutdown
 from lambda_ext.testing import (
     FakeClock,
     simulate_restore,
@@ -460,6 +460,28 @@ class TestBudget:
             gate.set()
         assert over.wait(30)
         eventually(lambda: handler({}, Context()) and len(seen) > 1)
+
+    @pytest.mark.logs
+    def test_coroutines_that_hang_are_few(self, name, monkeypatch):
+        """No task is left for each invocation; each that ends makes room."""
+        monkeypatch.setattr(bounded, "RELEASE_S", 30.0)  # for a busy machine
+        seen, gates = [], []
+
+        async def hanging():
+            seen.append("begun")
+            gates.append(asyncio.Event())
+            await gates[-1].wait()
+            seen.append("done")
+
+        handler = self.hooked(name, hanging, 0.05)
+        handler({}, Context())
+        eventually(lambda: handler({}, Context()) and len(seen) == 4)
+        assert ["answer"] * 4 == [handler({}, Context()) for _ in range(4)]
+        assert ["begun"] * 4 == seen
+
+        gates[0].set()
+        eventually(lambda: handler({}, Context()) and len(seen) > 5)
+        assert ["begun"] * 4 + ["done", "begun"] == seen[:6]
 
     @pytest.mark.logs
     @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
