@@ -101,8 +101,10 @@ class Call:
         _innermost.set(self)
 
     def leave(self) -> None:
-        """Make the call around this one the innermost of this context."""
-        _innermost.set(self.parent)
+        """Make the call around this one the innermost of this context, if it is in it."""
+        # A coroutine that was dropped may be closed in the context of another call.
+        if _innermost.get() is self:
+            _innermost.set(self.parent)
 
 
 def note(group: Key, entry: Entry) -> None:

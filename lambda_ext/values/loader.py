@@ -38,6 +38,7 @@ from __future__ import annotations
 import itertools
 import math
 
+from .. import disclosure
 from ..answer import Answer
 from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, real_threads
@@ -523,6 +524,8 @@ class Loader:
                     error = result or unanswered(load.key, load.source)
                     load.outcome = named(error, load.key.label)
         for load in loads:
+            if load.early and isinstance(load.outcome, LambdaExtError):
+                disclosure.forget_variables(load.outcome)  # it is kept for a reader
             load.wake()
         for event, load, error in events:
             tell(event, load.key, load.source, error)

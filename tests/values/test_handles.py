@@ -325,6 +325,31 @@ class TestValue:
         assert "own" == Secret("db", source=own).value
         assert '{"user": "me"}' == Secret("db").value
 
+    def test_error_of_init_keeps_no_variables_until_it_is_read(self, source):
+        """Nor for ever, where it is not."""
+
+        class Key(set):
+            """What a weak reference can point to."""
+
+        keys = []
+
+        class Own(FakeSource):
+            """One that is denied, and has a key in its hands."""
+
+            def fetch(self, wanted, timeout_s):
+                key = Key()
+                keys.append(weakref.ref(key))
+                raise AccessDeniedError("no", source="own")
+
+        db = Secret("db", source=Own())
+        phases.call(phases.INIT)
+        gc.collect()
+
+        assert [None] == [each() for each in keys]
+        with pytest.raises(AccessDeniedError):
+            db.value
+        assert 1 == len(keys)
+
     def test_option_changes_reach_handles(self, source, time):
         """configure() after the first read counts from the next one on."""
         db = Secret("db")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import inspect
 import os
@@ -127,6 +128,33 @@ def nested(read):
 
 class TestNewestGiven:
     """What counts is the newest value that was given in this call."""
+
+    def test_dropped_coroutine_does_not_end_the_call_it_is_closed_in(self, source):
+        """The garbage collector closes it in any context."""
+        handle = Secret("db", field="p")
+        seen = []
+
+        @refresh_on(RefusedError, handle)
+        async def dropped():
+            await asyncio.sleep(0)
+
+        coroutine = dropped()
+        contextvars.copy_context().run(coroutine.send, None)
+
+        @refresh_on(RefusedError, handle)
+        def query():
+            if not seen:
+                coroutine.close()
+                source.rotate("db", NEW)
+                handle.invalidate()
+            seen.append(handle.value)
+            if seen == ["new"]:
+                source.rotate("db", '{"p": "newer"}')
+                raise RefusedError
+
+        assert "old" == handle.value
+        query()
+        assert ["new", "newer"] == seen
 
     @pytest.mark.parametrize("where", [plainly, in_thread_of_loop, in_task, nested])
     @pytest.mark.parametrize("way", WAYS)
