@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 COOLDOWN_S = 30.0
+MAX_RECORDS = 1000  # of values that were refused; AWS is asked sooner without one
 FIRST_PAUSE_S = 1.0  # after a load that was of no use; doubled by each further one
 
 _lock = Lock()
@@ -397,7 +398,7 @@ def _renewed(handle: Any, key: Key, refused: Load, cooldown: float) -> bool:
                 known = given.load_of(entry)
                 if known.order > refused.order and known.token != refused.token:
                     return True
-                record = _records.setdefault(key, _Record())
+                record = _record_of(key)
                 loading = record.loading
                 if loading is None:
                     now = clock.now()
@@ -422,6 +423,25 @@ def _renewed(handle: Any, key: Key, refused: Load, cooldown: float) -> bool:
         assert loading is not None
         if not loading.wait(calls.left(None)):
             return False
+
+
+def _record_of(key: Key) -> _Record:
+    """Return the record of *key*, made if need be; the lock is held."""
+    record = _records.get(key)
+    if record is None:
+        while len(_records) >= MAX_RECORDS and _forget_oldest():
+            pass
+        record = _records[key] = _Record()
+    return record
+
+
+def _forget_oldest() -> bool:
+    """Forget one record that no load is under way for; say whether there was one."""
+    for key, record in _records.items():
+        if record.loading is None:
+            del _records[key]
+            return True
+    return False
 
 
 def _forget_other_stages(key: Key) -> None:

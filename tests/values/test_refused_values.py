@@ -17,7 +17,7 @@ from helpers import run_threads
 from lambda_ext.exceptions import ConfigurationError, ThrottledError
 from lambda_ext.injection import inject
 from lambda_ext.testing import FakeSource
-from lambda_ext.values import cache, given
+from lambda_ext.values import cache, given, rotation
 from lambda_ext.values.batches import get_secrets
 from lambda_ext.values.getters import get_secret
 from lambda_ext.values.handles import Secret
@@ -128,6 +128,29 @@ def nested(read):
 
 class TestNewestGiven:
     """What counts is the newest value that was given in this call."""
+
+    def test_many_refused_values_leave_little_behind(self, source, time):
+        """A handle for each tenant, say; the last ones count."""
+
+        def refused(name):
+            handle = Secret(name)
+
+            @refresh_on(RefusedError, handle)
+            def query():
+                handle.value
+                raise RefusedError
+
+            with pytest.raises(RefusedError):
+                query()
+
+        for number in range(1200):
+            source.rotate(str(number), "x")
+            refused(str(number))
+        assert rotation.MAX_RECORDS == len(rotation._records)
+
+        calls = len(source.calls)
+        refused("1199")
+        assert calls == len(source.calls)
 
     def test_dropped_coroutine_does_not_end_the_call_it_is_closed_in(self, source):
         """The garbage collector closes it in any context."""
