@@ -367,14 +367,17 @@ def _connected(addresses: list[tuple[int, Any]], ends_at: float) -> Any:
     """Return a socket connected to the first address that answers."""
     failure: OSError | None = None
     for family, address in addresses[:ADDRESSES]:
-        sock = modules().Socket(family, SOCK_STREAM)
+        sock = None
         try:
+            # It has no socket for IPv6 where the kernel knows none.
+            sock = modules().Socket(family, SOCK_STREAM)
             sock.settimeout(left(ends_at, retries.CONNECT_S))
             sock.connect(address)
             # A request of two segments would else wait 40 ms for the first's ACK.
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         except OSError as exc:
-            sock.close()
+            if sock is not None:
+                sock.close()
             if by_signal_handler(exc):
                 raise
             failure = exc

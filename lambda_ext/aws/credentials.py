@@ -33,7 +33,8 @@ class Environment:
         secret = variable("AWS_SECRET_ACCESS_KEY")
         if not (access and secret):
             raise MissingError
-        token = variable("AWS_SESSION_TOKEN") or variable("AWS_SECURITY_TOKEN")
+        # In the order of boto3.
+        token = variable("AWS_SECURITY_TOKEN") or variable("AWS_SESSION_TOKEN")
         return Keys(access, secret, token)
 
     def renewed(self, refused: Keys, ends_at: float) -> bool:

@@ -11,7 +11,7 @@ Guarantees
     or in the clear to this machine if the user says so; no redirect is
     followed.  It is made when it is sent, also the second time.
     When AWS refuses the credentials or the time, new ones are taken, and one
-    more try is made.  No message and no cause quotes a body.
+    more try is made for each of the two.  No message and no cause quotes a body.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Light(retries.Retrying):
     def attempt(
         self, operation: str, parameters: Mapping[str, Any], left_s: float
     ) -> dict[str, Any]:
-        """Ask AWS once, or twice if it refused the keys or the time."""
+        """Ask AWS once, and once more for each of keys and time that it refused."""
         ends_at = clock.monotonic() + left_s
         key = errors.key_of(parameters)
         if errors.isolated_by:
@@ -209,7 +209,7 @@ class Light(retries.Retrying):
     def _asked(
         self, operation: str, parameters: Mapping[str, Any], key: str, ends_at: float
     ) -> dict[str, Any]:
-        again, skewed = True, False
+        renewable, skewed = True, False
         skew_s = signing.skew_s
         while True:
             keys = self._provider.keys(ends_at)
@@ -224,18 +224,16 @@ class Light(retries.Retrying):
                 answer["ResponseMetadata"] = metadata_of(response)
                 return answer
             error = _error(self.service, key, response, self._region)
-            if not again:
-                raise error
-            again = False
-            if error.code in errors.SKEWED:
+            if error.code in errors.SKEWED and not skewed:
                 told_s = signing.told_skew(response.headers.get("date", ""))
                 if abs(told_s - skew_s) >= signing.TOLERATED_S:
                     skewed, skew_s = True, told_s
                     continue
             # A signature that is refused at the right time means wrong keys, too.
             refused = error.code in errors.EXPIRED or error.code in errors.SKEWED
-            if not (refused and self._provider.renewed(keys, ends_at)):
+            if not (renewable and refused and self._provider.renewed(keys, ends_at)):
                 raise error
+            renewable = False
 
     def _request(
         self,

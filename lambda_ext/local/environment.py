@@ -34,7 +34,7 @@ from .outcomes import (
     Shutdown,
     Signal,
 )
-from .processes import Process
+from .processes import Process, kill_marked
 from .subscribers import Telemetry
 from .variables import RUNTIME_ONLY, version
 from .workers import ManyWorkers, OneWorker, Work
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .processes import Note
 
 ACCOUNT = "123456789012"
+API = "AWS_LAMBDA_RUNTIME_API"  # of each environment its own
 PAUSE_AFTER_THAW = 0.02  # seconds until SIGTERM: the runtime is awake by then
 
 
@@ -340,6 +341,7 @@ class Environment:
         duration = time.monotonic() - began
         extensions = self._end_extensions(str(reason), began + budget)
         self.telemetry.end()
+        self._kill_daemons()
         for process in self.processes:
             process.close()
         with self.changed:
@@ -404,6 +406,12 @@ class Environment:
             )
             for process, agent in self._extensions.items()
         )
+
+    def _kill_daemons(self) -> None:
+        """Kill what has left the groups; they end with Lambda's sandbox, too."""
+        address = self.settings.variables.get(API)
+        if address and any(self.processes):
+            kill_marked(API, address)
 
     # Processes.
 

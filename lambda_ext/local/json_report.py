@@ -20,7 +20,7 @@ VERSION = 1  # of the document; members may be added within one
 
 
 def document(result: Result, verdict: Verdict) -> str:
-    """Return JSON text; it holds no value of the seed."""
+    """Return JSON text in ASCII, for any terminal; it holds no value of the seed."""
     plan = result.plan
     first = result.invocations[0] if result.invocations else None
     whole = {
@@ -81,7 +81,7 @@ def document(result: Result, verdict: Verdict) -> str:
         ],
     }
     leaks = Leaks(plan.seed)
-    return json.dumps(_redacted(whole, leaks), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_redacted(whole, leaks), allow_nan=False)
 
 
 def _invocation(invocation: Invocation, *, cold: bool) -> dict[str, Any]:

@@ -22,13 +22,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Note = Callable[[str, bytes, bool], Callable[[], None]]
 
+GONE_S = 2.0  # for a process that was killed to be gone
 TOLD = "<the descriptor of the third pipe>"  # in a command
 
 if sys.platform == "linux":
@@ -165,7 +167,7 @@ class Process:
         os.close(self._stopped)
 
     def _read(self, fd: int, source: str) -> None:
-        rest = b""
+        parts: list[bytes] = []  # of the line that has not ended
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         poller.register(self._stop, select.POLLIN)
@@ -173,11 +175,17 @@ class Process:
             readable = dict(poller.poll())
             with self._changed:
                 data = os.read(fd, 65536) if fd in readable else b""
-                *lines, rest = (rest + data).split(b"\n")
+                first, *others = data.split(b"\n")
+                parts.append(first)
+                lines = []
+                for each in others:  # joined once: a line may have any length
+                    lines.append(b"".join(parts))
+                    parts = [each]
                 callbacks = [self._note(source, line, True) for line in lines]
                 if data:
                     self._open[fd] += len(data)
                 else:
+                    rest = b"".join(parts)
                     if rest:
                         callbacks.append(self._note(source, rest, False))
                     del self._open[fd]
@@ -195,6 +203,35 @@ class Process:
             self.exit_status = result.si_status if by_itself else -result.si_status
             ended(self)
             self._changed.notify_all()
+
+
+def kill_marked(variable: str, value: str) -> None:
+    """
+    Kill every process that was started with *variable* set to *value*.
+
+    For what has left its group, as a daemon does.  Returns when they are gone, or
+    after `GONE_S`.
+    """
+    mark = os.fsencode(f"{variable}={value}")
+    end = time.monotonic() + GONE_S
+    while (found := list(_marked(mark))) and time.monotonic() < end:
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _marked(mark: bytes) -> Iterator[int]:
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                variables = file.read().split(b"\0")
+        except OSError:  # another user's, or gone
+            continue
+        if mark in variables:
+            yield int(name)
 
 
 def _pending(fd: int) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .journal import ANSWERED, INIT_DONE, SHUTDOWN_DONE, SHUTDOWN_STARTED
+from .journal import ANSWERED, INIT_DONE, SEEN, SHUTDOWN_DONE, SHUTDOWN_STARTED
 from .leaks import Leaks
 from .words import TRACEBACK, count, dropped_words, milliseconds, numbered, shortened
 
@@ -90,6 +90,7 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
     if bad:
         reasons.append(f"{count(bad, 'line')} of metrics CloudWatch would drop")
     reasons.extend(_losses(result))
+    reasons.extend(_untold(result))
     reasons.extend(_leaked(result))
     _judge_warnings(result, reasons, notes)
     notes.extend(_billed(result))
@@ -176,6 +177,27 @@ def _losses(result: Result) -> Iterator[str]:
             f"{count(total, 'record')} of metrics dropped:"
             f" {shortened('; '.join(dropped_words(dropped)), 300)}"
         )
+
+
+def _untold(result: Result) -> Iterator[str]:
+    """Yield each orderly end of which the process has not told what it lost."""
+    told = False
+    for event in result.journal.events:
+        if event.kind == SEEN and event.what.kind == "end":
+            metrics = event.what.what.get("metrics", {})
+            # A forked child counts no documents.
+            told = told or not metrics or "documents" in metrics
+        elif event.kind == SHUTDOWN_DONE:
+            if _is_orderly(event.what) and not told:
+                yield (
+                    "the process has not told what it lost: the function closed a"
+                    " descriptor that is not its own, or replaced the process"
+                )
+            told = False
+
+
+def _is_orderly(end: Shutdown) -> bool:
+    return end.reason == "spindown" and end.signalled and end.exit_status == 0
 
 
 def _leaked(result: Result) -> Iterator[str]:

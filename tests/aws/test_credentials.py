@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import os
 import threading
 import time
 
+import boto3
 import pytest
 from helpers import interrupted, run_threads
 from interruptions import interruptions
@@ -103,6 +105,22 @@ class TestContainer:
         (request,) = vault.wire.requests
         assert "Bearer abc" == request.headers["authorization"]
         assert "/2021-04-23/credentials?a=b" == request.target
+
+    @pytest.mark.parametrize("time_first", [True, False])
+    def test_refused_time_and_refused_keys_are_both_mended(
+        self, way, server, vault, time_first
+    ):
+        """A clock that is off and keys that ended cost one more try each."""
+        ahead = email.utils.formatdate(BORN + 900, usegmt=True)
+        faults = [
+            refusing("InvalidSignatureException", Date=ahead),
+            refusing("ExpiredTokenException", Date=ahead),
+        ]
+        server.faults += faults if time_first else faults[::-1]
+
+        assert "value of db" == ask(way)["SecretString"]
+        assert "token2" == signers(server)[-1][1]
+        assert 3 == len(server.requests)
 
     def test_token_file_is_read_each_time(
         self, way, server, vault, monkeypatch, tmp_path
@@ -443,6 +461,15 @@ class TestEnvironment:
         ask(way)
 
         assert [("testing", "one"), ("testing", "two")] == signers(server)
+
+    def test_older_name_of_the_token_comes_first(self, server, monkeypatch):
+        """Of two different tokens the one is taken that boto3 takes."""
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "new")
+        monkeypatch.setenv("AWS_SECURITY_TOKEN", "old")
+        ask(light.Light("secretsmanager"))
+        ask(transport.transport("secretsmanager", session=boto3.session.Session()))
+
+        assert ["old", "old"] == [token for _, token in signers(server)]
 
     def test_key_without_its_secret_says_what_to_set(self, server, monkeypatch):
         """Half of a pair is told as no credentials, on either way."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import email.utils
+import errno
 import os
 import random
+import socket
 import threading
 import time
 import types
@@ -598,6 +600,27 @@ class TestConnections:
         with pytest.raises(ConnectionRefusedError):
             connections._connected(addresses, clock.monotonic() + 60)
         assert connections.ADDRESSES == len(tried)
+
+    def test_family_without_sockets_is_skipped(self, monkeypatch):
+        """Where the kernel knows no IPv6, the next address is tried."""
+        modules = native.modules()
+        there = modules.Socket
+
+        def made(family, kind):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "not supported")
+            return there(family, kind)
+
+        monkeypatch.setattr(modules, "Socket", made)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            addresses = [
+                (socket.AF_INET6, ("::1", port, 0, 0)),
+                (socket.AF_INET, ("127.0.0.1", port)),
+            ]
+            sock = connections._connected(addresses, clock.monotonic() + 60)
+            assert ("127.0.0.1", port) == sock.getpeername()
+            sock.close()
 
     def test_connection_kept_during_a_close_is_closed(self, monkeypatch):
         """One that comes back just when all are closed is not forgotten open."""

@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 
+from lambda_ext.local.json_report import document
 from lambda_ext.local.run import Plan, run
 from lambda_ext.local.seeds import Parameter, Seed
 from lambda_ext.local.verdict import judge
@@ -134,6 +135,10 @@ LOSING = {
     "stdout of the process leads elsewhere": (
         handler("os.dup2(os.open(os.devnull, os.O_WRONLY), 1)"),
         "1 line of metrics did not come out",
+    ),
+    "descriptors that are not its own closed": (
+        handler("os.closerange(0, 64)"),
+        "the process has not told what it lost",
     ),
     "shutdown callback raises, logging off": (
         handler(
@@ -481,3 +486,26 @@ def handler(event, context):
     assert [["app.py", "of yours"], ["app.py", "gone"]] == records
     assert [False] == inheritable
     assert ("of yours", "gone") == result.warnings
+
+
+def test_daemon_ends_with_the_run(tmp_path):
+    """What left the process group is gone when the run is over."""
+    body = "import subprocess; return subprocess.Popen(['setsid', 'sleep', '99'], stdout=-3, stderr=-3).pid"
+    result, _ = judged(tmp_path, handler(body))
+    pid = result.invocations[0].value
+
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            state = file.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        state = "gone"
+    assert state in ("gone", "Z", "X")
+
+
+def test_answer_with_half_a_character_is_json(tmp_path):
+    """The document can be written and read, whatever the handler returns."""
+    result, verdict = judged(tmp_path, handler("return '\\ud800'"))
+    text = document(result, verdict)
+
+    assert "\ud800" == json.loads(text.encode())["invocations"][0]["payload"]
+    assert text.isascii()
