@@ -222,7 +222,11 @@ def kill_marked(variable: str, value: str) -> None:
 
 
 def _marked(mark: bytes) -> Iterator[int]:
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except FileNotFoundError:  # another system than Linux
+        return
+    for name in names:
         if not name.isdecimal() or int(name) == os.getpid():
             continue
         try:
