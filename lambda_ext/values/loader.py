@@ -375,8 +375,8 @@ class Loader:
                 and not slot.wanted
                 and not self._is_under_way(slot)
             ):
-                slot.wanted = True
                 slot.source = want.source  # the last one may be gone
+                slot.wanted = True
                 self.worker.wake()
 
     def _is_under_way(self, slot: Slot) -> bool:
