@@ -335,8 +335,8 @@ class State:
     """What one wrapped client needs to answer from memory."""
 
     __slots__ = (
-        "__weakref__", "_around", "_base_scope", "_emitter", "_events", "_index", "_is_bare",
-        "_known", "_lookups", "_method", "_mock", "_source", "bare", "options",
+        "__weakref__", "_around", "_base_scope", "_emitter", "_events", "_index",
+        "_is_bare", "_known", "_lookups", "_method", "_mock", "_source", "bare", "options",
         "service",
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PATH = "/services/collector/event"
 COLLECTOR = "/services/collector"
+SCHEME = "Splunk "  # before the key, in its header
 
 
 class SplunkHec(HttpDestination):
@@ -58,10 +59,14 @@ class SplunkHec(HttpDestination):
         if index:
             self._common["index"] = index
         address: Text = _whole(url) if isinstance(url, str) else _Whole(url)
+        # A text is checked now, anything else when it is read.
+        key: Text = (
+            f"{SCHEME}{token}" if isinstance(token, str) else Prefixed(SCHEME, token)
+        )
         to = Receiver(
             "splunk_hec",
             address,
-            headers={"authorization": Prefixed("Splunk ", token)},
+            headers={"authorization": key},
             content_type="application/json",
         )
         otlp_common.follow_life()

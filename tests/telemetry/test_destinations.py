@@ -590,6 +590,24 @@ class TestMissingKey:
         assert "0123" not in str(refused.value)
         assert "4567" not in str(refused.value)
 
+    @pytest.mark.parametrize("key", ["key-0123\n", "key\r\n-0123", "key-0123 \u20ac"])
+    @pytest.mark.parametrize(
+        ("make", "says"),
+        [
+            (destinations.new_relic, "the header 'api-key'"),
+            (destinations.datadog, "the header 'dd-api-key'"),
+            (
+                lambda key: destinations.splunk_hec("https://x.example", key),
+                "the header 'authorization'",
+            ),
+        ],
+    )
+    def test_text_that_is_no_header_is_refused_at_once(self, make, says, key):
+        """A key out of a file ends in a newline, say; the message quotes nothing."""
+        with pytest.raises(ConfigurationError, match=says) as refused:
+            make(key)
+        assert "0123" not in str(refused.value)
+
     def test_whatever_has_a_value_is_read_later(self):
         """A Secret is not read before it is needed; a function is not called."""
         with FakeSource() as source:
