@@ -10,6 +10,9 @@ Guarantees
     tools that print or send them (Sentry, Rollbar, `traceback` with
     ``capture_locals``) find no token, key or value there.  The traceback
     itself, with its files, lines and functions, stays.
+
+What a sink tells of itself (`number`, `words`, `losses`) is read here, too: it may
+be anything, or raise.
 """
 
 from __future__ import annotations
@@ -192,3 +195,35 @@ def _forget(frame: FrameType) -> None:
         return  # one that waits would be ended
     with contextlib.suppress(RuntimeError):  # it is running, or waits
         frame.clear()
+
+
+# What an object of the user's tells of itself, which may be anything --------------
+
+
+def number(of: object, name: str, otherwise: Any = 0) -> Any:
+    """Return the number that *of* has as *name*; *otherwise* where it is none."""
+    found = _told(of, name)
+    return found if type(found) is int else otherwise
+
+
+def words(of: object, name: str) -> str:
+    """Return the text that *of* has as *name*; "" where it is none."""
+    found = _told(of, name)
+    return found if isinstance(found, str) else ""
+
+
+def losses(of: object) -> dict[str, int]:
+    """Return what *of* has dropped, by reason: it has a number, or numbers by reason."""
+    found = _told(of, "dropped")
+    if isinstance(found, dict):
+        return {str(why): each for why, each in found.items() if type(each) is int}
+    return {"dropped": found} if type(found) is int and found else {}
+
+
+def _told(of: object, name: str) -> Any:
+    try:
+        return getattr(of, name, None)
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise
+        return None

@@ -176,6 +176,14 @@ def test_handler_in_lambda_loads_the_extension_besides():
     }
 
 
+def test_routes_load_no_metrics():
+    """A program that routes log records, and records no metric, pays for none."""
+    loaded = loaded_by("import lambda_ext; lambda_ext.telemetry.route().to(print)")
+
+    assert "lambda_ext.telemetry.shipping" in loaded
+    assert [] == [name for name in loaded if name.startswith("lambda_ext.metrics")]
+
+
 def test_telemetry_loads_a_pinned_set():
     """Outside Lambda no listener; in Lambda that one module, and no `socket`."""
     before = loaded_by("import lambda_ext; lambda_ext.handler(print)")

@@ -125,7 +125,7 @@ class Outlet:
         wanted: Callable[[str], bool] | None = None,
     ) -> None:
         self.sink = sink
-        self.name = name or _own_name(sink) or type(sink).__qualname__
+        self.name = name or disclosure.words(sink, "name") or type(sink).__qualname__
         self.wanted = wanted  # says of a metric's name whether it goes here
         self.drains = hasattr(sink, "drain")
         self.share(process.Lock())
@@ -152,16 +152,6 @@ class Outlet:
     def backlog(self) -> bool:
         """Whether the sink wants to be called again without anything new."""
         return bool(getattr(self.sink, "backlog", False))
-
-
-def _own_name(sink: Sink) -> str:
-    try:
-        found: object = getattr(sink, "name", "")
-    except Exception as exc:  # of the user's own
-        if by_signal_handler(exc):
-            raise
-        return ""
-    return found if isinstance(found, str) else ""
 
 
 _outlets: weakref.WeakSet[Outlet] = weakref.WeakSet()

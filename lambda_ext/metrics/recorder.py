@@ -749,9 +749,7 @@ def _due_at() -> float | None:
 
 def _is_waiting() -> bool:
     """Say whether a sink has something that it may send later."""
-    from .statuses import number  # only where there is a sink that may wait
-
-    return any(number(outlet.sink, "pending") for outlet in _buffer.draining)
+    return any(disclosure.number(outlet.sink, "pending") for outlet in _buffer.draining)
 
 
 def _flush_aged() -> None:

@@ -6,7 +6,7 @@ Loaded by what asks for them: `Metrics.flush`, `stats()`, a test.
 
 from __future__ import annotations
 
-from ..lifecycle.process import by_signal_handler
+from ..disclosure import losses, number, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,35 +72,3 @@ def of(buffer: Buffer) -> dict[str, Status]:
             name, number = f"{outlet.name}-{number}", number + 1
         found[name] = _of_outlet(outlet, parcels)
     return found
-
-
-# What an object of the user's tells of itself, which may be anything -------------
-
-
-def number(of: object, name: str, otherwise: Any = 0) -> Any:
-    """Return the number that *of* has as *name*; *otherwise* where it is none."""
-    found = _told(of, name)
-    return found if type(found) is int else otherwise
-
-
-def words(of: object, name: str) -> str:
-    """Return the text that *of* has as *name*; "" where it is none."""
-    found = _told(of, name)
-    return found if isinstance(found, str) else ""
-
-
-def losses(of: object) -> dict[str, int]:
-    """Return what *of* has dropped, by reason: it has a number, or numbers by reason."""
-    found = _told(of, "dropped")
-    if isinstance(found, dict):
-        return {str(why): each for why, each in found.items() if type(each) is int}
-    return {"dropped": found} if type(found) is int and found else {}
-
-
-def _told(of: object, name: str) -> Any:
-    try:
-        return getattr(of, name, None)
-    except Exception as exc:
-        if by_signal_handler(exc):
-            raise
-        return None

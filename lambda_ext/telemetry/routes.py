@@ -34,7 +34,6 @@ from .. import disclosure
 from ..callables import refuse_async, refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
-from ..metrics.statuses import losses, number, words
 from . import dispatch, redaction, shipping
 from .entry import Entry, Requests
 from .predicates import Predicates
@@ -103,11 +102,11 @@ class Status:
         self.handed = route.handed
         self.waiting = route.waiting
         self.dropped = dict(route.dropped)
-        self.sent: int | None = number(sink, "sent", None)
-        self.lost: dict[str, int] = losses(sink)
-        self.pending: int = number(sink, "pending")
+        self.sent: int | None = disclosure.number(sink, "sent", None)
+        self.lost: dict[str, int] = disclosure.losses(sink)
+        self.pending: int = disclosure.number(sink, "pending")
         self.abandoned = outlet.abandoned
-        self.error: str = route.error or outlet.error or words(sink, "error")
+        self.error: str = route.error or outlet.error or disclosure.words(sink, "error")
 
     def __repr__(self) -> str:
         """Show all of it."""
@@ -355,7 +354,7 @@ class Route:
         self._emf = selection._emf
         self._bounds = bounds
         self._newest = newest
-        own = words(sink, "name") or type(sink).__qualname__
+        own = disclosure.words(sink, "name") or type(sink).__qualname__
         self.outlet = shipping.outlet_of(sink, own)
         taken: set[str] = {each.name for each in _routes}
         self.name: str = name or self.outlet.name

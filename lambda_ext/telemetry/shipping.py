@@ -38,7 +38,6 @@ from .. import config, disclosure
 from ..callables import refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
-from ..metrics.statuses import number
 from . import dispatch, redaction, subscription
 from .records import EXTENSION, FUNCTION, PLATFORM
 
@@ -299,7 +298,7 @@ class Outlet:
             route.settle(len(entries), taken=True)
 
     def _pending(self) -> int:
-        found: int = number(self.sink, "pending")
+        found: int = disclosure.number(self.sink, "pending")
         return found
 
     def _tells_of_an_error(self) -> bool:
