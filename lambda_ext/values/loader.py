@@ -661,8 +661,9 @@ class Loader:
     ) -> tuple[Outcome, str]:
         """Wait for *load* and return what it brings to *want*."""
         ends_at = batch.ends_at
+        taken = False
         if load.batch is not batch and not load.is_over():
-            self._take_over(load, ends_at)
+            taken = self._take_over(load, ends_at)
         load.wait(calls.remaining(ends_at), listeners=load.batch is batch)
         outcome = load.outcome
         if outcome is None and (load.abandoned or not load.batch.is_alive()):
@@ -681,16 +682,21 @@ class Loader:
             stale = self._stale(load, want, outcome)
             if stale is not None:
                 return stale, STALE
-        return (outcome if load.batch is batch else again(outcome)), LOADED
+        own = taken or load.batch is batch  # of one reader, whoever made the call
+        return (outcome if own else again(outcome)), LOADED
 
-    def _take_over(self, load: Load, ends_at: float | None) -> None:
-        """Make the call of *load* if it is queued: its thread is busy with others."""
+    def _take_over(self, load: Load, ends_at: float | None) -> bool:
+        """
+        Make the call of *load* if it is queued: its thread is busy with others.
+
+        Say whether it was.
+        """
         batch = Batch(ends_at)
         try:
             with batch.held:
                 call = load.batch.claim_for(load)
                 if call is None:
-                    return
+                    return False
                 for each in call.loads:
                     each.thread = real_threads.get_ident()
                     each.batch = batch
@@ -705,6 +711,7 @@ class Loader:
         except BaseException:
             self._abandon(batch.loads, real_threads.get_ident())
             raise
+        return True
 
     def _stale(self, load: Load, want: Want, error: LambdaExtError) -> Entry | None:
         """Return the old entry if it may serve, after *error*, counted."""

@@ -428,6 +428,39 @@ class TestQueued:
         reader.join()
         assert 1 == source.calls.count(("good",))
 
+    def test_error_of_a_call_that_was_taken_over_is_of_one_reader(self, monkeypatch):
+        """Each of the two has an exception of its own: one is what the source raised."""
+        original = SourceError("no", key="db")
+        begun, go_on = threading.Event(), threading.Event()
+        work = loader.Loader._work
+
+        def late(self, batch, **options):
+            if not begun.is_set():
+                begun.set()
+                go_on.wait(10)
+            work(self, batch, **options)
+
+        def read():
+            with pytest.raises(SourceError) as raised:
+                get_secret("db")
+            errors.append(raised.value)
+
+        errors = []
+        monkeypatch.setattr(calls, "may_be_interrupted", lambda: False)
+        monkeypatch.setattr(loader.Loader, "_work", late)
+        with FakeSource({"db": "v"}) as source:
+            source.fail(original)
+            first = threading.Thread(target=read)
+            first.start()
+            begun.wait(10)
+            in_thread(read)
+            go_on.set()
+            first.join()
+
+            assert 1 == len(source.calls)
+        assert [True, False] == [error is original for error in errors]
+        assert errors[1].__cause__ is original
+
     @pytest.mark.usefixtures("held_threads")
     def test_reader_makes_the_whole_call_that_it_has_queued_itself(self, time):
         """It does not ask for one key after the other, though no thread has begun."""
