@@ -10,7 +10,8 @@ through a fault: the next one of ``wire.faults``, or ``wire.fault``, which is `w
         assert 3 == len(wire.requests)
 
 With ``Wire(tls=authority().server("127.0.0.1"))`` it speaks TLS, and
-``authority().path`` is what AWS_CA_BUNDLE must say to trust it.
+``authority().path``, a file, or ``authority().directory`` is what AWS_CA_BUNDLE
+must say to trust it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import atexit
 import contextlib
 import datetime
 import functools
+import hashlib
 import http.client
 import ipaddress
 import json
@@ -355,12 +357,15 @@ def forwarded(upstream, request):
 class Authority:
     """A certificate authority that only those trust who are given its path."""
 
-    def __init__(self, name="A test's authority"):
+    def __init__(self, name="A test's authority", key=None):
+        """Be called *name*, a text or an `x509.Name`, and have *key* or a new one."""
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
 
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        if isinstance(name, str):
+            name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
+        self._name = name
         self._folder = tempfile.mkdtemp(prefix="authority-")
         atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         extension = x509.BasicConstraints(ca=True, path_length=None)
@@ -370,6 +375,10 @@ class Authority:
         self.pem = self._pem(self._certificate)
         self.path = os.path.join(self._folder, "ca.pem")
         with open(self.path, "wb") as file:
+            file.write(self.pem)
+        self.directory = os.path.join(self._folder, "ca")
+        os.mkdir(self.directory)
+        with open(os.path.join(self.directory, hashed(self._name)), "wb") as file:
             file.write(self.pem)
 
     def server(self, *hosts, days=(-1, 30)):
@@ -429,6 +438,25 @@ class Authority:
 def authority():
     """Return the one authority of this test run."""
     return Authority()
+
+
+def hashed(name):
+    """Return the name of the file in which OpenSSL looks for the certificate of *name*."""
+    from cryptography import x509
+
+    # Canonical: small letters, single spaces, UTF-8, and no header of the sequence.
+    attributes = [
+        x509.NameAttribute(
+            attribute.oid,
+            " ".join(attribute.value.lower().split()),
+            x509.name._ASN1Type.UTF8String,
+        )
+        for attribute in name
+    ]
+    parts = [x509.Name([attribute]).public_bytes() for attribute in attributes]
+    assert all(part[1] == len(part) - 2 for part in parts)  # a header of two bytes
+    value = hashlib.sha1(b"".join(part[2:] for part in parts)).digest()[:4]
+    return f"{int.from_bytes(value, 'little'):08x}.0"
 
 
 def _general_name(host):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import ssl
@@ -10,12 +11,23 @@ import threading
 import types
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from helpers import eventually, in_child
-from wire import Authority, Peer, Wire, authority, instead, reset, response
+from wire import Authority, Peer, Wire, authority, hashed, instead, reset, response
 
 from lambda_ext import exceptions
 from lambda_ext.aws import light, native, tls
 
+SIGNATURE_FAILURE = 7  # X509_V_ERR_CERT_SIGNATURE_FAILURE
+ELLIPTIC = ("Amazon Root CA 3", "Amazon Root CA 4")  # the others have keys of RSA
+OIDS = {
+    "countryName": x509.NameOID.COUNTRY_NAME,
+    "stateOrProvinceName": x509.NameOID.STATE_OR_PROVINCE_NAME,
+    "localityName": x509.NameOID.LOCALITY_NAME,
+    "organizationName": x509.NameOID.ORGANIZATION_NAME,
+    "commonName": x509.NameOID.COMMON_NAME,
+}
 TEXT = b"HTTP/1.1 200 OK\r\n\r\n" + b'{"SecretString": "x"}'  # ends with the connection
 
 
@@ -29,6 +41,35 @@ def _ours(monkeypatch, tmp_path, pauses, kind):
     monkeypatch.setenv("SSL_CERT_FILE", authority().path)
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     monkeypatch.setattr(tls, "ROOTS", authority().path)
+
+
+def roots(file=""):
+    """Return a context that trusts one of the roots, or all."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in [file] if file else os.listdir(tls.ROOTS):
+        context.load_verify_locations(os.path.join(tls.ROOTS, name))
+    return context
+
+
+def subject(file):
+    """Return whose root *file* holds."""
+    (root,) = roots(file).get_ca_certs()
+    return x509.Name(
+        [
+            x509.NameAttribute(OIDS[attribute], value)
+            for ((attribute, value),) in root["subject"]
+        ]
+    )
+
+
+def impostor(name):
+    """Return a server's context whose authority has the *name* of a root, not its key."""
+    (common,) = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    if common.value in ELLIPTIC:
+        key = ec.generate_private_key(ec.SECP256R1())
+    else:
+        key = rsa.generate_private_key(65537, 2048)
+    return Authority(name, key).server("127.0.0.1")
 
 
 def ask(wire, monkeypatch, **options):
@@ -104,17 +145,9 @@ class TestStores:
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority().path)
             assert "x" == ask(wire, monkeypatch)
 
-    def test_bundle_may_be_a_directory(self, kind, monkeypatch, tmp_path):
+    def test_bundle_may_be_a_directory(self, kind, monkeypatch):
         """A directory of hashed certificates does as well as a file."""
-        import hashlib
-
-        from cryptography import x509
-
-        certificate = x509.load_pem_x509_certificate(authority().pem)
-        value = hashlib.sha1(_canonical(certificate.subject)).digest()[:4]
-        name = f"{int.from_bytes(value, 'little'):08x}.0"
-        (tmp_path / name).write_bytes(authority().pem)
-        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path))
+        monkeypatch.setenv("AWS_CA_BUNDLE", authority().directory)
 
         with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
             assert "x" == ask(wire, monkeypatch)
@@ -230,12 +263,8 @@ class TestStores:
         assert tls.context(tls.SYSTEM).cert_store_stats()["x509_ca"] > 50
 
     def test_roots_are_amazons_five(self):
-        """The file holds the roots that Amazon Trust Services publishes."""
-        import hashlib
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(tls.ROOTS)
-        roots = context.get_ca_certs(binary_form=True)
+        """The files hold the roots that Amazon Trust Services publishes."""
+        found = roots().get_ca_certs(binary_form=True)
 
         assert {
             "8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e",
@@ -243,7 +272,25 @@ class TestStores:
             "18ce6cfe7bf14e60b2e347b8dfe868cb31d02ebb3ada271569f50343b46db3a4",
             "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
             "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
-        } == {hashlib.sha256(root).hexdigest() for root in roots}
+        } == {hashlib.sha256(root).hexdigest() for root in found}
+
+    @pytest.mark.parametrize("file", sorted(os.listdir(tls.ROOTS)))
+    def test_root_is_found_by_its_subject(self, kind, file):
+        """Whose issuer is called like a root is checked by it; no other is loaded."""
+        name = subject(file)
+        assert hashed(name) == file
+        with Wire(answer, tls=impostor(name)) as wire:
+            context = tls.context(tls.AMAZON)
+            host, port = wire.url.removeprefix("https://").split(":")
+            with socket.create_connection((host, int(port))) as plain:
+                _, secure = native.modules().secure(context, plain, host)
+                with pytest.raises(ssl.SSLCertVerificationError) as caught:
+                    secure.do_handshake()
+                getattr(secure, "close", plain.close)()  # the public one owns it
+
+        # 20, "unable to get local issuer", would mean that it was not found.
+        assert SIGNATURE_FAILURE == caught.value.verify_code
+        assert 1 == context.cert_store_stats()["x509_ca"]
 
     def test_contexts_are_shared(self, kind):
         """One context serves all services."""
@@ -255,7 +302,7 @@ class TestStores:
         tls.reset()
 
         assert in_child(
-            lambda: 5 == tls.context(tls.AMAZON).cert_store_stats()["x509_ca"],
+            lambda: tls.context(tls.AMAZON).check_hostname,
             tls._lock,
         )
 
@@ -410,17 +457,3 @@ class TestModules:
 def test_response_of_tests_is_delimited():
     """The server of these tests says how long its answers are."""
     assert b"Content-Length: 1\r\n" in response(200, b"a")
-
-
-def _canonical(name):
-    """Return a name as OpenSSL hashes it for directories: small letters, UTF-8."""
-    from cryptography import x509
-
-    def der(tag, content):
-        return bytes((tag, len(content))) + content
-
-    (attribute,) = name
-    assert x509.NameOID.COMMON_NAME == attribute.oid
-    text = " ".join(attribute.value.lower().split()).encode()
-    pair = der(0x30, der(0x06, b"\x55\x04\x03") + der(0x0C, text))
-    return der(0x31, pair)
