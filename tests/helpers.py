@@ -124,6 +124,18 @@ def forget_threads(monkeypatch):
     monkeypatch.setattr(_thread, "_count", count)
 
 
+def bare_threads(name, *, begun):
+    """Return [*name*, ...], one for each thread; *begun*, one of them, may just begin."""
+    from lambda_ext.lifecycle import real_threads
+
+    def found():
+        return [each for each in [*real_threads.bare.values()] if each == name]
+
+    if begun is not None and begun.is_alive():
+        eventually(found)
+    return found()
+
+
 def fetch_all(source, wanted):
     """Ask *source* for *wanted* in one call, and singly for what it leaves out."""
     found = dict(source.fetch(wanted, None))

@@ -210,7 +210,7 @@ def test_without_telemetry_there_is_none_of_it():
     """No module and no thread: not by a handler, a flush or the statistics."""
     run = python(
         """
-import sys, threading
+import _thread, sys
 import lambda_ext
 from lambda_ext import metrics
 
@@ -220,11 +220,11 @@ def handler(event, context):
 
 handler({}, None)
 lambda_ext.stats().telemetry
-print([name for name in sys.modules if "telemetry" in name], threading.active_count())
+print([name for name in sys.modules if "telemetry" in name], _thread._count())
 """
     )
 
-    assert "[] 1" == run.stdout.splitlines()[-1]
+    assert "[] 0" == run.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_import_has_no_effect():
     """Importing starts no thread, handles no signal and asks for no variable."""
     run = python(
         """
-import os, signal, socket, sys, threading
+import _thread, os, signal, socket, sys
 
 class Watched(dict):
     asked = []
@@ -361,7 +361,7 @@ for name in lambda_ext.__all__:
 asked = [n for n in Watched.asked if n.startswith(("AWS", "LAMBDA", "POWER"))]
 os.environ = real
 assert asked == [], asked
-assert threading.active_count() == 1
+assert _thread._count() == 0
 assert handlers == {n: signal.getsignal(n) for n in signal.valid_signals()}
 assert signal.set_wakeup_fd(-1) == -1
 """

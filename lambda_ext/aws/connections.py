@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
-from . import http1, regions, retries, tls, waiting
+from . import http1, native, regions, retries, tls, waiting
 from .native import modules
 
 TYPE_CHECKING = False
@@ -345,8 +345,12 @@ def left(ends_at: float, most_s: float) -> float:
 def _resolved(
     host: str, port: int, ends_at: float, meanwhile: Callable[[], object] | None = None
 ) -> list[tuple[int, Any]]:
-    """Return (family, address) of each address of *host*; *meanwhile* do that."""
-    getaddrinfo = modules().getaddrinfo
+    """
+    Return (family, address) of each address of *host*; *meanwhile* do that.
+
+    At the first connection that is to load TLS, which takes as long as a name server.
+    """
+    getaddrinfo = native.resolver()
     # As bytes, so that the codec for international names is not loaded (2 ms).
     name = host.encode("ascii")
     if regions.is_address(host):
@@ -359,6 +363,7 @@ def _resolved(
         lambda: getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM),
         "lambda_ext_resolver",
         meanwhile,
+        is_quiet=True,
     )
     return [(entry[0], entry[4]) for entry in found]
 

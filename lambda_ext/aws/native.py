@@ -136,15 +136,27 @@ def _are_sockets_forbidden() -> bool:
     return package not in ("gevent", "eventlet") and not real_threads.patched()
 
 
+def resolver() -> Any:
+    """Return the function `getaddrinfo` in use, without loading TLS for it."""
+    if _modules is None or _are_sockets_forbidden():
+        return _sockets().getaddrinfo
+    return _modules.getaddrinfo
+
+
 def datagrams() -> Any:
     """Return a new socket for datagrams over IPv4, without loading TLS for it."""
-    try:
-        import _socket as socket
-    except ImportError:  # another Python
-        import socket  # type: ignore[no-redef]
-    if _are_sockets_forbidden():
-        import socket  # type: ignore[no-redef]
-    return socket.socket(AF_INET, SOCK_DGRAM)
+    return _sockets().socket(AF_INET, SOCK_DGRAM)
+
+
+def _sockets() -> Any:
+    if not _are_sockets_forbidden():
+        with contextlib.suppress(ImportError):  # another Python has no such module
+            import _socket
+
+            return _socket
+    import socket
+
+    return socket
 
 
 def use(chosen: Modules | None) -> None:

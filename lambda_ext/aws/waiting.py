@@ -34,13 +34,16 @@ def within(
     function: Callable[[], T],
     name: str,
     meanwhile: Callable[[], object] | None = None,
+    *,
+    is_quiet: bool = False,
 ) -> T:
     """
     Return what *function* returns, or raise what it raises, in *left_s* seconds.
 
-    The thread is called *name*; *meanwhile* is called on the caller's.  At the
-    end of the interpreter, where Python 3.12 starts no thread any more, the
-    caller's thread makes the call, and waits for as long as it takes.
+    The thread is called *name*; *is_quiet*: *function* calls no code of the user's.
+    *meanwhile* is called on the caller's.  At the end of the interpreter, where
+    Python 3.12 starts no thread any more, the caller's thread makes the call, and
+    waits for as long as it takes.
 
     Raises:
         TimeoutError: it was not done in time, or too many still wait.
@@ -61,7 +64,7 @@ def within(
             failures.append(exc)
 
     try:
-        thread = real_threads.start(name, body)
+        thread = real_threads.start(name, body, is_quiet=is_quiet)
     except RuntimeError:  # there can be none any more
         body()
     else:

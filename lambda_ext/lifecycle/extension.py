@@ -216,7 +216,7 @@ def _check(reply: runtime_api.Reply) -> None:
 def _has_thread() -> bool:
     """Say whether a thread can be started: without one, no event would be answered."""
     try:
-        real_threads.start("lambda_ext_extension", lambda: None)
+        real_threads.start("lambda_ext_extension", lambda: None, is_quiet=True)
     except RuntimeError:
         return False
     return True

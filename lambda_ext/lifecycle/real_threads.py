@@ -77,17 +77,17 @@ start_new_thread: Callable[..., int] = (
 
 ours: set[int] = set()  # this library's threads that live
 quiet: set[int] = set()  # those of them that call no code of the user's
-bare: set[int] = set()  # those of them that `threading` does not know
+bare: dict[int, str] = {}  # names of those of them that `threading` does not know
 
 
-def run_bare(body: Callable[[], object]) -> None:
+def run_bare(body: Callable[[], object], name: str = "lambda_ext") -> None:
     """Run *body*, for `start_new_thread`, and keep this thread in `bare` meanwhile."""
     ident = get_ident()
-    bare.add(ident)
+    bare[ident] = name
     try:
         run_ours(body)
     finally:
-        bare.discard(ident)
+        bare.pop(ident, None)
 
 
 def run_ours(body: Callable[[], object]) -> None:
@@ -102,7 +102,10 @@ def run_ours(body: Callable[[], object]) -> None:
 
 def disown() -> None:
     """Count this thread as one of the user's, whose code it runs."""
-    ours.discard(get_ident())
+    ident = get_ident()
+    ours.discard(ident)
+    if ident in bare and not patched():
+        threading.current_thread().name = bare[ident]  # for the user's log lines
 
 
 def own() -> None:
@@ -124,23 +127,20 @@ def start(name: str, body: Callable[[], object], *, is_quiet: bool = False) -> T
     """
     Run *body* on a daemon thread; *is_quiet*: it calls no code of the user's.
 
+    A quiet thread is none of `threading`'s, which would wait until it has begun:
+    that takes 0.3 ms of a cold start, a thread without it 0.04.
+
     Raises:
         RuntimeError: there is no thread to be had: the limit is reached, the
             interpreter is ending, or threads are replaced beyond recovery.
     """
-    if not patched():
+    if not (is_quiet or patched()):
         begun = allocate_lock()
         begun.acquire()
 
         def known() -> None:
-            ident = get_ident()
-            if is_quiet:
-                quiet.add(ident)
             begun.release()
-            try:
-                body()
-            finally:
-                quiet.discard(ident)
+            body()
 
         thread = threading.Thread(
             target=run_ours, args=(known,), name=name, daemon=True
@@ -151,9 +151,13 @@ def start(name: str, body: Callable[[], object], *, is_quiet: bool = False) -> T
     ended = Event()
 
     def last() -> None:
+        ident = get_ident()
+        if is_quiet:
+            quiet.add(ident)
         try:
-            run_bare(body)
+            run_bare(body, name)
         finally:
+            quiet.discard(ident)
             ended.set()
 
     def join(timeout: float | None = None) -> None:

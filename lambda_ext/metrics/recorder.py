@@ -824,6 +824,8 @@ def _load_rest() -> None:
         runtime_client.forget(_load_rest)
         from . import parcels, tally  # noqa: F401  not at the end
 
+        stdout.load_rest()
+
 
 def _flush_all() -> None:
     """Write and send what there is: the process stands still, or ends, soon."""

@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT, eventually
 from sigterm_cells import totals
 
-from lambda_ext.lifecycle import extension, runtime_api
+from lambda_ext.lifecycle import extension, real_threads, runtime_api
 from lambda_ext.local.emulator import Emulator
 
 OK = (
@@ -262,14 +262,13 @@ def test_end_of_the_api_is_no_news(api):
 def test_without_a_thread_to_spare_the_request_stands(api, monkeypatch):
     """Lambda waits for event/next in INIT: it is sent without any thread."""
 
-    def refuse(thread):
+    def refuse(*arguments):
         raise RuntimeError("can't start new thread")
 
     server = api(OK, None)
-    started = threading.Thread.start
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    extension.register()
-    monkeypatch.setattr(threading.Thread, "start", started)
+    with monkeypatch.context() as patch:
+        patch.setattr(real_threads, "start_new_thread", refuse)
+        extension.register()
     eventually(lambda: len(server.requests) == 2)
 
     assert "registered" == extension.status().state

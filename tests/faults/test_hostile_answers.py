@@ -22,7 +22,7 @@ from wire import Wire, response
 import lambda_ext
 from lambda_ext import exceptions
 from lambda_ext.aws import connections, light, native, retries, signing, transport
-from lambda_ext.lifecycle import clock
+from lambda_ext.lifecycle import clock, real_threads
 from lambda_ext.testing import FakeClock
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:{}-AbCdEf"
@@ -624,14 +624,20 @@ def test_value_can_be_read_when_no_thread_can_be_started(how, wire, monkeypatch)
     wire_url = wire.url.replace("127.0.0.1", "localhost")
     monkeypatch.setenv("AWS_ENDPOINT_URL", wire_url)
     here = threading.get_ident()
-    start = threading.Thread.start
 
-    def refuse(self):
-        if threading.get_ident() == here:
-            raise RuntimeError("can't create new thread at interpreter shutdown")
-        start(self)
+    def only_others(start):
+        def refuse(*arguments):
+            if threading.get_ident() == here:
+                raise RuntimeError("can't create new thread at interpreter shutdown")
+            return start(*arguments)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+        return refuse
+
+    for where, name in (
+        (threading.Thread, "start"),
+        (real_threads, "start_new_thread"),
+    ):
+        monkeypatch.setattr(where, name, only_others(getattr(where, name)))
 
     assert VALUE == lambda_ext.get_secret("db")
 

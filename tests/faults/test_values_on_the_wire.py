@@ -7,9 +7,9 @@ and the error, if it stays.  Counted, and over with the next good answer.
 
 from __future__ import annotations
 
+import _thread
 import email.utils
 import functools
-import threading
 import time
 
 import boto3
@@ -288,4 +288,4 @@ def test_hundred_readers_of_a_silent_server_all_come_back(aws, break_):
     assert {exceptions.SourceTimeoutError} == set(map(type, results))
     assert 100 == len(set(map(id, results)))
     assert len(aws.requests) <= retries.ATTEMPTS * 2
-    assert threading.active_count() < 50
+    assert _thread._count() < 50

@@ -7,7 +7,7 @@ import math
 import threading
 
 import pytest
-from helpers import run_threads
+from helpers import bare_threads, run_threads
 
 import lambda_ext
 from lambda_ext import configure, metrics
@@ -41,8 +41,8 @@ class DurableContext:
 
 
 def watchers():
-    """Return the threads that watch deadlines."""
-    return [t for t in threading.enumerate() if t.name == "lambda_ext_deadline"]
+    """Return the names of the threads that watch deadlines."""
+    return bare_threads("lambda_ext_deadline", begun=deadline._thread)
 
 
 @pytest.fixture(autouse=True)

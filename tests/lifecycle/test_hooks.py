@@ -8,7 +8,7 @@ import functools
 import threading
 
 import pytest
-from helpers import eventually
+from helpers import bare_threads, eventually
 
 import lambda_ext
 from lambda_ext.exceptions import ConfigurationError
@@ -404,12 +404,8 @@ class TestTimeout:
 
 
 def deadline_threads():
-    """Return the threads that watch deadlines."""
-    return [
-        thread
-        for thread in threading.enumerate()
-        if thread.name == "lambda_ext_deadline"
-    ]
+    """Return the names of the threads that watch deadlines."""
+    return bare_threads("lambda_ext_deadline", begun=deadline._thread)
 
 
 @pytest.mark.parametrize("name", ["on_invoke", "on_response"])

@@ -13,7 +13,7 @@ import types
 import pytest
 from helpers import eventually
 
-from lambda_ext.lifecycle import runtime_client, signals
+from lambda_ext.lifecycle import real_threads, runtime_client, signals
 
 
 @pytest.fixture(name="woken")
@@ -50,7 +50,12 @@ class TestInstall:
         """The main thread runs no Python code between signal and wake."""
         woken.install()
         names = []
-        signals._wake = lambda: names.append(threading.current_thread().name)
+
+        def wake():
+            real_threads.disown()  # as what calls the user's code does
+            names.append(threading.current_thread().name)
+
+        signals._wake = wake
         sigterm()
         eventually(lambda: names)
 
@@ -91,10 +96,10 @@ class TestInstall:
         """No pipe, no handler, a reason."""
         before = signal.getsignal(signal.SIGTERM)
 
-        def refuse(thread):
+        def refuse(*arguments):
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(threading.Thread, "start", refuse)
+        monkeypatch.setattr(real_threads, "start_new_thread", refuse)
         woken.install()
 
         assert ("off", "can't start new thread") == (signals.path(), signals.reason)
@@ -384,12 +389,12 @@ class TestRuntimeClient:
 def test_reset_ends_the_thread_and_closes_the_pipe(woken):
     """As if it had never been installed."""
     woken.install()
-    threads = [t for t in threading.enumerate() if t.name == "lambda_ext_sigterm"]
+    thread = signals._thread
     fds = signals._read_fd, signals._write_fd
     signals.reset()
-    threads[-1].join(30)
+    thread.join(30)
 
-    assert not threads[-1].is_alive()
+    assert not thread.is_alive()
     assert -1 == wakeup_fd()
     for fd in fds:
         with pytest.raises(OSError):
@@ -400,19 +405,19 @@ def test_reset_lets_the_thread_finish_what_it_does(woken, monkeypatch):
     """What one SIGTERM set off does not reach into what comes after the reset."""
     seen = []
     awaited = threading.Event()
-    join = threading.Thread.join
 
-    def joined(thread, timeout=None):
+    def joined(timeout=None):
         awaited.set()
-        join(thread, timeout)
+        join(timeout)
 
     def wake():
         seen.append("begun")
         awaited.wait(30)
         seen.append("ended")
 
-    monkeypatch.setattr(threading.Thread, "join", joined)
     signals.install(wake)
+    join = signals._thread.join
+    monkeypatch.setattr(signals._thread, "join", joined)
     sigterm()
     eventually(lambda: seen)
     signals.reset()

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import emf_rules
 import pytest
-from helpers import python
+from helpers import bare_threads, python
 
 import lambda_ext
 from lambda_ext import Metrics, config, configure, metrics
@@ -508,11 +508,9 @@ class TestFlushEvery:
         def handler(event, context):
             metrics.count("n", 2)
             assert written.wait(30)
-            return sink.total("n"), [
-                thread.name
-                for thread in threading.enumerate()
-                if thread.name == "lambda_ext_deadline"
-            ]
+            return sink.total("n"), bare_threads(
+                "lambda_ext_deadline", begun=deadline._thread
+            )
 
         assert (2, ["lambda_ext_deadline"]) == handler({}, None)
         assert 2 == sink.total("n")
