@@ -325,6 +325,8 @@ class Connections:
         try:
             # A final dot is the name server's affair: no certificate has it.
             sock, secure = modules().secure(context, sock, host.removesuffix("."))
+            _greet(sock, secure)
+            modules().sha256  # noqa: B018  loaded while the other end makes its keys
             sock.settimeout(left(ends_at, retries.READ_S))
             secure.do_handshake()
         except BaseException:
@@ -332,6 +334,15 @@ class Connections:
             raise
         tls.verified(host, store)
         return Connection(sock, secure)
+
+
+def _greet(sock: Any, secure: Any) -> None:
+    """Begin a handshake, and wait for nothing."""
+    sock.settimeout(0.0)
+    try:
+        secure.do_handshake()
+    except modules().Unready:
+        pass
 
 
 def left(ends_at: float, most_s: float) -> float:

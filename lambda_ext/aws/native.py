@@ -35,17 +35,25 @@ TLS_1_2 = 0x0303
 class Modules:
     """The sockets, the TLS and the hash that are in use."""
 
-    __slots__ = ("Socket", "_ssl", "getaddrinfo", "kind", "sha256", "tried")
+    __slots__ = ("Socket", "Unready", "_sha256", "_ssl", "getaddrinfo", "kind", "tried")
 
-    def __init__(self, kind: str, socket: Any, ssl: Any, sha256: Any) -> None:
+    def __init__(self, kind: str, socket: Any, ssl: Any) -> None:
         self.kind = kind
         self.getaddrinfo = socket.getaddrinfo
-        self.sha256 = sha256
+        self.Unready = ssl.SSLWantReadError  # the other end has not answered yet
+        self._sha256: Any = None  # not loaded
         self._ssl = ssl
         self.tried: list[Any] = []  # the context that `private` has made
         self.Socket = socket.socket
         if kind == "private":  # `_ssl` holds a weak reference to its socket
             self.Socket = type("Socket", (socket.socket,), {"__slots__": "__weakref__"})
+
+    @property
+    def sha256(self) -> Any:
+        """The hash, loaded when it is first asked for."""
+        if self._sha256 is None:
+            self._sha256 = _sha256() if self.kind == "private" else _public_sha256()
+        return self._sha256
 
     def context(self) -> Any:
         """Return a context for TLS that trusts no certificate yet, and checks all."""
@@ -83,12 +91,7 @@ def private() -> Modules:
     import _socket
     import _ssl
 
-    if sys.version_info >= (3, 12):
-        from _sha2 import sha256  # type: ignore[import-not-found]  # unknown to mypy
-    else:
-        from _sha256 import sha256  # type: ignore[import-not-found]  # likewise
-
-    modules = Modules("private", _socket, _ssl, sha256)
+    modules = Modules("private", _socket, _ssl)
     context = modules.context()
     sock = modules.Socket()
     try:
@@ -103,9 +106,25 @@ def public() -> Modules:
     """Return the public modules, which every Python has."""
     import socket
     import ssl
+
+    return Modules("public", socket, ssl)
+
+
+def _sha256() -> Any:
+    try:
+        if sys.version_info >= (3, 12):
+            from _sha2 import sha256  # type: ignore[import-not-found]  # unknown to mypy
+        else:
+            from _sha256 import sha256  # type: ignore[import-not-found]  # likewise
+    except ImportError:  # another Python
+        return _public_sha256()
+    return sha256
+
+
+def _public_sha256() -> Any:
     from hashlib import sha256
 
-    return Modules("public", socket, ssl, sha256)
+    return sha256
 
 
 _modules: Modules | None = None

@@ -7,13 +7,14 @@ import hashlib
 import os
 import socket
 import ssl
+import sys
 import threading
 import types
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from helpers import eventually, in_child
+from helpers import eventually, in_child, python
 from wire import Authority, Peer, Wire, authority, hashed, instead, reset, response
 
 from lambda_ext import exceptions
@@ -393,17 +394,68 @@ class TestModules:
         assert "private" == native.private().kind
         assert "private" == native.modules().kind
 
-    @pytest.mark.parametrize("missing", [["_sha2", "_sha256"], ["_ssl"], ["_socket"]])
+    @pytest.mark.parametrize("missing", ["_ssl", "_socket"])
     def test_missing_module_means_the_public_ones(self, missing, monkeypatch):
         """A Python that lacks one of them is served all the same."""
         public = native.public()
         native.reset()
         with monkeypatch.context() as patch:
-            for name in missing:
-                patch.setitem(__import__("sys").modules, name, None)
+            patch.setitem(sys.modules, missing, None)
             patch.setattr(native, "public", lambda: public)
             assert public is native.modules()
         native.reset()
+
+    def test_missing_hash_means_the_public_one(self, monkeypatch):
+        """The sockets and the TLS may be the private ones all the same."""
+        native.reset()
+        for name in ("_sha2", "_sha256"):
+            monkeypatch.setitem(sys.modules, name, None)
+        found = native.modules()
+
+        assert ("private", hashlib.sha256) == (found.kind, found.sha256)
+        native.reset()
+
+    def test_name_is_looked_up_while_tls_is_loaded(self, ours, monkeypatch):
+        """A slow name server and the first load of TLS take place at once."""
+        native.use(None)
+        loaded, private = threading.Event(), native.private
+
+        def load():
+            made = private()
+            loaded.set()
+            return made
+
+        def look_up(host, *more):
+            assert loaded.wait(30)
+            return socket.getaddrinfo(host, *more)
+
+        monkeypatch.setattr(native, "private", load)
+        monkeypatch.setattr(native, "resolver", lambda: look_up)
+        with Wire(answer, tls=authority().server("localhost")) as wire:
+            monkeypatch.setattr(
+                Wire, "url", property(lambda wire: f"https://localhost:{wire.port}")
+            )
+            assert "x" == ask(wire, monkeypatch)
+
+    @pytest.mark.process
+    def test_resolver_loads_no_tls(self):
+        """It is there before anything else is."""
+        done = python(
+            "import sys\n"
+            "from lambda_ext.aws import native\n"
+            "print(native.resolver().__name__, '_ssl' in sys.modules)\n"
+        )
+        assert ("getaddrinfo False\n", "") == (done.stdout, done.stderr)
+
+    def test_hash_is_loaded_while_the_other_end_answers(self, ours, monkeypatch):
+        """A server that says nothing in the handshake has not kept it from loading."""
+        native.reset()
+        context = authority().server("127.0.0.1")
+        with Wire(answer, tls=context, handshake=False) as wire:
+            with pytest.raises(exceptions.SourceTimeoutError):
+                ask(wire, monkeypatch, deadline_s=0.2)
+
+        assert native.modules()._sha256 is not None
 
     def test_tls_that_does_not_check_is_not_used(self, monkeypatch):
         """A private context with other defaults than today's is not trusted."""

@@ -88,6 +88,32 @@ class TestStart:
         assert [("lambda_ext_test", True, False)] == seen
         assert real_threads.in_main_thread()
 
+    def test_quiet_thread_begins_without_threading(self, monkeypatch):
+        """It is known by name here, and to what it may call once it is disowned."""
+        monkeypatch.setattr(threading.Thread, "start", None)
+        seen, gate = [], real_threads.Event()
+
+        def body():
+            gate.wait(30)
+            ident = real_threads.get_ident()
+            seen.append(ident in real_threads.quiet & real_threads.ours)
+            real_threads.disown()
+            seen.append(ident in real_threads.ours)
+            seen.append(threading.current_thread().name)
+
+        thread = real_threads.start("lambda_ext_test", body, is_quiet=True)
+        eventually(lambda: "lambda_ext_test" in real_threads.bare.values())
+        names = [each.name for each in threading.enumerate()]
+        alive = thread.is_alive()
+        gate.set()
+        thread.join(30)
+
+        assert [True, False, "lambda_ext_test"] == seen
+        assert ("lambda_ext_test" in names, alive, thread.is_alive()) == (
+            False, True, False
+        )  # fmt: skip
+        assert "lambda_ext_test" not in real_threads.bare.values()
+
     @pytest.mark.logs
     def test_unknown_replacement_switches_off_with_a_reason(self, monkeypatch, caplog):
         """Where no real thread is to be had, nothing is begun that could hang."""

@@ -617,6 +617,55 @@ class TestChildren:
         assert 5 == text.count('{"_aws"')
         assert "\n\n" not in text
 
+    def test_first_look_loads_nothing(self):
+        """Later ones have `resource`, as has what follows the first invocation."""
+        done = python(
+            "import sys\n"
+            "from lambda_ext import metrics\n"
+            "for _ in range(3):\n"
+            "    metrics.count('n')\n"
+            "    metrics.flush()\n"
+            "    print('resource' in sys.modules)\n"
+        )
+        said = [line for line in done.stdout.splitlines() if line[:1] not in ("", "{")]
+
+        assert (["False", "False", "True"], "") == (said, done.stderr)
+
+    def test_first_look_sees_one_that_has_ended(self):
+        """It counts what `resource` counts, page faults of children."""
+        done = python(
+            "import os, resource, subprocess\n"
+            "from lambda_ext.metrics import stdout\n"
+            "stdout.watch()\n"
+            "before = stdout._stdout.faults\n"
+            "subprocess.run(['true'])\n"
+            "after = stdout._usage(-1).ru_minflt\n"
+            "there = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt\n"
+            "print(before < after == there, stdout._stdout.looks)\n"
+        )
+
+        assert ("True 2\n", "") == (done.stdout, done.stderr)
+
+    def test_look_that_fails_is_as_if_there_were_one(self):
+        """No descriptor to spare at the first flush: an empty line, and no loss."""
+        done = python(
+            "import os, resource\n"
+            "from lambda_ext import metrics\n"
+            "print('said')\n"
+            "metrics.count('n')\n"
+            "limits = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))\n"
+            "metrics.flush()\n"
+            "metrics.count('n')\n"
+            "metrics.flush()\n"
+        )
+
+        assert (
+            ["said", "", "{", "", "{"],
+            "",
+        ) == ([line if line[:1] != "{" else "{" for line in done.stdout.splitlines()],
+              done.stderr)  # fmt: skip
+
     @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
     def test_living_one_is_seen(self, start):
         """It may leave a line open, and so it is for ever."""
