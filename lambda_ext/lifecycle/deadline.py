@@ -165,6 +165,7 @@ def _earliest() -> tuple[float, State, Timing] | None:
 
 def _run() -> None:
     global _until
+    real_threads.introduce()
     while not _stopping:
         found = _earliest()
         timed_at = _timed_at()

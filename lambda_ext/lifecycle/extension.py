@@ -236,6 +236,7 @@ def _park() -> None:
 def _wait(connection: socket) -> None:
     """Read the answer to ``/event/next``; it ends with the process."""
     global _connection, _status
+    real_threads.introduce()
     reason, error_type = "Lambda sent an event that was not asked for", ""
     try:
         while True:

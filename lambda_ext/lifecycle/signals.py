@@ -269,6 +269,7 @@ def _closed(pipe: tuple[int, int] | None) -> None:
 
 def _watch(read_fd: int, pipe: tuple[int, int] | None) -> None:
     """Read the pipe until `reset`; the numbers of other signals pass through."""
+    real_threads.introduce()
     # For this thread only, which is enough for the kernel to deliver it.
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (SIGTERM,))
     while True:

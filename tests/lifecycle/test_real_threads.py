@@ -89,7 +89,7 @@ class TestStart:
         assert real_threads.in_main_thread()
 
     def test_quiet_thread_begins_without_threading(self, monkeypatch):
-        """It is known by name here, and to what it may call once it is disowned."""
+        """It is known by name here, and there once it has introduced itself."""
         monkeypatch.setattr(threading.Thread, "start", None)
         seen, gate = [], real_threads.Event()
 
@@ -97,8 +97,7 @@ class TestStart:
             gate.wait(30)
             ident = real_threads.get_ident()
             seen.append(ident in real_threads.quiet & real_threads.ours)
-            real_threads.disown()
-            seen.append(ident in real_threads.ours)
+            real_threads.introduce()
             seen.append(threading.current_thread().name)
 
         thread = real_threads.start("lambda_ext_test", body, is_quiet=True)
@@ -108,7 +107,7 @@ class TestStart:
         gate.set()
         thread.join(30)
 
-        assert [True, False, "lambda_ext_test"] == seen
+        assert [True, "lambda_ext_test"] == seen
         assert ("lambda_ext_test" in names, alive, thread.is_alive()) == (
             False, True, False
         )  # fmt: skip
