@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 from helpers import ROOT
@@ -76,6 +79,44 @@ def test_table_of_metrics_records_what_it_says():
     assert 2 == len(sink.values("db.query"))
     assert 7 == sink.total("queue", name="late")
     assert 1 == len(sink.values("checkout"))
+
+
+@pytest.mark.process
+def test_bytecode_is_valid_whatever_a_zip_says(tmp_path):
+    """What the README's command compiles is not compiled again in Lambda."""
+    options = re.search(r"python -m compileall (.*?) package/", README).group(1)
+    package = tmp_path / "package"
+    shutil.copytree(
+        os.path.join(ROOT, "lambda_ext"),
+        package / "lambda_ext",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "compileall", *options.split(), str(package)],
+        check=False,
+    )
+    assert 0 == run.returncode
+    for path in package.rglob("*.py"):
+        os.utime(path, (0, 0))  # as tools do for the same zip from the same source
+
+    code = (
+        "import sys\n"
+        "compiled = []\n"
+        "sys.addaudithook(lambda event, arguments:\n"
+        "    compiled.append(arguments[1]) if event == 'compile' else None)\n"
+        "import lambda_ext\n"
+        "lambda_ext.handler, lambda_ext.get_secret\n"
+        "print(lambda_ext.handler.__module__, [file for file in compiled if 'lambda_ext' in file])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=package,  # where `-c` looks first
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ("lambda_ext.invocation []\n", "") == (done.stdout, done.stderr)
 
 
 def test_map_names_files_that_are_there():
