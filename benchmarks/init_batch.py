@@ -178,7 +178,7 @@ def silent(way):
         begun = time.perf_counter()
         assert kept[2].value == "value"
         read_ms = (time.perf_counter() - begun) * 1000
-        clock.end_invocation()
+        clock.deadline_at = None
         assert first.value == "value"
     finally:
         del os.environ["AWS_ENDPOINT_URL_SSM"]

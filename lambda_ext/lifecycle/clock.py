@@ -136,12 +136,6 @@ def thawed() -> None:
         _thawed = True
 
 
-def end_invocation() -> None:
-    """Forget the deadline of the invocation that has just ended."""
-    global deadline_at
-    deadline_at = None
-
-
 def remaining() -> float | None:
     """Return the seconds left in this invocation; None when unlimited."""
     at = deadline_at

@@ -102,7 +102,7 @@ class TestWaiting:
 
         assert generation == clock.generation
         assert raised.value.transient
-        clock.end_invocation()
+        clock.deadline_at = None
         source.release()
         leader.join()
 

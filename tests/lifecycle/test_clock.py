@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import lambda_ext
 from lambda_ext.lifecycle import clock
 from lambda_ext.testing import FakeClock
 
@@ -177,10 +178,15 @@ class TestRemaining:
         assert 2.0 == clock.remaining()
 
     def test_is_none_outside_an_invocation(self, fake):
-        """No load is waiting then."""
-        clock.begin_invocation(3.0)
-        clock.end_invocation()
+        """The end of a decorated handler forgets the deadline."""
 
+        class Context:
+            def get_remaining_time_in_millis(self):
+                return 3_000
+
+        handler = lambda_ext.handler(lambda event, context: clock.remaining())
+
+        assert 3.0 == handler({}, Context())
         assert clock.remaining() is None
 
 

@@ -236,7 +236,7 @@ def test_time_that_is_left_is_the_least_of_all():
         assert 2.9 == pytest.approx(calls.left(None))
         assert 2.0 == calls.left(2.0)
         assert 2.9 == pytest.approx(calls.left(10.0))
-        clock.end_invocation()
+        clock.deadline_at = None
     assert 0 == store.snapshot().loads
 
 

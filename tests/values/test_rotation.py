@@ -191,7 +191,7 @@ class TestRefreshOn:
         clock.begin_invocation(0.05)
         with pytest.raises(RefusedError):
             query()
-        clock.end_invocation()
+        clock.deadline_at = None
         source.release()
         first.join()
 
