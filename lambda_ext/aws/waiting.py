@@ -13,7 +13,7 @@ Threads
 
 from __future__ import annotations
 
-from ..lifecycle import process, real_threads
+from ..lifecycle import clock, process, real_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def within(
     Return what *function* returns, or raise what it raises, in *left_s* seconds.
 
     The thread is called *name*; *is_quiet*: *function* calls no code of the user's.
-    *meanwhile* is called on the caller's.  At the end of the interpreter, where
-    Python 3.12 starts no thread any more, the caller's thread makes the call, and
-    waits for as long as it takes.
+    *meanwhile* is called on the caller's; the time that it takes counts.  At the end
+    of the interpreter, where Python 3.12 starts no thread any more, the caller's thread
+    makes the call, and waits for as long as it takes.
 
     Raises:
         TimeoutError: it was not done in time, or too many still wait.
@@ -70,7 +70,9 @@ def within(
     else:
         try:
             if meanwhile is not None:
+                left_s += clock.run_time()
                 meanwhile()
+                left_s -= clock.run_time()
             thread.join(max(left_s, 0.0))
         finally:
             if not (results or failures):

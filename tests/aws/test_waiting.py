@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import types
 
 import pytest
 
 from lambda_ext.aws import waiting
+from lambda_ext.lifecycle import real_threads
+from lambda_ext.testing import FakeClock
 
 
 def test_result_is_returned():
@@ -28,6 +31,34 @@ def test_something_else_is_done_meanwhile():
     done = threading.Event()
 
     assert waiting.within(30.0, lambda: done.wait(30), "lambda_ext-test", done.set)
+
+
+@pytest.mark.parametrize(("spent_s", "left_s"), [(0.0, 5.0), (2.0, 3.0), (9.0, 0.0)])
+def test_time_that_is_spent_meanwhile_counts(spent_s, left_s, monkeypatch):
+    """The caller does not wait the whole time once more after its own work."""
+    waits = []
+    thread = types.SimpleNamespace(join=waits.append, is_alive=lambda: False)
+    monkeypatch.setattr(real_threads, "start", lambda *_, **__: thread)
+    with FakeClock() as clock, pytest.raises(TimeoutError):
+        waiting.within(5.0, list, "lambda_ext-test", lambda: clock.advance(spent_s))
+
+    assert [pytest.approx(left_s)] == waits
+
+
+def test_answer_that_came_meanwhile_is_taken(monkeypatch):
+    """However long the caller's own work took."""
+
+    def start(name, body, *, is_quiet):
+        body()
+        return types.SimpleNamespace(join=float, is_alive=lambda: False)
+
+    monkeypatch.setattr(real_threads, "start", start)
+    with FakeClock() as clock:
+        found = waiting.within(
+            5.0, lambda: 7, "lambda_ext-test", lambda: clock.advance(60.0)
+        )
+
+    assert 7 == found
 
 
 def test_threads_left_behind_are_bounded(monkeypatch):
