@@ -5,8 +5,8 @@ AWS's endpoints chain to one of the five, and OpenSSL loads just that one, in
 0.2 ms, since each lies in a file that is named after the hash of its subject
 (``openssl x509 -hash``).  The whole store costs some 26 ms.  Where none of the
 five verifies, a second handshake is made with the whole store, which is then
-tried first for that host.  Nothing is ever accepted unverified.  The machine's store is OpenSSL's: ``SSL_CERT_FILE`` and
-``SSL_CERT_DIR`` say where it is.  A bundle of the user's (``AWS_CA_BUNDLE``, or
+tried first for that host.  Nothing is ever accepted unverified.  The machine's
+store is OpenSSL's: ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` say where it is.  A bundle of the user's (``AWS_CA_BUNDLE``, or
 ``REQUESTS_CA_BUNDLE``, as for boto3) replaces both.
 
 Source: Amazon Trust Services repository,
@@ -96,6 +96,7 @@ def _new_context(store: str) -> Any:
             # With a password OpenSSL does not ask for one at the terminal.
             made.load_cert_chain(certificate, key or None, "")
         except (OSError, ValueError) as exc:
+            _raise_if_passing(exc)
             msg = (
                 "the certificate of this client cannot be used:"
                 f" {printable(certificate)!r} and {printable(key or certificate)!r} are"
@@ -122,6 +123,7 @@ def _trusting(store: str) -> Any:
     except OSError as exc:
         if store == AMAZON:  # a packaging that lost them: the second try decides
             return made
+        _raise_if_passing(exc)
         variable = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") else ""
         msg = (
             f"{variable or 'REQUESTS_CA_BUNDLE'} cannot be used:"
@@ -129,6 +131,15 @@ def _trusting(store: str) -> Any:
         )
         raise ConfigurationError(msg) from exc
     return made
+
+
+def _raise_if_passing(exc: Exception) -> None:
+    """Raise *exc* again where it tells nothing of the file: no descriptor is free."""
+    import errno
+
+    # Of an error of OpenSSL's the number is OpenSSL's.
+    if type(exc) is OSError and exc.errno in (errno.EMFILE, errno.ENFILE):
+        raise exc
 
 
 def _bundled() -> str | None:

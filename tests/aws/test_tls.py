@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import socket
 import ssl
 import sys
@@ -166,6 +167,22 @@ class TestStores:
         with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
             with pytest.raises(exceptions.ConfigurationError, match=r"bundle\.pem"):
                 ask(wire, monkeypatch)
+
+    def test_bundle_is_read_again_once_a_file_can_be_opened(self, kind, monkeypatch):
+        """Too many open files is a failure that passes, and no fault of the bundle."""
+        monkeypatch.setenv("AWS_CA_BUNDLE", authority().path)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+            try:
+                with pytest.raises(
+                    exceptions.SourceError, match="open files"
+                ) as caught:
+                    ask(wire, monkeypatch)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+            assert caught.value.transient
+            assert "x" == ask(wire, monkeypatch)
 
     def test_machines_store_is_the_second_try(self, ours, monkeypatch):
         """Where Amazon's roots do not verify, the whole store may, and is kept."""
