@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 
+from .disclosure import quoted, told
 from .exceptions import ConfigurationError
 
 TYPE_CHECKING = False
@@ -101,7 +102,7 @@ def kind_of(function: Any) -> str:
 
 def code_of(function: Any) -> Any:
     """Return the code object of a function or a method; None if it has none."""
-    return getattr(function, "__code__", None)
+    return told(function, "__code__")
 
 
 def refuse_async(function: Any, what: str) -> None:
@@ -127,14 +128,14 @@ def refuse_async_sink(sink: Any) -> None:
         ConfigurationError: it, its ``accept`` or its ``drain`` is an async def.
     """
     for name in ("accept", "drain"):
-        refuse_async(getattr(sink, name, None), f"{name} of the sink {sink!r:.80}")
-    refuse_async(sink, f"the sink {sink!r:.80}")
+        refuse_async(told(sink, name), f"{name} of the sink {quoted(sink)}")
+    refuse_async(sink, f"the sink {quoted(sink)}")
 
 
 def looks_like_coroutine(result: Any) -> bool:
     """Say whether *result* is a coroutine."""
     # By name: `types.CoroutineType` is made by running a coroutine.
-    return type(result).__name__ == "coroutine" and hasattr(result, "cr_code")
+    return type(result).__name__ == "coroutine" and hasattr(type(result), "cr_code")
 
 
 def is_coroutine(result: Any) -> bool:
@@ -178,5 +179,6 @@ def relay(inner: Generator[Any, Any, Any], item: Any) -> Generator[Any, Any, Any
 
 def _is_marked(function: Any) -> bool:
     """Say whether `inspect.markcoroutinefunction` was called with *function*."""
-    function = getattr(function, "__func__", function)
-    return "_is_coroutine_marker" in getattr(function, "__dict__", {})
+    function = told(function, "__func__", function)
+    members = told(function, "__dict__")
+    return type(members) is dict and "_is_coroutine_marker" in members

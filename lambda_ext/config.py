@@ -496,7 +496,9 @@ def _clamped(fallback: Fallback, raw: str) -> float | str:
 def _parse(option: Option, value: Any, origin: str) -> Any:
     try:
         return parsed(option.kind, value)
-    except (ConfigurationError, TypeError, AttributeError) as exc:
+    except Exception as exc:  # of an object of the user's, whatever it raises
+        if process.by_signal_handler(exc):
+            raise
         reason = exc if isinstance(exc, ConfigurationError) else "wrong type"
         msg = f"{origin} cannot be used: {reason}; it means: {option.meaning}"
         raise ConfigurationError(msg) from exc

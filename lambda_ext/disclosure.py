@@ -11,8 +11,8 @@ Guarantees
     ``capture_locals``) find no token, key or value there.  The traceback
     itself, with its files, lines and functions, stays.
 
-What a sink tells of itself (`number`, `words`, `losses`) is read here, too: it may
-be anything, or raise.
+What an object of the user's tells of itself (`told`, `number`, `words`, `losses`) is
+read here, too: it may be anything, or raise.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def shown(number: object) -> str:
     """Return *number*, a wrong argument, as a message quotes it; no int is too large."""
     if isinstance(number, int) and number.bit_length() > MOST_BITS:
         return f"an int of {number.bit_length()} bits"  # `repr` may refuse it
-    return f"{number!r:.80}"
+    return quoted(number)
 
 
 def log(level: int, event: str, text: object = "", /, **fields: object) -> None:
@@ -202,28 +202,56 @@ def _forget(frame: FrameType) -> None:
 
 def number(of: object, name: str, otherwise: Any = 0) -> Any:
     """Return the number that *of* has as *name*; *otherwise* where it is none."""
-    found = _told(of, name)
+    found = told(of, name)
     return found if type(found) is int else otherwise
 
 
 def words(of: object, name: str) -> str:
     """Return the text that *of* has as *name*; "" where it is none."""
-    found = _told(of, name)
+    found = told(of, name)
     return found if isinstance(found, str) else ""
 
 
 def losses(of: object) -> dict[str, int]:
     """Return what *of* has dropped, by reason: it has a number, or numbers by reason."""
-    found = _told(of, "dropped")
+    found = told(of, "dropped")
     if isinstance(found, dict):
         return {str(why): each for why, each in found.items() if type(each) is int}
     return {"dropped": found} if type(found) is int and found else {}
 
 
-def _told(of: object, name: str) -> Any:
+def told(of: object, name: str, otherwise: Any = None) -> Any:
+    """
+    Return the attribute *name* of *of*; *otherwise* where it cannot be had.
+
+    `getattr` hides an AttributeError only, and a ``__getattr__`` that is a look-up
+    raises a KeyError.
+    """
     try:
-        return getattr(of, name, None)
+        return getattr(of, name, otherwise)
     except Exception as exc:
         if by_signal_handler(exc):
             raise
-        return None
+        return otherwise
+
+
+def wrappable(function: object) -> tuple[str, ...]:
+    """Return the names of what `functools.wraps` can take over from *function*."""
+    absent = object()
+    return tuple(
+        [
+            name
+            for name in functools.WRAPPER_ASSIGNMENTS
+            if told(function, name, absent) is not absent
+        ]
+    )
+
+
+def quoted(given: object) -> str:
+    """Return the beginning of the `repr` of *given*; its type where that fails."""
+    try:
+        return f"{given!r:.80}"
+    except Exception as exc:
+        if by_signal_handler(exc):
+            raise
+        return f"an object of type {type(given).__qualname__}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 
 from . import callables
+from .disclosure import told, wrappable
 from .exceptions import ConfigurationError, DecodeError
 
 TYPE_CHECKING = False
@@ -67,7 +68,7 @@ def inject(
     if not values:
         msg = "@inject needs keyword arguments: @inject(db=Secret('prod/db'))"
         raise ConfigurationError(msg)
-    if whole is not None and not callable(getattr(whole, "resolve", None)):
+    if whole is not None and not callable(told(whole, "resolve")):
         msg = (
             "@inject takes a Secret or a Parameter, or anything that has resolve(),"
             f" by position, not {type(whole).__name__}"
@@ -82,7 +83,7 @@ def inject(
                     " that is passed first, by position"
                 )
                 raise ConfigurationError(msg)
-        elif not callable(getattr(value, "resolve", None)):
+        elif not callable(told(value, "resolve")):
             msg = (
                 f"@inject({name}=...) takes a Secret, a Parameter, or anything that"
                 f" has resolve(), not {type(value).__name__}"
@@ -137,7 +138,7 @@ class _Member:
             problem = "mind the spelling, case counts"
         if problem:
             whole = None  # in no traceback
-            label = getattr(self._handle, "name", type(self._handle).__name__)
+            label = told(self._handle, "name") or type(self._handle).__name__
             msg = f"@inject found no member {self.name!r} in {label!r}: {problem}"
             raise DecodeError(msg, key=str(label))
         return whole[self.name]
@@ -155,9 +156,9 @@ class _Arguments:
         )
         # Whether something must be told when the function has ended.
         self.leases = any(
-            hasattr(each, "_borrow")
+            hasattr(type(each), "_borrow")
             for value in values.values()
-            for each in (value, getattr(value, "_handle", None))
+            for each in (value, told(value, "_handle"))
         )
 
     def missing(self, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -205,17 +206,17 @@ class _Arguments:
 
 
 def _resolved(value: Any, held: list[Any]) -> Any:
-    if hasattr(value, "_borrow"):
+    if hasattr(type(value), "_borrow"):
         value._borrow(held)
         return held[-1][1].made.object
     return value.resolve()
 
 
 async def _aresolved(value: Any, held: list[Any]) -> Any:
-    if hasattr(value, "_aborrow"):
+    if hasattr(type(value), "_aborrow"):
         await value._aborrow(held)
         return held[-1][1].made.object
-    aget = getattr(value, "aget", None)
+    aget = told(value, "aget")
     return value.resolve() if aget is None else await aget()
 
 
@@ -223,7 +224,7 @@ async def _aresolved(value: Any, held: list[Any]) -> Any:
 
 
 def _plain(function: Any, arguments: _Arguments) -> Any:
-    @functools.wraps(function)
+    @functools.wraps(function, wrappable(function))
     def call(*args: Any, **kwargs: Any) -> Any:
         held: list[Any] = []
         try:
@@ -247,7 +248,7 @@ async def _finishing(coroutine: Any, held: list[Any]) -> Any:
 
 
 def _coroutine(function: Any, arguments: _Arguments) -> Any:
-    @functools.wraps(function)
+    @functools.wraps(function, wrappable(function))
     async def call(*args: Any, **kwargs: Any) -> Any:
         held: list[Any] = []
         try:
@@ -263,7 +264,7 @@ def _generator(function: Any, arguments: _Arguments) -> Any:
     if not arguments.leases:
         return _plain(function, arguments)
 
-    @functools.wraps(function)
+    @functools.wraps(function, wrappable(function))
     def call(*args: Any, **kwargs: Any) -> Any:
         held: list[Any] = []
         try:
@@ -276,7 +277,7 @@ def _generator(function: Any, arguments: _Arguments) -> Any:
 
 
 def _async_generator(function: Any, arguments: _Arguments) -> Any:
-    @functools.wraps(function)
+    @functools.wraps(function, wrappable(function))
     async def call(*args: Any, **kwargs: Any) -> Any:
         held: list[Any] = []
         try:
@@ -340,7 +341,7 @@ def _places(function: Any) -> dict[str, int]:
         if isinstance(function, functools.partial):
             skipped += len(function.args)
             function = function.func
-        elif hasattr(function, "__wrapped__"):
+        elif told(function, "__wrapped__") is not None:
             function = function.__wrapped__
         else:
             break
@@ -351,7 +352,7 @@ def _places(function: Any) -> dict[str, int]:
         skipped += 1  # its self
     if code is None:
         return {}
-    if hasattr(function, "__self__"):
+    if told(function, "__self__") is not None:
         skipped += 1  # a bound method's
     names = code.co_varnames[: code.co_argcount]
     return {name: at - skipped for at, name in enumerate(names)}
@@ -359,7 +360,7 @@ def _places(function: Any) -> dict[str, int]:
 
 def _refuse_refreshed(function: Any, values: dict[str, Any]) -> None:
     """Refuse what `refresh_on` below refreshes: it would get the old value twice."""
-    refreshed = getattr(function, "__lambda_ext_refreshes__", ())
+    refreshed = told(function, "__lambda_ext_refreshes__", ())
     if not refreshed:
         return
     # Loaded already, by `refresh_on`; `inject` alone needs none of it.
@@ -367,9 +368,9 @@ def _refuse_refreshed(function: Any, values: dict[str, Any]) -> None:
 
     for name, injected in values.items():
         value = injected
-        while hasattr(value, "_handle"):  # a member, or what was derived
+        while hasattr(type(value), "_handle"):  # a member, or what was derived
             value = value._handle
-        key = getattr(value, "_key", None)
+        key = told(value, "_key")
         if key is not None and any(
             handle._key.operation == key.operation
             and aliases.concerns(key, handle._key.name)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import sys
 
-from . import config
+from . import config, disclosure
 from .exceptions import ConfigurationError
 from .lifecycle import (
     clock,
@@ -218,7 +218,7 @@ def handler(function: Any = None, /) -> Any:
     _decorates = True
     start()
 
-    @functools.wraps(function)
+    @functools.wraps(function, disclosure.wrappable(function))
     def invoke(*args: Any, **kwargs: Any) -> Any:
         try:
             state = current.local.state

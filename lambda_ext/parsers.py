@@ -36,11 +36,11 @@ def seconds(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | 
     """Return *value* as seconds; None and "none" mean without limit."""
     if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
         return None
-    total = getattr(value, "total_seconds", None)  # datetime.timedelta
+    total = getattr(type(value), "total_seconds", None)  # datetime.timedelta
     try:
         if isinstance(value, NO_NUMBERS):
             raise TypeError  # noqa: TRY301  see there
-        number = float(value if total is None else total())
+        number = float(value if total is None else total(value))
     except (OverflowError, TypeError, ValueError):
         msg = f"expected seconds (a number from {low:g}, or None for no limit)"
         raise ConfigurationError(msg) from None
@@ -252,7 +252,7 @@ def flush_every(value: Any) -> int | float | None:
     text = value.strip().lower() if isinstance(value, str) else ""
     number = text.rstrip("hms")
     unit = units.get(text[len(number) :])
-    if unit is not None or hasattr(value, "total_seconds"):
+    if unit is not None or hasattr(type(value), "total_seconds"):
         given = seconds(value if unit is None else number)
         total = (given or 0.0) * (unit or 1.0)
         if not 0.1 <= total <= 86_400.0:
@@ -272,7 +272,7 @@ def flush_every(value: Any) -> int | float | None:
 def sinks(value: Any) -> tuple[Any, ...] | None:
     """Return *value*, "a,b" or an iterable of names and sinks; None for not set."""
     # Not loaded by those that have no sink of their own.
-    from . import callables
+    from . import callables, disclosure
 
     if value is None:
         return None
@@ -290,7 +290,7 @@ def sinks(value: Any) -> tuple[Any, ...] | None:
         name = each if isinstance(each, str) else None
         if name is None and (isinstance(each, type) or not _may_be_sink(each)):
             msg = (
-                f"{each!r:.80} is no sink: that is an object with a method"
+                f"{disclosure.quoted(each)} is no sink: that is an object with a method"
                 " accept(batch), a function of a batch, a route, or a name"
             )
             raise ConfigurationError(msg)
@@ -303,7 +303,12 @@ def sinks(value: Any) -> tuple[Any, ...] | None:
 
 
 def _may_be_sink(value: Any) -> bool:
-    return callable(value) or hasattr(value, "accept") or hasattr(value, "sink")
+    # Not loaded by those that have no sink of their own.
+    from .disclosure import told
+
+    return any(map(callable, (value, told(value, "accept")))) or (
+        told(value, "sink") is not None  # a route's
+    )
 
 
 def source(value: Any) -> str:

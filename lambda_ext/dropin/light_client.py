@@ -45,10 +45,9 @@ if TYPE_CHECKING:
     from .mixin import State
 
 MAX_VIEWS = 1_000  # of one client: forms of a call that are answered at once
-KEYWORDS = {  # of boto3.client
+KEYWORDS = {  # of `boto3.client`, in each version that this library allows
     "region_name", "api_version", "use_ssl", "verify", "endpoint_url",
     "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "config",
-    "aws_account_id",
 }  # fmt: skip
 METHODS = {  # of boto3's client -> the operation
     "get_secret_value": keys.SECRET,
@@ -99,8 +98,9 @@ def client(service_name: str, *args: Any, **keywords: Any) -> Any:
     GetParametersByPath are answered from memory where that is fresh (the options
     ``max_age`` and ``max_stale``), else by a signed request of the library's own,
     for which the caller waits.  Anything else loads boto3, once, makes its client
-    with the same arguments and goes on there.  Nothing is called or loaded by
-    making the client.
+    with the same arguments and goes on there.  Nothing is called by making the
+    client, and nothing is loaded, unless a keyword is not one of all versions of
+    boto3 from 1.34.
 
     Args:
         service_name: "secretsmanager" or "ssm".
@@ -126,7 +126,8 @@ def client(service_name: str, *args: Any, **keywords: Any) -> Any:
         raise ConfigurationError(msg)
     made = LightClient(service_name, args, keywords)
     if not keywords.keys() <= KEYWORDS:
-        made._made()  # of a newer boto3, or its TypeError: here, not at the first read
+        # Of newer versions (aws_account_id), or a TypeError: here, not at the first read.
+        made._made()
     return made
 
 

@@ -38,6 +38,7 @@ import weakref
 from fnmatch import fnmatchcase
 from types import CellType, FunctionType, MethodType
 
+from .. import disclosure
 from ..aws import boto, errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
@@ -194,7 +195,7 @@ def _answers_before_send(client: Any, operation: str) -> bool:
 def _is_of_libraries(handler: Any) -> bool:
     """Say whether *handler* is botocore's or moto's."""
     # moto's is there as long as moto is loaded, and asks no one outside a mock.
-    module = str(getattr(handler, "__module__", None))
+    module = str(disclosure.told(handler, "__module__"))
     return module.startswith(("botocore.", "moto."))
 
 
@@ -456,7 +457,7 @@ class State:
                 if not event.startswith(_BEFORE_WIRE):
                     continue
                 for handler in self._emitter._handlers.prefix_search(event):
-                    own = str(getattr(handler, "__module__", "")).startswith(
+                    own = disclosure.words(handler, "__module__").startswith(
                         "botocore."
                     )
                     if not own and not event.startswith("before-call"):

@@ -329,7 +329,7 @@ def _at_response() -> None:
     if _hooks():
         _outcome = invocations.Outcome()
     if _way == EVENT and _has_events():
-        _answered_id = getattr(current.state().context, "aws_request_id", None)
+        _answered_id = disclosure.told(current.state().context, "aws_request_id")
         _answered.set()
     elif _way != WAIT and (_outcome is not None or _waiting):
         if config.in_lambda() and not _warned:

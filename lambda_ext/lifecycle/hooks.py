@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import functools
 
-from ..disclosure import shown
+from ..disclosure import shown, told
 from ..exceptions import ConfigurationError
 from . import deadline, event_loop, invocations, phases, shutdown, snapstart
+from .process import by_signal_handler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -381,7 +382,7 @@ def _decorated(
         msg = f"{name}(budget=...) takes seconds, such as 0.2, not {shown(budget)}"
         raise ConfigurationError(msg)
     if isinstance(priority, bool) or not isinstance(priority, int):
-        msg = f"{name}(priority=...) takes an int, such as 50, not {priority!r:.80}"
+        msg = f"{name}(priority=...) takes an int, such as 50, not {shown(priority)}"
         raise ConfigurationError(msg)
 
     def decorate(function: Any) -> Any:
@@ -445,7 +446,7 @@ def _check(hook: object, name: str) -> None:
         "lambda_ext.defer calls" if name == "defer" else f"@lambda_ext.{name} decorates"
     )
     if not callable(hook):
-        msg = f"{what} a function, not {hook!r:.80}"
+        msg = f"{what} a function, not {shown(hook)}"
         raise ConfigurationError(msg)
     if getattr(_code(hook), "co_flags", 0) & _GENERATOR:
         msg = (
@@ -459,15 +460,15 @@ def _code(hook: Any) -> Any:
     """Return the code that runs when *hook* is called; None for C code."""
     while type(hook) is functools.partial:
         hook = hook.func
-    function = getattr(hook, "__func__", hook)
-    if not hasattr(function, "__code__"):
-        function = getattr(type(hook), "__call__", None)  # noqa: B004  its code
-    return getattr(function, "__code__", None)
+    code = told(told(hook, "__func__", hook), "__code__")
+    if code is None:
+        code = told(getattr(type(hook), "__call__", None), "__code__")  # noqa: B004  its code
+    return code
 
 
 def _takes_argument(hook: Any) -> bool:
     """Say whether *hook* has a parameter that must be given, or ``*args``."""
-    if not hasattr(getattr(hook, "__func__", hook), "__code__"):
+    if told(told(hook, "__func__", hook), "__code__") is None:
         return _takes_argument_by_signature(hook)
     function = getattr(hook, "__func__", hook)
     code = function.__code__
@@ -483,6 +484,10 @@ def _takes_argument_by_signature(hook: Any) -> bool:
         parameters = inspect.signature(hook).parameters.values()
     except (TypeError, ValueError):  # C code that does not say
         return False
+    except Exception as exc:  # of a ``__getattr__`` of the user's
+        if by_signal_handler(exc):
+            raise
+        return _takes_argument(type(hook).__call__.__get__(hook))
     return any(
         parameter.kind is parameter.VAR_POSITIONAL
         or (

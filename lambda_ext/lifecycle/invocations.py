@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from .. import disclosure
 from . import clock
 from .current import state
 
@@ -57,7 +58,7 @@ class Invocation:
         return clock.remaining()
 
     def _text(self, name: str) -> str | None:
-        found = getattr(self.context, name, None)
+        found = disclosure.told(self.context, name)
         return found if isinstance(found, str) else None  # not a test double's
 
     def __repr__(self) -> str:

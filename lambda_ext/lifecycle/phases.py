@@ -328,11 +328,11 @@ def failed(phase: str, listener: Listener) -> None:
 
 def name_of(listener: Listener) -> str:
     """Return what to call *listener* in a log line."""
-    listener = getattr(listener, "wrapped", listener)  # of a hook
+    listener = disclosure.told(listener, "wrapped", listener)  # of a hook
     while type(listener) is functools.partial:
         listener = listener.func
-    module = getattr(listener, "__module__", "")
-    name = getattr(listener, "__qualname__", type(listener).__qualname__)
+    module = disclosure.words(listener, "__module__")
+    name = disclosure.words(listener, "__qualname__") or type(listener).__qualname__
     return f"{module}.{name}" if module else str(name)
 
 

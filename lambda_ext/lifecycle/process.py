@@ -147,7 +147,10 @@ def by_signal_handler(exception: BaseException) -> bool:
 def _code(handler: Any) -> object:
     while isinstance(handler, functools.partial):
         handler = handler.func
-    code = getattr(handler, "__code__", None)
+    try:
+        code = getattr(handler, "__code__", None)
+    except Exception:  # a ``__getattr__`` of the user's, which may raise anything
+        code = None
     if code is None:
         code = getattr(type(handler).__call__, "__code__", None)
     return code

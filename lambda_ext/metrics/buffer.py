@@ -127,9 +127,9 @@ class Outlet:
         self.sink = sink
         self.name = name or disclosure.words(sink, "name") or type(sink).__qualname__
         self.wanted = wanted  # says of a metric's name whether it goes here
-        self.drains = hasattr(sink, "drain")
+        self.drains = disclosure.told(sink, "drain") is not None
         self.share(process.Lock())
-        self.direct = wanted is None and getattr(sink, "direct", None) is DIRECT
+        self.direct = wanted is None and disclosure.told(sink, "direct") is DIRECT
         self.sent = 0  # records
         self.dropped = 0  # records
         self.error = ""
@@ -151,7 +151,7 @@ class Outlet:
     @property
     def backlog(self) -> bool:
         """Whether the sink wants to be called again without anything new."""
-        return bool(getattr(self.sink, "backlog", False))
+        return bool(disclosure.told(self.sink, "backlog"))
 
 
 _outlets: weakref.WeakSet[Outlet] = weakref.WeakSet()
@@ -357,7 +357,7 @@ class Buffer:
             now = clock.run_time()
             share_s = max(ends_at - now, 0.0) / (len(outlets) - index)
             try:
-                is_due = getattr(sink, "is_due", None)
+                is_due = disclosure.told(sink, "is_due")
                 if not due_only or is_due is None or is_due():
                     sink.drain(now + share_s)
             except BaseException as exc:

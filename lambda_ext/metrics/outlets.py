@@ -30,6 +30,7 @@ default: it needs no network.
 
 from __future__ import annotations
 
+from .. import disclosure
 from ..exceptions import ConfigurationError
 from ..lifecycle import process
 from .buffer import Outlet, outlet_of
@@ -63,7 +64,7 @@ class Route:
         self.exclude = exclude
 
     def __repr__(self) -> str:
-        return f"<route to {self.name or self.sink!r:.80}>"
+        return f"<route to {self.name or disclosure.quoted(self.sink)}>"
 
 
 def route(
@@ -103,12 +104,12 @@ def checked(given: Any) -> Any:
         raise ConfigurationError(msg)
     if isinstance(given, Route) or (
         not isinstance(given, type)
-        and (callable(getattr(given, "accept", None)) or callable(given))
+        and (callable(disclosure.told(given, "accept")) or callable(given))
     ):
         callables.refuse_async_sink(given)
         return given
     msg = (
-        f"{given!r:.80} is no sink: that is an object with a method accept(batch), a"
+        f"{disclosure.quoted(given)} is no sink: that is an object with a method accept(batch), a"
         f" function of a batch, or one of {', '.join(map(repr, NAMED))}"
     )
     raise ConfigurationError(msg)
@@ -121,7 +122,9 @@ class _Function:
 
     def __init__(self, function: Callable[[Batch], object]) -> None:
         self.accept = function
-        self.name = getattr(function, "__qualname__", type(function).__qualname__)
+        self.name = (
+            disclosure.words(function, "__qualname__") or type(function).__qualname__
+        )
 
 
 _made: dict[str, Outlet] = {}  # by name, so that what waits in them is not lost
@@ -143,7 +146,7 @@ def _outlet(given: Any) -> Outlet:
             return inner
         wanted = _wanted(given) if given.include or given.exclude else None
         return inner.narrowed(given.name, wanted)
-    if not hasattr(given, "accept"):
+    if not callable(disclosure.told(given, "accept")):
         function: Any = _Function(given)
         return Outlet(function)
     return outlet_of(given)

@@ -339,7 +339,7 @@ def _abandon(
     for parcel in waiting:
         _drop(parcel, reason, "the process ended before its sink took it")
     for outlet in buffer._asleep.copy():
-        abandon = getattr(outlet.sink, "abandon", None)
+        abandon = disclosure.told(outlet.sink, "abandon")
         if abandon is None:
             continue
         left_s = LOCK_S if ends_at is None else ends_at - clock.run_time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 
+from .. import disclosure
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, real_threads
 
@@ -81,7 +82,7 @@ class Timer:
 
         known: object = function
         # Of a bound method, and of what a class looks up, too.
-        kind = kind_of(getattr(function, "__func__", function))
+        kind = kind_of(disclosure.told(function, "__func__", function))
         # A static coroutine function would no longer be one for `inspect`.
         if isinstance(known, classmethod) or (
             isinstance(known, staticmethod) and kind not in (COROUTINE, GENERATOR)
@@ -90,12 +91,12 @@ class Timer:
         if not callable(known) or kind in (GENERATOR, ASYNC_GENERATOR):
             msg = (
                 "metrics.timer(...) decorates a function, sync or async, and no"
-                f" generator: {function!r:.80}; use it as a context manager inside"
+                f" generator: {disclosure.quoted(function)}; use it as a context manager inside"
             )
             raise ConfigurationError(msg)
         if kind == COROUTINE:
 
-            @functools.wraps(function)
+            @functools.wraps(function, disclosure.wrappable(function))
             async def timed_coroutine(*args: Any, **kwargs: Any) -> Any:
                 began = clock.monotonic()
                 try:
@@ -108,7 +109,7 @@ class Timer:
 
             return timed_coroutine  # type: ignore[return-value]  # of the same type
 
-        @functools.wraps(function)
+        @functools.wraps(function, disclosure.wrappable(function))
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = clock.monotonic()
             try:

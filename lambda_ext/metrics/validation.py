@@ -11,6 +11,7 @@ The limits are those of `lambda_ext.limits`.
 
 from __future__ import annotations
 
+from .. import disclosure
 from ..exceptions import ConfigurationError, MetricError
 from ..lifecycle.process import by_signal_handler
 from ..limits import (
@@ -72,14 +73,14 @@ def value(given: Any) -> Number:
     An object with a working ``__index__`` or ``__float__`` is a number.
     """
     number: Number | None = None
-    if hasattr(given, "__index__"):
+    if disclosure.told(given, "__index__") is not None:
         try:
             number = int(given.__index__())
         except Exception as exc:
             if by_signal_handler(exc):
                 raise
             number = None  # an array of one float has both, and only one works
-    if number is None and hasattr(given, "__float__"):
+    if number is None and disclosure.told(given, "__float__") is not None:
         try:
             number = float(given)
         except Exception as exc:
@@ -203,10 +204,10 @@ def sink(given: Sink | None) -> Sink | None:
     # Not loaded by those that have no sink of their own.
     from .. import callables
 
-    accept = getattr(given, "accept", None)
+    accept = disclosure.told(given, "accept")
     if isinstance(given, type) or not callable(accept):
         msg = (
-            f"Metrics(sink={given!r:.80}) is no sink: that is an object with a"
+            f"Metrics(sink={disclosure.quoted(given)}) is no sink: that is an object with a"
             " method accept(batch), see lambda_ext.typing.Sink"
         )
         raise ConfigurationError(msg)

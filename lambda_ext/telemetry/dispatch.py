@@ -91,7 +91,7 @@ class _Lane:
         self._arrived = real_threads.Event()
         self._running = False
         self._ended = False
-        named = getattr(consumer, "consumer_name", "")  # a route's
+        named = disclosure.words(consumer, "consumer_name")  # a route's
         self.status = Status(named or phases.name_of(consumer))
 
     def put(self, batch: Batch, size: int) -> None:

@@ -21,6 +21,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/telemetry-schema-reference.html
 
 from __future__ import annotations
 
+from .. import disclosure
 from ..metrics import buffer as buffers
 from ..metrics import recorder, statuses
 from .entry import root
@@ -110,7 +111,7 @@ class PlatformMetrics:
     def is_due(self) -> bool:
         """Say whether a sink that uses a network wants to send."""
         return any(
-            getattr(outlet.sink, "is_due", _always)()
+            disclosure.told(outlet.sink, "is_due", _always)()
             for outlet in self._buffer.draining
         )
 

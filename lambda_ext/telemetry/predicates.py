@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 
+from .. import disclosure
 from ..callables import refuse_async, refuse_coroutine
 from ..exceptions import ConfigurationError
 from .records import EXTENSION, FUNCTION, KINDS, PLATFORM
@@ -68,9 +69,9 @@ class Predicates:
         self._levels = None if level == () else _levels(level)
         self._request_ids = frozenset(_texts("request_id", request_id))
         members: Any = {} if fields is None else fields
-        if not hasattr(members, "items"):
+        if not callable(disclosure.told(members, "items")):
             raise _error(
-                f"fields={fields!r:.80} is no mapping of names to what is wanted, such"
+                f"fields={disclosure.quoted(fields)} is no mapping of names to what is wanted, such"
                 " as {'tenant': 'acme'}"
             )
         self._fields = tuple(members.items())
@@ -85,7 +86,7 @@ class Predicates:
         if when is not None:
             if not callable(when):
                 raise _error(
-                    f"when={when!r:.80} is no function of a record that says whether"
+                    f"when={disclosure.quoted(when)} is no function of a record that says whether"
                     " the route takes it"
                 )
             refuse_async(when, "when= of a route")
@@ -166,7 +167,9 @@ def _texts(name: str, given: str | Iterable[str]) -> tuple[str, ...]:
     except TypeError:
         found = (None,)
     if not all(isinstance(each, str) and each for each in found):
-        raise _error(f"{name}={given!r:.80} is neither text nor several texts")
+        raise _error(
+            f"{name}={disclosure.quoted(given)} is neither text nor several texts"
+        )
     return found
 
 
@@ -222,7 +225,7 @@ def _known_level(name: str, given: object) -> int:
     number = LEVELS.get(name.strip().upper())
     if number is None:
         raise _error(
-            f"level={given!r:.80}: there is no level {name.strip()!r:.40}; use one of"
+            f"level={disclosure.quoted(given)}: there is no level {name.strip()!r:.40}; use one of"
             f" {', '.join(SHOWN)}, alone or as in '>=WARN'"
         )
     return number
@@ -267,17 +270,21 @@ def _holds(found: Any, wanted: Any) -> bool:
 def _search(given: str | re.Pattern[str]) -> Callable[[str], object]:
     """Return the search of *given*; refuse text that may take for ever."""
     if not isinstance(given, str):
-        search = getattr(given, "search", None)
-        if search is None or isinstance(getattr(given, "pattern", None), bytes):
-            raise _error(f"matches={given!r:.80} is no regular expression of text")
+        search = disclosure.told(given, "search")
+        if search is None or isinstance(disclosure.told(given, "pattern"), bytes):
+            raise _error(
+                f"matches={disclosure.quoted(given)} is no regular expression of text"
+            )
         return search  # type: ignore[no-any-return]
     try:
         compiled = re.compile(given)
     except (re.error, RecursionError, OverflowError) as exc:
-        raise _error(f"matches={given!r:.80} is no regular expression: {exc}") from None
+        raise _error(
+            f"matches={disclosure.quoted(given)} is no regular expression: {exc}"
+        ) from None
     if _may_explode(given):
         raise _error(
-            f"matches={given!r:.80} repeats a group that repeats or chooses inside,"
+            f"matches={disclosure.quoted(given)} repeats a group that repeats or chooses inside,"
             " which can take exponential time, and no other thread runs meanwhile:"
             " write it without the outer repeat, or pass re.compile(...) if you know"
             " that it is harmless"

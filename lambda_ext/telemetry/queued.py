@@ -87,7 +87,7 @@ class FunctionDestination(Queued):
     __slots__ = ("function",)
 
     def __init__(self, function: Callable[[list[Entry]], object]) -> None:
-        name = getattr(function, "__qualname__", type(function).__qualname__)
+        name = disclosure.words(function, "__qualname__") or type(function).__qualname__
         super().__init__(name)
         self.function = function
 

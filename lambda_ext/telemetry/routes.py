@@ -174,29 +174,27 @@ def route(
     )
     if not _is_number(sample) or not 0 <= sample <= 1:
         msg = (
-            f"telemetry.route(sample={sample!r:.80}): a share of all invocations is a"
+            f"telemetry.route(sample={disclosure.quoted(sample)}): a share of all invocations is a"
             " number from 0 to 1"
         )
         raise ConfigurationError(msg)
     if not _is_number(deduplicate) or not deduplicate >= 0:  # NaN
         msg = (
-            f"telemetry.route(deduplicate={deduplicate!r:.80}): a window is a number of"
+            f"telemetry.route(deduplicate={disclosure.quoted(deduplicate)}): a window is a number of"
             " seconds, 0 for none"
         )
         raise ConfigurationError(msg)
     if transform is not None:
         _check_transform(transform)
     if not _is_flag(emf):
-        msg = f"telemetry.route(emf={emf!r:.80}): say True or False"
+        msg = f"telemetry.route(emf={disclosure.quoted(emf)}): say True or False"
         raise ConfigurationError(msg)
     return Selection(wanted, sample, deduplicate, transform, emf=emf)
 
 
 def _check_transform(given: Any) -> None:
     if not callable(given):
-        msg = (
-            f"telemetry.route(transform={given!r:.80}): that is no function of an entry"
-        )
+        msg = f"telemetry.route(transform={disclosure.quoted(given)}): that is no function of an entry"
         raise ConfigurationError(msg)
     refuse_async(given, "transform= of a route")
 
@@ -300,28 +298,28 @@ class Selection:
 def checked(sink: Any) -> Any:
     """Return *sink* as an object with accept_logs(), or say what would do."""
     if not isinstance(sink, type):
-        accept = getattr(sink, "accept_logs", None)
+        accept = disclosure.told(sink, "accept_logs")
         if callable(accept):
-            refuse_async(accept, f"accept_logs of the sink {sink!r:.80}")
+            refuse_async(accept, f"accept_logs of the sink {disclosure.quoted(sink)}")
             return sink
-        if callable(getattr(sink, "accept", None)):
+        if callable(disclosure.told(sink, "accept")):
             msg = (
-                f"{sink!r:.80} is a sink of metrics: route platform records to"
+                f"{disclosure.quoted(sink)} is a sink of metrics: route platform records to"
                 " telemetry.destinations.metrics(sink=...), and logs to one of the"
                 " other telemetry.destinations"
             )
             raise ConfigurationError(msg)
         if callable(sink):
-            refuse_async(sink, f"the sink {sink!r:.80}")
+            refuse_async(sink, f"the sink {disclosure.quoted(sink)}")
             for outlet in shipping.outlets():
-                if getattr(outlet.sink, "function", None) == sink:
+                if disclosure.told(outlet.sink, "function") == sink:
                     return outlet.sink  # which is called by one thread at a time
             # Loaded only by those that have no destination of their own.
             from .queued import FunctionDestination
 
             return FunctionDestination(sink)
     msg = (
-        f"{sink!r:.80} is no sink of logs: use one of telemetry.destinations, an object"
+        f"{disclosure.quoted(sink)} is no sink of logs: use one of telemetry.destinations, an object"
         " with a method accept_logs(entries), or a function of a list of entries"
     )
     raise ConfigurationError(msg)

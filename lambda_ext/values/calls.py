@@ -227,7 +227,7 @@ def may_be_interrupted() -> bool:
         except ValueError:  # the C library keeps this number for itself
             continue
         if callable(handler) and handler is not _signal.default_int_handler:
-            module = getattr(handler, "__module__", None) or ""
+            module = disclosure.words(handler, "__module__")
             if module.partition(".")[0] not in ("lambda_ext", "asyncio"):
                 return True
     return False

@@ -457,7 +457,7 @@ class Loader:
         outcomes = self._ask(call, keys, batch.ends_at)
         failed = [key for key in keys if not isinstance(outcomes.get(key), Answer)]
         thawed = failed and (clock.sync() or clock.generation != generation)
-        if thawed and getattr(call.source, "repeats", True):
+        if thawed and disclosure.told(call.source, "repeats", True):
             if failed == keys:
                 sent_at = clock.now()
             outcomes.update(self._ask(call, failed, batch.ends_at))
@@ -675,7 +675,11 @@ class Loader:
             outcome = too_late(want.key, want.source)
         if isinstance(outcome, Entry):
             own = load.batch is batch
-            if own or outcome.answer.keep or getattr(load.source, "repeats", True):
+            if (
+                own
+                or outcome.answer.keep
+                or disclosure.told(load.source, "repeats", True)
+            ):
                 return outcome, LOADED
             return self.get([want], newer_than=math.inf, ends_at=ends_at)[0]
         if not newer_than and self.is_transient(outcome):

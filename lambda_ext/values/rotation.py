@@ -90,7 +90,7 @@ def refresh_on(
         _check_function(function)
         wrap = _WRAPPERS[callables.kind_of(function)]
         wrapper: Any = wrap(function, _Policy(errors, handles, cooldown))
-        inner = getattr(function, "__lambda_ext_refreshes__", ())
+        inner = disclosure.told(function, "__lambda_ext_refreshes__", ())
         wrapper.__lambda_ext_refreshes__ = (*inner, *handles)
         return wrapper  # type: ignore[no-any-return]  # of the same type
 
@@ -175,7 +175,7 @@ class _Attempt(given.Call):
 
 
 def _plain(function: Any, policy: _Policy) -> Any:
-    @functools.wraps(function)
+    @functools.wraps(function, disclosure.wrappable(function))
     def call(*args: Any, **kwargs: Any) -> Any:
         attempt = _Attempt(policy)
         try:
@@ -205,7 +205,7 @@ def _again(attempt: _Attempt, function: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _coroutine(function: Any, policy: _Policy) -> Any:
-    @functools.wraps(function)
+    @functools.wraps(function, disclosure.wrappable(function))
     async def call(*args: Any, **kwargs: Any) -> Any:
         return await _awaited(None, policy, function, args, kwargs)
 
@@ -238,7 +238,7 @@ async def _awaited(
 
 
 def _generator(function: Any, policy: _Policy) -> Any:
-    @functools.wraps(function)
+    @functools.wraps(function, disclosure.wrappable(function))
     def call(*args: Any, **kwargs: Any) -> Any:
         # Up to its first item only: between two items its caller's code runs.
         attempt = _Attempt(policy)
@@ -266,7 +266,7 @@ def _generator(function: Any, policy: _Policy) -> Any:
 
 
 def _async_generator(function: Any, policy: _Policy) -> Any:
-    @functools.wraps(function)
+    @functools.wraps(function, disclosure.wrappable(function))
     async def call(*args: Any, **kwargs: Any) -> Any:
         inner = function(*args, **kwargs)
         begun = [inner]
@@ -315,7 +315,7 @@ def _check(errors: Any, handles: tuple[Any, ...], cooldown: float) -> None:
     ):
         msg = "@refresh_on takes an exception class, or a tuple of them, first"
         raise ConfigurationError(msg)
-    if not handles or not all(hasattr(handle, "_reload") for handle in handles):
+    if not handles or not all(disclosure.told(handle, "_reload") for handle in handles):
         msg = "@refresh_on takes Secret or Parameter handles after the exception class"
         raise ConfigurationError(msg)
     if settings.seconds("cooldown", cooldown, "@refresh_on") is None:
@@ -342,7 +342,7 @@ def _check_function(function: Any) -> None:
 def _is_context_manager(function: Any) -> bool:
     """Say whether contextlib made *function*: its body runs after it has returned."""
     # By name: a function decorated with a context manager is contextlib's, too.
-    module = getattr(function, "__globals__", {}).get("__name__")
+    module = (disclosure.told(function, "__globals__") or {}).get("__name__")
     name = getattr(callables.code_of(function), "co_name", "")
     return (module, name) == ("contextlib", "helper")
 

@@ -8,7 +8,7 @@ of Powertools that means the same.
 
 from __future__ import annotations
 
-from .. import config
+from .. import config, disclosure
 from ..exceptions import ConfigurationError
 from . import keys
 
@@ -117,13 +117,14 @@ def check_aws(operation: str, client: Any, session: Any, label: str) -> None:
         msg = f"client= and session= of {label!r} exclude each other: pass one"
         raise ConfigurationError(msg)
     if client is not None and not (
-        hasattr(client, "meta") and callable(getattr(client, method, None))
+        disclosure.told(client, "meta") is not None
+        and callable(disclosure.told(client, method))
     ):
         msg = (
             f"client={type(client).__name__} of {label!r} has no {method}: pass {made}"
         )
         raise ConfigurationError(msg)
-    if session is not None and not callable(getattr(session, "client", None)):
+    if session is not None and not callable(disclosure.told(session, "client")):
         msg = (
             f"session={type(session).__name__} of {label!r} makes no clients:"
             " pass boto3.Session()"
@@ -136,7 +137,7 @@ def _has(source: Any, part: str) -> bool:
     kind = type(source)
     return (
         hasattr(kind, part)
-        or part in getattr(source, "__dict__", ())
+        or part in (disclosure.told(source, "__dict__") or ())
         or hasattr(kind, "__getattr__")
     )
 

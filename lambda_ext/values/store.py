@@ -431,7 +431,7 @@ def wants_of(handles: Iterable[Declared]) -> list[Want]:
     for handle in handles:
         try:
             want = handle._want or handle._bind()
-            if want.max_age != 0 and getattr(want.source, "at_init", True):
+            if want.max_age != 0 and disclosure.told(want.source, "at_init", True):
                 wants.append(want)
         except Exception as exc:
             if process.by_signal_handler(exc):

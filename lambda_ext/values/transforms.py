@@ -19,6 +19,7 @@ import json
 import threading
 import types
 
+from ..disclosure import words
 from ..exceptions import ConfigurationError, DecodeError, LambdaExtError
 from ..lifecycle.process import by_signal_handler
 from .cache import Decoded
@@ -237,7 +238,7 @@ def _applied(transform: Callable[[Any], Any], raw: Any, key: str) -> Any:
     verb = "raised"
     try:
         value = transform(raw)
-        if type(value).__name__ == "coroutine" and hasattr(value, "cr_code"):
+        if type(value).__name__ == "coroutine" and hasattr(type(value), "cr_code"):
             value.close()
             value = _NOT_MADE
             kind = "a coroutine, which is not awaited"
@@ -252,7 +253,7 @@ def _applied(transform: Callable[[Any], Any], raw: Any, key: str) -> Any:
     finally:
         inside.discard(this)
     if value is _NOT_MADE:
-        name = getattr(transform, "__qualname__", type(transform).__qualname__)
+        name = words(transform, "__qualname__") or type(transform).__qualname__
         msg = f"{key!r} cannot be transformed: {name} {verb} {kind}"
         raise DecodeError(msg, key=key) from cause
     return value

@@ -12,6 +12,7 @@ from unittest import mock
 import boto3
 import botocore.client
 import pytest
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 from helpers import python
@@ -336,10 +337,24 @@ class TestKeywords:
             client("ssm", regoin_name="eu-west-1")
 
     def test_all_that_boto3_has_are_known(self):
-        """Those make no client of boto3's before they are needed."""
+        """Those make no client of boto3's before they are needed; but newer ones do."""
         known = inspect.signature(boto3.session.Session.client).parameters
+        newer = {"aws_account_id"}  # boto3 1.34 has no such parameter
 
-        assert light_client.KEYWORDS == known.keys() - {"self", "service_name"}
+        assert light_client.KEYWORDS == known.keys() - {"self", "service_name"} - newer
+
+    def test_newer_one_is_boto3s_affair_when_the_client_is_made(self):
+        """A client with it, or the TypeError of a boto3 that does not know it."""
+        account = {"aws_account_id": "123456789012"}
+
+        def outcome(make):
+            try:
+                made = make("ssm", **account)
+            except TypeError as exc:
+                return str(exc)
+            return isinstance(getattr(made, "_real", made), BaseClient)
+
+        assert outcome(boto3.client) == outcome(client)
 
 
 class TestStandIns:
