@@ -35,6 +35,7 @@ TIMEOUT = {
 TIMEOUT[keys.PATH] = TIMEOUT[keys.PARAMETER]
 
 
+_ABSENT = object()
 SOURCE = ("name", "scope", "plan", "fetch")  # the parts of one
 AWS = {  # the service, and what its client must be able to do
     keys.SECRET: ("secretsmanager", "get_secret_value"),
@@ -117,7 +118,7 @@ def check_aws(operation: str, client: Any, session: Any, label: str) -> None:
         msg = f"client= and session= of {label!r} exclude each other: pass one"
         raise ConfigurationError(msg)
     if client is not None and not (
-        disclosure.told(client, "meta") is not None
+        disclosure.told(client, "meta", _ABSENT) is not _ABSENT
         and callable(disclosure.told(client, method))
     ):
         msg = (
