@@ -39,7 +39,7 @@ LEAST_S = 0.5  # for which a listener is waited for, however small its share
 
 PREFIXES = ("AWS_", "LAMBDA_", "POWERTOOLS_", "SECRETS_MANAGER_", "SSM_",
             "PARAMETERS_SECRETS_", "_HANDLER", "DD_", "SSL_CERT_", "REQUESTS_CA_BUNDLE",
-            "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")  # fmt: skip
+            "REQUEST_METHOD")  # fmt: skip
 
 
 def _reset():
@@ -121,7 +121,7 @@ def _loaded(request):
 def _clean_environment(monkeypatch):
     """No variable of the machine, and credentials that are worth nothing."""
     for name in list(os.environ):
-        if name.startswith(PREFIXES):
+        if name.startswith(PREFIXES) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")

@@ -1,5 +1,7 @@
 """Objects of the user's whose attributes raise: refused or used, as others are."""
 
+import signal
+
 import pytest
 
 import lambda_ext
@@ -205,6 +207,36 @@ class TestFunctions:
             "answer"
             == Secret("a", source=source, transform=made(Calling, hostile)).value
         )
+
+    @pytest.mark.logs
+    def test_signal_handler_is_told_from_what_fails(self, hostile):
+        """Its exception arrives, and another's does not."""
+
+        class Raising(hostile):
+            __repr__ = object.__repr__  # the standard library asks for it
+
+            def __call__(self, number, frame):
+                raise TimeoutError
+
+        class Sink:
+            def __init__(self, do):
+                self.accept = lambda batch: do()
+
+        def fails():
+            raise ZeroDivisionError
+
+        former = signal.signal(signal.SIGUSR1, Raising())
+        try:
+            with lambda_ext.Metrics(sink=Sink(fails)) as failing:
+                failing.count("n")
+            struck = lambda_ext.Metrics(
+                sink=Sink(lambda: signal.raise_signal(signal.SIGUSR1))
+            )
+            struck.count("n")
+            with pytest.raises(TimeoutError):
+                struck.flush()
+        finally:
+            signal.signal(signal.SIGUSR1, former)
 
     def test_no_function_is_refused(self, hostile):
         """By all that take one."""

@@ -147,13 +147,11 @@ def by_signal_handler(exception: BaseException) -> bool:
 def _code(handler: Any) -> object:
     while isinstance(handler, functools.partial):
         handler = handler.func
-    try:
-        code = getattr(handler, "__code__", None)
-    except Exception:  # a ``__getattr__`` of the user's, which may raise anything
-        code = None
-    if code is None:
-        code = getattr(type(handler).__call__, "__code__", None)
-    return code
+    kind = type(handler)
+    # Neither a function nor a method; its own ``__getattr__`` may raise anything.
+    if not (hasattr(kind, "__code__") or hasattr(kind, "__func__")):
+        handler = kind.__call__
+    return getattr(handler, "__code__", None)
 
 
 def _is_handler(frame: FrameType) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import boto3
+import botocore.utils
 import pytest
 from helpers import in_child, python, run_threads
 
@@ -72,6 +73,64 @@ def test_environment_that_asks_for_more_goes_through_boto3(
         transport.transport("secretsmanager")
     assert reason in str(caught.value)
     assert "'auto'" in str(caught.value)
+
+
+NEAR = "http://127.0.0.1:4566"
+
+
+@pytest.mark.parametrize("endpoint", ["", NEAR, "https://vpce-1.example:8443/a"])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"https_proxy": "a:1"},
+        {"HTTPS_PROXY": "a:1"},
+        {"Https_Proxy": "a:1"},
+        {"HTTPS_PROXY": "a:1", "https_proxy": "b:1"},
+        {"HTTPS_PROXY": "a:1", "https_proxy": ""},
+        {"HTTPS_proxy": "", "HTTPS_PROXY": "a:1"},
+        {"HTTPS_PROXY": ""},
+        {"http_proxy": "a:1"},
+        {"HTTP_PROXY": "a:1"},
+        {"Http_Proxy": "a:1"},
+        {"HTTP_PROXY": "a:1", "REQUEST_METHOD": "GET"},
+        {"http_proxy": "a:1", "REQUEST_METHOD": "GET"},
+        {"ALL_PROXY": "a:1", "all_proxy": "a:1"},
+        {"NO_PROXY": "*"},
+        {"HTTPS_PROXY": "a:1", "HTTP_PROXY": "a:1", "NO_PROXY": "*"},
+        {"HTTPS_PROXY": "a:1", "HTTP_PROXY": "a:1", "No_Proxy": "amazonaws.com"},
+        {"HTTPS_PROXY": "a:1", "HTTP_PROXY": "a:1", "no_proxy": ".amazonaws.com, b"},
+        {"HTTPS_PROXY": "a:1", "HTTP_PROXY": "a:1", "no_proxy": "127.0.0.1:4566"},
+        {"HTTPS_PROXY": "a:1", "HTTP_PROXY": "a:1", "no_proxy": "127.0.0.1"},
+        {"HTTPS_PROXY": "a:1", "HTTP_PROXY": "a:1", "no_proxy": "vpce-1.example"},
+        {"HTTPS_PROXY": "a:1", "NO_PROXY": "*", "no_proxy": "elsewhere.example"},
+        {"HTTPS_PROXY": "a:1", "NO_PROXY": "*", "no_proxy": ""},
+        {"SOME_PROXY": "a:1", "HTTPS_PROXY_USER": "a"},
+    ],
+)
+def test_proxies_are_those_of_boto3(variables, endpoint, monkeypatch):
+    """The light client goes where boto3 would go directly, and nowhere else."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    url = boto3.client("secretsmanager").meta.endpoint_url
+    proxies = botocore.utils.get_environ_proxies(url)
+    proxy = proxies.get(url.partition(":")[0])
+    config.configure(transport="auto")
+    name, reason = chosen()
+
+    assert ("boto3" if proxy else "light") == name
+    if proxy:
+        assert proxy == variables[reason.removesuffix(" is set")]
+
+
+def test_proxy_without_a_region_is_refused_as_any(monkeypatch):
+    """By the light client and by boto3, which are as little able to go on."""
+    monkeypatch.setenv("HTTPS_PROXY", "a:1")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+
+    assert ("boto3", "the environment gives no region") == chosen()
 
 
 @pytest.mark.parametrize("way", ["auto", "light"])
