@@ -39,8 +39,6 @@ LONGEST_TRACEBACK = 100  # lines
 _PACKAGE = __name__.partition(".")[0]
 _SUSPENDABLE = 0x20 | 0x80 | 0x200  # generators and coroutines, in co_flags
 
-_log = logging.getLogger(_PACKAGE)
-
 
 def printable(value: object, longest: int = LONGEST) -> str:
     """
@@ -104,7 +102,9 @@ def _write(
     *,
     traced: bool = False,
 ) -> None:
-    if not _log.isEnabledFor(level):
+    # Not made earlier: `dictConfig` disables the loggers that there are.
+    logger = logging.getLogger(_PACKAGE)
+    if not logger.isEnabledFor(level):
         return
     template = f"lambda_ext.{event}" + "".join(f" {name}=%s" for name in fields)
     try:
@@ -117,7 +117,7 @@ def _write(
             # a traceback, and an EMF document would begin in the middle of one.
             template += "\n%s"
             shown.append(_traceback())
-        _log.log(level, template, *shown, stacklevel=3)
+        logger.log(level, template, *shown, stacklevel=3)
     except Exception as exc:  # of a filter or a log handler of the user's
         if by_signal_handler(exc):
             raise

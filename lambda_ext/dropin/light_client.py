@@ -26,8 +26,7 @@ from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
-from ..values.cache import Decoded, Entry
-from ..values.loader import FRESH, LOADED
+from ..values.cache import FRESH, LOADED, Decoded, Entry
 from ..values.settings import DEFAULT
 from . import operations, tallies
 from .tallies import tally

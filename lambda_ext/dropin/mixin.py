@@ -43,8 +43,7 @@ from ..aws import boto, errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from ..values import keys, settings, store, transforms
-from ..values.cache import Decoded, Entry
-from ..values.loader import FRESH, LOADED, STALE
+from ..values.cache import FRESH, LOADED, STALE, Decoded, Entry
 from ..values.settings import DEFAULT
 from . import operations, tallies
 from .client_source import ClientSource, PartError, wire

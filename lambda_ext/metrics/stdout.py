@@ -42,6 +42,7 @@ import contextlib
 import io
 import os
 import sys
+import types
 import weakref
 
 from .. import config
@@ -354,18 +355,10 @@ def _packed(lines: list[Line]) -> list[Line]:
     return lines[:100]
 
 
-class _Usage:
-    """What a look at children needs of `resource.getrusage`."""
-
-    __slots__ = ("ru_minflt",)
-
-    ru_minflt: int
-
-
 def _usage(who: int) -> Any:
     """Look at children as `resource.getrusage` does, which takes 0.2 ms to load."""
-    found = _Usage()
-    found.ru_minflt = UNKNOWN  # no file can be opened: as if there had been children
+    # No file can be opened: as if there had been children.
+    found = types.SimpleNamespace(ru_minflt=UNKNOWN)
     _stdout.looks += 1
     try:
         found.ru_minflt = _faults(who)

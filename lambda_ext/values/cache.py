@@ -86,6 +86,7 @@ if TYPE_CHECKING:
             ...
 
 
+FRESH, LOADED, STALE = "fresh", "loaded", "stale"  # how a read was answered
 NEVER = -math.inf
 DUE_FROM = 0.70  # of max_age: a refresh takes along what is this old ...
 DUE_SPREAD = 0.20  # ... and is begun by a hit up to this much later

@@ -44,7 +44,17 @@ from ..exceptions import LambdaExtError, NotFoundError, SourceError
 from ..lifecycle import clock, real_threads
 from ..lifecycle.process import by_signal_handler
 from . import calls
-from .cache import Entry, Load, due_at, due_from, good_until, pause
+from .cache import (
+    FRESH,
+    LOADED,
+    STALE,
+    Entry,
+    Load,
+    due_at,
+    due_from,
+    good_until,
+    pause,
+)
 from .calls import (
     Batch,
     again,
@@ -69,8 +79,6 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     Outcome = Entry | LambdaExtError
     Found = dict[int, tuple[Outcome, str]]
-
-FRESH, LOADED, STALE = "fresh", "loaded", "stale"
 
 
 class Loader:

@@ -10,11 +10,14 @@ yet; and the listeners that tie all that to the life of the execution environmen
     RESTORE    everything is dead; what is declared is loaded
     fork       the child begins with nothing
 
+The loader is made by the first read that memory does not answer: a program that
+reads nothing, or not yet, does not load it.
+
 A handle lives as long as the program holds it: one that is gone is neither
 loaded nor remembered here.
 
 Threads
-    ``_lock`` guards the sources.  It is never held while one is made or asked,
+    ``_lock`` guards the sources and the making of the loader.  It is never held while one is made or asked,
     and re-entrant, since a finalizer may come in between.  ``_taking`` makes one
     thread take all that is to be loaded; every other step with handles is one
     operation of a dictionary.
@@ -30,9 +33,8 @@ import weakref
 from .. import config, disclosure
 from ..exceptions import LambdaExtError
 from ..lifecycle import clock, phases, process
-from . import calls, keys, settings
-from .cache import Cache, Decoded, Entry, View, Want, protected
-from .loader import FRESH, Loader
+from . import keys, settings
+from .cache import FRESH, Cache, Decoded, Entry, View, Want, protected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .counters import Snapshot
     from .declared import Declared
     from .keys import Key
+    from .loader import Loader
     from .transforms import Transform
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for a load of what is declared
@@ -105,7 +108,31 @@ def _wants() -> list[Want]:
 
 
 cache = Cache(_size, _pinned)
-loader = Loader(cache, _is_transient, _updated, _wants)
+_loader: Loader | None = None  # until something is to be loaded
+
+
+def _loading() -> Loader:
+    """Return the one loader, made when first needed."""
+    global _loader
+    if _loader is None:
+        # Its 68 KB are 0.6 ms.  Outside the lock, which no import may wait for.
+        from .loader import Loader
+
+        with _lock:
+            if _loader is None:
+                _loader = Loader(cache, _is_transient, _updated, _wants)
+    return _loader
+
+
+if TYPE_CHECKING:
+    loader: Loader
+else:
+
+    def __getattr__(name: str) -> Loader:
+        if name == "loader":
+            return _loading()
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg, name=name)
 
 
 # Sources ---------------------------------------------------------------------
@@ -224,6 +251,7 @@ def read(
     moto = sys.modules.get(MOTO)
     if moto is not None:
         _follow_mock(moto)
+    loader = _loading()
     along: Sequence[Want] = ()
     if handle is not None and not loader.holds(wants[0]):
         along = wants_of(take_pending())
@@ -268,7 +296,7 @@ def publish(
         slot = cache.slots.get(want.key)
         if slot is not None and not want.is_outdated():
             view.slot = slot
-            until = loader.good_until(slot, entry, want, now)
+            until = _loading().good_until(slot, entry, want, now)
             if until > now:
                 cache.publish(view, until, index, arguments)
 
@@ -296,13 +324,15 @@ def _note(view: View, key: Key) -> None:
 def reload(want: Want, sequence: int) -> None:
     """Have a value of *want* that is newer than load *sequence*, or raise."""
     ends = ends_at(want.key.operation)
-    ((outcome, _),) = loader.get((want,), newer_than=sequence, ends_at=ends)
+    ((outcome, _),) = _loading().get((want,), newer_than=sequence, ends_at=ends)
     if not isinstance(outcome, Entry):
         raise outcome
 
 
 def ends_at(operation: str) -> float | None:
     """Return the run time until which a caller waits for a load that begins now."""
+    from . import calls  # with the loader
+
     return calls.ends_at(settings.timeout_of(operation))
 
 
@@ -444,7 +474,8 @@ def wants_of(handles: Iterable[Declared]) -> list[Want]:
 
 def load_early(handles: Iterable[Declared]) -> None:
     """Load *handles* in as few calls as possible; waits `PATIENCE_S` at most."""
-    late = loader.load_early(wants_of(handles), INIT_S, PATIENCE_S)
+    wants = wants_of(handles)
+    late = _loading().load_early(wants, INIT_S, PATIENCE_S) if wants else ()
     for key in late:
         disclosure.inform("not_loaded", key=key.label, error="late")
 
@@ -467,7 +498,7 @@ def invalidate(name: str, operation: str, scope: Any = None) -> int:
             return False
         return aliases.concerns(key, name)
 
-    return loader.invalidate(concerned)
+    return 0 if _loader is None else _loader.invalidate(concerned)
 
 
 # Life ------------------------------------------------------------------------
@@ -498,7 +529,8 @@ def _snapshot() -> None:
     Want.changes += 1  # first: what is bound or published from now on is new
     for handle in live():
         handle._drop()
-    loader.clear()
+    if _loader is not None:  # else nothing was loaded
+        _loader.clear()
 
 
 def _restore() -> None:
@@ -512,7 +544,10 @@ def _forked() -> None:
     """Begin with nothing in a forked child."""
     for ref in [*_handles]:
         _handles[ref] = True
-    loader.forked()
+    if _loader is None:
+        cache.forked()
+    else:
+        _loader.forked()
     for handle in live():
         handle._drop()
 
@@ -532,15 +567,16 @@ def snapshot() -> Snapshot:
     # Only `stats` needs it.
     from .counters import Snapshot
 
-    return Snapshot(cache, loader)
+    return Snapshot(cache, _loading())
 
 
 @process.at_reset
 def reset() -> None:
     """Forget everything, as if this were just imported."""
-    global cache, loader, _attached, _override, _outside
-    loader.close()
-    loader.clear()
+    global cache, _loader, _attached, _override, _outside
+    if _loader is not None:
+        _loader.close()
+        _loader.clear()
     for handle in live():
         handle._drop()
     with _lock:
@@ -550,4 +586,4 @@ def reset() -> None:
     _override = _outside = None
     _overrides.clear()
     cache = Cache(_size, _pinned)
-    loader = Loader(cache, _is_transient, _updated, _wants)
+    _loader = None

@@ -8,7 +8,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from helpers import eventually, loads_under_way
+from helpers import eventually, loads_under_way, run_threads
 
 from lambda_ext.exceptions import (
     AccessDeniedError,
@@ -17,7 +17,7 @@ from lambda_ext.exceptions import (
     ThrottledError,
 )
 from lambda_ext.lifecycle import phases
-from lambda_ext.values import calls, keys, store
+from lambda_ext.values import calls, keys, loader, store
 from lambda_ext.values.cache import Load
 from lambda_ext.values.getters import get_parameter, get_secret
 from lambda_ext.values.handles import Secret
@@ -36,6 +36,42 @@ def worker(monkeypatch):
         SimpleNamespace(wake=lambda: wakes.append(1), close=lambda: None),
     )
     return wakes
+
+
+class TestMaking:
+    """The loader itself, of which there is one."""
+
+    def test_first_readers_share_one(self, source, monkeypatch):
+        """Threads that need it at once make one, and so one load."""
+        made = []
+
+        class Counted(loader.Loader):
+            def __init__(self, *arguments):
+                made.append(threading.get_ident())
+                eventually(lambda: waiting.n_waiting == 0)  # all are on their way
+                super().__init__(*arguments)
+
+        monkeypatch.setattr(loader, "Loader", Counted)
+        waiting = threading.Barrier(8)
+
+        def read(_):
+            waiting.wait(30)
+            return get_secret("db"), store.loader
+
+        found = run_threads(8, read)
+
+        assert [("one", store.loader)] * 8 == found
+        assert (1, 1) == (len(made), len(source.calls))
+
+    def test_without_a_read_there_is_none(self, source):
+        """Nothing to drop, to end or to take over needs it."""
+        handle = Secret("db")
+        store.forget()
+        store._forked()
+
+        assert 0 == store.invalidate("db", keys.SECRET)
+        assert store._loader is None
+        assert "one" == handle.value
 
 
 class TestFresh:
