@@ -17,7 +17,6 @@ same behaviour on every Python.  `use` chooses by hand.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 
 from ..lifecycle import process, real_threads
@@ -35,7 +34,15 @@ TLS_1_2 = 0x0303
 class Modules:
     """The sockets, the TLS and the hash that are in use."""
 
-    __slots__ = ("Socket", "Unready", "_sha256", "_ssl", "getaddrinfo", "kind", "tried")
+    __slots__ = (
+        "Socket",
+        "Unready",
+        "_sha256",
+        "_ssl",
+        "getaddrinfo",
+        "kind",
+        "untaken",
+    )
 
     def __init__(self, kind: str, socket: Any, ssl: Any) -> None:
         self.kind = kind
@@ -43,7 +50,7 @@ class Modules:
         self.Unready = ssl.SSLWantReadError  # the other end has not answered yet
         self._sha256: Any = None  # not loaded
         self._ssl = ssl
-        self.tried: list[Any] = []  # the context that `private` has made
+        self.untaken: dict[str, Any] = {}  # the context that `private` has made
         self.Socket = socket.socket
         if kind == "private":  # `_ssl` holds a weak reference to its socket
             self.Socket = type("Socket", (socket.socket,), {"__slots__": "__weakref__"})
@@ -57,8 +64,9 @@ class Modules:
 
     def context(self) -> Any:
         """Return a context for TLS that trusts no certificate yet, and checks all."""
-        with contextlib.suppress(IndexError):
-            return self.tried.pop()
+        made = self.untaken.pop("context", None)  # one thread has it
+        if made is not None:
+            return made
         if self.kind == "public":
             context = self._ssl.SSLContext(PROTOCOL_TLS_CLIENT)
         else:
@@ -98,7 +106,7 @@ def private() -> Modules:
         modules.secure(context, sock, "localhost")  # as it will be used
     finally:
         sock.close()
-    modules.tried.append(context)
+    modules.untaken["context"] = context
     return modules
 
 
@@ -116,7 +124,9 @@ def _sha256() -> Any:
             from _sha2 import sha256  # type: ignore[import-not-found]  # unknown to mypy
         else:
             from _sha256 import sha256  # type: ignore[import-not-found]  # likewise
-    except ImportError:  # another Python
+    except ImportError as exc:  # another Python
+        if process.by_signal_handler(exc):
+            raise
         return _public_sha256()
     return sha256
 
@@ -169,9 +179,12 @@ def datagrams() -> Any:
 
 def _sockets() -> Any:
     if not _are_sockets_forbidden():
-        with contextlib.suppress(ImportError):  # another Python has no such module
+        try:
             import _socket
-
+        except ImportError as exc:  # another Python has no such module
+            if process.by_signal_handler(exc):
+                raise
+        else:
             return _socket
     import socket
 

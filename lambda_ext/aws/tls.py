@@ -96,7 +96,7 @@ def _new_context(store: str) -> Any:
             # With a password OpenSSL does not ask for one at the terminal.
             made.load_cert_chain(certificate, key or None, "")
         except (OSError, ValueError) as exc:
-            _raise_if_passing(exc)
+            _raise_if_not_of_file(exc)
             msg = (
                 "the certificate of this client cannot be used:"
                 f" {printable(certificate)!r} and {printable(key or certificate)!r} are"
@@ -121,9 +121,9 @@ def _trusting(store: str) -> Any:
         else:
             made.load_verify_locations(path)
     except OSError as exc:
+        _raise_if_not_of_file(exc)
         if store == AMAZON:  # a packaging that lost them: the second try decides
             return made
-        _raise_if_passing(exc)
         variable = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") else ""
         msg = (
             f"{variable or 'REQUESTS_CA_BUNDLE'} cannot be used:"
@@ -133,12 +133,14 @@ def _trusting(store: str) -> Any:
     return made
 
 
-def _raise_if_passing(exc: Exception) -> None:
-    """Raise *exc* again where it tells nothing of the file: no descriptor is free."""
+def _raise_if_not_of_file(exc: Exception) -> None:
+    """Raise *exc* where it tells nothing of the file: no descriptor is free, say."""
     import errno
 
     # Of an error of OpenSSL's the number is OpenSSL's.
     if type(exc) is OSError and exc.errno in (errno.EMFILE, errno.ENFILE):
+        raise exc
+    if process.by_signal_handler(exc):
         raise exc
 
 

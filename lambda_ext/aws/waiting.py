@@ -65,7 +65,9 @@ def within(
 
     try:
         thread = real_threads.start(name, body, is_quiet=is_quiet)
-    except RuntimeError:  # there can be none any more
+    except RuntimeError as exc:  # there can be none any more
+        if process.by_signal_handler(exc):
+            raise
         body()
     else:
         try:

@@ -144,7 +144,9 @@ def _start() -> bool:
     if _thread is None or not _thread.is_alive():
         try:
             _thread = real_threads.start("lambda_ext_deadline", _run, is_quiet=True)
-        except (RuntimeError, MemoryError):
+        except (RuntimeError, MemoryError) as exc:
+            if process.by_signal_handler(exc):
+                raise
             return False
     return True
 

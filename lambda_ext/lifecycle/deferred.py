@@ -498,7 +498,12 @@ def _go_on(ends_at: float) -> list[Round]:
     if last is not None:
         try:
             real_threads.start("lambda_ext_after_response", last.work)
-        except (RuntimeError, MemoryError):  # none to be had, or Python is ending
+        except (
+            RuntimeError,
+            MemoryError,
+        ) as exc:  # none to be had, or Python is ending
+            if process.by_signal_handler(exc):
+                raise
             last.work()
         last.over.wait(max(ends_at - clock.run_time(), 0.0))
     return _active()

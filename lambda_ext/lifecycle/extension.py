@@ -30,7 +30,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -217,7 +216,9 @@ def _has_thread() -> bool:
     """Say whether a thread can be started: without one, no event would be answered."""
     try:
         real_threads.start("lambda_ext_extension", lambda: None, is_quiet=True)
-    except RuntimeError:
+    except RuntimeError as exc:
+        if process.by_signal_handler(exc):
+            raise
         return False
     return True
 
@@ -226,11 +227,13 @@ def _park() -> None:
     """Wait for the event that never comes, so that its refusal is noticed."""
     connection = _connection
     assert connection is not None
-    # Without a thread to spare, the request stands all the same.
-    with contextlib.suppress(RuntimeError):
+    try:
         real_threads.start(
             "lambda_ext_extension", lambda: _wait(connection), is_quiet=True
         )
+    except RuntimeError as exc:  # none to spare: the request stands all the same
+        if process.by_signal_handler(exc):
+            raise
 
 
 def _wait(connection: socket) -> None:

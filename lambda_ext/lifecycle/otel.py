@@ -142,11 +142,12 @@ def _start(
     try:
         _busy[module] = done
         real_threads.start("lambda_ext_otel", body)
-    except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
+    except BaseException as exc:
+        none_to_be_had = isinstance(exc, (RuntimeError, MemoryError))
+        if not none_to_be_had or process.by_signal_handler(exc):
+            _busy.pop(module, None)  # before the thread has begun
+            raise
         body()
-    except BaseException:  # a signal handler's, before the thread has begun
-        _busy.pop(module, None)
-        raise
 
 
 def _tell(module: str, reason: str) -> None:

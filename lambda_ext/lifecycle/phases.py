@@ -278,7 +278,9 @@ def run_within(
 
     try:
         real_threads.start(f"lambda_ext_{phase}", on_thread)
-    except (RuntimeError, MemoryError):  # no thread to be had, or Python is ending
+    except (RuntimeError, MemoryError) as exc:  # none to be had, or Python is ending
+        if process.by_signal_handler(exc):
+            raise
         body()
         if raised:
             raise raised[0] from None

@@ -132,6 +132,8 @@ def _arm() -> None:
             "lambda_ext_sigterm", lambda: _watch(read_fd, pipe), is_quiet=True
         )
     except RuntimeError as exc:  # there is no thread to be had
+        if process.by_signal_handler(exc):
+            raise  # the thread may have begun, and read
         posix.close(read_fd)
         posix.close(write_fd)
         _off(str(exc))

@@ -244,7 +244,9 @@ def spawn(body: Callable[[], object], started: list[int]) -> bool:
     try:
         start = real_threads.start_new_thread
         started.extend(map(start, (real_threads.run_bare,), ((body,),)))
-    except RuntimeError:
+    except RuntimeError as exc:
+        if by_signal_handler(exc):
+            raise
         return False
     return True
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 
 import pytest
 from interruptions import Interrupted, guard, interruptions
 
-from lambda_ext.aws import connections, http1, light, retries, tls, transport, waiting
+from lambda_ext.aws import (
+    connections,
+    http1,
+    light,
+    native,
+    retries,
+    tls,
+    transport,
+    waiting,
+)
 from lambda_ext.exceptions import LambdaExtError
 
 # A socket that has no owner yet is closed by its finalizer, which warns; and what
@@ -85,3 +95,62 @@ def test_guard_that_raises_a_timeout_error_is_not_taken_for_a_time_out(secrets):
 
     assert [] == swallowed
     assert count > 50
+
+
+def raised(function):
+    """Return what *function* raises, None if it returns."""
+    try:
+        function()
+    except BaseException as exc:
+        return exc
+    return None
+
+
+@pytest.mark.parametrize("store", [tls.AMAZON, "a bundle"])
+@pytest.mark.parametrize("error", [TimeoutError, OSError])
+def test_guard_that_raises_while_roots_are_loaded_is_no_fault_of_theirs(
+    store, error, monkeypatch
+):
+    """It arrives as it is, and no context without roots is kept for it."""
+
+    def fail(signum, frame):
+        raise error("of the guard")
+
+    def load(*_):
+        signal.raise_signal(signal.SIGUSR1)
+
+    former = signal.signal(signal.SIGUSR1, fail)
+    made = native.modules()
+    broken = type("Context", (), {"load_verify_locations": load})()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(native.Modules, "context", lambda _: broken)
+            found = raised(lambda: tls.context(store))
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+    assert (error, ("of the guard",)) == (type(found), found.args)
+    assert (made.kind, store) not in tls._contexts
+
+
+def test_guard_arrives_from_the_choice_of_a_context():
+    """Whatever it raises: no error is taken for the lack of one."""
+
+    def fail():
+        raise IndexError("of the guard")
+
+    count = 0
+    for run in interruptions((native,), fail):
+        native.use(None)
+        modules = native.modules()
+
+        def choose(run=run, modules=modules):
+            with run:
+                modules.context()
+
+        arrived = raised(choose)
+        if run.happened:
+            count += 1
+            assert IndexError is type(arrived)
+
+    assert count

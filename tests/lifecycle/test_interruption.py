@@ -14,9 +14,13 @@ from interruptions import Interrupted, interruptions
 
 import lambda_ext
 from lambda_ext import invocation
+from lambda_ext.aws import waiting
 from lambda_ext.lifecycle import (
     clock,
+    deadline,
+    deferred,
     extension,
+    otel,
     phases,
     process,
     real_threads,
@@ -26,6 +30,7 @@ from lambda_ext.lifecycle import (
     snapstart,
 )
 from lambda_ext.testing import FakeClock
+from lambda_ext.values import calls
 
 MODULES = (
     clock, extension, invocation, phases, process, runtime_client, shutdown, signals,
@@ -287,6 +292,46 @@ class TestInvocation:
             count += 1
 
         assert count > 5
+
+
+def after_response(function):
+    deferred._waiting.append(deferred.Call(function, (), {}))
+    deferred._go_on(clock.run_time() + 30)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda function: waiting.within(30.0, function, "lambda_ext_test"),
+        lambda function: phases.run_within(30.0, function, phases.RESPONSE),
+        lambda function: calls.spawn(function, []),
+        lambda function: deadline.look(lambda: 0.0, function),
+        lambda function: otel._start("a", function, 30.0, real_threads.Event()),
+        lambda function: extension._has_thread(),
+        signals.install,
+        after_response,
+    ],
+    ids=["within", "phase", "helper", "deadline", "otel", "extension", "sigterm",
+         "after"],
+)  # fmt: skip
+def test_guard_that_raises_a_runtime_error_is_no_lack_of_threads(
+    begin, signalled, monkeypatch
+):
+    """It arrives where a thread is begun; the work is not done in this one for it."""
+    done = []
+
+    def fail(signum, frame):
+        raise RuntimeError("of the guard")
+
+    def guarded(*_, **__):
+        signalled(fail)
+
+    monkeypatch.setattr(real_threads, "start", guarded)
+    monkeypatch.setattr(real_threads, "start_new_thread", guarded)
+    with pytest.raises(RuntimeError, match="of the guard"):
+        begin(lambda *_, **__: done.append(1))
+
+    assert [] == done
 
 
 def test_real_alarms_lose_no_listener(signalled):
