@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import traceback
 from types import SimpleNamespace
 
 import pytest
@@ -48,17 +49,18 @@ class TestMaking:
         class Counted(loader.Loader):
             def __init__(self, *arguments):
                 made.append(threading.get_ident())
-                eventually(lambda: waiting.n_waiting == 0)  # all are on their way
+                eventually(lambda: inside() == 8)
                 super().__init__(*arguments)
 
+        def inside():
+            """Return how many threads need a loader now."""
+            return sum(
+                any(frame.f_code is store._loading.__code__ for frame, _ in walk)
+                for walk in map(traceback.walk_stack, sys._current_frames().values())
+            )
+
         monkeypatch.setattr(loader, "Loader", Counted)
-        waiting = threading.Barrier(8)
-
-        def read(_):
-            waiting.wait(30)
-            return get_secret("db"), store.loader
-
-        found = run_threads(8, read)
+        found = run_threads(8, lambda _: (get_secret("db"), store.loader))
 
         assert [("one", store.loader)] * 8 == found
         assert (1, 1) == (len(made), len(source.calls))
