@@ -115,7 +115,12 @@ class Sink(Protocol):
     """
 
     def accept(self, batch: Batch, /) -> None:
-        """Take *batch*, which belongs to the sink from now on."""
+        """
+        Take *batch*, which belongs to the sink from now on.
+
+        So do its points, their values and the dictionary of its properties: other
+        sinks have their own.
+        """
         ...
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.01  # for what has come already, at least in part
 IDLE_S = 10.0  # kept for no longer: a dead one may cost a whole time-out to find out
 KEPT = 10
-ADDRESSES = 3  # of one name that are tried
+ADDRESSES = 3  # of one name that are tried, of IPv6 and of IPv4 in turn
 AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, TCP_NODELAY = 0, 1, 6, 1
 AI_NUMERICHOST = 4
 MSG_PEEK = 2
@@ -379,15 +379,31 @@ def _resolved(
     return [(entry[0], entry[4]) for entry in found]
 
 
+def _alternating(addresses: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """
+    Return *addresses* so that their families take turns, the first one first.
+
+    Source: RFC 8305, section 4, https://www.rfc-editor.org/rfc/rfc8305#section-4
+    """
+    first = [entry for entry in addresses if entry[0] == addresses[0][0]]
+    others = [entry for entry in addresses if entry[0] != addresses[0][0]]
+    turns = min(len(first), len(others))
+    paired = [entry for pair in zip(first, others, strict=False) for entry in pair]
+    return paired + first[turns:] + others[turns:]
+
+
 def _connected(addresses: list[tuple[int, Any]], ends_at: float) -> Any:
     """Return a socket connected to the first address that answers."""
     failure: OSError | None = None
-    for family, address in addresses[:ADDRESSES]:
+    tried = _alternating(addresses)[:ADDRESSES]
+    for index, (family, address) in enumerate(tried):
         sock = None
         try:
             # It has no socket for IPv6 where the kernel knows none.
             sock = modules().Socket(family, SOCK_STREAM)
-            sock.settimeout(left(ends_at, retries.CONNECT_S))
+            # One that is silent leaves time for those that follow.
+            share_s = left(ends_at, retries.BUDGET_S) / (len(tried) - index)
+            sock.settimeout(min(share_s, retries.CONNECT_S))
             sock.connect(address)
             # A request of two segments would else wait 40 ms for the first's ACK.
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

@@ -69,7 +69,11 @@ class Point:
 
 
 class Batch:
-    """What a flush hands to one sink; a large flush makes several."""
+    """
+    What a flush hands to one sink; a large flush makes several.
+
+    It belongs to that sink: its lists, points and dictionary are in no other batch.
+    """
 
     __slots__ = ("at", "namespace", "points", "properties")
 
@@ -83,18 +87,20 @@ class Batch:
         self.namespace = namespace
         self.at = at
         self.points = points
-        self.properties = properties or {}
+        self.properties = {**properties} if properties else {}
 
 
 class Parcel:
     """One batch on its way to one sink."""
 
-    __slots__ = ("batch", "busy", "counted", "done", "outlet", "samples")
+    __slots__ = ("batch", "busy", "counted", "counts", "done", "outlet", "samples")
 
-    def __init__(self, outlet: Outlet, batch: Batch, samples: int) -> None:
+    def __init__(self, outlet: Outlet, batch: Batch) -> None:
         self.outlet = outlet
         self.batch = batch
-        self.samples = samples  # records in it
+        # Records in it by name, which the sink may change in the batch.
+        self.counts = [(point.name, point.samples) for point in batch.points]
+        self.samples = sum([samples for _, samples in self.counts])
         self.busy = False  # this thread, or another, is in `accept`
         self.done: list[object] = []  # not empty: the sink has it, or never will
         self.counted = False  # as sent, or as dropped
@@ -105,8 +111,7 @@ def put(
 ) -> None:
     """Record *value* in a batch of its own, with *properties*."""
     batch = Batch(series.namespace, clock.wall(), [Point(series, [value])], properties)
-    found = [_parcel(outlet, batch) for outlet in buffer._outlets_of(series.outlet)]
-    waiting, parcels = buffer.parcels, [each for each in found if each is not None]
+    waiting, parcels = buffer.parcels, _parcels_of(batch, buffer, series.outlet)
     # One step.
     waiting += parcels
     buffer.taken += 1
@@ -185,10 +190,7 @@ def _parcels(buffer: Buffer, records: list[Record]) -> tuple[list[Parcel], list[
                 found[start : start + MAX_POINTS],
                 buffer.properties,
             )
-            for outlet in buffer._outlets_of(own):
-                parcel = _parcel(outlet, batch)
-                if parcel is not None:
-                    parcels.append(parcel)
+            parcels += _parcels_of(batch, buffer, own)
     return parcels, losses
 
 
@@ -203,14 +205,22 @@ def _bound(buffer: Buffer) -> None:
             _drop(parcel, "overflow", message)
 
 
-def _parcel(outlet: Outlet, batch: Batch) -> Parcel | None:
-    """Return what *outlet* wants of *batch*; None when that is nothing."""
-    if outlet.wanted is not None:
-        points = [point for point in batch.points if outlet.wanted(point.name)]
-        if not points:
-            return None
-        batch = Batch(batch.namespace, batch.at, points, batch.properties)
-    return Parcel(outlet, batch, sum([point.samples for point in batch.points]))
+def _parcels_of(batch: Batch, buffer: Buffer, own: Outlet | None) -> list[Parcel]:
+    """Return what each outlet wants of *batch*; the first has it itself, others copies."""
+    parcels: list[Parcel] = []
+    for outlet in buffer._outlets_of(own):
+        points: Sequence[Point] = batch.points
+        if outlet.wanted is not None:
+            points = [point for point in points if outlet.wanted(point.name)]
+            if not points:
+                continue
+        if parcels:
+            points = [Point(each, [*each.values], each.samples) for each in points]
+        made = batch
+        if points is not batch.points:
+            made = Batch(batch.namespace, batch.at, points, batch.properties)
+        parcels.append(Parcel(outlet, made))
+    return parcels
 
 
 def _deliver(buffer: Buffer, ends_at: float | None) -> None:
@@ -221,7 +231,7 @@ def _deliver(buffer: Buffer, ends_at: float | None) -> None:
     outlets = dict.fromkeys([parcel.outlet for parcel in buffer.parcels.copy()])
     for outlet in buffer._asleep.copy():
         if outlet not in outlets:
-            buffer.parcels.append(Parcel(outlet, Batch("", clock.wall(), []), 0))
+            buffer.parcels.append(Parcel(outlet, Batch("", clock.wall(), [])))
             outlets[outlet] = None
         _remove(buffer._asleep, outlet)
     for outlet in outlets:
@@ -320,9 +330,7 @@ def _told(failure: BaseException) -> str:
 
 
 def _drop(parcel: Parcel, reason: str, message: str) -> None:
-    lost = [
-        (reason, point.name, point.samples, message) for point in parcel.batch.points
-    ]
+    lost = [(reason, name, samples, message) for name, samples in parcel.counts]
     losses, done, outlet = uncounted, parcel.done, parcel.outlet
     # One step.
     if not done:

@@ -2,7 +2,7 @@
 What leaves the process of a record: an `Entry`, which transforms and sinks see.
 
 A record belongs to all consumers and is read-only.  An entry belongs to one
-route: it has the invocation that the record belongs to, also where a line does
+route, with all that is in it: it has the invocation that the record belongs to, also where a line does
 not name it, and after the redaction no secret that this process knows.
 """
 
@@ -59,12 +59,11 @@ class Entry:
         self.request_id = request_id or record.request_id
         self.trace = trace
         fields: Any = record.fields if record.where != PLATFORM else record.record
-        self.body: Any = dict(fields) if isinstance(fields, dict) and fields else None
-        if self.body is None:
-            raw = record.record
-            self.body = raw.removesuffix("\n") if isinstance(raw, str) else raw
-        elif is_deep(self.body):
-            self.body = plain(self.body)
+        self.body: Any = record.record
+        if isinstance(fields, dict) and fields:
+            self.body = plain(fields) if is_deep(fields) else copied(fields)
+        elif isinstance(self.body, str):
+            self.body = self.body.removesuffix("\n")
         self.message = record.message
         self.size = 0  # bytes, about; set when it is queued
 
@@ -82,8 +81,7 @@ class Entry:
         made = object.__new__(Entry)
         for name in self.__slots__:
             setattr(made, name, getattr(self, name))
-        if isinstance(self.body, dict):
-            made.body = dict(self.body)
+        made.body = copied(self.body)
         return made
 
     def say(self, body: Any) -> None:
@@ -157,6 +155,18 @@ def plain(value: Any, depth: int = 0) -> Any:
         if by_signal_handler(exc):
             raise
         return f"<{type(value).__name__}>"
+
+
+def copied(value: Any) -> Any:
+    """Return *value*, JSON that is not too deep, with objects and lists of its own."""
+    if type(value) is dict:
+        return {
+            name: copied(part) if type(part) in (dict, list) else part
+            for name, part in value.items()
+        }
+    if type(value) is list:
+        return [copied(part) for part in value]
+    return value
 
 
 def is_deep(value: Any, levels: int = DEEPEST) -> bool:

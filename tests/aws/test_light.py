@@ -601,6 +601,40 @@ class TestConnections:
             connections._connected(addresses, clock.monotonic() + 60)
         assert connections.ADDRESSES == len(tried)
 
+    @pytest.mark.parametrize(
+        ("families", "tried"),
+        [
+            ("6", "6"), ("6666", "666"), ("4444", "444"), ("64", "64"),
+            ("666444", "646"), ("444666", "464"), ("46", "46"), ("4666", "466"),
+            ("66664", "646"), ("", ""),
+        ],
+    )  # fmt: skip
+    def test_families_take_turns(self, monkeypatch, families, tried):
+        """The resolver's first goes first; no family takes all tries. Each is tried once."""
+        seen = []
+
+        class Refused:
+            def __init__(self, family, kind):
+                self.family = family
+
+            def settimeout(self, seconds):
+                seen.append((self.family, seconds))
+
+            def connect(self, address):
+                raise ConnectionRefusedError
+
+            def close(self):
+                pass
+
+        monkeypatch.setattr(native.modules(), "Socket", Refused)
+        monkeypatch.setattr(clock, "monotonic", lambda: 100.0)
+        addresses = [(family, ("", at)) for at, family in enumerate(families)]
+
+        with pytest.raises((ConnectionRefusedError, TimeoutError)):
+            connections._connected(addresses, 101.2)
+        shares = [min(1.2 / (len(tried) - at), 1.0) for at in range(len(tried))]
+        assert [*zip(tried, map(pytest.approx, shares), strict=True)] == seen
+
     def test_family_without_sockets_is_skipped(self, monkeypatch):
         """Where the kernel knows no IPv6, the next address is tried."""
         modules = native.modules()

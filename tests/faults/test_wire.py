@@ -10,6 +10,7 @@ import email.utils
 import random
 import threading
 import time
+from socket import AF_INET6
 
 import pytest
 import wire as faults
@@ -315,6 +316,25 @@ def test_second_address_is_tried_when_the_first_refuses(wire, monkeypatch):
         return [dead, entry]
 
     modules.getaddrinfo = two
+    native.use(modules)
+    way = light.Light("secretsmanager")
+
+    assert "hunter2" == get(way)
+    way.close()
+    light.reset()
+
+
+def test_ipv4_is_tried_when_the_addresses_of_ipv6_refuse(wire, monkeypatch):
+    """A name with any number of dead addresses of one family still leads somewhere."""
+    modules = native.private()
+    real = modules.getaddrinfo
+
+    def found(name, port, *args):
+        entry = real(b"127.0.0.1", port, *args)[0]
+        closed = [("::1", number, 0, 0) for number in (1, 2, 3)]
+        return [(AF_INET6, *entry[1:4], address) for address in closed] + [entry]
+
+    modules.getaddrinfo = found
     native.use(modules)
     way = light.Light("secretsmanager")
 

@@ -57,6 +57,52 @@ class TestSeveral:
         assert 2 == sink.total("n")
         assert ["n"] == [point.name for batch in batches for point in batch.points]
 
+    @pytest.mark.logs
+    @pytest.mark.parametrize("at", [0, 1, 2])
+    def test_one_that_changes_its_batch_changes_no_others(self, at):
+        """Points, values, numbers and properties; not those of a later flush either."""
+
+        class Changing:
+            def accept(self, batch, /):
+                for point in batch.points:
+                    point.values[0] += 1
+                    point.values.append(9)
+                    point.name, point.samples, point.dimensions = "x", 7, ()
+                batch.points.clear()
+                batch.properties["a"] = "b"
+                batch.properties.pop("stage")
+                batch.namespace = batch.at = None
+                raise ValueError
+
+        def seen(sink):
+            return [
+                (batch.namespace, point.name, point.values, point.samples,
+                 point.dimensions, batch.properties)
+                for batch in sink.batches
+                for point in batch.points
+            ]  # fmt: skip
+
+        first, second = MemorySink(), MemorySink()
+        first.name, second.name = "first", "second"
+        given = [outlets.route(first, include="*"), second]
+        given.insert(at, outlets.route(Changing(), name="changing"))
+        configure(sinks=given, namespace="Shop")
+        expected = []
+        dims = (("service", "unknown_service"), ("shop", "a"))
+        metrics.annotate({"stage": "prod"}, always=True)
+        for number in (1, 2):
+            metrics.distribution("d", number, shop="a")
+            metrics.distribution("d", 5, shop="a")
+            metrics.flush()
+            expected.append(("Shop", "d", [number, 5], 2, dims, {"stage": "prod"}))
+        status = stats().metrics
+
+        assert [expected] * 2 == [seen(first), seen(second)]
+        assert (4, {"d": 4}) == (
+            status.sinks["changing"].dropped,
+            status.dropped_by_name["sink"],
+        )
+
     def test_variable_names_them(self, monkeypatch, capfd):
         """LAMBDA_EXT_SINKS is a list of names."""
         monkeypatch.setenv("LAMBDA_EXT_SINKS", " EMF ")

@@ -22,8 +22,10 @@ class Sink:
     def __init__(self, name="sink"):
         self.name = name
         self.calls = []
+        self.entries = []
 
     def accept_logs(self, entries):
+        self.entries += entries
         self.calls.append([entry.message for entry in entries])
 
     @property
@@ -299,6 +301,28 @@ class TestTransforms:
         send(line({"message": "original"}))
 
         assert (["original"], ["changed"]) == (sink.messages, other.messages)
+
+    def test_changes_nothing_below_in_another_route(self, sink):
+        """Nor in a copy of the entry, nor in the record itself: at any depth."""
+        seen = []
+        other = Sink("other")
+        said = {"message": "m", "user": {"id": 1, "all": [{"a": 1}, 2]}}
+
+        def transform(entry):
+            before = entry.copy()
+            del entry.body["user"]["id"]
+            entry.body["user"]["all"][0]["a"] = "changed"
+            entry.body["user"]["all"].append(3)
+            seen.append(before.body)
+            return entry
+
+        telemetry.on_batch(lambda batch: seen.extend(each.fields for each in batch))
+        telemetry.route(transform=transform).to(other)
+        telemetry.route().to(sink)
+        send(line(said))
+
+        assert [said] * 3 == [*seen, sink.entries[0].body]
+        assert {"all": [{"a": "changed"}, 2, 3]} == other.entries[0].body["user"]
 
     @FAILED
     @pytest.mark.parametrize("raised", [ValueError("SECRET"), SystemExit(3)])
