@@ -167,7 +167,6 @@ def _earliest() -> tuple[float, State, Timing] | None:
 
 def _run() -> None:
     global _until
-    real_threads.introduce()
     while not _stopping:
         found = _earliest()
         timed_at = _timed_at()
@@ -209,6 +208,7 @@ def _fire(state: State, timing: Timing) -> None:
         mine = True
     if not mine:
         return
+    real_threads.introduce()
     begun_at, remaining_s, lead = timing
     clock.sync()  # a freeze counts, which run time may not know of
     frozen_s = clock.lead - lead

@@ -239,11 +239,11 @@ def _park() -> None:
 def _wait(connection: socket) -> None:
     """Read the answer to ``/event/next``; it ends with the process."""
     global _connection, _status
-    real_threads.introduce()
     reason, error_type = "Lambda sent an event that was not asked for", ""
     try:
         while True:
             reply = runtime_api.receive(connection, deadline_at=None)
+            real_threads.introduce()
             _check(reply)
             if on_event is None or connection is not _connection:
                 break

@@ -114,7 +114,7 @@ def introduce() -> None:
     """
     Make this thread, if it is bare, known to `threading` by its name, for log lines.
 
-    To be called before there is anything to log: it takes a lock of `threading`'s.
+    It takes a lock of `threading`'s, and 0.05 ms.
     """
     name = bare.get(get_ident())
     if name is not None and not patched():
@@ -136,8 +136,8 @@ def start(name: str, body: Callable[[], object], *, is_quiet: bool = False) -> T
     Run *body* on a daemon thread; *is_quiet*: it calls no code of the user's.
 
     A quiet thread is none of `threading`'s, which would wait until it has begun:
-    that takes 0.3 ms of a cold start, a thread without it 0.04.  One that may log
-    something begins with `introduce`.
+    that takes 0.3 ms of a cold start, a thread without it 0.04.  Before it logs
+    something it calls `introduce`.
 
     Raises:
         RuntimeError: there is no thread to be had: the limit is reached, the
