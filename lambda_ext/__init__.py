@@ -87,7 +87,8 @@ else:
             home = _HOME[name]
         except KeyError:
             msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg, name=name) from None
+            # Without name=: then Python adds it, and suggests the nearest of ours.
+            raise AttributeError(msg) from None
         value = getattr(import_module(home, __name__), name)
         globals()[name] = value  # the next look-up never gets here
         return value

@@ -38,7 +38,7 @@ else:
         if name not in ("FlagError", "InvalidDocumentError", "RuleError",
                         "UnknownFlagError"):  # fmt: skip
             msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg, name=name)
+            raise AttributeError(msg)
         # To make a class takes 15 microseconds, and few programs have flags.
         from importlib import import_module
 

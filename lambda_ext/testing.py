@@ -150,7 +150,8 @@ class FakeSource:
     ``calls`` holds the names that each call asked for, in order.
 
     Raises:
-        TypeError: a name is no text, or a value is neither text nor bytes.
+        TypeError: *values* is no mapping, a name is no text, or a value is neither
+            text nor bytes.
     """
 
     _numbers = itertools.count(1)
@@ -172,7 +173,7 @@ class FakeSource:
         self._held = False
         self._inside = 0  # calls that wait at the gate
         self._former: list[Any] = []  # sources; None is none
-        for each, value in (values or {}).items():
+        for each, value in _checked(values, "FakeSource", "'a text'").items():
             self.rotate(each, value)
 
     def __repr__(self) -> str:
@@ -205,8 +206,16 @@ class FakeSource:
             return versions[-1].id
 
     def remove(self, name: str) -> None:
-        """Delete *name*; asking for it raises `NotFoundError` from now on."""
+        """
+        Delete *name*; asking for it raises `NotFoundError` from now on.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
         with self._changed:
+            if name not in self._versions:
+                msg = f"this FakeSource has no {name!r}"
+                raise KeyError(msg)
             del self._versions[name]
 
     def arn(self, name: str) -> str:
@@ -369,6 +378,10 @@ class FakeFlags:
         configurations: Texts, or what becomes JSON, by
             "application/environment/profile"; everything else that is asked
             for is the document of *flags*.
+
+    Raises:
+        TypeError: an argument is no mapping; the name of a flag is no text, or its
+            value neither a bool nor a mapping.
     """
 
     name = "fake_flags"
@@ -382,8 +395,12 @@ class FakeFlags:
         configurations: Mapping[str, Any] | None = None,
     ) -> None:
         self.scope = (self.name, next(self._numbers))
-        self._flags = dict(flags or {})
-        self._configurations = dict(configurations or {})
+        self._flags = dict(_checked(flags, "FakeFlags", "True"))
+        self._configurations = dict(
+            _checked(configurations, "FakeFlags(configurations=...)", "'a text'")
+        )
+        for each, value in self._flags.items():
+            _check_flag(each, value)
         self._version = 1
         self._error: LambdaExtError | None = None
         self._former: list[Any] = []
@@ -392,7 +409,13 @@ class FakeFlags:
         return f"<FakeFlags with {len(self._flags)} flag(s)>"
 
     def set(self, name: str, value: Any) -> None:
-        """Give the flag *name* another value, or its first."""
+        """
+        Give the flag *name* another value, or its first.
+
+        Raises:
+            TypeError: *name* is no text, or *value* neither a bool nor a mapping.
+        """
+        _check_flag(name, value)
         self._flags = {**self._flags, name: value}
         self._version += 1
 
@@ -451,6 +474,29 @@ class FakeFlags:
             }
         body = value if isinstance(value, (str, bytes)) else json.dumps(value)
         return _Answer(body, str(self._version))
+
+
+def _checked(given: Any, double: str, value: str) -> Mapping[str, Any]:
+    """Return *given*, which a test may have left out, if it is by name."""
+    if given is not None and not hasattr(given, "items"):
+        msg = (
+            f"{double} takes a dictionary by name, such as {{'name': {value}}}, not"
+            f" {type(given).__name__}"
+        )
+        raise TypeError(msg)
+    return given or {}
+
+
+def _check_flag(name: object, value: object) -> None:
+    if not isinstance(name, str):
+        msg = f"the name of a flag is text, not {type(name).__name__}"
+        raise TypeError(msg)
+    if not isinstance(value, bool) and not hasattr(value, "items"):
+        msg = (
+            f"the flag {name!r} is True, False or a dictionary such as"
+            f" {{'enabled': True, 'limit': 5}}, not {type(value).__name__}"
+        )
+        raise TypeError(msg)
 
 
 def _check_error(error: object) -> None:
@@ -604,6 +650,13 @@ def simulate_restore(clock: FakeClock | None = None, seconds: float = 0.0) -> No
     on *clock* without run time, a new generation begins, and the functions
     decorated with `after_restore` are called.
     """
+    known: object = clock  # not every test checks types
+    if known is not None and not hasattr(known, "freeze"):
+        msg = f"simulate_restore(clock, seconds) takes a FakeClock, not {known!r:.80}"
+        raise TypeError(msg)
+    if clock is None and seconds:
+        msg = "simulate_restore(seconds=...) needs a FakeClock on which they go by"
+        raise TypeError(msg)
     _phases.call(_phases.SNAPSHOT)
     if clock is not None:
         clock.freeze(seconds)

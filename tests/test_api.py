@@ -47,6 +47,24 @@ def test_misspelt_name_is_an_attribute_error():
         lambda_ext.secrte
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "nearest"),
+    [
+        ("lambda_ext", "get_secrt", "get_secret"),
+        ("lambda_ext.metrics", "anotate", "annotate"),
+        ("lambda_ext.exceptions", "FlagEror", "FlagError"),
+        ("lambda_ext.telemetry", "suscribe", "subscribe"),
+        ("lambda_ext.telemetry", "rout", "route"),
+        ("lambda_ext.flags", "Exposre", "Exposure"),
+    ],
+)
+def test_misspelt_name_gets_a_suggestion(module, name, nearest):
+    """Python's own, in the traceback, though names are looked up when first used."""
+    run = python(f"import importlib; importlib.import_module('{module}').{name}")
+
+    assert f"Did you mean: '{nearest}'?" in run.stderr.splitlines()[-1]
+
+
 def test_no_name_is_replaced_by_a_module():
     """Importing every submodule first changes no public name."""
     run = python(

@@ -290,6 +290,17 @@ class TestNoAws:
             response = replayed.get_secret_value(SecretId="b")
             assert "replayed" == response["SecretString"]
 
+    @pytest.mark.parametrize("double", [no_aws, FakeSource])
+    def test_drop_in_needs_no_region_to_be_refused(self, monkeypatch, double):
+        """The error names what was asked, not what boto3 needs to make a client."""
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        client = lambda_ext.client("secretsmanager")
+
+        with double(), pytest.raises(ConfigurationError, match="'prod/db'") as caught:
+            client.get_secret_value(SecretId="prod/db")
+        assert "answer it with botocore's Stubber or moto" in str(caught.value)
+
     def test_drop_in_asks_again_afterwards(self, monkeypatch):
         """What was refused inside is not remembered, and nothing stays in the way."""
         from botocore.exceptions import EndpointConnectionError

@@ -6,7 +6,12 @@ import pytest
 
 import lambda_ext
 from lambda_ext.lifecycle import clock
-from lambda_ext.testing import FakeClock, simulate_restore, simulate_sigterm
+from lambda_ext.testing import (
+    FakeClock,
+    FakeSource,
+    simulate_restore,
+    simulate_sigterm,
+)
 
 
 class TestFakeClock:
@@ -73,3 +78,30 @@ def test_simulated_restore_calls_the_hooks_with_time_between():
 
     assert 3600 == seen[1] - seen[0]
     assert after > generation
+
+
+@pytest.mark.parametrize("values", [["db"], "db", 5])
+def test_source_of_what_is_no_dictionary_is_refused(values):
+    """The message shows the form."""
+    with pytest.raises(TypeError, match="FakeSource takes a dictionary by name"):
+        FakeSource(values)
+
+
+def test_removing_what_is_not_there_says_so():
+    """With the name of the double and of the value."""
+    with pytest.raises(KeyError, match="this FakeSource has no 'db'"):
+        FakeSource().remove("db")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [((5,), "takes a FakeClock, not 5"), ((None, 5), "needs a FakeClock")],
+)
+def test_restore_without_a_clock_for_its_seconds_is_refused(arguments, said):
+    """Before anything is called: seconds without a clock would be no seconds."""
+    seen = []
+    lambda_ext.before_snapshot(lambda: seen.append("snapshot"))
+    with pytest.raises(TypeError, match=said):
+        simulate_restore(*arguments)
+
+    assert [] == seen

@@ -36,7 +36,7 @@ import json
 import sys
 import weakref
 from fnmatch import fnmatchcase
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 
 from .. import disclosure
 from ..aws import boto, errors
@@ -116,12 +116,21 @@ def cached(
         never: The same, of what is never kept.
 
     Raises:
-        ConfigurationError: an option cannot be used.
+        ConfigurationError: an option cannot be used, or *client* is None, text, a
+            class or a module.
 
     Source: GetSecretValue, BatchGetSecretValue, GetParameter, GetParameters,
     GetParametersByPath of AWS's API references.
     """
     options = Options(max_age, max_stale, only, never)
+    known: object = client
+    if known is None or isinstance(known, (str, type, ModuleType)):
+        what = repr(known) if isinstance(known, str) else type(known).__name__
+        msg = (
+            f"cached() takes a client of boto3, not {what:.80}: write"
+            " cached(boto3.client('ssm')), or lambda_ext.client('ssm')"
+        )
+        raise ConfigurationError(msg)
     if type(client) in _states or not is_wrappable(client):
         return client
     twin = object.__new__(type(client))

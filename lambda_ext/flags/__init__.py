@@ -1,1 +1,22 @@
-"""Feature flags and configurations of AWS AppConfig."""
+"""Feature flags and configurations of AWS AppConfig; the types of what `Flags` tells."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .document import Evaluation as Evaluation
+    from .document import Exposure as Exposure
+else:
+
+    def __getattr__(name):
+        # Only annotations ask: a program that polls a Configuration needs neither.
+        if name in __all__:
+            from . import document
+
+            return getattr(document, name)
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
+__all__ = ("Evaluation", "Exposure")

@@ -126,7 +126,10 @@ class Flags(Polled[object]):
     ) -> None:
         given = [part is not None for part in (application, environment, profile)]
         if any(given) and not all(given):
-            msg = "Flags(application, environment, profile): pass all three, or none"
+            msg = (
+                "Flags(application, environment, profile) takes three arguments: pass"
+                " all three, or none"
+            )
             raise ConfigurationError(msg)
         if not isinstance(dialect, Dialect):
             msg = f"dialect= takes a lambda_ext.flags.rules.Dialect, not {type(dialect).__name__}"  # type: ignore[unreachable]  # not every caller checks types
@@ -247,7 +250,7 @@ class Flags(Polled[object]):
         """
         Call *listener* with each evaluation; also a decorator.
 
-        It is given an `Exposure`: flag, enabled, variant, reason, version,
+        It is given a `lambda_ext.flags.Exposure`: flag, enabled, variant, reason, version,
         attributes, error and the context.  For logs of exposures.  It runs in the
         thread that evaluates, before the result is returned; what it raises is
         logged.  Without listeners nothing is spent on this.
@@ -280,6 +283,12 @@ class Flags(Polled[object]):
         return getattr(self._want and self._want.source, "evaluate", None) is not None
 
     # How it is done ------------------------------------------------------------
+
+    def _mistaken(self, what: str) -> TypeError:
+        return TypeError(
+            f"a Flags cannot be {what}: ask its enabled(), evaluate(), attribute(),"
+            " all() or names()"
+        )
 
     def _parsed(self, raw: Any) -> Document:
         """Return the document that *raw* is; its version is set when it is read."""
@@ -342,7 +351,10 @@ class Flags(Polled[object]):
         now: tuple[Document, bool] | None = None,
     ) -> Evaluation:
         if context is not None and not isinstance(context, Mapping):
-            msg = f"a context is a mapping, not {type(context).__name__}"  # type: ignore[unreachable]  # not every caller checks types
+            msg = (  # type: ignore[unreachable]  # not every caller checks types
+                f"a context is a mapping, not {type(context).__name__}; a default is"
+                " given by name: default=..."
+            )
             raise ConfigurationError(msg)
         document, is_old = now or self._document()
         flag = document.flag(name)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 MOST_S = 86_400  # for a hook; no invocation lasts that long
 _GENERATOR = 0x20 | 0x200  # of a code object, asynchronous ones too; `inspect`
 _VARARGS = 0x04
+_ANY = -1  # arguments that a function takes, and needs none of
 
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def on_init(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     INIT waits for it.  What is declared is loaded at priority 50, the default.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int.
     """
 
@@ -106,7 +108,8 @@ def on_invoke(
     call, or instead of it while four of them have not ended.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int; *budget* is no positive number.
     """
 
@@ -146,7 +149,8 @@ def on_response(
     to this invocation.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int; *budget* is no positive number.
     """
 
@@ -184,7 +188,8 @@ def after_response(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     there is no event, it is called before the handler's answer.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int.
 
     Source: Lambda runtime API, "Next invocation",
@@ -252,7 +257,8 @@ def on_timeout(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     a deadline.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int.
     """
 
@@ -293,7 +299,8 @@ def on_shutdown(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     at module scope.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int.
 
     Source: Lambda runtime environment, "Shutdown phase",
@@ -327,7 +334,8 @@ def before_snapshot(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     SnapStart, before the runtime asks for its first invocation.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int.
     """
 
@@ -355,7 +363,8 @@ def after_restore(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
     Lambda allows 10 seconds for all of it.  Only under SnapStart.
 
     Raises:
-        ConfigurationError: what is decorated is no function or a generator;
+        ConfigurationError: what is decorated is no function, a generator, or
+            needs more arguments than it gets;
             *priority* is no int.
     """
 
@@ -387,9 +396,14 @@ def _decorated(
 
     def decorate(function: Any) -> Any:
         _check(function, name)
-        given = argument
-        if argument is not None and not _takes_argument(function):
-            given = None
+        needed = _arguments_of(function, by_signature=argument is not None)
+        most = 0 if argument is None else 1
+        if needed > most and needed != _ANY:
+            what = "one argument at most" if most else "no argument"
+            shown_as = told(function, "__qualname__") or type(function).__name__
+            msg = f"@lambda_ext.{name} passes {what}, {shown_as}() needs {needed}"
+            raise ConfigurationError(msg)
+        given = argument if needed else None
         listener: Callable[[], object] = function
         # Any Python code may return something to be awaited, C code does not.
         if given is not None or _code(function) is not None:
@@ -466,34 +480,43 @@ def _code(hook: Any) -> Any:
     return code
 
 
-def _takes_argument(hook: Any) -> bool:
-    """Say whether *hook* has a parameter that must be given, or ``*args``."""
-    if told(told(hook, "__func__", hook), "__code__") is None:
-        return _takes_argument_by_signature(hook)
-    function = getattr(hook, "__func__", hook)
+def _arguments_of(hook: Any, *, by_signature: bool) -> int:
+    """
+    Return how many arguments *hook* must be given, `_ANY` where it has ``*args``.
+
+    One that is given by name only counts as two: no hook gets it.  Where only a
+    signature could tell, 0 unless *by_signature*.
+    """
+    function = told(hook, "__func__", hook)
+    if told(function, "__code__") is None:
+        return _arguments_by_signature(hook) if by_signature else 0
     code = function.__code__
     bound = function is not hook
+    named = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
     required = code.co_argcount - len(function.__defaults__ or ()) - bound
-    return required > 0 or bool(code.co_flags & _VARARGS)
+    needed: int = max(required, 0) + 2 * named
+    return needed or (_ANY if code.co_flags & _VARARGS else 0)
 
 
-def _takes_argument_by_signature(hook: Any) -> bool:
+def _arguments_by_signature(hook: Any) -> int:
     import inspect  # 6 ms that only partials, builtins and callable objects cost
 
     try:
         parameters = inspect.signature(hook).parameters.values()
     except (TypeError, ValueError):  # C code that does not say
-        return False
+        return 0
     except Exception as exc:  # of a ``__getattr__`` of the user's
         if by_signal_handler(exc):
             raise
-        return _takes_argument(type(hook).__call__.__get__(hook))
-    return any(
-        parameter.kind is parameter.VAR_POSITIONAL
-        or (
-            parameter.default is parameter.empty
-            and parameter.kind
-            in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        )
-        for parameter in parameters
-    )
+        call = type(hook).__call__.__get__(hook)
+        return _arguments_of(call, by_signature=True)
+    needed, most = 0, 0
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = _ANY
+        elif parameter.default is parameter.empty:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                needed += 2
+            elif parameter.kind is not parameter.VAR_KEYWORD:
+                needed += 1
+    return needed or most

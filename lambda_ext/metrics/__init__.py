@@ -34,7 +34,7 @@ else:
             from . import statuses as home
         else:
             msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg, name=name)
+            raise AttributeError(msg)
         value = globals()[name] = getattr(home, name)
         return value
 

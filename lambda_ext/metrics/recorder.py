@@ -174,7 +174,9 @@ class Metrics:
             if namespace is not None:
                 self._namespace = config.parsed("namespace", namespace)
             self._service = service and config.parsed("label", service)
-            self._dimensions = validation.dimensions(dict(dimensions or {}))
+            self._dimensions = validation.dimensions(
+                validation.merged(dimensions or {}, {})
+            )
             validation.check_dimension_count(len(self._dimensions) + (service != ""))
         except (ConfigurationError, MetricError, TypeError, ValueError) as exc:
             msg = f"Metrics({namespace!r}, ...) cannot be used: {exc}"

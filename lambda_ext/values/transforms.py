@@ -38,6 +38,20 @@ _NOT_MADE: Any = object()
 _running = threading.local()  # the transforms that this thread is inside of
 
 
+class _OfValue:
+    """The place of a method that the value may have, and its handle has not."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, handle: object, owner: type) -> NoReturn:
+        name = self._name
+        msg = f"a {owner.__name__} is not its value and has no {name!r}: .value may"
+        raise AttributeError(msg, name=name)
+
+
 class Unmistakable:
     """
     An object that is not its value; the base of handles at run time.
@@ -71,6 +85,11 @@ class Unmistakable:
 
     def __contains__(self, item: object) -> bool:
         raise self._mistaken("searched")
+
+    # Of dictionaries and texts.  Not by __getattr__, with which each attribute, that
+    # a hit reads too, would take twice as long.
+    get, items, keys, values = map(_OfValue, ("get", "items", "keys", "values"))
+    decode, encode, split, strip = map(_OfValue, ("decode", "encode", "split", "strip"))
 
     def _mistaken(self, what: str) -> TypeError:
         kind = type(self).__name__

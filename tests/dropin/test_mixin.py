@@ -112,6 +112,12 @@ class TestClient:
         assert sts is cached(sts)
         assert stand_in is cached(stand_in)
 
+    @pytest.mark.parametrize("given", ["secretsmanager", None, boto3, boto3.Session])
+    def test_what_can_be_no_client_is_refused(self, given):
+        """Text is meant for `client`, a module or a class is a slip: nothing is cached."""
+        with pytest.raises(ConfigurationError, match=r"takes a client of boto3, not"):
+            cached(given)
+
     @pytest.mark.parametrize(
         "options",
         [

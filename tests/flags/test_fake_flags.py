@@ -103,3 +103,39 @@ def test_failure():
 def test_repr_holds_no_value():
     """Only the number of flags is shown."""
     assert "<FakeFlags with 1 flag(s)>" == repr(FakeFlags({"on": {"k": "secret"}}))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["on"], r"FakeFlags takes a dictionary by name, .* not list"),
+        ({"on": 5}, r"the flag 'on' is True, False or a dictionary .* not int"),
+        ({"on": None}, "not NoneType"),
+        ({5: True}, "the name of a flag is text, not int"),
+    ],
+)
+def test_what_is_no_flag_is_refused(flags, said):
+    """Where the test says so, not where the handler reads it."""
+    with pytest.raises(TypeError, match=said):
+        FakeFlags(flags)
+    if isinstance(flags, dict):
+        fake = FakeFlags()
+        with pytest.raises(TypeError, match=said):
+            fake.set(*next(iter(flags.items())))
+
+
+def test_configurations_are_by_name():
+    """A list of them is refused, as one of flags."""
+    with pytest.raises(TypeError, match=r"configurations=.* takes a dictionary"):
+        FakeFlags(configurations=["a/b/c"])
+
+
+def test_default_by_position_is_named():
+    """The second argument is the context; the message says how a default is given."""
+    with (
+        FakeFlags({"on": True}),
+        pytest.raises(
+            ConfigurationError, match=r"not bool; a default is given by name"
+        ),
+    ):
+        Flags("a", "b", "c").enabled("on", False)

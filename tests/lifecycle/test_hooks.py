@@ -199,6 +199,53 @@ class TestEach:
             getattr(lambda_ext, name)(priority=priority)
 
 
+def _two(first, second): ...
+
+
+def _named(*, hook): ...
+
+
+def _optional(first=1, *, second=2): ...
+
+
+class _Method:
+    def two(self, first, second): ...
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestArguments:
+    """What needs more than the hook passes is refused where it is decorated."""
+
+    @pytest.mark.parametrize("function", [_two, _named, _Method().two])
+    def test_more_than_one_is_refused(self, name, function):
+        """It would raise TypeError in each invocation, and be logged only."""
+        with pytest.raises(ConfigurationError, match=r"needs 2$") as caught:
+            getattr(lambda_ext, name)(function)
+
+        assert f"@lambda_ext.{name} passes" in str(caught.value)
+        assert f"{function.__qualname__}()" in str(caught.value)
+        assert all(not phases.listeners(phase) for phase in phases.PHASES)
+
+    @pytest.mark.parametrize("function", [lambda: None, lambda *args: None, _optional])
+    def test_what_needs_none_is_taken(self, name, function):
+        """Defaults and ``*args`` are left to the function."""
+        assert function is getattr(lambda_ext, name)(function)
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*WITH_ARGUMENT}))
+def test_argument_that_a_hook_does_not_pass_is_refused(name):
+    """`on_init` and the hooks of a snapshot pass none."""
+    with pytest.raises(ConfigurationError, match="passes no argument"):
+        getattr(lambda_ext, name)(lambda event: None)
+
+
+@pytest.mark.parametrize("name", WITH_ARGUMENT)
+def test_partial_that_needs_two_is_refused(name):
+    """By its signature."""
+    with pytest.raises(ConfigurationError, match="needs 2"):
+        getattr(lambda_ext, name)(functools.partial(lambda a, b, c: None, 1))
+
+
 class TestArgument:
     """Which functions get it."""
 

@@ -145,6 +145,12 @@ class TestNamespaceAndService:
         with pytest.raises(ConfigurationError):
             Metrics(**arguments)
 
+    @pytest.mark.parametrize("given", ["shop", ["shop"], 5])
+    def test_dimensions_that_are_no_mapping_are_named(self, given):
+        """In words of the library's, as where a metric is recorded."""
+        with pytest.raises(ConfigurationError, match="dimensions= takes a mapping of"):
+            Metrics("Shop", dimensions=given)
+
 
 class TestDimensions:
     """Dimensions of a record."""

@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import assert_type
 
 from lambda_ext import Configuration, Flags
-from lambda_ext.flags.document import Evaluation, Exposure
+from lambda_ext.flags import Evaluation, Exposure
 from lambda_ext.flags.rules import Dialect, Rule, evaluate, parse
 from lambda_ext.testing import FakeFlags
 

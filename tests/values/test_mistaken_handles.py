@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from lambda_ext import Parameter, Secret
+from lambda_ext import Flags, Parameter, Secret
 from lambda_ext.testing import FakeSource
 
 THINGS = {
@@ -93,3 +93,23 @@ def test_equality_is_identity(thing):
     assert bool(thing) is True
     assert 1 == {thing: 1}[thing]
     assert hash(thing) == hash(thing)
+
+
+@pytest.mark.parametrize("name", ["get", "items", "keys", "values", "encode", "split"])
+def test_method_of_its_value_names_value(thing, name):
+    """AttributeError that names .value, and no method of a similar name."""
+    with pytest.raises(AttributeError, match=r"has no '\w+': \.value may") as info:
+        getattr(thing, name)
+
+    assert info.value.obj is None
+    assert not hasattr(thing, name)
+
+
+def test_flags_name_their_methods():
+    """Flags have no value of the user's: what is asked of them is a method."""
+    flags = Flags("a", "b", "c")
+
+    with pytest.raises(
+        TypeError, match=r"Flags cannot be indexed: ask its enabled\(\)"
+    ):
+        flags["new-checkout"]
