@@ -46,7 +46,9 @@ EXPIRY = r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|[+-]00:?00)"
 class Container:
     """The keys that the container's endpoint hands out."""
 
-    __slots__ = ("_again_at", "_connections", "_endpoint", "_keys", "_lock", "_query")
+    __slots__ = (
+        "_again_at", "_connections", "_drops", "_endpoint", "_keys", "_lock", "_query"
+    )  # fmt: skip
 
     def __init__(self, url: str) -> None:
         address, mark, query = url.partition("?")
@@ -55,6 +57,7 @@ class Container:
         self._connections = connections.Connections(self._endpoint)
         self._lock = process.Lock()
         self._keys: Keys | None = None
+        self._drops = 0  # how often the keys were forgotten
         self._again_at = 0.0
 
     def __repr__(self) -> str:
@@ -97,6 +100,7 @@ class Container:
 
     def drop(self) -> None:
         """Forget the keys: an environment restored from a snapshot has others."""
+        self._drops += 1
         self._keys = None
         self._connections.close()
 
@@ -105,6 +109,7 @@ class Container:
         self._connections.close()
 
     def _fetched(self, old: Keys | None, ends_at: float) -> Keys:
+        drops = self._drops
         if old is not None:  # the call itself needs time as well
             left_s = max(ends_at - clock.monotonic(), 0.0)
             ends_at -= max(left_s / 2, left_s - retries.CONNECT_S)
@@ -122,6 +127,8 @@ class Container:
         # Early, but not all the time where the endpoint has none newer yet.
         self._again_at = min(max(expires_at - EARLY_S, now + AGAIN_S), expires_at)
         self._keys = keys
+        if self._drops != drops:  # before a snapshot: for this call only
+            self._keys = None
         return keys
 
     def _request(self) -> bytes:

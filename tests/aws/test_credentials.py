@@ -257,6 +257,32 @@ class TestContainer:
 
         assert ["token1", "token2"] == [token for _, token in signers(server)]
 
+    def test_keys_that_a_snapshot_interrupts_serve_the_call_alone(
+        self, time, server, vault, monkeypatch
+    ):
+        """Those that were asked for before a restore, and come after it, are not kept."""
+        monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")
+        way = transport.transport("secretsmanager")
+        entered, leave = threading.Event(), threading.Event()
+
+        def slow(peer, data):
+            answer = data()
+            entered.set()
+            leave.wait(30)
+            peer.send(answer)
+
+        vault.wire.faults.append(slow)
+        asking = threading.Thread(target=ask, args=(way,))
+        asking.start()
+        assert entered.wait(30)
+        phases.call(phases.RESTORE)
+        leave.set()
+        asking.join(30)
+        ask(way)
+        ask(way)
+
+        assert ["token1", "token2", "token2"] == [token for _, token in signers(server)]
+
     def test_services_share_the_keys(self, time, server, vault):
         """Secrets and parameters cost one visit together."""
         ask(light.Light("secretsmanager"))
