@@ -19,6 +19,7 @@ Threads
 from __future__ import annotations
 
 import os
+import stat
 
 from ..disclosure import printable
 from ..exceptions import ConfigurationError
@@ -116,7 +117,7 @@ def _trusting(store: str) -> Any:
         return made
     path = ROOTS if store == AMAZON else store
     try:
-        if os.path.isdir(path):
+        if _is_directory(path):
             made.load_verify_locations(None, path)
         else:
             made.load_verify_locations(path)
@@ -131,6 +132,17 @@ def _trusting(store: str) -> Any:
         )
         raise ConfigurationError(msg) from exc
     return made
+
+
+def _is_directory(path: str) -> bool:
+    """Say whether *path* is one; `os.path.isdir` hides an OSError of a signal handler."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as exc:
+        if process.by_signal_handler(exc):
+            raise
+        return False
+    return stat.S_ISDIR(mode)
 
 
 def _raise_if_not_of_file(exc: Exception) -> None:

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from interruptions import Interrupted, guard, interruptions
+from wire import authority
 
 from lambda_ext.aws import (
     connections,
@@ -131,6 +132,27 @@ def test_guard_that_raises_while_roots_are_loaded_is_no_fault_of_theirs(
 
     assert (error, ("of the guard",)) == (type(found), found.args)
     assert (made.kind, store) not in tls._contexts
+
+
+@pytest.mark.parametrize("is_amazon", [True, False])
+def test_guard_that_raises_a_timeout_error_is_no_failure_of_a_store(is_amazon):
+    """It arrives as it is, wherever it comes while a context is made."""
+    store = tls.AMAZON if is_amazon else authority().path
+    swallowed = []
+    count = 0
+    for run in interruptions((native, tls), guard):
+        tls.reset()
+        try:
+            with run:
+                tls.context(store)
+        except LambdaExtError as exc:
+            swallowed.append((run.where, exc))
+        if run.happened != run.raised:
+            swallowed.append(run.where)
+        count += 1
+
+    assert [] == swallowed
+    assert count > 10
 
 
 def test_guard_arrives_from_the_choice_of_a_context():
