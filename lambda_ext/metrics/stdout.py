@@ -370,16 +370,25 @@ def _usage(who: int) -> Any:
 
 def _faults(who: int) -> int:
     """Return how many page faults children had that were waited for."""
-    if _stdout.looks > LOOKS or not os.path.exists(STAT):
+    fields = b"" if _stdout.looks > LOOKS else _stat()
+    if not fields:
         load_rest()
         return int(_stdout.usage(who).ru_minflt)
-    descriptor = os.open(STAT, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fields = os.read(descriptor, PIPE_BUF)
-    finally:
-        os.close(descriptor)
     # The 11th; the second is a name in parentheses, which may have blanks.
     return int(fields.rpartition(b")")[2].split()[8])
+
+
+def _stat() -> bytes:
+    """Return what the kernel tells of this process, b"" where it tells nothing."""
+    # Not os.path.exists(), which hides an OSError of a signal handler.
+    try:
+        descriptor = os.open(STAT, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.read(descriptor, PIPE_BUF)
+    finally:
+        os.close(descriptor)
 
 
 def load_rest() -> None:

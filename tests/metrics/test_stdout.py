@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from array import array
 import emf_rules
 import pytest
 from helpers import ROOT, forget_threads, python
+from interruptions import guard, interruptions
 
 from lambda_ext import metrics
 from lambda_ext.lifecycle import phases, real_threads
@@ -595,6 +597,34 @@ def after_children(program):
     done = python(CHILDREN + textwrap.dedent(program))
     assert "" == done.stderr
     return done.stdout.partition("now\n")[2]
+
+
+class TestFirstLook:
+    """Before `resource` is loaded the kernel's file tells of children."""
+
+    def test_without_the_file_resource_is_asked(self, monkeypatch):
+        """It knows the same number."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        stdout.reset()
+        monkeypatch.setattr(stdout, "STAT", "/nowhere/stat")
+
+        assert usage.ru_minflt == stdout._usage(resource.RUSAGE_CHILDREN).ru_minflt
+        assert resource.getrusage is stdout._stdout.usage
+
+    def test_guard_that_raises_a_timeout_error_arrives(self):
+        """Wherever it comes; it is no file that cannot be opened."""
+        swallowed = []
+        count = 0
+        for run in interruptions((stdout,), guard):
+            stdout.reset()
+            with run:
+                stdout._usage(resource.RUSAGE_CHILDREN)
+            if run.happened != run.raised:
+                swallowed.append(run.where)
+            count += 1
+
+        assert [] == swallowed
+        assert count > 5
 
 
 @pytest.mark.process
