@@ -34,7 +34,7 @@ from .outcomes import (
     Shutdown,
     Signal,
 )
-from .processes import Process, kill_marked
+from .processes import Mark, Process
 from .subscribers import Telemetry
 from .variables import RUNTIME_ONLY, version
 from .workers import ManyWorkers, OneWorker, Work
@@ -90,6 +90,7 @@ class Environment:
         )
         self._journal = journal
         self._note = note
+        self._mark = Mark(API, settings.variables.get(API, ""))
         self._extensions: dict[Process, Agent] = {}
         self._ending = False
         self.shutdown: Shutdown | None = None  # how it ended
@@ -409,9 +410,8 @@ class Environment:
 
     def _kill_daemons(self) -> None:
         """Kill what has left the groups; they end with Lambda's sandbox, too."""
-        address = self.settings.variables.get(API)
-        if address and any(self.processes):
-            kill_marked(API, address)
+        if any(self.processes):
+            self._mark.kill()
 
     # Processes.
 
@@ -468,6 +468,7 @@ class Environment:
             changed=self.changed,
             note=self._note_line,
             ended=self._ended,
+            mark=self._mark,
         )
 
     def _note_line(self, source: str, raw: bytes, complete: bool) -> Callable[[], None]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     Note = Callable[[str, bytes, bool], Callable[[], None]]
 
 GONE_S = 2.0  # for a process that was killed to be gone
+LEAST_MARK = 2**61  # microseconds
 TOLD = "<the descriptor of the third pipe>"  # in a command
 
 if sys.platform == "linux":
     import fcntl
+    import resource
     import termios
 
 
@@ -50,6 +53,7 @@ class Process:
             what it returns is called without the lock.
 
         ended: Called under *changed* when the process has ended.
+        mark: What it, and all that it starts, are to be found by.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Process:
         changed: threading.Condition,
         note: Note,
         ended: Callable[[Process], None],
+        mark: Mark | None = None,
     ) -> None:
         self.exit_status: int | None = None
         self._changed = changed
@@ -88,6 +93,8 @@ class Process:
             if tell is not None:
                 os.close(tell)
         self.pid = self._popen.pid
+        if mark is not None:
+            mark.put(self.pid)
         self._stop, self._stopped = os.pipe()
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
@@ -205,37 +212,93 @@ class Process:
             self._changed.notify_all()
 
 
-def kill_marked(variable: str, value: str) -> None:
+class Mark:
     """
-    Kill every process that was started with *variable* set to *value*.
+    What each process of one environment has, also one that has left its group.
 
-    For what has left its group, as a daemon does.  Returns when they are gone, or
-    after `GONE_S`.
+    It is the address in *variable*, which a process may have emptied with the rest
+    of its variables, and a limit that all inherit and none meets: of the processor
+    time of real-time scheduling, here of some 10,000 years.
+
+    Source: getrlimit(2), RLIMIT_RTTIME,
+    https://man7.org/linux/man-pages/man2/getrlimit.2.html
     """
-    mark = os.fsencode(f"{variable}={value}")
-    end = time.monotonic() + GONE_S
-    while (found := list(_marked(mark))) and time.monotonic() < end:
-        for pid in found:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.005)
 
+    def __init__(self, variable: str, value: str) -> None:
+        # Without an address no process has it.
+        self._variable = os.fsencode(f"{variable}={value}" if value else "=")
+        self._limit = LEAST_MARK + secrets.randbelow(LEAST_MARK)
 
-def _marked(mark: bytes) -> Iterator[int]:
-    try:
-        names = os.listdir("/proc")
-    except FileNotFoundError:  # another system than Linux
-        return
-    for name in names:
-        if not name.isdecimal() or int(name) == os.getpid():
-            continue
+    def put(self, pid: int) -> None:
+        """Mark a process that was just started, so that all that it starts have it."""
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or may not
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)
+            # A smaller one is meant; a larger one is of a run around this one.
+            if hard == resource.RLIM_INFINITY and not 0 <= soft < LEAST_MARK:
+                resource.prlimit(pid, resource.RLIMIT_RTTIME, (self._limit, hard))
+
+    def kill(self) -> None:
+        """
+        Kill every process that has it.
+
+        For what has left its group, as a daemon does.  Returns when they are gone,
+        or after `GONE_S`.
+        """
+        end = time.monotonic() + GONE_S
+        refused: set[int] = set()  # of another user, as by `sudo`
+        while found := set(self._holders()) - refused:
+            if time.monotonic() > end:
+                return
+            for pid in found:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+                except PermissionError:
+                    refused.add(pid)
+            time.sleep(0.005)
+
+    def _holders(self) -> Iterator[int]:
         try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                variables = file.read().split(b"\0")
-        except OSError:  # another user's, or gone
-            continue
-        if mark in variables:
-            yield int(name)
+            names = os.listdir("/proc")
+        except FileNotFoundError:  # another system than Linux
+            return
+        network = _network("self")
+        for name in names:
+            if not name.isdecimal() or int(name) == os.getpid():
+                continue
+            held = _limit_of(name) == self._limit
+            if not held and self._variable in _proc(name, "environ").split(b"\0"):
+                held = _network(name) == network  # in each the address is taken once
+            if held and _state_of(name) not in ("Z", "X", ""):
+                yield int(name)
+
+
+def _proc(name: str, file: str) -> bytes:
+    """Return what Linux says of a process; nothing of another user's."""
+    try:
+        with open(f"/proc/{name}/{file}", "rb") as opened:
+            return opened.read()
+    except OSError:  # or it is gone
+        return b""
+
+
+def _limit_of(name: str) -> int:
+    """Return the limit that `Mark` uses; -1 where there is none."""
+    _, _, rest = _proc(name, "limits").partition(b"Max realtime timeout")
+    soft = rest.split(None, 1)[0] if rest else b""
+    return int(soft) if soft.isdigit() else -1
+
+
+def _network(name: str) -> str:
+    try:
+        return os.readlink(f"/proc/{name}/ns/net")
+    except OSError:
+        return ""
+
+
+def _state_of(name: str) -> str:
+    return _proc(name, "stat").rpartition(b")")[2].strip()[:1].decode()
 
 
 def _pending(fd: int) -> int:

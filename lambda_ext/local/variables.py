@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from .outcomes import EmulatorError
@@ -68,7 +69,7 @@ def lambdas_own(
         "AWS_LAMBDA_FUNCTION_VERSION": version(init_type),
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/" + function_name,
-        "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+        "AWS_LAMBDA_LOG_STREAM_NAME": log_stream(init_type),
         "AWS_LAMBDA_INITIALIZATION_TYPE": init_type,
         "AWS_LAMBDA_METADATA_API": api,
         "AWS_LAMBDA_METADATA_TOKEN": secrets.token_urlsafe(),
@@ -92,6 +93,12 @@ def lambdas_own(
         variables["AWS_LAMBDA_MAX_CONCURRENCY"] = str(max_concurrency)
         variables["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
     return variables
+
+
+def log_stream(init_type: str) -> str:
+    """Return a name that no other environment has, of Lambda's form: it is an identity."""
+    today = time.strftime("%Y/%m/%d", time.gmtime())
+    return f"{today}/[{version(init_type)}]{secrets.token_hex(16)}"
 
 
 def version(init_type: str) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import textwrap
 
 import pytest
+from helpers import ROOT
 
+from lambda_ext.local.emulator import Emulator
 from lambda_ext.local.json_report import document
 from lambda_ext.local.run import Plan, run
 from lambda_ext.local.seeds import Parameter, Seed
@@ -488,18 +493,113 @@ def handler(event, context):
     assert ("of yours", "gone") == result.warnings
 
 
-def test_daemon_ends_with_the_run(tmp_path):
-    """What left the process group is gone when the run is over."""
-    body = "import subprocess; return subprocess.Popen(['setsid', 'sleep', '99'], stdout=-3, stderr=-3).pid"
-    result, _ = judged(tmp_path, handler(body))
-    pid = result.invocations[0].value
+DAEMON = """
+import os, subprocess, sys
+def begin(**how):
+    return subprocess.Popen(["sleep", "99"], stdin=-3, stdout=-3, stderr=-3, **how).pid
+def twice(**how):
+    told, tell = os.pipe()
+    if not os.fork():
+        os.setsid()
+        os.environ.clear()
+        os.write(tell, str(begin(**how)).encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(told, 20))
+"""
 
+
+def is_alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
-            state = file.read().rpartition(")")[2].split()[0]
+            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
     except FileNotFoundError:
-        state = "gone"
-    assert state in ("gone", "Z", "X")
+        return False
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "begin(start_new_session=True)",
+        "begin(start_new_session=True, env={})",
+        "begin(process_group=0, env={})" if sys.version_info >= (3, 11) else "begin()",
+        "twice()",
+        "twice(env={}, cwd='/', start_new_session=True)",
+    ],
+)
+def test_daemon_ends_with_the_run(tmp_path, how):
+    """What left the process group is gone when the run is over, and nothing else is."""
+    other = subprocess.Popen(["sleep", "99"], start_new_session=True, env={})
+    source = DAEMON + handler(f"return {how}")
+    try:
+        result, _ = judged(tmp_path, source)
+        pid = result.invocations[0].value
+
+        assert isinstance(pid, int)
+        assert (False, True) == (is_alive(pid), is_alive(other.pid))
+    finally:
+        other.kill()
+        other.wait()
+
+
+MEETING = """
+import os, pathlib, time
+import lambda_ext
+from lambda_ext import Parameter, metrics
+who = Parameter("/who")
+@lambda_ext.handler
+def handler(event, context):
+    metrics.count("met")
+    pathlib.Path(f"{who.value}.here").touch()
+    while not all(pathlib.Path(f"{name}.here").exists() for name in "abc"):
+        time.sleep(0.01)
+    return [who.value, os.environ["AWS_LAMBDA_LOG_STREAM_NAME"], context.log_stream_name]
+"""
+
+
+def test_runs_at_once_in_one_folder_do_not_meet(tmp_path):
+    """Each has an AWS, a Lambda, a seed and an identity of its own, and leaves nothing."""
+    (tmp_path / "app.py").write_text(MEETING)
+    started = []
+    for name in "abc":
+        seed = json.dumps({"parameters": {"/who": name}})
+        (tmp_path / f"{name}.json").write_text(seed)
+        command = [sys.executable, "-m", "lambda_ext", "run", "app.handler", "--json"]
+        command += ["--seed", f"{name}.json", "--timeout", "60"]
+        environment = {**os.environ, "PYTHONPATH": ROOT}
+        started.append(
+            subprocess.Popen(
+                command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+            )
+        )
+    documents = [json.loads(each.communicate()[0]) for each in started]
+    answers = [each["invocations"][0]["payload"] for each in documents]
+
+    assert [0, 0, 0] == [each.returncode for each in started]
+    assert list("abc") == [who for who, _, _ in answers]
+    assert 3 == len({stream for _, stream, _ in answers})
+    assert all(stream == told and "/[$LATEST]" in stream for _, stream, told in answers)
+    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__", "app.py"}
+    assert {f"{name}.{end}" for name in "abc" for end in ("json", "here")} == left
+
+
+def test_daemon_of_another_run_goes_on(tmp_path):
+    """Two runs at once, in one folder: the end of one ends nothing of the other."""
+    source = (
+        DAEMON
+        + "import lambda_ext"
+        + handler("return begin(start_new_session=True, env={})")
+    )
+    (tmp_path / "app.py").write_text(source)
+    outer = Emulator(handler="app.handler", task_root=str(tmp_path))
+    with outer:
+        outer.init()
+        pid = outer.invoke({}).value
+        result, _ = judged(tmp_path, source)
+
+        assert (False, True) == (is_alive(result.invocations[0].value), is_alive(pid))
+        outer.shutdown()
+    assert not is_alive(pid)
 
 
 def test_answer_with_half_a_character_is_json(tmp_path):
