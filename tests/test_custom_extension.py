@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import http.server
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -64,3 +66,30 @@ def test_every_invocation_is_shipped_at_the_end(collector, tmp_path):
     assert 3 == len({each["begun"] for each in begun})
     assert [None, "KeyError", None] == [each["error"] for each in ended]
     assert all(each["s"] >= 0 for each in ended)
+
+
+@pytest.mark.process
+def test_documented_command_is_good(collector):
+    """The one in the docstring, but for the port."""
+    folder = os.path.join(ROOT, "examples", "custom_extension")
+    with open(os.path.join(folder, "app.py"), encoding="utf-8") as file:
+        text = ast.get_docstring(ast.parse(file.read())) or ""
+    command = text.partition("lambda-ext ")[2].replace(
+        "127.0.0.1:8080", f"127.0.0.1:{collector.server_port}"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "lambda_ext",
+            *shlex.split(command.replace("\\\n", " ")),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert [6] == [len(body) for body in collector.bodies]

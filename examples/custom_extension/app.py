@@ -4,7 +4,8 @@ A custom extension in ten lines: what is otherwise a process of its own.
 It sees each invocation begin and end, and ships what it saw before Lambda ends
 the environment.  Run it with a collector that takes JSON:
 
-    lambda-ext run app.handler --repeat 3 --env COLLECTOR=http://127.0.0.1:8080/
+    lambda-ext run app.handler --event event.json --repeat 3 \\
+        --env COLLECTOR=http://127.0.0.1:8080/
 """
 
 import json
