@@ -140,15 +140,19 @@ def _alarm() -> None:
 
 def _start() -> bool:
     """Have the thread live; where none is to be had the next caller tries again."""
-    global _thread
     if _thread is None or not _thread.is_alive():
         try:
-            _thread = real_threads.start("lambda_ext_deadline", _run, is_quiet=True)
+            real_threads.start("lambda_ext_deadline", _run, is_quiet=True, before=_keep)
         except (RuntimeError, MemoryError) as exc:
             if process.by_signal_handler(exc):
                 raise
             return False
     return True
+
+
+def _keep(thread: Thread) -> None:
+    global _thread
+    _thread = thread
 
 
 def _earliest() -> tuple[float, State, Timing] | None:

@@ -131,9 +131,18 @@ def patched() -> bool:
     return type(_thread.start_new_thread) is not _BUILTIN
 
 
-def start(name: str, body: Callable[[], object], *, is_quiet: bool = False) -> Thread:
+def start(
+    name: str,
+    body: Callable[[], object],
+    *,
+    is_quiet: bool = False,
+    before: Callable[[Thread], object] | None = None,
+) -> Thread:
     """
     Run *body* on a daemon thread; *is_quiet*: it calls no code of the user's.
+
+    *before* is called with a quiet thread that is not alive yet: what keeps it there
+    knows of it wherever a signal handler raises.
 
     A quiet thread is none of `threading`'s, which would wait until it has begun:
     that takes 0.3 ms of a cold start, a thread without it 0.04.  Before it logs
@@ -169,15 +178,22 @@ def start(name: str, body: Callable[[], object], *, is_quiet: bool = False) -> T
             quiet.discard(ident)
             ended.set()
 
-    def join(timeout: float | None = None) -> None:
-        ended.wait(timeout)
+    identities: list[int] = []  # none until it begins
 
-    start_new_thread(last, ())
-    return types.SimpleNamespace(  # `threading` does not know it
+    def join(timeout: float | None = None) -> None:
+        if identities:
+            ended.wait(timeout)
+
+    made = types.SimpleNamespace(  # `threading` does not know it
         name=name,
         join=join,
-        is_alive=lambda: not ended.is_set(),
+        is_alive=lambda: bool(identities) and not ended.is_set(),
     )
+    if before is not None:
+        before(made)
+    # Noted by the C call that begins it: a signal handler comes before both, or after.
+    identities.extend(map(start_new_thread, (last,), ((),)))
+    return made
 
 
 class Event:

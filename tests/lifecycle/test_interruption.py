@@ -294,6 +294,37 @@ class TestInvocation:
         assert count > 5
 
 
+class TestDeadline:
+    """The thread that watches deadlines."""
+
+    def test_is_one_wherever_its_beginning_is_interrupted(self, monkeypatch):
+        """The next one who wants it does not begin a second one beside it."""
+        monkeypatch.setattr(deadline, "TIMER_S", 30.0)
+        wrong = []
+        count = 0
+        for run in interruptions((deadline, real_threads)):
+            deadline.reset()
+            called, done = [], threading.Event()
+
+            def call(called=called, done=done):
+                called.append(1)
+                done.set()
+
+            def due(called=called):
+                return None if called else 0.0
+
+            interrupted(run, lambda due=due, call=call: deadline.look(due, call))
+            deadline.look(due, call)
+            assert done.wait(30)
+            deadline.reset()
+            if [1] != called:
+                wrong.append((run.where, called))
+            count += 1
+
+        assert [] == wrong
+        assert count > 20
+
+
 def after_response(function):
     deferred._waiting.append(deferred.Call(function, (), {}))
     deferred._go_on(clock.run_time() + 30)

@@ -88,6 +88,39 @@ class TestStart:
         assert [("lambda_ext_test", True, False)] == seen
         assert real_threads.in_main_thread()
 
+    def test_quiet_thread_is_known_before_it_begins(self):
+        """It is not alive yet, and waiting for its end takes no time."""
+        before, ran = [], []
+
+        def keep(thread):
+            thread.join()
+            before.append((thread, thread.is_alive(), list(ran)))
+
+        thread = real_threads.start(
+            "lambda_ext_test", lambda: ran.append(1), is_quiet=True, before=keep
+        )
+        thread.join(30)
+
+        assert [(thread, False, [])] == before
+        assert ([1], False) == (ran, thread.is_alive())
+
+    def test_quiet_thread_that_cannot_begin_is_not_alive(self, monkeypatch):
+        """What keeps it may try again."""
+        kept = []
+
+        def refuse(*arguments):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(real_threads, "start_new_thread", refuse)
+        with pytest.raises(RuntimeError):
+            real_threads.start(
+                "lambda_ext_test", list, is_quiet=True, before=kept.append
+            )
+        (thread,) = kept
+        thread.join()
+
+        assert not thread.is_alive()
+
     def test_quiet_thread_begins_without_threading(self, monkeypatch):
         """It is known by name here, and there once it has introduced itself."""
         monkeypatch.setattr(threading.Thread, "start", None)
