@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
+import hypothesis
 import pytest
 from botocore.endpoint_provider import EndpointProvider
 from botocore.session import Session
+from hypothesis import strategies as st
 
 from lambda_ext import config, exceptions
 from lambda_ext.aws import regions, transport
@@ -105,6 +108,46 @@ def test_url_that_is_none_is_refused(url):
     with pytest.raises(exceptions.ConfigurationError) as caught:
         regions.parse(url)
     assert "secret" not in str(caught.value)
+
+
+@hypothesis.given(
+    url=st.one_of(
+        st.text("htps:/[]a0.-_?#@ A5f\n\u212a"),
+        st.builds(
+            "{}://{}{}{}".format,
+            st.sampled_from(["http", "https", "HTTPS", "ftp", ""]),
+            st.text("aAz09.-_[]:f@\u0660", max_size=8),
+            st.sampled_from(
+                ["", ":", ":0", ":1", ":65535", ":65536", ":000443", ":1a"]
+            ),
+            st.text("/a?#~ %!Z\x7f", max_size=5),
+        ),
+    )
+)
+def test_urls_are_those_of_a_pattern(url):
+    """Each URL is taken or refused, and taken apart, as this pattern says."""
+    name, port, path = (
+        r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)",
+        r"([0-9]{1,5})",
+        r'/[!"$->@-~]*',
+    )
+    pattern = rf"(https?)://{name}(?::{port})?({path})?"
+    match = re.fullmatch(pattern, url, re.IGNORECASE | re.ASCII)
+    if match is None or not 0 < int(match[3] or 1) < 65536:
+        with pytest.raises(exceptions.ConfigurationError):
+            regions.parse(url)
+        return
+    found = regions.parse(url)
+
+    assert (found.tls, found.host) == (
+        match[1].lower() == "https",
+        match[2].strip("[]").lower(),
+    )
+    usual = 443 if found.tls else 80
+    assert (int(match[3] or usual), match[4] or "") == (
+        found.port,
+        found.path or (match[4] or "")[:1],
+    )
 
 
 @pytest.mark.parametrize(
