@@ -478,7 +478,7 @@ class FakeFlags:
 
 def _checked(given: Any, double: str, value: str) -> Mapping[str, Any]:
     """Return *given*, which a test may have left out, if it is by name."""
-    if given is not None and not hasattr(given, "items"):
+    if given is not None and not hasattr(type(given), "items"):
         msg = (
             f"{double} takes a dictionary by name, such as {{'name': {value}}}, not"
             f" {type(given).__name__}"
@@ -651,7 +651,7 @@ def simulate_restore(clock: FakeClock | None = None, seconds: float = 0.0) -> No
     decorated with `after_restore` are called.
     """
     known: object = clock  # not every test checks types
-    if known is not None and not hasattr(known, "freeze"):
+    if known is not None and not hasattr(type(known), "freeze"):
         msg = f"simulate_restore(clock, seconds) takes a FakeClock, not {known!r:.80}"
         raise TypeError(msg)
     if clock is None and seconds:

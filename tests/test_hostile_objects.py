@@ -6,8 +6,8 @@ import pytest
 
 import lambda_ext
 from lambda_ext import Secret, metrics, telemetry
-from lambda_ext.exceptions import ConfigurationError
-from lambda_ext.metrics import outlets
+from lambda_ext.exceptions import ConfigurationError, MetricError
+from lambda_ext.metrics import otlp, outlets
 from lambda_ext.testing import FakeSource, MemorySink
 
 
@@ -311,6 +311,44 @@ class TestOptions:
 
         with pytest.raises(ConfigurationError, match=rf"configure\({name}="):
             lambda_ext.configure(**{name: Given()})
+
+
+class TestMappingsAndTexts:
+    """What is looked into, or becomes part of an address."""
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda given: metrics.scope(dimensions=given),
+            lambda given: lambda_ext.Metrics(given),
+            lambda given: lambda_ext.Metrics(dimensions=given),
+            lambda given: metrics.annotate(given),
+            lambda given: lambda_ext.get_parameters(given),
+            lambda given: lambda_ext.get_secrets(given),
+            lambda given: telemetry.destinations.collector(given),
+            lambda given: telemetry.destinations.collector(headers=given),
+            lambda given: telemetry.destinations.otlp(headers=given),
+            lambda given: telemetry.destinations.otlp(protocol=given),
+            lambda given: telemetry.destinations.cloudwatch_logs(
+                log_group="a", log_stream="b", region=given
+            ),
+            lambda given: otlp.OtlpSink(headers=given),
+            lambda given: otlp.collector(given),
+            lambda given: otlp.cloudwatch(given),
+        ],
+    )
+    def test_is_refused(self, use, hostile):
+        """With what is expected instead."""
+        lambda_ext.configure(strict=True)
+        with pytest.raises((ConfigurationError, MetricError)):
+            use(hostile())
+
+    def test_transform_of_a_configuration_may_be_any_function(self, hostile):
+        """It has no name, either."""
+        transform = made(Calling, hostile)
+        configuration = lambda_ext.Configuration("a", "e", "p", transform=transform)
+
+        assert "a/e/p" in repr(configuration)
 
 
 class TestContexts:

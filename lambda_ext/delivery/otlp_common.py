@@ -196,6 +196,9 @@ def compact(value: Any) -> bytes:
 
 def below(url: str, path: str) -> str:
     """Return *url* with *path*, unless it ends so already; a query stays at the end."""
+    if not isinstance(url, str):
+        msg = "the address of a collector is text, such as 'http://localhost:4318'"  # type: ignore[unreachable]  # not every caller checks types
+        raise ConfigurationError(msg)
     address, mark, query = url.partition("?")
     if not address.endswith(path):
         address = address.rstrip("/") + path
@@ -222,7 +225,7 @@ def choice(
     chosen = given or variable(signal, name) or next(iter(choices))
     if chosen not in choices:
         where = argument if given else f"OTEL_EXPORTER_OTLP_{name}"
-        msg = f"{where}={chosen!r:.80} is not supported: use {' or '.join(choices)}"
+        msg = f"{where}={disclosure.quoted(chosen)} is not supported: use {' or '.join(choices)}"
         raise ConfigurationError(msg)
     return chosen
 

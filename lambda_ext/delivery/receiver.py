@@ -140,7 +140,7 @@ class Receiver:
     ) -> None:
         self.name = name
         self.given = url
-        check_text(f"the address of the sink {name!r}", url)
+        check_text(f"the address of the sink {shown(name)}", url)
         self.headers = lowered(headers)
         for key, value in self.headers.items():
             check_header(key, value if isinstance(value, str) else "")
@@ -518,8 +518,9 @@ def lowered(headers: Any) -> dict[str, Any]:
         return {}
     try:
         return {name.lower(): value for name, value in headers.items()}
-    except AttributeError:
-        pass
+    except Exception as exc:  # of an object of the user's, whatever it raises
+        if by_signal_handler(exc):
+            raise
     msg = "headers= takes names and values, such as {'x-api-key': Secret('key')}"
     raise ConfigurationError(msg)
 
@@ -561,12 +562,13 @@ def check_header(name: str, value: str) -> None:
 
 def label(argument: str, value: str) -> str:
     """Return *value*, which becomes part of a host name."""
-    plain = value.replace("-", "").replace(".", "")
+    known: object = value  # not every caller checks types
+    plain = value.replace("-", "").replace(".", "") if isinstance(known, str) else ""
     if (
         not (plain.isascii() and plain.isalnum())
         or value[0] in "-."
         or value[-1] in "-."
     ):
-        msg = f"{argument}={value!r:.80} cannot be part of a host name"
+        msg = f"{argument}={shown(value)} cannot be part of a host name"
         raise ConfigurationError(msg)
     return value

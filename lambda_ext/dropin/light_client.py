@@ -21,7 +21,7 @@ import math
 import os
 import sys
 
-from .. import config
+from .. import config, disclosure
 from ..aws import errors
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
@@ -118,9 +118,9 @@ def client(service_name: str, *args: Any, **keywords: Any) -> Any:
     """
     if service_name not in operations.SERVICES:
         msg = (
-            f"lambda_ext.client({service_name!r:.80}): only"
+            f"lambda_ext.client({disclosure.quoted(service_name)}): only"
             f" {' and '.join(operations.SERVICES)} are served here; use"
-            f" boto3.client({service_name!r:.80})"
+            f" boto3.client({disclosure.quoted(service_name)})"
         )
         raise ConfigurationError(msg)
     made = LightClient(service_name, args, keywords)

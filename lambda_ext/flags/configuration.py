@@ -73,7 +73,7 @@ class Once:
         self._transform = transform
         self._last: tuple[Any, Any] | None = None  # the document, what was made
         kind = type(transform).__qualname__
-        self.__qualname__ = str(getattr(transform, "__qualname__", kind))
+        self.__qualname__ = disclosure.words(transform, "__qualname__") or kind
 
     def __call__(self, raw: Any) -> Any:
         last = self._last

@@ -39,8 +39,8 @@ from ..aws import regions
 from ..delivery import otlp_common, protobuf
 from ..delivery.life import follow_life
 from ..delivery.queue import Delivery, Item
-from ..delivery.receiver import Receiver, label, seconds
-from ..disclosure import raises_without_variables
+from ..delivery.receiver import Receiver, label, lowered, seconds
+from ..disclosure import quoted, raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from . import otlp_messages
@@ -127,7 +127,7 @@ class OtlpSink:
         self.name = name
         if endpoint is None:
             endpoint = otlp_common.configured_endpoint(SIGNAL, PATH)
-            headers = {**otlp_common.headers_of(SIGNAL), **(headers or {})}
+            headers = {**otlp_common.headers_of(SIGNAL), **lowered(headers)}
         self._protocol = otlp_common.choice(
             SIGNAL, "protocol", protocol, "PROTOCOL", otlp_common.TYPES
         )
@@ -297,7 +297,7 @@ def new_relic(key: Text, *, region: str = "us", every: float = EVERY_S) -> OtlpS
         "gov": "gov-otlp.nr-data.net",
     }
     if region not in hosts:
-        msg = f"new_relic(region={region!r:.80}): use one of {', '.join(hosts)}"
+        msg = f"new_relic(region={quoted(region)}): use one of {', '.join(hosts)}"
         raise ConfigurationError(msg)
     url = f"https://{hosts[region]}{PATH}"
     return OtlpSink(

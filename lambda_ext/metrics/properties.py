@@ -56,7 +56,9 @@ def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
             _own = _checked({**_own, **properties})
     except MetricError as exc:
         refusal = MetricError(str(exc), reason=exc.reason)
-    except TypeError:
+    except Exception as exc:  # of an object of the user's, whatever it raises
+        if process.by_signal_handler(exc):
+            raise
         msg = "annotate() takes a mapping of names to values"
         refusal = MetricError(msg, reason="property")
     if refusal is not None:

@@ -179,7 +179,7 @@ class Metrics:
             )
             validation.check_dimension_count(len(self._dimensions) + (service != ""))
         except (ConfigurationError, MetricError, TypeError, ValueError) as exc:
-            msg = f"Metrics({namespace!r}, ...) cannot be used: {exc}"
+            msg = f"Metrics({disclosure.quoted(namespace)}, ...) cannot be used: {exc}"
             raise ConfigurationError(msg) from exc
         checked = validation.sink(sink)
         self._outlet = None if checked is None else outlet_of(checked)
@@ -372,7 +372,11 @@ class Metrics:
             made = Metrics(
                 self._namespace,
                 service=self._service,
-                dimensions={**self._dimensions, **(dimensions or {}), **dims},
+                dimensions={
+                    **self._dimensions,
+                    **validation.merged(dimensions or {}, {}),
+                    **dims,
+                },
                 resolution=wanted,
                 timestamp=self._at if timestamp is None else timestamp,
             )

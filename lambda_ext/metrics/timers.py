@@ -39,7 +39,7 @@ class Timer:
         if callable(name):
             msg = (
                 "metrics.timer takes a name, as in @metrics.timer('db.query'), and"
-                f" then decorates: {name!r:.80}"
+                f" then decorates: {disclosure.quoted(name)}"
             )
             raise ConfigurationError(msg)
         self._record = record  # takes name, dimensions, seconds and what was raised

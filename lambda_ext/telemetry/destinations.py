@@ -21,7 +21,7 @@ Guarantees, of all that use a network
 from __future__ import annotations
 
 from ..delivery.receiver import TIMEOUT_S, Receiver, lowered, seconds
-from ..disclosure import raises_without_variables
+from ..disclosure import quoted, raises_without_variables
 from ..exceptions import ConfigurationError
 from .over_http import HttpDestination
 
@@ -69,7 +69,7 @@ def http(
             machine only.
     """
     if compression not in ("gzip", "none"):
-        msg = f"http(compression={compression!r:.80}): use 'gzip' or 'none'"
+        msg = f"http(compression={quoted(compression)}): use 'gzip' or 'none'"
         raise ConfigurationError(msg)
     own_type = "content-type" in lowered(headers)
     to = Receiver(

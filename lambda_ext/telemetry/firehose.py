@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ..aws import transport
 from ..delivery.queue import RefusedError, RetryError
+from ..disclosure import quoted
 from ..exceptions import ConfigurationError, SourceError
 from ..lifecycle import clock
 from .entry import as_json
@@ -38,7 +39,7 @@ class Firehose(Queued):
         given: Any = stream
         if not isinstance(given, str) or not 0 < len(given) <= 64 or set(given) - NAME:
             msg = (
-                f"firehose({stream!r:.80}): the name of a stream has 1 to 64 letters,"
+                f"firehose({quoted(stream)}): the name of a stream has 1 to 64 letters,"
                 " digits and '_.-', and is no ARN"
             )
             raise ConfigurationError(msg)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from ..aws import regions
 from ..delivery import otlp_common, protobuf
-from ..delivery.receiver import Receiver, label
+from ..delivery.receiver import Receiver, label, lowered
+from ..disclosure import quoted
 from ..exceptions import ConfigurationError
 from . import redaction
 from .entry import trace_ids
@@ -192,7 +193,7 @@ def receiver(
     """Return the receiver of *signal*, and whether it gets JSON."""
     if endpoint is None:
         endpoint = otlp_common.configured_endpoint(signal, path)
-        headers = {**otlp_common.headers_of(signal), **(headers or {})}
+        headers = {**otlp_common.headers_of(signal), **lowered(headers)}
     chosen = otlp_common.choice(
         signal, "protocol", protocol, "PROTOCOL", otlp_common.TYPES
     )
@@ -246,7 +247,7 @@ def request(
 def new_relic(key: Text, *, region: str = "us") -> OtlpLogs:
     """Return a destination for New Relic; see `destinations.new_relic`."""
     if region not in NEW_RELIC:
-        msg = f"new_relic(region={region!r:.80}): use one of {', '.join(NEW_RELIC)}"
+        msg = f"new_relic(region={quoted(region)}): use one of {', '.join(NEW_RELIC)}"
         raise ConfigurationError(msg)
     url = f"https://{NEW_RELIC[region]}{PATH}"
     return OtlpLogs(
@@ -274,7 +275,7 @@ def cloudwatch_logs(
     value: Any
     for name, value in (("log_group", log_group), ("log_stream", log_stream)):
         if not isinstance(value, str) or not value:
-            msg = f"cloudwatch_logs({name}={value!r:.80}) takes the name of one"
+            msg = f"cloudwatch_logs({name}={quoted(value)}) takes the name of one"
             raise ConfigurationError(msg)
     name = regions.region("logs") if region is None else label("region", region)
     suffix = next(end for start, end in regions.SUFFIXES if name.startswith(start))

@@ -25,6 +25,7 @@ import zlib
 from collections import OrderedDict
 
 from ..delivery import otlp_common, protobuf
+from ..disclosure import quoted
 from ..exceptions import ConfigurationError
 from .entry import trace_ids
 from .otlp_logs import receiver, request
@@ -98,7 +99,7 @@ class OtlpSpans(HttpDestination):
         )
         given: object = sampled_only
         if not isinstance(given, bool):
-            msg = f"{name}(sampled_only={given!r:.80}): say True or False"
+            msg = f"{name}(sampled_only={quoted(given)}): say True or False"
             raise ConfigurationError(msg)
         self._disabled = otlp_common.is_disabled()
         self._sampled_only = sampled_only

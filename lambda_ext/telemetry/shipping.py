@@ -397,7 +397,7 @@ def flush(budget_s: float) -> bool:
     """
     given: object = budget_s  # not every caller checks types
     if type(given) not in (int, float) or not 0 <= budget_s < math.inf:
-        msg = f"telemetry.flush() takes seconds, such as 0.5, not {given!r:.80}"
+        msg = f"telemetry.flush() takes seconds, such as 0.5, not {disclosure.quoted(given)}"
         raise ConfigurationError(msg)
     ends_at = clock.run_time() + budget_s
     dispatch.drain(budget_s / 2)

@@ -160,7 +160,7 @@ def subscribe(
     }
     for name, chosen in wanted.items():
         if not isinstance(chosen, bool):  # "false" would count as true
-            msg = f"subscribe({name}={chosen!r:.80}): say True or False"
+            msg = f"subscribe({name}={disclosure.quoted(chosen)}): say True or False"
             raise ConfigurationError(msg)
     types = tuple(name for name, chosen in wanted.items() if chosen)
     if not types:
@@ -214,7 +214,7 @@ def counters() -> Counters | None:
 def _within(name: str, value: int, limits: tuple[int, int]) -> int:
     low, high = limits
     if type(value) is not int or not low <= value <= high:
-        msg = f"{name}={value!r}: Lambda takes a whole number from {low:,} to {high:,}"
+        msg = f"{name}={disclosure.shown(value)}: Lambda takes a whole number from {low:,} to {high:,}"
         raise ConfigurationError(msg)
     return value
 

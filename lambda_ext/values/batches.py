@@ -298,7 +298,7 @@ def _many(
 
 
 def _names(names: Any, function: str) -> list[str]:
-    if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
+    if isinstance(names, (str, bytes)) or not hasattr(type(names), "__iter__"):
         msg = f"{function}() takes several names, as a list, not {type(names).__name__}"
         raise ConfigurationError(msg)
     names = list(names)
