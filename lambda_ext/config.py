@@ -335,7 +335,8 @@ def configure(**options: Unpack[Options]) -> None:
             throttles, fails or cannot be reached (default 3,600); 0 is off,
             None without limit.
         cache: False remembers nothing: every read asks AWS.
-        cache_size: How many values are remembered (default 1,000).
+        cache_size: How many values are remembered (default 1,000); 0 remembers
+            nothing.
         flush_every: Records of metrics (an int) after which the recording
             thread flushes, or the age of the oldest one (a timedelta, or text
             such as "500ms", "5s" or "1m", from 0.1 seconds) at which they are
@@ -361,8 +362,10 @@ def configure(**options: Unpack[Options]) -> None:
             leaves it to the way to AWS and to the invocation's own limit.
         appconfig_region: The region of AppConfig, if it is not the function's.
         agent_port: The port of AppConfig's agent (default 2772).
-        namespace: CloudWatch namespace of the default metrics.
-        service: Value of the dimension ``service``.
+        namespace: CloudWatch namespace of the default metrics; None (the default)
+            is the function's name.
+        service: Value of the dimension ``service``; None (the default) is the
+            function's name.
         sinks: Where metrics go that have no sink of their own: a list of "emf",
             "otlp", "datadog", sinks, functions of a batch, and
             `lambda_ext.metrics.route` for some metrics only; None (the default)
@@ -378,8 +381,9 @@ def configure(**options: Unpack[Options]) -> None:
             names of Lambda Insights (`lambda_ext.metrics.runtime` has them):
             True, or the names that are wanted.  Each is a billed metric.
         cold_start_metric: Whether to record ColdStart, a billed metric.
-        self_metrics: Whether to record Errors, CacheHits, CacheMisses,
-            CacheStale, LoadLatency and RefreshLatency, a billed metric each.
+        self_metrics: Whether to record Errors, CacheHits (of `get_*`, not of
+            handles), CacheMisses, CacheStale, LoadLatency and RefreshLatency,
+            a billed metric each.
         skip_replays: Whether a record that a durable function makes again,
             while it replays, is left out (default True).
         strict: Raise `MetricError` for a bad metric instead of counting it.

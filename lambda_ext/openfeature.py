@@ -97,7 +97,10 @@ _lock = process.Lock()
 
 class AppConfigProvider(AbstractProvider):
     """
-    An OpenFeature provider over *flags*.
+    Answer OpenFeature's evaluations from *flags*, in memory, as `Flags` does.
+
+    ``initialize``, hence ``set_provider_and_wait``, loads the document and waits
+    for AppConfig; after that polls happen in the background.
 
     Args:
         flags: Whose flags; by default ``Flags()``, which ``LAMBDA_EXT_FLAGS``
@@ -109,7 +112,8 @@ class AppConfigProvider(AbstractProvider):
             does nothing.
 
     Raises:
-        ConfigurationError: *flags* is no `Flags`.
+        ConfigurationError: *flags* is no `Flags`, a name no text, or *on_track* no
+            function.
     """
 
     def __init__(
@@ -125,6 +129,17 @@ class AppConfigProvider(AbstractProvider):
             flags = Flags()
         if not isinstance(flags, Flags):
             msg = f"AppConfigProvider(flags=...) takes a Flags, not {type(flags).__name__}"  # type: ignore[unreachable]  # not every caller checks types
+            raise ConfigurationError(msg)
+        known: dict[str, object] = {
+            "attribute": attribute,
+            "targeting_key": targeting_key,
+        }
+        for name, given in known.items():
+            if not isinstance(given, str) or not given:
+                msg = f"AppConfigProvider({name}=...) takes a name, as text"
+                raise ConfigurationError(msg)
+        if on_track is not None and not callable(on_track):
+            msg = "AppConfigProvider(on_track=...) takes a function"  # type: ignore[unreachable]  # as above
             raise ConfigurationError(msg)
         self._flags = flags
         self._attribute = attribute

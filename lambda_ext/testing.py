@@ -260,14 +260,24 @@ class FakeSource:
             self._changed.notify_all()
 
     def wait_for_calls(self, count: int, timeout: float = 30.0) -> None:
-        """Wait until *count* calls were made in all, answered or not."""
+        """
+        Wait until *count* calls were made in all, answered or not.
+
+        Raises:
+            AssertionError: they were not within *timeout* seconds.
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.calls) >= count, timeout):
                 msg = f"{len(self.calls)} calls instead of {count} in {timeout} s"
                 raise AssertionError(msg)
 
     def wait_for_answers(self, timeout: float = 30.0) -> None:
-        """Wait until no call is waiting for its answer."""
+        """
+        Wait until no call is waiting for its answer.
+
+        Raises:
+            AssertionError: one still was after *timeout* seconds.
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: self._inside == 0, timeout):
                 msg = f"{self._inside} calls are still waiting after {timeout} s"

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 
 WORTH_GZIP = 1_000  # bytes
+# Headers that hold nothing but a key.
+KEYS = frozenset(("api-key", "authorization", "dd-api-key", "x-sf-token"))
 LONGEST_S = 86_400  # that a request, or a pause, may take
 TIMEOUT_S = 10.0  # of one request
 PASSING = (429, 502, 503, 504)
@@ -145,6 +147,9 @@ class Receiver:
         for key, value in self.headers.items():
             check_header(key, value if isinstance(value, str) else "")
             check_text(f"the header {key!r} of the sink {name!r}", value)
+            if key in KEYS and isinstance(value, str) and not _key_in(value):
+                msg = f"the key in the header {key!r} of the sink {name!r} is empty"
+                raise ConfigurationError(msg)
         self._content_type = content_type
         self._compressed = compressed
         self._timeout = timeout
@@ -558,6 +563,11 @@ def check_header(name: str, value: str) -> None:
     ) != len(latin):
         msg = f"the value of the header {name!r} has characters that none may have"
         raise ConfigurationError(msg)
+
+
+def _key_in(value: str) -> str:
+    """Return the key in the header *value*, which may name its scheme first."""
+    return value.removeprefix("Splunk ").strip()
 
 
 def label(argument: str, value: str) -> str:

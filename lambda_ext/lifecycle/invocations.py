@@ -25,6 +25,7 @@ class Invocation:
         trace_id: X-Ray's, such as "1-5759e988-bd862e3fe1be46a994272793"; or None.
         is_cold_start: Whether it is the first in this execution environment.
         deadline: When Lambda ends it, in seconds since the epoch; None: never.
+        remaining: Seconds that are left when it is asked; None: without limit.
     """
 
     __slots__ = ("context", "deadline", "is_cold_start", "trace_id")
@@ -76,6 +77,8 @@ class Outcome(Invocation):
         duration: Seconds that the handler took.
         error: The class of the exception that it raised; None if it returned,
             or if AWS's SDK suspended a durable execution.
+        remaining: Seconds that are left when it is asked, to an `after_response`
+            hook until the next invocation must not wait longer; None: without limit.
     """
 
     __slots__ = ("_until", "duration", "error")

@@ -124,7 +124,7 @@ def follow_end(teller: Teller) -> None:
     def told() -> None:
         numbers = counted()
         if os.getpid() == process:
-            teller.tell("end", **numbers)
+            teller.tell("end", **numbers, **begun())
         elif numbers:  # a forked child: only what it loses
             lost = {k: v for k, v in numbers["metrics"].items() if k in LOST}
             teller.tell("end", metrics=lost)
@@ -146,6 +146,16 @@ def counted() -> dict[str, Any]:
     except Exception:  # not loaded, or of another version
         return {}
     return {"metrics": metrics}
+
+
+def begun() -> dict[str, Any]:
+    """Return how many invocations of a decorated handler began, if there is one."""
+    invocation: Any = sys.modules.get(LIBRARY + ".invocation")
+    phases: Any = sys.modules.get(LIBRARY + ".lifecycle.phases")
+    try:
+        return {"begun": int(phases.calls["invoke"])} if invocation._decorates else {}
+    except Exception:  # not loaded, or of another version
+        return {}
 
 
 def main() -> None:

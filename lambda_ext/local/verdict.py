@@ -103,6 +103,7 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
         notes.append(f"{count(refused, 'call')} to AWS failed")
     if result.init.status == "success" and result.interrupted is None:
         _judge_registration(result, reasons, notes)
+        _judge_decoration(result, reasons, notes)
         for end in (*result.resets, result.shutdown):
             if end.reason == "spindown":
                 _judge_end(result, end, reasons, notes)
@@ -273,6 +274,18 @@ def _judge_registration(result: Result, reasons: list[str], notes: list[str]) ->
             "handler is not decorated with @lambda_ext.handler: values are not loaded"
             " during INIT, and SIGTERM is not seen"
         )
+
+
+def _judge_decoration(result: Result, reasons: list[str], notes: list[str]) -> None:
+    """Say what is lost because a function is decorated that Lambda does not call."""
+    if not any(seen.what.get("begun") == 0 for seen in result.seen):
+        return
+    text = (
+        f"{result.plan.handler} is not decorated with @lambda_ext.handler, though another"
+        " function is: nothing is flushed at the end of an invocation, and no hook called"
+    )
+    lost = result.uses("lambda_ext.metrics.recorder")
+    (reasons if lost else notes).append(text)
 
 
 def _unstarted(result: Result) -> str:

@@ -102,7 +102,8 @@ class DatadogSink:
 
     Raises:
         ConfigurationError: *prefix* begins with "aws.lambda.enhanced", or cannot
-            begin a name; *port* is none.
+            begin a name; *port* is none, *tags* are no texts, or *flush_to_log* is
+            neither True, False nor None.
     """
 
     __slots__ = ("__weakref__", "_known", "_lost", "_namer", "_way", "name")
@@ -121,7 +122,11 @@ class DatadogSink:
         to_log = flush_to_log
         if to_log is None:
             to_log = not os.path.exists(EXTENSION)
-        more = [*([tags] if isinstance(tags, str) else tags)]
+        elif type(to_log) is not bool:
+            msg = f"flush_to_log={to_log!r:.80}: say True, False or None"  # type: ignore[unreachable]  # not every caller checks types
+            raise ConfigurationError(msg)
+        one = isinstance(tags, str) or not hasattr(tags, "__iter__")
+        more: list[Any] = [tags] if one else [*tags]
         if not all(type(tag) is str for tag in more):
             msg = "tags= takes texts such as 'team:checkout'"
             raise ConfigurationError(msg)

@@ -288,6 +288,9 @@ def new_relic(key: Text, *, region: str = "us", every: float = EVERY_S) -> OtlpS
     """
     Return a sink for New Relic; *key* is a license key, *region* "us", "eu" or "gov".
 
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
+
     Source: "New Relic OTLP endpoint",
     https://docs.newrelic.com/docs/opentelemetry/best-practices/opentelemetry-otlp/
     """
@@ -314,6 +317,9 @@ def splunk(token: Text, *, realm: str, every: float = EVERY_S) -> OtlpSink:
     """
     Return a sink for Splunk Observability Cloud; *token* is an access token.
 
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
+
     Source: "Splunk Observability Cloud ingest API",
     https://dev.splunk.com/observability/reference/api/ingest_data/latest
     """
@@ -334,6 +340,9 @@ def sumo_logic(url: Text, *, every: float = EVERY_S) -> OtlpSink:
 
     *url* is the source's address, as Sumo Logic shows it.  It is the key, too: with
     it anyone may write, so keep it in a `Secret`.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
 
     Source: "OTLP/HTTP Source",
     https://www.sumologic.com/help/docs/send-data/hosted-collectors/http-source/otlp/
@@ -359,6 +368,9 @@ def datadog(
     for one second, with the same tags, Datadog keeps the last only; distributions
     add up, as all metrics do that go by its extension or its Forwarder.
 
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
+
     Source: "OTLP Metrics Intake Endpoint",
     https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest/metrics/
     """
@@ -377,6 +389,9 @@ def cloudwatch(region: str | None = None, *, every: float = EVERY_S) -> OtlpSink
     Return a sink for CloudWatch's OTLP endpoint, signed with the role's keys.
 
     The role needs ``cloudwatch:PutMetricData``.  *region* None is the function's.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
 
     Source: "OTLP Endpoints", https://docs.aws.amazon.com/AmazonCloudWatch/
     latest/monitoring/CloudWatch-OTLPEndpoint.html
@@ -405,6 +420,9 @@ def collector(
 
     Plain HTTP may go to another machine, for example inside a VPC, as long as
     there are no *headers*, which may hold a key.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
     """
     return OtlpSink(
         otlp_common.below(url, PATH),

@@ -86,9 +86,14 @@ def route(
         name: What statistics call it; else its class or its own name.
 
     Raises:
-        ConfigurationError: *sink* is no sink; *include* or *exclude* are no texts.
+        ConfigurationError: *sink* is no sink; *include*, *exclude* or *name*
+            are no texts.
     """
     checked(sink)
+    known: object = name  # not every caller checks types
+    if not isinstance(known, str):
+        msg = f"route(..., name=...): name= is text, and not {type(known).__name__}"
+        raise ConfigurationError(msg)
     return Route(sink, name, _patterns(include), _patterns(exclude))
 
 

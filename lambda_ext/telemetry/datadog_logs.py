@@ -44,10 +44,16 @@ class DatadogLogs(HttpDestination):
         url: Text | None = None,
     ) -> None:
         given: Any = tags
-        if isinstance(given, str) or not all(
-            isinstance(tag, str) and tag and "," not in tag for tag in given
+        if (
+            isinstance(given, str)
+            or not hasattr(given, "__iter__")
+            or not all(isinstance(tag, str) and tag and "," not in tag for tag in given)
         ):
             msg = "datadog(tags=...) takes several texts such as 'env:prod'"
+            raise ConfigurationError(msg)
+        known: tuple[object, ...] = source, "" if service is None else service
+        if not all(isinstance(each, str) for each in known):
+            msg = "datadog(): source and service are texts; service may be None"
             raise ConfigurationError(msg)
         self._common: dict[str, Any] = {
             "ddsource": source,

@@ -98,6 +98,9 @@ def otlp(
 
     *endpoint* None is what ``OTEL_EXPORTER_OTLP_[LOGS_]ENDPOINT`` says, else a
     collector on this machine.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
     """
     from .otlp_logs import OtlpLogs
 
@@ -116,6 +119,9 @@ def new_relic(key: Text, *, region: str = "us") -> OtlpLogs:
     """
     Return a destination for New Relic; *key* is a license key.
 
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
+
     Source: "New Relic OTLP endpoint",
     https://docs.newrelic.com/docs/opentelemetry/best-practices/opentelemetry-otlp/
     """
@@ -131,6 +137,9 @@ def sumo_logic(url: Text) -> OtlpLogs:
 
     *url* is the source's address, as Sumo Logic shows it.  It is the key, too: with
     it anyone may write, so keep it in a `Secret`.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
 
     Source: "OTLP/HTTP Source",
     https://www.sumologic.com/help/docs/send-data/hosted-collectors/http-source/otlp/
@@ -149,6 +158,9 @@ def cloudwatch_logs(
     The group and the stream must be there; the role needs ``logs:PutLogEvents``.
     *region* None is the function's.
 
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
+
     Source: "OTLP Endpoints", https://docs.aws.amazon.com/AmazonCloudWatch/
     latest/monitoring/CloudWatch-OTLPEndpoint.html
     """
@@ -166,6 +178,9 @@ def collector(
 
     None is this machine.  Plain HTTP may go to another machine, for example inside
     a VPC, as long as there are no *headers*, which may hold a key.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
     """
     from .otlp_logs import collector as made
 
@@ -194,6 +209,12 @@ def splunk_hec(
         source: Splunk's source; None is "lambda:FUNCTION".
         sourcetype: Splunk's source type; None is "_json".
         host: Splunk's host; None is the execution environment's log stream.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
+
+    Source: "Format events for HTTP Event Collector",
+    https://docs.splunk.com/Documentation/Splunk/latest/Data/FormateventsforHTTPEventCollector
     """
     from .splunk_hec import SplunkHec
 
@@ -216,6 +237,9 @@ def datadog(
 
     *site* is Datadog's, such as "datadoghq.eu" or "us5.datadoghq.com"; *service*
     None is as for metrics; *tags* are texts such as "env:prod".
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
     """
     from .datadog_logs import DatadogLogs
 
@@ -228,6 +252,12 @@ def firehose(stream: str) -> Firehose:
 
     Each record is a line of JSON, as `http` sends it.  The role needs
     ``firehose:PutRecordBatch``.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
+
+    Source: PutRecordBatch,
+    https://docs.aws.amazon.com/firehose/latest/APIReference/API_PutRecordBatch.html
     """
     from .firehose import Firehose
 
@@ -246,6 +276,9 @@ def metrics(
 
     Arguments are those of `lambda_ext.Metrics`; *sink* None is where
     ``configure(sinks=...)`` says.  See `platform_metrics` for the names.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
     """
     from .platform_metrics import PlatformMetrics
 
@@ -270,6 +303,9 @@ def spans(
 
     *endpoint* None is what ``OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT`` says, else a
     collector on this machine; see `otlp_spans.OtlpSpans`.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message quotes no key.
     """
     from .otlp_spans import OtlpSpans
 

@@ -614,10 +614,20 @@ class Batch:
         received_at: float = 0.0,
     ) -> Batch:
         """
-        Return the batch that *body*, a JSON array, is; raises nothing.
+        Return the batch that *body*, the text of a JSON array, is.
 
         A body that is no JSON is a batch without records, and one malformed element.
+
+        Raises:
+            TypeError: *body* is no text.
         """
+        known: object = body  # not every test checks types
+        if not isinstance(known, (bytes, bytearray, str)):
+            msg = (
+                "Batch.of() takes the JSON text of a delivery, not"
+                f" {type(known).__name__}: json.dumps() makes it"
+            )
+            raise TypeError(msg)
         batch = cls([], sequence_id, received_at=received_at)
         batch._body = body
         batch._given = batch._malformed = None

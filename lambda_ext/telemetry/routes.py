@@ -43,7 +43,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, Literal, Protocol
+    from typing import Any, Literal, Protocol, TypedDict
+
+    from typing_extensions import Unpack
 
     from .records import Batch, Record
 
@@ -57,6 +59,17 @@ if TYPE_CHECKING:
         def accept_logs(self, entries: list[Entry], /) -> object:
             """Take *entries*, which belong to the sink from now on."""
             ...
+
+    class Options(TypedDict, total=False):
+        """What `Selection.to` takes by name."""
+
+        name: str
+        max_records: int
+        max_bytes: int
+        max_age: float
+        limit: int
+        limit_bytes: int
+        drop: Literal["oldest", "newest"]
 
 
 MAX_RECORDS = 1_000  # of one call of a sink, and that make it due
@@ -400,7 +413,9 @@ class Route:
         return Status(self)
 
     def to(
-        self, sink: LogSink | Callable[[list[Entry]], object], **options: Any
+        self,
+        sink: LogSink | Callable[[list[Entry]], object],
+        **options: Unpack[Options],
     ) -> Route:
         """Hand the same records to *sink*, too; see `Selection.to`."""
         return self._selection.to(sink, **options)

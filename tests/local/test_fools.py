@@ -609,3 +609,24 @@ def test_answer_with_half_a_character_is_json(tmp_path):
 
     assert "\ud800" == json.loads(text.encode())["invocations"][0]["payload"]
     assert text.isascii()
+
+
+ANOTHER = (
+    HEAD + "@lambda_ext.handler\ndef other(event, context):\n    pass\n"
+    "def handler(event, context):\n    {body}\n"
+)
+
+
+def test_another_function_that_is_decorated_is_none(tmp_path):
+    """The function that Lambda calls is not: its metrics wait for the end."""
+    _, verdict = judged(tmp_path, ANOTHER.format(body="metrics.count('a')"))
+
+    assert [True] == ["not decorated" in text for text in verdict.reasons]
+    assert "though another function is" in verdict.reasons[0]
+
+
+def test_handler_that_calls_a_decorated_function_is_good(tmp_path):
+    """As one of a framework does, or a decorator above ours."""
+    _, verdict = judged(tmp_path, ANOTHER.format(body="other(event, context)"))
+
+    assert () == verdict.reasons
