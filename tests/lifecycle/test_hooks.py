@@ -617,3 +617,34 @@ class TestBudget:
         """With an example."""
         with pytest.raises(ConfigurationError, match="takes seconds, such as"):
             getattr(lambda_ext, name)(budget=budget)
+
+
+class TestLogOfAFailure:
+    """What the log shows of a hook that raises."""
+
+    @pytest.mark.logs
+    def test_errors_of_the_handler_are_not_shown(self, caplog):
+        """They are no cause of the hook's, and the runtime logs them."""
+
+        @lambda_ext.on_response
+        def hook():
+            try:
+                raise LookupError("the hook's first")
+            except LookupError:
+                raise RuntimeError("the hook's")  # noqa: B904  a context
+
+        @lambda_ext.handler
+        def handler(event, context):
+            try:
+                raise OSError("the handler's first")
+            except OSError:
+                raise ValueError("the handler's")  # noqa: B904  a context
+
+        with pytest.raises(ValueError, match="the handler's") as caught:
+            handler({}, None)
+        (message,) = caplog.messages
+
+        assert "LookupError: the hook's first" in message
+        assert message.endswith("RuntimeError: the hook's")
+        assert "the handler's" not in message
+        assert "the handler's first" == str(caught.value.__context__)
