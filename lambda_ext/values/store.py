@@ -7,7 +7,7 @@ yet; and the listeners that tie all that to the life of the execution environmen
 
     INIT       what is declared is loaded, in one batch (not before a snapshot)
     SNAPSHOT   no value and no reference to one is left
-    RESTORE    everything is dead; what is declared is loaded
+    RESTORE    everything is dead; after the user's hooks, what is declared is loaded
     fork       the child begins with nothing
 
 The loader is made by the first read that memory does not answer: a program that
@@ -510,6 +510,8 @@ def attach() -> None:
     if not _attached:
         phases.listen_once(phases.INIT, _init)
         phases.listen_once(phases.SNAPSHOT, _snapshot, priority=phases.NETWORK)
+        # Before the user's hooks, which may load what they need, and it is kept.
+        phases.listen_once(phases.RESTORE, _snapshot, priority=phases.ESSENTIAL)
         phases.listen_once(phases.RESTORE, _restore, priority=phases.NETWORK)
         config.watch(_configured)
         _configured()
@@ -534,7 +536,6 @@ def _snapshot() -> None:
 
 
 def _restore() -> None:
-    _snapshot()
     take_pending()
     load_early(live())
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import eventually, loads_under_way, run_threads
 
+import lambda_ext
 from lambda_ext import config
 from lambda_ext.exceptions import (
     AccessDeniedError,
@@ -479,6 +480,21 @@ class TestSnapshot:
 
         assert ("{}", VALUE) == (db.value, key.value)
         assert 2 == len(source.calls)
+
+    def test_hook_after_a_restore_reads_what_is_new_and_keeps_it(self, source):
+        """What came into the snapshot late is dead by then; nothing is loaded twice."""
+        db, key = Secret("db"), Secret("key")
+        read = []
+        lambda_ext.before_snapshot(lambda: get_secret("db"), priority=phases.LAST)
+        lambda_ext.after_restore(lambda: read.extend([get_secret("db"), db.value]))
+        phases.call(phases.SNAPSHOT)
+        source.rotate("db", "{}")
+        phases.call(phases.RESTORE)
+
+        assert ["{}", "{}"] == read
+        assert [["db"], ["db"], ["key"]] == [sorted(call) for call in source.calls]
+        assert ("{}", "{}", VALUE) == (db.value, get_secret("db"), key.value)
+        assert 3 == len(source.calls)
 
     def test_load_under_way_does_not_survive(self, source):
         """What was asked for before the snapshot is not kept after it."""
