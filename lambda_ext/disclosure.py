@@ -22,7 +22,6 @@ import functools
 import logging
 import os
 import sys
-import traceback
 
 from .lifecycle.process import by_signal_handler
 
@@ -125,40 +124,14 @@ def _write(
 
 
 def _traceback() -> str:
-    exc = sys.exc_info()[1]
-    assert exc is not None
-    shown = traceback.TracebackException.from_exception(exc)
-    _leave_out_the_callers(exc, shown)
-    lines = "".join(shown.format()).rstrip().split("\n")
+    # Only a failure needs it.
+    from .tracebacks import lines_of
+
+    lines = lines_of(sys.exc_info()[1])
     if len(lines) > LONGEST_TRACEBACK:
         half = LONGEST_TRACEBACK // 2
         lines[half:-half] = ["  ..."]
     return "\n".join(map(printable, lines))
-
-
-def _leave_out_the_callers(
-    exc: BaseException, shown: traceback.TracebackException
-) -> None:
-    """
-    Take from *shown* what was being handled before the call that raised *exc*.
-
-    That is what the handler has raised, for a hook that is called then: it is no
-    cause of the hook's failure, and is logged by the runtime.
-    """
-    callers = set()
-    step = exc.__traceback__
-    frame = None if step is None else step.tb_frame.f_back
-    while frame is not None:
-        callers.add(frame)
-        frame = frame.f_back
-    context, of_shown = exc.__context__, shown.__context__
-    while context is not None and of_shown is not None:
-        step = context.__traceback__
-        if step is not None and step.tb_frame in callers:
-            shown.__context__ = None
-            return
-        shown = of_shown
-        context, of_shown = context.__context__, of_shown.__context__
 
 
 def place(exc: BaseException) -> str:

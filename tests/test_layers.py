@@ -145,6 +145,7 @@ ROWS = {
         "lifecycle.process",
         "lifecycle.real_threads",
         "parsers",
+        "tracebacks",
     ),
 }
 
