@@ -54,7 +54,7 @@ def test_value_that_no_source_holds_is_refused_at_once(value):
 def test_error_that_no_source_raises_is_refused_at_once(double, error):
     """A class, or an error of boto3."""
     with pytest.raises(TypeError, match=r"takes an error of lambda_ext\.exceptions"):
-        double({"db": "x"}).fail(error)
+        double().fail(error)
 
 
 def test_rotation_moves_the_stages():
