@@ -337,7 +337,11 @@ class FakeSource:
         for version in self._versions.get(name, ()):
             if version.fits(key):
                 return _Answer(version.value, version.id, self.arn(name))
-        msg = f"there is no {key.label!r}"
+        names = ", ".join(map(repr, list(self._versions)[:10])) or "nothing"
+        more = len(self._versions) - 10
+        msg = f"there is no {key.label!r} in this FakeSource, which has {names}" + (
+            f" and {more} more" if more > 0 else ""
+        )
         return NotFoundError(msg, key=key.label, source=self.name)
 
     def _below(self, key: Any) -> _Answer:
@@ -532,6 +536,15 @@ class MemorySink:
         self.batches: list[Batch] = []
         self._strict = strict
         self._former: list[Any] = []
+
+    def __repr__(self) -> str:
+        """Show what is there, and what a flush would bring: a test fails with it."""
+        names = {point.name: None for batch in self.batches for point in batch.points}
+        shown = ", ".join(map(repr, [*names][:10])) or "nothing"
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        waiting = len(_recorder._buffer.records)
+        flush = f"; {waiting} record(s) wait for a flush" if waiting else ""
+        return f"<MemorySink with {shown}{more}{flush}>"
 
     def accept(self, batch: Batch, /) -> None:
         """Keep *batch*."""

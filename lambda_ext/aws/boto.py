@@ -18,8 +18,10 @@ Threads
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import weakref
 
 from .. import config as options
 from ..disclosure import forget_variables, printable
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
+_made: weakref.WeakSet[Any] = weakref.WeakSet()  # the clients of this library itself
 _own = threading.local()  # .working: this thread asks, or makes a client, for us
 
 
@@ -279,7 +282,10 @@ def _new_client(service: str, session: Any, reason: str) -> Any:
     former = is_own()  # a signal handler may ask in the middle
     try:
         _own.working = True
-        return maker.client(service, config=config, region_name=region or None)
+        made = maker.client(service, config=config, region_name=region or None)
+        with contextlib.suppress(TypeError):  # a stand-in of a test
+            _made.add(made)
+        return made
     except exceptions.InvalidRegionError as exc:
         variable, name = regions.named_region()
         reason = str(exc)
@@ -307,6 +313,11 @@ def default_session() -> Any:
     if boto3.DEFAULT_SESSION is None:
         boto3.setup_default_session()
     return boto3.DEFAULT_SESSION
+
+
+def is_of_the_library(client: Any) -> bool:
+    """Say whether *client* is one that this library has made for itself."""
+    return client in _made
 
 
 def is_own() -> bool:

@@ -157,7 +157,9 @@ def _bare_clients() -> int:
     if not classes:
         return 0
     return sum(
-        type(each) in classes and mixin.is_wrappable(each)
+        type(each) in classes
+        and mixin.is_wrappable(each)
+        and not boto.is_of_the_library(each)
         for each in gc.get_referrers(*classes)
     )
 

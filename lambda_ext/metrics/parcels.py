@@ -89,6 +89,9 @@ class Batch:
         self.points = points
         self.properties = {**properties} if properties else {}
 
+    def __repr__(self) -> str:
+        return f"<Batch {self.namespace!r} of {len(self.points)} points>"
+
 
 class Parcel:
     """One batch on its way to one sink."""

@@ -116,6 +116,15 @@ class TestPatch:
         assert (2, 1) == (len(clients), len(lines))
         assert "call patch() first" in lines[0]
 
+    def test_own_clients_of_the_library_are_not_told_of(self, monkeypatch, caplog):
+        """They are bare for good: no call of patch() could be earlier."""
+        monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "boto3")
+        assert "1" == get_secret("a")
+        with patch():
+            pass
+
+        assert [] == [text for text in caplog.messages if "not_patched" in text]
+
     def test_neither_imports_boto3_nor_needs_it(self):
         """patch() before boto3 is loaded takes effect when it is."""
         done = python(

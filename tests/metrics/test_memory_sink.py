@@ -77,3 +77,20 @@ class TestMemorySink:
             sink.accept(sink.batches[0])
 
         assert 1 == sink.total("n")
+
+
+def test_repr_shows_what_is_there_and_what_waits():
+    """A failing assertion prints it: a metric that was not flushed is no riddle."""
+    with MemorySink() as sink:
+        empty = repr(sink)
+        metrics.count("orders", shop="a")
+        waiting = repr(sink)
+        metrics.flush()
+        for number in range(12):
+            metrics.count(f"n{number}")
+
+    assert "<MemorySink with nothing>" == empty
+    assert "<MemorySink with nothing; 1 record(s) wait for a flush>" == waiting
+    assert repr(sink).startswith("<MemorySink with 'orders', ")
+    assert repr(sink).endswith(" and 3 more>")
+    assert "<Batch 'lambda_ext' of 1 points>" == repr(sink.batches[0])

@@ -113,3 +113,21 @@ def test_waiting_ends_with_an_error():
 def test_repr_shows_no_value():
     """It says how many names it knows."""
     assert "<FakeSource 'fake' with 1 name(s)>" == repr(FakeSource({"db": "x"}))
+
+
+def test_what_is_missing_is_told_beside_what_is_there():
+    """By name, ten at most; a value is in no message."""
+    db = Secret("prod/bd")
+    with (
+        FakeSource({"prod/db": "hunter2"}),
+        pytest.raises(
+            NotFoundError,
+            match=r"no 'prod/bd' in this FakeSource, which has 'prod/db'$",
+        ),
+    ):
+        _ = db.value
+    many = {f"n{number}": "x" for number in range(12)}
+    with FakeSource(many), pytest.raises(NotFoundError, match=r"'n9' and 2 more$"):
+        _ = db.value
+    with FakeSource(), pytest.raises(NotFoundError, match=r"which has nothing$"):
+        _ = db.value
