@@ -107,6 +107,9 @@ class Flags(Polled[object]):
 
     Raises:
         ConfigurationError: an argument cannot be used.
+
+    Source: Feature flag type reference,
+    https://docs.aws.amazon.com/appconfig/latest/userguide/appconfig-type-reference-feature-flags.html
     """
 
     __slots__ = ("_dialect", "_listeners_of_all", "_told_of_rules")

@@ -131,7 +131,12 @@ def parse(text: str, *, flag: str = "", dialect: Dialect = DEFAULT) -> Rule:
 def evaluate(
     text: str, context: Context, *, flag: str = "", dialect: Dialect = DEFAULT
 ) -> bool:
-    """Return what the rule *text* says about *context*: `parse`, then a call."""
+    """
+    Return what the rule *text* says about *context*: `parse`, then a call.
+
+    Raises:
+        RuleError: as `parse`.
+    """
     return parse(text, flag=flag, dialect=dialect)(context)
 
 

@@ -337,6 +337,9 @@ def before_snapshot(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
         ConfigurationError: what is decorated is no function, a generator, or
             needs more arguments than it gets;
             *priority* is no int.
+
+    Source: Lambda SnapStart runtime hooks,
+    https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
     """
 
     def add(listener: Callable[[], object]) -> None:
@@ -366,6 +369,9 @@ def after_restore(hook: Any = None, /, *, priority: int = phases.USER) -> Any:
         ConfigurationError: what is decorated is no function, a generator, or
             needs more arguments than it gets;
             *priority* is no int.
+
+    Source: Lambda SnapStart runtime hooks,
+    https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
     """
 
     def add(listener: Callable[[], object]) -> None:

@@ -150,6 +150,9 @@ class Metrics:
     Raises:
         ConfigurationError: CloudWatch would refuse the namespace, a dimension,
             the resolution or the timestamp; or *sink* cannot take a batch.
+
+    Source: PutMetricData, MetricDatum,
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
     """
 
     __slots__ = (
