@@ -147,7 +147,9 @@ class FakeSource:
     by name, for secrets and parameters alike: text, or bytes for a binary secret.
     A call takes up to *batch* of them.
 
-    ``calls`` holds the names that each call asked for, in order.
+    ``calls`` holds the names that each call asked for, in order; the first read
+    asks for all handles that are declared in the process, those of other modules
+    too: look for a name in it, and compare no whole call.
 
     Raises:
         TypeError: *values* is no mapping, a name is no text, or a value is neither
