@@ -607,7 +607,11 @@ def test_answer_with_half_a_character_is_json(tmp_path):
     result, verdict = judged(tmp_path, handler("return '\\ud800'"))
     text = document(result, verdict)
 
-    assert "\ud800" == json.loads(text.encode())["invocations"][0]["payload"]
+    found = json.loads(text.encode())["invocations"][0]["payload"]
+    if sys.version_info >= (3, 12):  # whose runtime client cannot send it, and ends
+        assert "Runtime.ExitError" == found["errorType"]
+    else:
+        assert "\ud800" == found
     assert text.isascii()
 
 
