@@ -225,7 +225,10 @@ class Light(retries.Retrying):
         if isinstance(exc, http1.ProtocolError):
             return errors.unreadable(str(exc), service=service, key=key)
         if isinstance(exc, OSError):
-            return errors.unreachable(self._reason(exc), service=service, key=key)
+            reason, bundle = self._reason(exc), tls.variable_of_bundle()
+            if bundle and native.modules().is_refusal(exc):
+                reason += f"; {bundle} says whom to trust"
+            return errors.unreachable(reason, service=service, key=key)
         return None
 
     def _wire_failure(self, exc: Exception) -> errors.WireFailure | None:

@@ -47,7 +47,8 @@ class Modules:
     def __init__(self, kind: str, socket: Any, ssl: Any) -> None:
         self.kind = kind
         self.getaddrinfo = socket.getaddrinfo
-        self.Unready = ssl.SSLWantReadError  # the other end has not answered yet
+        # There is nothing to read yet, or no room to write.
+        self.Unready = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self._sha256: Any = None  # not loaded
         self._ssl = ssl
         self.untaken: dict[str, Any] = {}  # the context that `private` has made

@@ -6,8 +6,9 @@ AWS's endpoints chain to one of the five, and OpenSSL loads just that one, in
 (``openssl x509 -hash``).  The whole store costs some 26 ms.  Where none of the
 five verifies, a second handshake is made with the whole store, which is then
 tried first for that host.  Nothing is ever accepted unverified.  The machine's
-store is OpenSSL's: ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` say where it is.  A bundle of the user's (``AWS_CA_BUNDLE``, or
-``REQUESTS_CA_BUNDLE``, as for boto3) replaces both.
+store is OpenSSL's: ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` say where it is.  A
+bundle of the user's (``AWS_CA_BUNDLE``, or ``REQUESTS_CA_BUNDLE``, as for boto3)
+replaces both.
 
 Source: Amazon Trust Services repository,
 https://www.amazontrust.com/repository/ (the roots in ``roots/``)
@@ -43,10 +44,18 @@ _by_system: set[str] = set()  # hosts that only SYSTEM verified, the last time
 
 def stores(host: str) -> tuple[str, ...]:
     """Return what to verify *host* with, one after the other."""
-    bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
-    if bundle:
-        return (os.path.expanduser(bundle),)  # as for boto3
+    variable = variable_of_bundle()
+    if variable:
+        return (os.path.expanduser(os.environ[variable]),)  # as for boto3
     return (SYSTEM, AMAZON) if host in _by_system else (AMAZON, SYSTEM)
+
+
+def variable_of_bundle() -> str:
+    """Return the variable that names the user's bundle; "" if there is none."""
+    for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(variable):
+            return variable
+    return ""
 
 
 def with_client(store: str, certificate: str, key: str) -> str:
@@ -125,9 +134,8 @@ def _trusting(store: str) -> Any:
         _raise_if_not_of_file(exc)
         if store == AMAZON:  # a packaging that lost them: the second try decides
             return made
-        variable = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") else ""
         msg = (
-            f"{variable or 'REQUESTS_CA_BUNDLE'} cannot be used:"
+            f"{variable_of_bundle() or 'the bundle'} cannot be used:"
             f" {printable(path)!r} holds no certificates"
         )
         raise ConfigurationError(msg) from exc

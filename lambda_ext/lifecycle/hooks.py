@@ -46,6 +46,7 @@ MOST_S = 86_400  # for a hook; no invocation lasts that long
 _GENERATOR = 0x20 | 0x200  # of a code object, asynchronous ones too; `inspect`
 _VARARGS = 0x04
 _ANY = -1  # arguments that a function takes, and needs none of
+_NAMED = -2  # it needs some by name, which no hook gets
 
 
 if TYPE_CHECKING:
@@ -404,10 +405,11 @@ def _decorated(
         _check(function, name)
         needed = _arguments_of(function, by_signature=argument is not None)
         most = 0 if argument is None else 1
-        if needed > most and needed != _ANY:
+        if needed > most or needed == _NAMED:
             what = "one argument at most" if most else "no argument"
             shown_as = told(function, "__qualname__") or type(function).__name__
-            msg = f"@lambda_ext.{name} passes {what}, {shown_as}() needs {needed}"
+            wanted = "some by name" if needed == _NAMED else needed
+            msg = f"@lambda_ext.{name} passes {what}, {shown_as}() needs {wanted}"
             raise ConfigurationError(msg)
         given = argument if needed else None
         listener: Callable[[], object] = function
@@ -488,20 +490,20 @@ def _code(hook: Any) -> Any:
 
 def _arguments_of(hook: Any, *, by_signature: bool) -> int:
     """
-    Return how many arguments *hook* must be given, `_ANY` where it has ``*args``.
+    Return how many arguments *hook* must be given by position.
 
-    One that is given by name only counts as two: no hook gets it.  Where only a
-    signature could tell, 0 unless *by_signature*.
+    `_NAMED` where one must be given by name, `_ANY` where there are only ``*args``.
+    Where only a signature could tell, 0 unless *by_signature*.
     """
     function = told(hook, "__func__", hook)
     if told(function, "__code__") is None:
         return _arguments_by_signature(hook) if by_signature else 0
     code = function.__code__
     bound = function is not hook
-    named = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
-    required = code.co_argcount - len(function.__defaults__ or ()) - bound
-    needed: int = max(required, 0) + 2 * named
-    return needed or (_ANY if code.co_flags & _VARARGS else 0)
+    if code.co_kwonlyargcount > len(function.__kwdefaults__ or ()):
+        return _NAMED
+    required: int = code.co_argcount - len(function.__defaults__ or ()) - bound
+    return max(required, 0) or (_ANY if code.co_flags & _VARARGS else 0)
 
 
 def _arguments_by_signature(hook: Any) -> int:
@@ -522,7 +524,7 @@ def _arguments_by_signature(hook: Any) -> int:
             most = _ANY
         elif parameter.default is parameter.empty:
             if parameter.kind is parameter.KEYWORD_ONLY:
-                needed += 2
-            elif parameter.kind is not parameter.VAR_KEYWORD:
+                return _NAMED
+            if parameter.kind is not parameter.VAR_KEYWORD:
                 needed += 1
     return needed or most

@@ -2,8 +2,9 @@
 What leaves the process of a record: an `Entry`, which transforms and sinks see.
 
 A record belongs to all consumers and is read-only.  An entry belongs to one
-route, with all that is in it: it has the invocation that the record belongs to, also where a line does
-not name it, and after the redaction no secret that this process knows.
+route, with all that is in it: it has the invocation that the record belongs to,
+also where a line does not name it, and after the redaction no secret that this
+process knows.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ A handle lives as long as the program holds it: one that is gone is neither
 loaded nor remembered here.
 
 Threads
-    ``_lock`` guards the sources and the making of the loader.  It is never held while one is made or asked,
-    and re-entrant, since a finalizer may come in between.  ``_taking`` makes one
-    thread take all that is to be loaded; every other step with handles is one
-    operation of a dictionary.
+    ``_lock`` guards the sources and the one loader.  No source is made or asked
+    while it is held; it is re-entrant, since a finalizer may come in between.
+    ``_taking`` makes one thread take all that is to be loaded; every other step
+    with handles is one operation of a dictionary.
 """
 
 from __future__ import annotations

@@ -154,6 +154,14 @@ class TestStores:
         with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
             assert "x" == ask(wire, monkeypatch)
 
+    @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+    def test_refusal_names_the_bundle(self, kind, monkeypatch, tmp_path, variable):
+        """A directory without a certificate that fits is the first thing to look at."""
+        monkeypatch.setenv(variable, str(tmp_path))
+
+        with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
+            assert f"; {variable} says whom to trust" in refused(wire, monkeypatch)
+
     @pytest.mark.parametrize("text", [None, "nonsense"])
     def test_bundle_without_certificates_is_named(
         self, kind, monkeypatch, tmp_path, text

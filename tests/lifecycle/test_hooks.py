@@ -216,10 +216,13 @@ class _Method:
 class TestArguments:
     """What needs more than the hook passes is refused where it is decorated."""
 
-    @pytest.mark.parametrize("function", [_two, _named, _Method().two])
-    def test_more_than_one_is_refused(self, name, function):
+    @pytest.mark.parametrize(
+        ("function", "needed"),
+        [(_two, "2"), (_named, "some by name"), (_Method().two, "2")],
+    )
+    def test_more_than_one_is_refused(self, name, function, needed):
         """It would raise TypeError in each invocation, and be logged only."""
-        with pytest.raises(ConfigurationError, match=r"needs 2$") as caught:
+        with pytest.raises(ConfigurationError, match=f"needs {needed}$") as caught:
             getattr(lambda_ext, name)(function)
 
         assert f"@lambda_ext.{name} passes" in str(caught.value)
