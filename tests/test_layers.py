@@ -103,6 +103,7 @@ ROWS = {
         "delivery.protobuf",
         "metrics.buffer",
         "metrics.durable",
+        "metrics.emf_batches",
         "metrics.statuses",
         "metrics.losses",
         "metrics.parcels",

@@ -55,7 +55,7 @@ from .. import disclosure
 from ..lifecycle import clock, process
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE, MAX_METRICS, MAX_VALUES
-from .losses import state, uncounted
+from .losses import uncounted, untold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class Buffer:
                 if by_signal_handler(exc):
                     raise
                 disclosure.failure("flush_failed")
-        if uncounted or state.untold:
+        if uncounted or untold:
             _tell()
 
     # From the first tray to the lines ----------------------------------------
@@ -351,21 +351,11 @@ class Buffer:
         equal share of the time that is left.  Raises nothing but what a signal
         handler raises meanwhile.
         """
-        outlets = self.draining.copy()
-        for index, outlet in enumerate(outlets):
-            sink: Any = outlet.sink
-            now = clock.run_time()
-            share_s = max(ends_at - now, 0.0) / (len(outlets) - index)
-            try:
-                is_due = disclosure.told(sink, "is_due")
-                if not due_only or is_due is None or is_due():
-                    sink.drain(now + share_s)
-            except BaseException as exc:
-                if by_signal_handler(exc):
-                    raise
-                outlet.error = type(exc).__qualname__
-                disclosure.failure("sink_failed", sink=outlet.name)
-        if uncounted or state.untold:
+        # It has been loaded: what fills `draining` is there.
+        from . import parcels
+
+        parcels.drain(self, ends_at, due_only)
+        if uncounted or untold:
             _tell()
 
 

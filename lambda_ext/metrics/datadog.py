@@ -46,7 +46,7 @@ from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from . import emf
 from .losses import uncounted
-from .stdout import Line, Writer, line_of
+from .stdout import MAX_BYTES, Line, Writer, line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -384,8 +384,8 @@ class _Lines:
             head, tail = f'{{"m":"{name}","v":', f',"e":{at},"t":{texts}{extra}}}\n'
             for value, count in _values(point):
                 data = f"{head}{value}{tail}".encode("ascii")
-                if len(data) > emf.MAX_BYTES:
-                    message = f"its tags fill a line of {emf.MAX_BYTES} bytes"
+                if len(data) > MAX_BYTES:
+                    message = f"its tags fill a line of {MAX_BYTES} bytes"
                     losses.append(("too_large", point.name, count, message))
                 else:
                     lines.append(line_of(data, [(point.name, count)]))

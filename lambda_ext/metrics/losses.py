@@ -1,8 +1,8 @@
 """
-Records that were dropped: those not counted yet, and the totals.
+Records that were dropped, until `tally` has counted them and a log line tells.
 
 What drops a record appends to `uncounted`, in the same step as the record leaves
-where it was; `tally` counts and logs it.
+where it was.
 """
 
 from __future__ import annotations
@@ -13,34 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     # Reason, name, how many records, and what to say when it is seen first.
     Loss = tuple[str, str, int, str]
-    Numbers = dict[tuple[str, str], int]
+    Numbers = dict[tuple[str, str], int]  # of records, by reason and name
 
 uncounted: list[Loss] = []
-
-
-class State:
-    """Totals, each replaced as a whole; `version` is another one after each change."""
-
-    __slots__ = ("logged", "refused", "totals", "untold", "version")
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Start again from zero; what is being counted meanwhile sees the version."""
-        self.version: object = object()
-        self.totals: Numbers = {}
-        self.untold: Numbers = {}  # of which no log line has told yet
-        self.logged: set[tuple[str, str]] = set()
-        self.refused = 0  # records that never came into the buffer
-
-
-state = State()
+untold: list[Numbers] = []  # one at most: what is counted, and no log line has told
 
 
 @process.at_fork
 @process.at_reset
-def reset() -> None:
-    """Start again from zero, and log each reason and name again."""
+def forget() -> None:
+    """Forget both; `tally` forgets what it has counted."""
     uncounted.clear()
-    state.clear()
+    untold.clear()

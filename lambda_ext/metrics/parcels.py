@@ -372,3 +372,21 @@ def flush(buffer: Buffer, ends_at: float | None, give_up: str) -> None:
     _deliver(buffer, ends_at)
     if give_up:
         _abandon(buffer, waiting, give_up, ends_at)
+
+
+def drain(buffer: Buffer, ends_at: float, due_only: bool) -> None:
+    """Do what `Buffer.drain` says."""
+    outlets = buffer.draining.copy()
+    for index, outlet in enumerate(outlets):
+        sink: Any = outlet.sink
+        now = clock.run_time()
+        share_s = max(ends_at - now, 0.0) / (len(outlets) - index)
+        try:
+            is_due = disclosure.told(sink, "is_due")
+            if not due_only or is_due is None or is_due():
+                sink.drain(now + share_s)
+        except BaseException as exc:
+            if by_signal_handler(exc):
+                raise
+            outlet.error = type(exc).__qualname__
+            disclosure.failure("sink_failed", sink=outlet.name)

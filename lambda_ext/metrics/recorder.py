@@ -831,7 +831,7 @@ def _load_rest() -> None:
     """Load what the last flush may need, when the first answer has been posted."""
     if phases.calls[phases.INVOKE]:  # else this is the end of INIT
         runtime_client.forget(_load_rest)
-        from . import parcels, tally  # noqa: F401  not at the end
+        from . import emf_batches, parcels, tally  # noqa: F401  not at the end
 
         stdout.load_rest()
 
@@ -1005,7 +1005,7 @@ def reset() -> None:
     _replays = None
     _every = _age_s = None
     forked()
-    losses.reset()
+    losses.forget()
     stdout.reset()
     _default = (Outlet(EmfSink(), "emf"),)
     _installed = _strict = None

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PIPE_BUF = 4_096  # bytes; Linux's
+MAX_BYTES = 60_000  # of a line; EMF allows 1 MB
 MAX_KEPT = 1_000_000  # bytes that stdout did not take, for the next time
 UNKNOWN, CLOSED = -1, -2  # in place of a descriptor
 RUSAGE_CHILDREN = -1  # of `resource`

@@ -31,7 +31,8 @@ import logging
 from .. import disclosure
 from ..lifecycle import process
 from ..lifecycle.process import by_signal_handler
-from .losses import state, uncounted
+from . import losses
+from .losses import uncounted, untold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,25 @@ WHOLESALE = frozenset(("internal", "overflow", "shutdown", "sink", "stdout"))
 
 _log = logging.getLogger("lambda_ext")
 _lock = process.Lock()
+
+
+class State:
+    """Totals, each replaced as a whole; `version` is another one after each change."""
+
+    __slots__ = ("logged", "refused", "totals", "version")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Start again from zero; what is being counted meanwhile sees the version."""
+        self.version: object = object()
+        self.totals: Numbers = {}
+        self.logged: set[tuple[str, str]] = set()
+        self.refused = 0  # records that never came into the buffer
+
+
+state = State()
 
 
 def drop(reason: str, number: int, message: str, *, name: str = "") -> None:
@@ -110,7 +130,10 @@ def _fold_all(first: dict[tuple[str, str], str]) -> None:
     while uncounted:
         version = now.version
         count = len(uncounted)
-        totals, untold, refused = {**now.totals}, {**now.untold}, now.refused
+        totals, refused = {**now.totals}, now.refused
+        waiting: Numbers = {}
+        for numbers in [*untold]:
+            waiting.update(numbers)
         for reason, name, number, message in uncounted[:count]:
             if not reason:
                 refused += number
@@ -119,18 +142,26 @@ def _fold_all(first: dict[tuple[str, str], str]) -> None:
             if what not in totals and len(totals) >= MAX_NAMES:
                 what = (reason, OTHERS)
             totals[what] = totals.get(what, 0) + number
-            untold[what] = untold.get(what, 0) + number
+            waiting[what] = waiting.get(what, 0) + number
             if reason in WHOLESALE:
                 what = (reason, "")
             if what not in now.logged:
                 first.setdefault(what, message)
-        after = object()
+        after, counted = object(), [waiting] if waiting else []
         if now.version is version:  # else a signal handler did it meanwhile
             now.version = after
             now.totals = totals
-            now.untold = untold
+            untold[:] = counted
             now.refused = refused
             del uncounted[:count]
+
+
+@process.at_fork
+@process.at_reset
+def reset() -> None:
+    """Count from zero again, and log each reason and name again."""
+    losses.forget()
+    state.clear()
 
 
 def _nested(numbers: Numbers) -> dict[str, dict[str, int]]:
@@ -170,14 +201,14 @@ def tell() -> None:
     """Log how many records were dropped since the last time, if any were."""
     if uncounted:
         tell_first()
-    if not state.untold:
+    if not untold:
         return
     after = object()
     with _lock:
-        untold = state.untold
-        state.untold = {}
+        waiting = [*untold]
+        del untold[:]
         state.version = after
-    if untold:
-        text = json.dumps(_shortened(_nested(untold)))
-        number = sum(untold.values())
+    for numbers in waiting:
+        text = json.dumps(_shortened(_nested(numbers)))
+        number = sum(numbers.values())
         _warn(f"lambda_ext.metrics_dropped number={number} {text}")

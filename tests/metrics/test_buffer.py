@@ -21,6 +21,7 @@ from lambda_ext.lifecycle import clock, phases, process
 from lambda_ext.metrics import (
     buffer,
     emf,
+    emf_batches,
     parcels,
     recorder,
     stdout,
@@ -30,8 +31,8 @@ from lambda_ext.metrics import (
 from lambda_ext.testing import FakeClock, MemorySink
 
 MODULES = (
-    *(buffer, clock, config, emf, parcels, phases, process, recorder, stdout),
-    *(tally, validation),
+    *(buffer, clock, config, emf, emf_batches, parcels, phases, process),
+    *(recorder, stdout, tally, validation),
 )
 
 
@@ -56,6 +57,7 @@ class Gate:
 def new_stdout(monkeypatch):
     """Begin anew, with a pipe as stdout; yield what reads what it holds."""
     recorder.reset()
+    tally.reset()
     phases.reset()
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
@@ -409,6 +411,7 @@ class TestReentrancy:
         action = metrics.flush if flushes else None
         for each in interruptions([buffer], action):
             recorder.reset()
+            tally.reset()
             with MemorySink() as sink:
                 metrics.count("n", 1)
                 metrics.count("m", 1)

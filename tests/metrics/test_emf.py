@@ -14,7 +14,7 @@ import pytest
 from helpers import forget_threads
 
 from lambda_ext import configure, metrics
-from lambda_ext.metrics import emf, losses, stdout, tally
+from lambda_ext.metrics import emf, emf_batches, losses, stdout, tally
 from lambda_ext.metrics.buffer import COUNT, DISTRIBUTION, Series
 from lambda_ext.metrics.parcels import Batch, Point
 from lambda_ext.testing import FakeClock
@@ -25,10 +25,10 @@ AT = 1_700_000_000.1239
 
 @pytest.fixture(autouse=True)
 def _clean():
-    losses.reset()
+    tally.reset()
     stdout.reset()
     yield
-    losses.reset()
+    tally.reset()
     stdout.reset()
 
 
@@ -48,7 +48,7 @@ def lines_of(sink, *points):
     """Return the lines of these points, each with the records in it."""
     return [
         (line.data, sum(records for _, records in line.names))
-        for line in sink.lines(batch(*points), losses.uncounted)
+        for line in emf_batches.lines(sink, batch(*points), losses.uncounted)
     ]
 
 
@@ -192,7 +192,8 @@ class TestLine:
 
     def test_memory_of_prepared_parts_is_bounded(self, monkeypatch):
         """Names and dimensions beyond the bound are forgotten, not piled up."""
-        monkeypatch.setattr(emf, "MAX_TEMPLATES", 5)
+        for module in (emf, emf_batches):
+            monkeypatch.setattr(module, "MAX_TEMPLATES", 5)
         stream = io.StringIO()
         sink = emf.EmfSink(stream)
         for i in range(20):
@@ -281,8 +282,8 @@ class TestLimits:
     def test_rest_of_a_distribution_that_fits_nowhere_is_counted(self, monkeypatch):
         """Of a distribution only the values that were not written are dropped."""
         _, (shortest,) = encoded(point("n", 1))
-        monkeypatch.setattr(emf, "MAX_BYTES", len(shortest) + 50)
-        monkeypatch.setattr(emf, "PIPE_BUF", len(shortest) + 50)
+        monkeypatch.setattr(emf_batches, "MAX_BYTES", len(shortest) + 50)
+        monkeypatch.setattr(emf_batches, "PIPE_BUF", len(shortest) + 50)
         lines = lines_of(emf.EmfSink(), point("n", *[1] * 10, *[2**360] * 5))
 
         assert [10] == [samples for _, samples in lines]

@@ -15,7 +15,7 @@ import lambda_ext
 from lambda_ext import Metrics, configure, metrics
 from lambda_ext.exceptions import ConfigurationError, MetricError
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.metrics import recorder
+from lambda_ext.metrics import recorder, tally
 from lambda_ext.testing import FakeClock, MemorySink
 
 
@@ -636,6 +636,7 @@ class TestState:
         """After reset() nothing is left, and recording works as at first."""
         metrics.count("n")
         recorder.reset()
+        tally.reset()
         phases.reset()
         metrics.flush()
         assert "" == capfd.readouterr().out

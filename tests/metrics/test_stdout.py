@@ -23,7 +23,7 @@ from lambda_ext import metrics
 from lambda_ext.lifecycle import phases, real_threads
 from lambda_ext.local.emf_check import check
 from lambda_ext.local.emulator import Emulator
-from lambda_ext.metrics import recorder, stdout
+from lambda_ext.metrics import recorder, stdout, tally
 from lambda_ext.testing import FakeClock
 
 
@@ -455,6 +455,7 @@ def taken(monkeypatch, rooms):
     Return what came out, how many documents that is, and how many were dropped.
     """
     recorder.reset()
+    tally.reset()
     phases.reset()
     came = []
     room = ALL

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.logs
 
 @pytest.fixture(autouse=True)
 def _clean():
-    losses.reset()
+    tally.reset()
     yield
-    losses.reset()
+    tally.reset()
 
 
 class TestCounting:
@@ -55,7 +55,7 @@ class TestCounting:
         """An exception at any place leaves the number right."""
         found = []
         for interruption in interruptions.interruptions([tally, process]):
-            losses.reset()
+            tally.reset()
             losses.uncounted += [("r", "n", 1, "why")] * 3
             with interruption:
                 tally.tell()
@@ -92,7 +92,7 @@ class TestCounting:
         """What a handler drops while losses are added up is counted and told once."""
         inside = set()
         for interruption in interruptions.interruptions([tally, process], drop):
-            losses.reset()
+            tally.reset()
             caplog.clear()
             losses.uncounted += [("r", name, 1, "why") for name in "abc"]
             with interruption:

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from lambda_ext import Metrics
 from lambda_ext.lifecycle import phases
-from lambda_ext.metrics import buffer, emf, parcels, recorder, stdout, validation
+from lambda_ext.metrics import (
+    buffer,
+    emf,
+    emf_batches,
+    parcels,
+    recorder,
+    stdout,
+    tally,
+    validation,
+)
 from lambda_ext.testing import FakeClock
 
 quick = settings(
@@ -68,7 +77,8 @@ def _bounds(monkeypatch):
     monkeypatch.setattr(buffer, "MAX_RECORDS", LIMIT)
     monkeypatch.setattr(parcels, "MAX_POINTS", 3)
     monkeypatch.setattr(recorder, "MEMO", 5)
-    monkeypatch.setattr(emf, "MAX_TEMPLATES", 5)
+    for module in (emf, emf_batches):
+        monkeypatch.setattr(module, "MAX_TEMPLATES", 5)
 
 
 class Lines(io.StringIO):
@@ -86,6 +96,7 @@ class Lines(io.StringIO):
 def run(steps):
     """Record and flush; return what was written and what was dropped."""
     recorder.reset()
+    tally.reset()
     phases.reset()
     stream = Lines()
     mine = Metrics("ns", service="shop", sink=emf.EmfSink(stream))
@@ -194,7 +205,7 @@ def test_line_is_what_json_dumps_writes(points, dims, level, at):
         )
         for name, found in points
     ]
-    for each in sink.lines(parcels.Batch("ns", at, series), []):
+    for each in emf_batches.lines(sink, parcels.Batch("ns", at, series), []):
         line, samples = each.data, sum(number for _, number in each.names)
         document = emf_rules.document(line.decode().rstrip("\n"))
         written = [document[m["Name"]] for m in _metrics(document)]
@@ -237,6 +248,7 @@ def test_pipe_that_takes_parts_gets_whole_lines(steps, sizes):
     sink = emf.EmfSink(stream)
     former = os.write, stdout.Writer._writable
     recorder.reset()
+    tally.reset()
     mine = Metrics("ns", sink=sink)
     good = [step for step in steps if step[1] not in {*step[4], "service"}]
     try:
