@@ -79,6 +79,7 @@ ROWS = {
         "delivery.life",
         "delivery.queue",
         "delivery.receiver",
+        "metrics.aged",
         "metrics.emf",
         "metrics.otlp_messages",
         "telemetry.listener",

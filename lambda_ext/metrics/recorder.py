@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..typing import Sink, Unit
+    from .aged import Aged
     from .buffer import Record
     from .statuses import Status
     from .timers import Timer
@@ -98,8 +99,7 @@ _records = _buffer.records  # always the same list
 _append = _records.append
 _installed: Outlet | None = None  # instead of what the options say
 _every: int | None = None  # records after which the recording thread flushes
-_age_s: float | None = None  # of the oldest record, at which all are flushed
-_oldest_at: float | None = None  # run time; not kept unless there is such an age
+_aged: Aged | None = None  # where the oldest record may wait for some seconds only
 _known = False  # the outlets are those of the options
 _version: object = None  # of the options; another one after each change
 _lock = process.Lock()  # for joining the phases
@@ -586,16 +586,23 @@ def _know_outlets() -> None:
 
 
 def _choose_outlets() -> None:
-    global _known, _every, _age_s
+    global _known, _every, _aged
     version = _version
     given = _option("flush_every")
     every = given if type(given) is int else None
     age_s = given if type(given) is float else None
     if given is None and os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
         age_s = MANAGED_S
-    if (every, age_s) != (_every, _age_s):
-        _every, _age_s = every, age_s
-        _limit()
+    if age_s is None:
+        _aged = None
+    elif _aged is None or _aged.age_s != age_s:
+        from . import aged  # only where there is such a time
+
+        if not hasattr(aged, "Aged"):
+            return  # a signal handler's record in the middle of that import
+        _aged = aged.Aged(age_s, _buffer, _write_due)
+    _every = every
+    _limit()
     if _installed is None:
         given = _option("sinks")
         chosen: tuple[Outlet, ...] = _default
@@ -618,7 +625,7 @@ def _choose_outlets() -> None:
 
 def _limit() -> None:
     """Have `_flush_early` called when it may be time."""
-    if _age_s is None:
+    if _aged is None:
         _buffer.limit = (_every or buffer.MAX_RECORDS + 1) - 1
     else:
         _buffer.limit = 0
@@ -726,48 +733,13 @@ def _flush_early() -> None:
     me = real_threads.get_ident()
     if me in _flushing:  # it records in the midst of a flush, which goes on
         return
-    if _age_s is not None and not _is_time(_age_s):
+    if _aged is not None and not _aged.is_time():
         return
     try:
         _flushing.add(me)
         _flush_until_few()
     finally:
         _flushing.discard(me)
-
-
-def _is_time(age_s: float) -> bool:
-    """Say whether the oldest record has waited for *age_s* seconds, or many wait."""
-    global _oldest_at
-    now = clock.run_time()
-    if _oldest_at is None or len(_records) <= 1:
-        _oldest_at = now
-        from ..lifecycle import deadline  # with the thread that waits for it
-
-        if deadline.looks_after(now + age_s):
-            deadline.look(_due_at, _flush_aged)
-        return False
-    return now - _oldest_at >= age_s or len(_records) > buffer.MAX_RECORDS
-
-
-def _due_at() -> float | None:
-    """Return at what run time the oldest record has waited long enough."""
-    if _age_s is None or _oldest_at is None or not (_records or _is_waiting()):
-        return None
-    return _oldest_at + _age_s
-
-
-def _is_waiting() -> bool:
-    """Say whether a sink has something that it may send later."""
-    return any(disclosure.number(outlet.sink, "pending") for outlet in _buffer.draining)
-
-
-def _flush_aged() -> None:
-    """Write what has waited for long, and send what is due; on the watcher's side."""
-    global _oldest_at
-    _oldest_at = clock.run_time()
-    _buffer.flush()
-    if _buffer.draining:
-        _buffer.drain(_drain_until(None), due_only=True)
 
 
 def _flush_until_few() -> None:
@@ -823,6 +795,13 @@ def _at_response() -> None:
     _buffer.flush()
     if forget_properties is not None:
         forget_properties()
+    if _buffer.draining:
+        _buffer.drain(_drain_until(None), due_only=True)
+
+
+def _write_due() -> None:
+    """Do the same in the midst of an invocation."""
+    _buffer.flush()
     if _buffer.draining:
         _buffer.drain(_drain_until(None), due_only=True)
 
@@ -906,8 +885,8 @@ def _flush_first() -> None:
 
 def _flush_last() -> None:
     """Write what is left, count what cannot be written, and wait for nothing more."""
-    global _age_s
-    _age_s = None
+    global _aged
+    _aged = None
     _buffer.limit = 0
     # On a busy machine another thread may need some time to write what it has begun.
     last_s = max(LAST_S, phases.share_s() / 2)
@@ -991,8 +970,8 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
-    global _oldest_at
-    _oldest_at = None
+    if _aged is not None:
+        _aged.forget()
     _buffer.clear()
     _limit()
     _flushing.clear()
@@ -1001,9 +980,9 @@ def forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _age_s, _every, _joined, _default, _installed, _strict, _replays
+    global _aged, _every, _joined, _default, _installed, _strict, _replays
     _replays = None
-    _every = _age_s = None
+    _every = _aged = None
     forked()
     losses.forget()
     stdout.reset()

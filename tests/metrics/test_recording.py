@@ -421,6 +421,11 @@ class TestProperties:
             metrics.annotate(given)
 
 
+def due_at():
+    """Return when the oldest record is to be flushed; None for never."""
+    return None if recorder._aged is None else recorder._aged.due_at()
+
+
 class TestFlushEvery:
     """configure(flush_every=...)."""
 
@@ -534,13 +539,13 @@ class TestFlushEvery:
     def test_look_is_due_while_something_waits(self, timed):
         """Nothing recorded: the thread sleeps until the next record wakes it."""
         _, fake = timed
-        before = recorder._due_at()
+        before = due_at()
         metrics.count("n")
-        due = recorder._due_at()
+        due = due_at()
         fake.advance(5)
-        recorder._flush_aged()
+        recorder._aged.flush()
 
-        assert [None, fake.monotonic(), None] == [before, due, recorder._due_at()]
+        assert [None, fake.monotonic(), None] == [before, due, due_at()]
 
     def test_sink_that_waits_is_served_in_time(self):
         """In a long invocation, too, what is due is sent."""
@@ -566,8 +571,8 @@ class TestFlushEvery:
             for _ in range(2):
                 metrics.count("n")
                 fake.advance(5)
-                recorder._flush_aged()
-                seen.append((remote.drained, recorder._due_at() is not None))
+                recorder._aged.flush()
+                seen.append((remote.drained, due_at() is not None))
 
         assert [(0, True), (2, False)] == seen
 
@@ -582,7 +587,7 @@ class TestFlushEvery:
             each = sink.total("n")
             metrics.count("between")
             fake.advance(9.9)
-            early = recorder._due_at() - fake.monotonic()
+            early = due_at() - fake.monotonic()
             fake.advance(0.1)
             metrics.count("between")
 

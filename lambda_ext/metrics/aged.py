@@ -1,0 +1,66 @@
+"""
+Records that wait for so many seconds at most, and are flushed then.
+
+Where `flush_every` is a time, and on Managed Instances, where nothing freezes and no
+answer is awaited.  The thread that records flushes when it finds the oldest old enough;
+where nobody records, the one that watches deadlines does.
+"""
+
+from __future__ import annotations
+
+from .. import disclosure
+from ..lifecycle import clock, deadline
+from .buffer import MAX_RECORDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .buffer import Buffer
+
+
+class Aged:
+    """When *write* is to be called, by which *buffer* is flushed and sinks are served."""
+
+    __slots__ = ("_buffer", "_oldest_at", "_write", "age_s")
+
+    def __init__(
+        self, age_s: float, buffer: Buffer, write: Callable[[], object]
+    ) -> None:
+        self.age_s = age_s
+        self._buffer = buffer
+        self._write = write
+        self._oldest_at: float | None = None  # run time
+
+    def is_time(self) -> bool:
+        """Say, after a record, whether the oldest has waited long, or many wait."""
+        now = clock.run_time()
+        number = len(self._buffer.records)
+        if self._oldest_at is None or number <= 1:
+            self._oldest_at = now
+            if deadline.looks_after(now + self.age_s):
+                deadline.look(self.due_at, self.flush)
+            return False
+        return now - self._oldest_at >= self.age_s or number > MAX_RECORDS
+
+    def due_at(self) -> float | None:
+        """Return at what run time the oldest record has waited long enough."""
+        if self._oldest_at is None or not (self._buffer.records or self._is_waiting()):
+            return None
+        return self._oldest_at + self.age_s
+
+    def flush(self) -> None:
+        """Write what has waited for long, and send what is due; on the watcher's side."""
+        self._oldest_at = clock.run_time()
+        self._write()
+
+    def forget(self) -> None:
+        """Know of nothing that waits."""
+        self._oldest_at = None
+
+    def _is_waiting(self) -> bool:
+        """Say whether a sink has something that it may send later."""
+        return any(
+            disclosure.number(outlet.sink, "pending")
+            for outlet in self._buffer.draining
+        )
