@@ -29,11 +29,6 @@ SUSPENDS = "aws_durable_execution_sdk_python.exceptions"
 class State:
     """What is known of one thread's invocation."""
 
-    __slots__ = (
-        "__weakref__", "begun_at", "context", "error", "inside", "is_cold_start",
-        "timing",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self.inside = False  # an invocation inside an invocation is none
         self.context: Any = None

@@ -113,11 +113,6 @@ class Series:
 class Outlet:
     """A sink, and the order in which threads call it; see `outlet_of`."""
 
-    __slots__ = (
-        "__weakref__", "acquire", "attempts", "direct", "drains", "dropped", "error",
-        "lock", "name", "sent", "sink", "wanted",
-    )  # fmt: skip
-
     def __init__(
         self,
         sink: Sink,
@@ -177,11 +172,6 @@ def _outlet_of(sink: Sink) -> Outlet:
 
 class Buffer:
     """The records of a process, until their sinks have them."""
-
-    __slots__ = (
-        "_adding", "_asleep", "_version", "draining", "limit", "outlets", "parcels",
-        "properties", "records", "served", "taken",
-    )  # fmt: skip
 
     def __init__(self, *outlets: Outlet) -> None:
         self.outlets = outlets  # of series without one of their own

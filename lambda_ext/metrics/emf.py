@@ -55,10 +55,6 @@ ABOVE_INFO = ("WARN", "ERROR", "FATAL")
 class EmfSink:
     """Writes to *stream*; None is stdout, see `stdout`."""
 
-    __slots__ = (
-        "_level", "_offered", "_plans", "_shapes", "_singles", "_templates", "writer",
-    )  # fmt: skip
-
     direct: object = DIRECT  # a buffer may put lines into `writer`, see `encode`
     start = '{"_aws":{"Timestamp":'
 

@@ -118,18 +118,6 @@ class _PieceInMemory(_Piece):
 class Writer:
     """Writes lines to *stream*; None is the process's stdout."""
 
-    __slots__ = (
-        "__weakref__",
-        "_piece",
-        "_stalled",
-        "_stream",
-        "_torn",
-        "_until",
-        "accepted",
-        "lines",
-        "lost",
-    )  # fmt: skip
-
     def __init__(self, stream: Any = None) -> None:
         _writers.add(self)
         self._stream = stream
@@ -401,11 +389,6 @@ def load_rest() -> None:
 
 class _Stdout:
     """What is known of the process's stdout."""
-
-    __slots__ = (
-        "children", "dirty", "documents", "faults", "fileno", "follows_forks",
-        "in_lambda", "listing", "looks", "main", "open", "stream", "usage",
-    )  # fmt: skip
 
     def __init__(self) -> None:
         self.in_lambda: bool | None = None  # not yet known
