@@ -80,7 +80,7 @@ _transports: dict[tuple[str, str], Transport] = {}
 # whose `setdefault` is Python code: a signal handler may come in the middle.
 _of_sessions: dict[tuple[str, int, bool], weakref.ref[Transport]] = {}
 _status: dict[str, tuple[str, str]] = {}
-_all: weakref.WeakSet[Any] = weakref.WeakSet()
+_all: set[weakref.ref[Any]] = set()
 _listening = False
 
 
@@ -213,7 +213,7 @@ def _through_boto3(
 
 def _registered(found: Transport) -> Transport:
     global _listening
-    _all.add(found)
+    process.remember(_all, found)
     if not _listening:
         phases.listen_once(phases.SNAPSHOT, _close, priority=phases.NETWORK)
         phases.listen_once(phases.RESTORE, _close, priority=phases.ESSENTIAL)
@@ -222,7 +222,7 @@ def _registered(found: Transport) -> Transport:
 
 
 def _close() -> None:
-    for found in _known():
+    for found in process.living(_all):
         try:
             found.close()
         except Exception as exc:  # that one cannot be closed
@@ -232,11 +232,6 @@ def _close() -> None:
 
 @process.at_fork
 def _forked() -> None:
-    for found in _known():
+    for found in process.living(_all):
         with contextlib.suppress(Exception):
             found.forked()
-
-
-def _known() -> list[Any]:
-    with _lock:  # else one that is made meanwhile ends the iteration
-        return list(_all)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
-
 from ..lifecycle import phases, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from typing import Any, Protocol
 
     class Living(Protocol):
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
         def forked(self) -> None: ...
 
 
-_living: weakref.WeakSet[Any] = weakref.WeakSet()
+_living: set[weakref.ref[Any]] = set()
 
 
 @process.at_fork
 def _forked() -> None:
-    for each in list(_living):
+    for each in process.living(_living):
         each.forked()
 
 
@@ -31,4 +30,4 @@ def follow_life(of: Living) -> None:
     """Close *of* before a snapshot, and tell it of a restore and of a fork."""
     phases.listen(phases.SNAPSHOT, of.close, priority=phases.NETWORK)
     phases.listen(phases.RESTORE, of.restored, priority=phases.ESSENTIAL)
-    _living.add(of)
+    process.remember(_living, of)

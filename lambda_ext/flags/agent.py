@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import re
-import weakref
 
 from .. import config
 from ..answer import Answer
@@ -37,6 +36,7 @@ from .document import ERROR, UNKNOWN, Document, Evaluation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Hashable, Mapping, Sequence
     from typing import Any
 
@@ -50,13 +50,13 @@ _KEY = re.compile(r"[A-Za-z0-9_]+")
 _VALUE = re.compile(r"(?! )[ -+\--~\xa0-\xff]*(?<! )")
 
 
-_all: weakref.WeakSet[Agent] = weakref.WeakSet()
+_all: set[weakref.ref[Agent]] = set()
 
 
 @process.at_fork
 def _forked() -> None:
     # A child must not read the answers to its parent.
-    for agent in list(_all):
+    for agent in process.living(_all):
         agent.close()
 
 
@@ -76,7 +76,7 @@ class Agent:
         endpoint = regions.Endpoint("localhost", self._port, "", tls=False)
         self._connections = connections.Connections(endpoint)
         self.scope: Hashable = (self.name, self._port)
-        _all.add(self)
+        process.remember(_all, self)
 
     def __repr__(self) -> str:
         return f"<Agent localhost:{self._port}>"

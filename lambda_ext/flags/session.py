@@ -38,8 +38,6 @@ https://docs.aws.amazon.com/appconfig/2019-10-09/APIReference/API_appconfigdata_
 
 from __future__ import annotations
 
-import weakref
-
 from .. import config, disclosure
 from ..answer import Answer
 from ..aws.transport import transport
@@ -48,6 +46,7 @@ from ..lifecycle import clock, phases, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Hashable, Mapping, Sequence
     from typing import Any, Protocol, TypeVar
 
@@ -102,7 +101,7 @@ class Counters:
 
 counters = Counters()
 process.at_reset(counters.clear)
-_all: weakref.WeakSet[AppConfig] = weakref.WeakSet()
+_all: set[weakref.ref[AppConfig]] = set()
 _listening = False
 
 
@@ -164,7 +163,7 @@ class AppConfig:
         """
         session = self.session(name)
         with session.lock:
-            session.readers.add(reader)
+            process.remember(session.readers, reader)
 
     def forget(self) -> None:
         """Let go of all tokens and documents; the next poll begins a session."""
@@ -205,7 +204,7 @@ class Session:
         self._failures = 0  # in a row
         self._last_failure: SourceError | None = None
         self.retry_at = 0.0  # house time before which AppConfig is left alone
-        self.readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self.readers: set[weakref.ref[Reader]] = set()
 
     def __repr__(self) -> str:
         return f"<Session {self._name!r} {self.answer}>"
@@ -309,7 +308,7 @@ class Session:
     def _required_s(self) -> int:
         """Return the seconds between polls that the most frequent reader wants."""
         with self.lock:
-            wanted = [reader.interval_s for reader in self.readers]
+            wanted = [each.interval_s for each in process.living(self.readers)]
         wanted = wanted or [config.get("poll_interval")]
         least_s = min(LONGEST_S if each is None else each for each in wanted)
         return min(max(int(least_s), SHORTEST_S), LONGEST_S)
@@ -362,7 +361,7 @@ class Session:
     def _judged(self, new: Answer) -> LambdaExtError | None:
         """Return why *new* shall not replace a good document, None if it may."""
         with self.lock:
-            readers = list(self.readers)
+            readers = process.living(self.readers)
         if self.answer is None or not readers or self.answer.same(new):
             return None
         kind = ""
@@ -392,7 +391,7 @@ class Session:
 
 def _register(source: AppConfig) -> None:
     global _listening
-    _all.add(source)
+    process.remember(_all, source)
     if not _listening:
         phases.listen_once(phases.SNAPSHOT, _forget, priority=phases.NETWORK)
         phases.listen_once(phases.RESTORE, _forget, priority=phases.ESSENTIAL)
@@ -400,7 +399,7 @@ def _register(source: AppConfig) -> None:
 
 
 def _forget() -> None:
-    for source in list(_all):
+    for source in process.living(_all):
         source.forget()
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 
 from . import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from typing import Any
 
     # When it began (run time), seconds that it had, the lead of house time then.
@@ -40,7 +40,7 @@ class State:
 
 
 local = threading.local()
-_states: dict[int, weakref.ref[State]] = {}  # of all threads, by id
+_states: set[weakref.ref[State]] = set()  # of all threads
 
 
 def state() -> State:
@@ -49,20 +49,14 @@ def state() -> State:
         found: State = local.state
     except AttributeError:
         found = State()
-        number = id(found)
-
-        def forget(_: object) -> None:
-            _states.pop(number, None)
-
-        _states[number] = weakref.ref(found, forget)
+        process.remember(_states, found)
         local.state = found
     return found
 
 
 def states() -> list[State]:
     """Return the states of all threads that have run an invocation."""
-    found = [reference() for reference in [*_states.values()]]
-    return [each for each in found if each is not None]
+    return process.living(_states)
 
 
 def is_cold_start() -> bool:

@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     F = TypeVar("F", bound=Callable[[], object])
+    T = TypeVar("T")
 
-_locks: dict[int, weakref.ref[Lock]] = {}  # by id
+_locks: set[weakref.ref[Lock]] = set()
 _resets: list[Callable[[], object]] = []
 _forks: list[Callable[[], object]] = []
 _follows_forks = False
@@ -66,12 +67,22 @@ class Lock(real_threads.RLock):  # type: ignore[misc]  # the C class, of which m
 
     def __init__(self) -> None:
         _follow_forks()
-        number = id(self)
+        remember(_locks, self)
 
-        def forget(_: object) -> None:
-            _locks.pop(number, None)
 
-        _locks[number] = weakref.ref(self, forget)
+def remember(among: set[weakref.ref[T]], found: T) -> None:
+    """Have *found* among those of its kind, for as long as it lives; see `living`."""
+    among.add(weakref.ref(found, among.discard))
+
+
+def living(among: set[weakref.ref[T]]) -> list[T]:
+    """
+    Return those that live.
+
+    A `weakref.WeakSet` raises where another thread adds to it meanwhile: its loop is
+    Python code, this copy is not.
+    """
+    return [found for reference in [*among] if (found := reference()) is not None]
 
 
 def at_fork(function: F) -> F:
@@ -104,10 +115,8 @@ def _forked() -> None:
     real_threads.bare.clear()
     real_threads.ours.clear()
     real_threads.quiet.clear()
-    for reference in [*_locks.values()]:
-        lock = reference()
-        if lock is not None:
-            lock._at_fork_reinit()
+    for lock in living(_locks):
+        lock._at_fork_reinit()
     for function in _forks.copy():
         with contextlib.suppress(Exception):
             function()

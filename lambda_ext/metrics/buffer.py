@@ -48,7 +48,6 @@ Not here
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections import defaultdict
 
 from .. import disclosure
@@ -59,6 +58,7 @@ from .losses import uncounted, untold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable, Mapping
     from typing import Any
 
@@ -128,7 +128,7 @@ class Outlet:
         self.sent = 0  # records
         self.dropped = 0  # records
         self.error = ""
-        _outlets.add(self)
+        process.remember(_outlets, self)
 
     def share(self, lock: process.Lock) -> None:
         """Have *lock* order the threads that call the sink."""
@@ -149,7 +149,7 @@ class Outlet:
         return bool(disclosure.told(self.sink, "backlog"))
 
 
-_outlets: weakref.WeakSet[Outlet] = weakref.WeakSet()
+_outlets: set[weakref.ref[Outlet]] = set()
 _finding = process.Lock()
 
 
@@ -160,7 +160,7 @@ def outlet_of(sink: Sink) -> Outlet:
 
 
 def _outlet_of(sink: Sink) -> Outlet:
-    known = [outlet for outlet in list(_outlets) if outlet.sink is sink]
+    known = [outlet for outlet in process.living(_outlets) if outlet.sink is sink]
     for outlet in known:
         if outlet.wanted is None:
             return outlet
@@ -194,7 +194,7 @@ class Buffer:
         self._asleep.clear()
         self.draining.clear()
         self.served.clear()
-        for outlet in list(_outlets):
+        for outlet in process.living(_outlets):
             outlet.sent = outlet.dropped = 0
             outlet.error = ""
         self.properties = {}

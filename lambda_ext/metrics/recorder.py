@@ -30,7 +30,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import weakref
 
 from .. import config, disclosure
 from ..exceptions import ConfigurationError, MetricError
@@ -58,6 +57,7 @@ from .emf import EmfSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable, Mapping
     from datetime import datetime
     from typing import Any, SupportsFloat
@@ -109,7 +109,7 @@ forget_properties: Callable[[], None] | None = None  # set by `properties`
 _strict: bool | None = None  # replaces the option, unless None
 _replays: Callable[[], bool] | None = None  # only where AWS's durable SDK is loaded
 _durable: Any = None  # the module, where it is
-_everyone: weakref.WeakSet[Metrics] = weakref.WeakSet()
+_everyone: set[weakref.ref[Metrics]] = set()
 _flushing: set[int] = set()  # threads in an early flush
 
 
@@ -193,7 +193,7 @@ class Metrics:
         self._plain: Memo = {} if _replays is None else _durable.Unseen()
         self._gauges: Memo = {}
         self._distributions: Memo = {}
-        _everyone.add(self)
+        process.remember(_everyone, self)
 
     def __copy__(self) -> Self:
         """Return the same: nothing of it changes, and its sink is one object."""
@@ -208,7 +208,7 @@ class Metrics:
         for name, value in state[1].items():
             setattr(self, name, value)
         self._forget()
-        _everyone.add(self)
+        process.remember(_everyone, self)
 
     def count(
         self,
@@ -561,7 +561,7 @@ def _look_for_durable() -> None:
 
         _durable = durable
     _replays = _durable.replays if wanted else None
-    for each in list(_everyone):
+    for each in process.living(_everyone):
         each._forget()
 
 
@@ -899,7 +899,7 @@ def _changed() -> None:
     _version = object()
     _known = False
     _ignored.clear()
-    for each in list(_everyone):
+    for each in process.living(_everyone):
         each._forget()
 
 

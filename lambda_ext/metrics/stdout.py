@@ -43,7 +43,6 @@ import io
 import os
 import sys
 import types
-import weakref
 
 from .. import config
 from ..lifecycle import clock, process, real_threads
@@ -52,6 +51,7 @@ from .losses import uncounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Sequence
     from typing import Any
 
@@ -66,7 +66,7 @@ LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 STALL_S = 0.1  # how long one call waits for a stdout that takes nothing
 
 ours, quiet = real_threads.ours, real_threads.quiet
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_writers: set[weakref.ref[Writer]] = set()
 
 
 class Line:
@@ -119,7 +119,7 @@ class Writer:
     """Writes lines to *stream*; None is the process's stdout."""
 
     def __init__(self, stream: Any = None) -> None:
-        _writers.add(self)
+        process.remember(_writers, self)
         self._stream = stream
         self.lines: list[Line] = []  # not yet written; append to it
         self.accepted = 0  # records that are, or were, in lines
@@ -597,7 +597,7 @@ def forked() -> None:
     _close()
     _stdout.main = 0
     _stdout.documents = 0
-    for writer in list(_writers):
+    for writer in process.living(_writers):
         writer.clear()
 
 

@@ -32,18 +32,25 @@ from __future__ import annotations
 
 import contextvars
 import sys
-import weakref
 
 from .. import callables, disclosure
 from ..disclosure import raises_without_variables
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, real_threads, shutdown
-from ..lifecycle.process import Lock, at_fork, at_reset, by_signal_handler
+from ..lifecycle.process import (
+    Lock,
+    at_fork,
+    at_reset,
+    by_signal_handler,
+    living,
+    remember,
+)
 from . import settings, store, transforms
 from .cache import protected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from typing import Any, Generic, TypeVar
 
     from typing_extensions import Self
@@ -64,7 +71,7 @@ _leases: contextvars.ContextVar[tuple[_Lease, ...]] = contextvars.ContextVar(
     "lambda_ext_leases", default=()
 )
 _lock = Lock()
-_derived: weakref.WeakSet[Any] = weakref.WeakSet()
+_derived: set[weakref.ref[Any]] = set()
 _inherited: list[Any] = []  # the parent's objects, kept from being finalized
 _closings: list[_Closing] = []  # of the last shutdown
 _listening = False
@@ -408,8 +415,7 @@ def _same(made: _Made, entry: Entry) -> bool:
 
 
 def _register(derived: Derived[Any]) -> None:
-    with _lock:
-        _derived.add(derived)
+    remember(_derived, derived)
     _attach()
 
 
@@ -426,8 +432,7 @@ def _attach() -> None:
 
 
 def _all() -> list[Derived[Any]]:
-    with _lock:
-        return list(_derived)
+    return living(_derived)
 
 
 def _response() -> None:

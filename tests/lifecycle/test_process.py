@@ -7,6 +7,8 @@ import gc
 import os
 import threading
 
+from interruptions import interruptions
+
 from lambda_ext.lifecycle import process
 
 
@@ -78,6 +80,46 @@ class TestLock:
         gc.collect()
 
         assert len(process._locks) == before
+
+
+class Thing:
+    """What is remembered for as long as it lives."""
+
+
+class TestLiving:
+    """process.remember() and process.living()"""
+
+    def test_what_is_gone_is_not_among_them(self):
+        """Nothing of it is kept, either."""
+        among = set()
+        kept, gone = Thing(), Thing()
+        for each in (kept, gone):
+            process.remember(among, each)
+        del each, gone
+        gc.collect()
+
+        assert ([kept], 1) == (process.living(among), len(among))
+
+    def test_one_that_comes_meanwhile_harms_nothing(self):
+        """Another thread, or a signal handler, may remember one at any place."""
+        among, others, runs = set(), [], 0
+        first = [Thing(), Thing()]
+        for each in first:
+            process.remember(among, each)
+
+        def come():
+            others.append(Thing())
+            process.remember(among, others[-1])
+
+        for interruption in interruptions([process], come):
+            others.clear()
+            with interruption:
+                found = process.living(among)
+            assert {*first} <= {*found} <= {*first, *others}
+            found.clear()
+            runs += 1
+
+        assert runs > 1
 
 
 class TestAtFork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _weakrefset
 import asyncio
 import contextlib
 import os
@@ -10,6 +11,7 @@ import threading
 import emf_rules
 import pytest
 from helpers import python, run_threads
+from interruptions import interruptions
 
 import lambda_ext
 from lambda_ext import Metrics, configure, metrics
@@ -91,6 +93,20 @@ class TestNamespaceAndService:
 
         assert ["lambda_ext", "other"] == [batch.namespace for batch in sink.batches]
         assert 1 == sink.total("n", service="cart")
+
+    def test_metrics_that_are_made_while_options_change_harm_nothing(self):
+        """A thread may make one, as each scope does, at any place of configure()."""
+        metrics.count("n")
+        kept, runs = [], 0
+        for interruption in interruptions(
+            [recorder, _weakrefset], lambda: kept.append(Metrics("other"))
+        ):
+            kept.clear()
+            with interruption:
+                configure(service="shop")
+            runs += len(kept)
+
+        assert runs > 5
 
     def test_empty_service_leaves_the_dimension_out(self):
         """service="" records without the dimension."""
