@@ -168,14 +168,14 @@ def container(url: str) -> Container:
 @process.at_reset
 def reset() -> None:
     """Forget the providers, as if this were just imported."""
-    for known in _containers.values():
+    for known in [*_containers.values()]:
         known.drop()
     _containers.clear()
 
 
 @process.at_fork
 def _forked() -> None:
-    for known in _containers.values():
+    for known in [*_containers.values()]:
         known.forked()
 
 

@@ -226,7 +226,7 @@ def _lane_of(consumer: Consumer) -> _Lane:
 
 
 def _others(lane: _Lane) -> list[_Lane]:
-    return [each for each in _lanes.values() if each is not lane]
+    return [each for each in [*_lanes.values()] if each is not lane]
 
 
 @process.at_fork

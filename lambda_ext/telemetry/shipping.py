@@ -365,7 +365,7 @@ def outlet_of(sink: Any, name: str) -> Outlet:
 
 
 def _unique(name: str) -> str:
-    taken = {outlet.name for outlet in _outlets.values()}
+    taken = {outlet.name for outlet in [*_outlets.values()]}
     unique, number = name, 2
     while unique in taken:
         unique, number = f"{name}-{number}", number + 1
