@@ -100,6 +100,7 @@ _append = _records.append
 _installed: Outlet | None = None  # instead of what the options say
 _every: int | None = None  # records after which the recording thread flushes
 _aged: Aged | None = None  # where the oldest record may wait for some seconds only
+_has_ended = False  # the last flush has begun: what comes after it does not wait
 _known = False  # the outlets are those of the options
 _version: object = None  # of the options; another one after each change
 _lock = process.Lock()  # for joining the phases
@@ -593,7 +594,7 @@ def _choose_outlets() -> None:
     age_s = given if type(given) is float else None
     if given is None and os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
         age_s = MANAGED_S
-    if age_s is None:
+    if age_s is None or _has_ended:
         _aged = None
     elif _aged is None or _aged.age_s != age_s:
         from . import aged  # only where there is such a time
@@ -625,7 +626,7 @@ def _choose_outlets() -> None:
 
 def _limit() -> None:
     """Have `_flush_early` called when it may be time."""
-    if _aged is None:
+    if _aged is None and not _has_ended:
         _buffer.limit = (_every or buffer.MAX_RECORDS + 1) - 1
     else:
         _buffer.limit = 0
@@ -885,9 +886,9 @@ def _flush_first() -> None:
 
 def _flush_last() -> None:
     """Write what is left, count what cannot be written, and wait for nothing more."""
-    global _aged
-    _aged = None
-    _buffer.limit = 0
+    global _aged, _has_ended
+    _aged, _has_ended = None, True
+    _limit()
     # On a busy machine another thread may need some time to write what it has begun.
     last_s = max(LAST_S, phases.share_s() / 2)
     _buffer.flush(clock.run_time() + last_s, give_up="shutdown")
@@ -970,6 +971,8 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
+    global _has_ended
+    _has_ended = False
     if _aged is not None:
         _aged.forget()
     _buffer.clear()

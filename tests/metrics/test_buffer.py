@@ -889,6 +889,22 @@ class TestEnd:
 
         assert (11, [5]) == (after, gauge)
 
+    @pytest.mark.parametrize(
+        "changed",
+        [{"service": "shop"}, {"flush_every": 100}, {"flush_every": "5s"}],
+        ids=["service", "number", "time"],
+    )
+    def test_options_that_change_after_the_end_do_not_delay_it(self, changed):
+        """Such a callback may configure, too."""
+        sink = MemorySink()
+        config.configure(sinks=[sink])
+        metrics.count("n", 1)
+        phases.call(phases.SHUTDOWN)
+        config.configure(**changed)
+        metrics.count("n", 10)
+
+        assert 11 == sink.total("n")
+
     @pytest.mark.logs
     def test_lines_that_stdout_never_takes_are_counted(self, monkeypatch):
         """A stdout that takes nothing until the end: counted by name."""
