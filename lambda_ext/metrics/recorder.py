@@ -17,6 +17,8 @@ shutdown is counted as dropped, for the reason "shutdown"; what is recorded
 later still (by callbacks of `atexit` that were registered before ours, or by a
 SIGTERM handler of the user's that runs last) is flushed at each record.
 
+Where the oldest record may wait for some seconds only, `aged` says when it is time.
+
 All `Metrics` share one buffer, so a flush finds the records of each, also of
 one that no caller holds any more.
 
