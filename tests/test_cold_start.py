@@ -225,29 +225,43 @@ print([name for name in sys.modules if "telemetry" in name], _thread._count())
     assert "[] 0" == run.stdout.splitlines()[-1]
 
 
+# As the runtime client does before it waits, see `TestLoaded`.
+ANSWER = "phases.call(phases.INVOKE); recorder._load_rest()"
+
+
 @pytest.mark.parametrize(
     ("before", "recorded"),
     [
         ("", "metrics.count('n')"),
-        (
-            # As the runtime client does before it waits, see `TestLoaded`.
-            "phases.call(phases.INVOKE); recorder._load_rest()",
-            "[metrics.count(f'n{number}') for number in range(300)]",
-        ),
+        (ANSWER, "[metrics.count(f'n{number}') for number in range(300)]"),
+        (ANSWER, "[metrics.distribution('d', number) for number in range(300)]"),
+        (ANSWER, "metrics.scope(timestamp=time.time()).count('n')"),
+        (f"{ANSWER}; metrics.annotate({{'order': '7'}})", "metrics.count('n')"),
+        (f"lambda_ext.configure(sinks=['emf', Own()]); {ANSWER}", "metrics.count('n')"),
+        (f"lambda_ext.configure(flush_every='5s'); {ANSWER}", "metrics.count('n')"),
     ],
-    ids=["usual", "many names after an answer"],
+    ids=[
+        "usual",
+        *("many names after an answer", "values", "timestamp", "properties"),
+        *("sinks", "age"),
+    ],
 )
 def test_last_flush_imports_nothing(before, recorded):
     """At SIGTERM and exit: what it needs is there, or came after the first answer."""
     run = python(
         f"""
-import sys
+import sys, time
+import lambda_ext
 from lambda_ext import metrics
 from lambda_ext.lifecycle import phases
 from lambda_ext.metrics import recorder
 
-metrics.count("first")
+class Own:
+    def accept(self, batch):
+        pass
+
 {before}
+metrics.count("first")
 {recorded}
 before = set(sys.modules)
 phases.call_within(5.0, phases.SHUTDOWN)

@@ -9,7 +9,9 @@ lines marked "one step" rely on what is said there.
 
 Loaded by the first flush that needs it: for a sink that is not EMF on stdout,
 several sinks, many series or values, a timestamp that the program gave, what
-another thread is just writing, or what stdout did not take.
+another thread is just writing, or what stdout did not take.  Where it cannot be
+loaded the records wait for the next flush; so it loads `emf_batches`, too, without
+which a parcel for EMF would be lost.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ..exceptions import ConfigurationError
 from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE
+from . import emf_batches  # noqa: F401  see above
 from .losses import uncounted
 
 TYPE_CHECKING = False

@@ -813,7 +813,7 @@ def _load_rest() -> None:
     """Load what the last flush may need, when the first answer has been posted."""
     if phases.calls[phases.INVOKE]:  # else this is the end of INIT
         runtime_client.forget(_load_rest)
-        from . import emf_batches, parcels, tally  # noqa: F401  not at the end
+        from . import parcels, tally  # noqa: F401  not at the end
 
         stdout.load_rest()
 

@@ -11,7 +11,7 @@ import sys
 
 import emf_rules
 import pytest
-from helpers import forget_threads
+from helpers import forget_threads, python
 
 from lambda_ext import configure, metrics
 from lambda_ext.metrics import emf, emf_batches, losses, stdout, tally
@@ -647,6 +647,85 @@ class TestThreads:
             sink.accept(batch(point("child", 1)))
 
         assert [True] == [b"child" in line.data for line in sink.writer.lines]
+
+
+class TestLoading:
+    """What encodes batches is loaded by the first flush that makes one."""
+
+    def test_batch_waits_while_no_file_can_be_opened(self):
+        """Also where a batch for another sink came before: none is dropped."""
+        run = python(
+            """
+import resource, sys
+import lambda_ext
+from lambda_ext import Metrics, metrics
+
+class Other:
+    def accept(self, batch):
+        pass
+
+metrics.count("first")
+metrics.flush()
+Metrics("other", sink=Other()).count("other")
+metrics.flush()
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+[metrics.distribution("many", 1) for _ in range(150)]
+metrics.flush()
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+metrics.flush()
+print(lambda_ext.stats().metrics.dropped, file=sys.stderr)
+"""
+        )
+
+        assert (150, "{}\n") == (emf_rules.total(run.stdout, "many"), run.stderr)
+
+    @pytest.mark.parametrize("module", ["emf_batches", "parcels"])
+    @pytest.mark.parametrize("when", ["metrics.flush()", "recorder._load_rest()"])
+    @pytest.mark.parametrize("ends", ["", "raise TimeoutError"])
+    def test_signal_handler_in_the_middle_of_it_loses_nothing(self, module, when, ends):
+        """It records and flushes what takes a batch, and may raise."""
+        run = python(
+            f"""
+import os, signal, sys
+import lambda_ext
+from lambda_ext import metrics
+from lambda_ext.lifecycle import phases
+from lambda_ext.metrics import recorder
+
+def handle(*_):
+    [metrics.distribution("handler", 1) for _ in range(150)]
+    metrics.flush()
+    {ends}
+
+def hook(event, args):
+    if waits and event == "exec" and args[0].co_filename.endswith("{module}.py"):
+        print(waits.pop(), file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+waits = ["loads"]
+metrics.count("first")
+metrics.flush()
+signal.signal(signal.SIGUSR1, handle)
+sys.addaudithook(hook)
+[metrics.distribution("many", 1) for _ in range(150)]
+phases.calls[phases.INVOKE] = 1
+try:
+    {when}
+except TimeoutError:
+    print("raised", file=sys.stderr)
+metrics.flush()
+print(lambda_ext.stats().metrics.dropped, file=sys.stderr)
+"""
+        )
+
+        *before, dropped = run.stderr.splitlines()
+        assert "loads" == before[0]
+        assert bool(ends) == ("raised" in before)
+        assert [150] * 2 == [
+            emf_rules.total(run.stdout, n) for n in ("many", "handler")
+        ]
+        assert "{}" == dropped
 
 
 class StandardLogSink:
