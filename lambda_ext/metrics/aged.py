@@ -24,30 +24,32 @@ class Aged:
 
     __slots__ = ("_buffer", "_oldest_at", "_write", "age_s")
 
-    def __init__(
-        self, age_s: float, buffer: Buffer, write: Callable[[], object]
-    ) -> None:
-        self.age_s = age_s
+    def __init__(self, buffer: Buffer, write: Callable[[], object]) -> None:
+        self.age_s: float | None = None  # that records may have; None: any
         self._buffer = buffer
         self._write = write
         self._oldest_at: float | None = None  # run time
 
     def is_time(self) -> bool:
         """Say, after a record, whether the oldest has waited long, or many wait."""
+        age_s, oldest_at = self.age_s, self._oldest_at
+        if age_s is None:
+            return True  # it is their number that counts
         now = clock.run_time()
         number = len(self._buffer.records)
-        if self._oldest_at is None or number <= 1:
+        if oldest_at is None or number <= 1:
             self._oldest_at = now
-            if deadline.looks_after(now + self.age_s):
+            if deadline.looks_after(now + age_s):
                 deadline.look(self.due_at, self.flush)
             return False
-        return now - self._oldest_at >= self.age_s or number > MAX_RECORDS
+        return now - oldest_at >= age_s or number > MAX_RECORDS
 
     def due_at(self) -> float | None:
         """Return at what run time the oldest record has waited long enough."""
-        if self._oldest_at is None or not (self._buffer.records or self._is_waiting()):
+        age_s, oldest_at = self.age_s, self._oldest_at
+        if age_s is None or oldest_at is None:
             return None
-        return self._oldest_at + self.age_s
+        return oldest_at + age_s if self._buffer.records or self._is_waiting() else None
 
     def flush(self) -> None:
         """Write what has waited for long, and send what is due; on the watcher's side."""

@@ -101,7 +101,7 @@ _records = _buffer.records  # always the same list
 _append = _records.append
 _installed: Outlet | None = None  # instead of what the options say
 _every: int | None = None  # records after which the recording thread flushes
-_aged: Aged | None = None  # where the oldest record may wait for some seconds only
+_aged: Aged | None = None  # if the oldest record may wait for some seconds only
 _has_ended = False  # the last flush has begun: what comes after it does not wait
 _known = False  # the outlets are those of the options
 _version: object = None  # of the options; another one after each change
@@ -507,7 +507,8 @@ class Metrics:
             at=self._at,
         )
         # An object of the user's is not remembered: only text is what it was.
-        if all(type(part) is str for part in given):
+        # Nor is anything while it is not known where it goes.
+        if _known and all(type(part) is str for part in given):
             if len(memo) >= MEMO:
                 _look_for_many(memo)
                 memo.clear()
@@ -596,14 +597,14 @@ def _choose_outlets() -> None:
     age_s = given if type(given) is float else None
     if given is None and os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
         age_s = MANAGED_S
-    if age_s is None or _has_ended:
-        _aged = None
-    elif _aged is None or _aged.age_s != age_s:
-        from . import aged  # only where there is such a time
-
-        if not hasattr(aged, "Aged"):
-            return  # a signal handler's record in the middle of that import
-        _aged = aged.Aged(age_s, _buffer, _write_due)
+    if _has_ended:
+        age_s = None
+    if age_s is not None and _aged is None:
+        _aged = _aged_if_any()
+    # One for all options: records that wait keep their age.
+    if _aged is not None:
+        _aged.age_s = age_s
+    is_complete = age_s is None or _aged is not None
     _every = every
     _limit()
     if _installed is None:
@@ -622,13 +623,27 @@ def _choose_outlets() -> None:
             _buffer.settle()
             _buffer.outlets = chosen
     # Last: until then no other thread may record for the former outlets.
-    if _version is version:  # else an option has changed meanwhile
+    # Else an option has changed meanwhile, or the next record has to try again.
+    if _version is version and is_complete:
         _known = True
+
+
+def _aged_if_any() -> Aged | None:
+    """Return what knows the age of records; None while it cannot be had."""
+    try:
+        from . import aged  # only where there is such a time
+    except Exception as exc:  # no file can be opened
+        if by_signal_handler(exc):
+            raise
+        return None
+    # None: a signal handler's, in the middle of that import.
+    return aged.Aged(_buffer, _write_due) if hasattr(aged, "Aged") else None
 
 
 def _limit() -> None:
     """Have `_flush_early` called when it may be time."""
-    if _aged is None and not _has_ended:
+    is_aged = _aged is not None and _aged.age_s is not None
+    if not is_aged and not _has_ended:
         _buffer.limit = (_every or buffer.MAX_RECORDS + 1) - 1
     else:
         _buffer.limit = 0
@@ -803,7 +818,7 @@ def _at_response() -> None:
 
 
 def _write_due() -> None:
-    """Do the same in the midst of an invocation."""
+    """Write what there is, and send what is due, in the midst of an invocation."""
     _buffer.flush()
     if _buffer.draining:
         _buffer.drain(_drain_until(None), due_only=True)
@@ -888,8 +903,10 @@ def _flush_first() -> None:
 
 def _flush_last() -> None:
     """Write what is left, count what cannot be written, and wait for nothing more."""
-    global _aged, _has_ended
-    _aged, _has_ended = None, True
+    global _has_ended
+    _has_ended = True
+    if _aged is not None:
+        _aged.age_s = None
     _limit()
     # On a busy machine another thread may need some time to write what it has begun.
     last_s = max(LAST_S, phases.share_s() / 2)
@@ -973,8 +990,6 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
-    global _has_ended
-    _has_ended = False
     if _aged is not None:
         _aged.forget()
     _buffer.clear()
@@ -985,9 +1000,11 @@ def forked() -> None:
 @process.at_reset
 def reset() -> None:
     """Forget records, counters and options, as if this were just imported."""
-    global _aged, _every, _joined, _default, _installed, _strict, _replays
-    _replays = None
-    _every = _aged = None
+    global _every, _has_ended, _joined, _default, _installed, _strict, _replays
+    _replays = _every = None
+    _has_ended = False
+    if _aged is not None:
+        _aged.age_s = None
     forked()
     losses.forget()
     stdout.reset()

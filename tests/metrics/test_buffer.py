@@ -905,6 +905,25 @@ class TestEnd:
 
         assert 11 == sink.total("n")
 
+    @pytest.mark.process
+    def test_child_that_is_forked_after_the_end_does_not_delay_it(self):
+        """No flush comes in it, either."""
+        done = python(
+            "import atexit, os\n"
+            "from lambda_ext import metrics\n"
+            "def late():\n"
+            "    child = os.fork()\n"
+            "    if child:\n"
+            "        os.waitpid(child, 0)\n"
+            "    else:\n"
+            "        metrics.count('child')\n"
+            "atexit.register(late)\n"
+            "metrics.count('parent')\n"
+        )
+
+        names = ("parent", "child")
+        assert [1, 1] == [emf_rules.total(done.stdout, name) for name in names]
+
     @pytest.mark.logs
     def test_lines_that_stdout_never_takes_are_counted(self, monkeypatch):
         """A stdout that takes nothing until the end: counted by name."""

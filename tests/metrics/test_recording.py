@@ -8,6 +8,7 @@ import datetime
 import functools
 import inspect
 import pickle
+import sys
 import threading
 from datetime import timedelta
 
@@ -575,6 +576,72 @@ class TestFlushEvery:
                 seen.append((remote.drained, due_at() is not None))
 
         assert [(0, True), (2, False)] == seen
+
+    @pytest.mark.parametrize("given", [100, None])
+    def test_without_a_time_nothing_is_due(self, timed, given):
+        """Where the option was a time before, records wait for their number."""
+        sink, fake = timed
+        metrics.count("n")
+        configure(flush_every=given)
+        metrics.count("n")
+        fake.advance(60)
+        due, _ = deadline._timer
+        metrics.count("n")
+
+        assert (None, []) == (due(), sink.batches)
+
+    def test_records_that_wait_keep_their_age(self, timed):
+        """When the time becomes shorter, or longer, it counts from the oldest."""
+        sink, fake = timed
+        metrics.count("n")
+        configure(flush_every="60s")
+        fake.advance(30)
+        metrics.count("n")
+        due, _ = deadline._timer
+        left = due() - fake.monotonic()
+        early = len(sink.batches)
+        configure(flush_every="20s")
+        metrics.count("n")
+
+        assert (30, 0) == (left, early)
+        assert [3] == [batch.points[0].samples for batch in sink.batches]
+
+    def test_nothing_waits_after_the_last_flush(self, timed):
+        """Whatever options say then: no flush comes any more but that of a record."""
+        sink, fake = timed
+        metrics.count("n")
+        phases.call_within(1.0, phases.SHUTDOWN)
+        metrics.count("n")
+        at_once = len(sink.batches)
+        for number, given in enumerate(("5s", 100, None), 3):
+            configure(flush_every=given, service=f"s{number}")
+            metrics.count("n")
+            assert number == sink.total("n")
+        fake.advance(60)
+
+        assert 2 == at_once
+        assert None is deadline._timer[0]()
+
+    def test_no_record_is_lost_while_no_file_can_be_opened(self, monkeypatch):
+        """It waits for the next flush; a later record finds the time to wait."""
+        sink = MemorySink()
+        configure(sinks=[sink], flush_every="5s")
+        monkeypatch.setattr(deadline, "_start", lambda: None)
+        name = "lambda_ext.metrics.aged"
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.delattr("lambda_ext.metrics.aged", raising=False)
+        monkeypatch.setattr(recorder, "_aged", None)
+        with FakeClock() as fake:
+            with monkeypatch.context() as patch:
+                patch.setitem(sys.modules, name, None)
+                metrics.count("n", 1)
+                metrics.count("n", 2)
+            metrics.count("n", 3)
+            fake.advance(5)
+            metrics.count("n", 4)
+
+        assert [4] == [batch.points[0].samples for batch in sink.batches]
+        assert {} == recorder.snapshot()["dropped"]
 
     def test_managed_instances_flush_every_ten_seconds(self, monkeypatch):
         """Nothing freezes there, and a worker may record between invocations."""
