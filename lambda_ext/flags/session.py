@@ -163,7 +163,8 @@ class AppConfig:
         """
         session = self.session(name)
         with session.lock:
-            process.remember(session.readers, reader)
+            if all(each is not reader for each in process.living(session.readers)):
+                process.remember(session.readers, reader)
 
     def forget(self) -> None:
         """Let go of all tokens and documents; the next poll begins a session."""

@@ -70,9 +70,21 @@ class Lock(real_threads.RLock):  # type: ignore[misc]  # the C class, of which m
         remember(_locks, self)
 
 
+class _Reference(weakref.ref):  # type: ignore[type-arg]  # of anything
+    """A weak reference that equals no other: what it refers to is not compared."""
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
 def remember(among: set[weakref.ref[T]], found: T) -> None:
-    """Have *found* among those of its kind, for as long as it lives; see `living`."""
-    among.add(weakref.ref(found, among.discard))
+    """
+    Have *found* among those of its kind, for as long as it lives; see `living`.
+
+    Once: what is remembered twice is there twice.
+    """
+    among.add(_Reference(found, among.discard))
 
 
 def living(among: set[weakref.ref[T]]) -> list[T]:

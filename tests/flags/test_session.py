@@ -181,6 +181,18 @@ class TestInterval:
 
         assert "two" == poll(light)[0]
 
+    def test_reader_that_comes_again_is_there_once(self, light):
+        """As a handle does whenever options change."""
+
+        class Reader:
+            interval_s = 20.0
+
+        reader = Reader()
+        for _ in range(3):
+            light.read_by(NAME, reader)
+
+        assert 1 == len(light.session(NAME).readers)
+
     def test_most_frequent_reader_decides(self, light, appconfig):
         """AppConfig is asked for the shortest interval that a handle wants."""
 

@@ -100,6 +100,29 @@ class TestLiving:
 
         assert ([kept], 1) == (process.living(among), len(among))
 
+    def test_what_is_equal_or_has_no_hash_is_told_apart(self):
+        """Each is there once, and goes alone: nothing of theirs is called."""
+
+        class Same:
+            __hash__ = None
+
+            def __eq__(self, _):
+                raise AssertionError
+
+        among = set()
+        first, second = Same(), Same()
+        process.remember(among, first)
+        process.remember(among, second)
+        found = process.living(among)
+        assert found[0] is not found[1]
+        assert 2 == len(found)
+
+        found.clear()
+        del first
+        gc.collect()
+        (left,) = process.living(among)
+        assert second is left
+
     def test_one_that_comes_meanwhile_harms_nothing(self):
         """Another thread, or a signal handler, may remember one at any place."""
         among, others, runs = set(), [], 0

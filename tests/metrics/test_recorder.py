@@ -108,6 +108,23 @@ class TestNamespaceAndService:
 
         assert runs > 5
 
+    @pytest.mark.parametrize("hashed", [True, False])
+    def test_metrics_that_are_equal_follow_options_each(self, hashed):
+        """A subclass may define __eq__, which leaves it without a hash, or not."""
+        members = {"__eq__": lambda *_: True, "__slots__": ()}
+        if hashed:
+            members["__hash__"] = lambda _: 1
+        kind = type("Equal", (Metrics,), members)
+        made = [kind("ns"), kind("ns")]
+        with MemorySink() as sink:
+            for each in made:
+                each.count("n")
+            configure(service="new")
+            for each in made:
+                each.count("n")
+
+        assert 2 == sink.total("n", service="new")
+
     def test_empty_service_leaves_the_dimension_out(self):
         """service="" records without the dimension."""
         sink = MemorySink()
