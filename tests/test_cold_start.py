@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers import amount_of_code, python
+from helpers import ROOT, amount_of_code, python
+
+from lambda_ext.local.emulator import Emulator
 
 FORBIDDEN = (
     "asyncio",
@@ -172,6 +174,56 @@ def test_handler_in_lambda_loads_the_extension_besides():
     assert registering | {"lambda_ext.lifecycle.snapstart"} == {
         name for name in more[1] if name.startswith("lambda_ext.") or name in more[0]
     }
+
+
+FIRST_INVOCATION = """
+import sys
+import lambda_ext
+{imports}
+
+@lambda_ext.handler
+def counted(event, context):
+    {body}
+
+known = set(sys.modules)
+
+def handler(event, context):
+    before = set(sys.modules)
+    counted(event, context)
+    after = set(sys.modules)
+    return [[name for name in sorted(found) if name.startswith("lambda_ext")]
+            for found in (before - known, after - before)]
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("imports", "body", "ahead"),
+    [
+        ("", "pass", []),
+        (
+            "from lambda_ext import metrics",
+            "metrics.count('n')",
+            ["lifecycle.deadline"],
+        ),
+        (
+            "from lambda_ext import get_secret",
+            "pass",
+            ["answer", "values.calls", "values.loader"],
+        ),
+    ],
+    ids=["nothing", "metrics", "values"],
+)
+def test_end_of_init_loads_what_the_first_invocation_needs(
+    tmp_path, imports, body, ahead
+):
+    """INIT has more CPU than it; what the program has not imported stays unloaded."""
+    program = FIRST_INVOCATION.format(imports=imports, body=body)
+    (tmp_path / "app.py").write_text(program)
+    with Emulator("app.handler", str(tmp_path), env={"PYTHONPATH": ROOT}) as emulator:
+        before, during = json.loads(emulator.invoke({}).payload)
+
+    assert ([f"lambda_ext.{name}" for name in ahead], []) == (before, during)
 
 
 def test_routes_load_no_metrics():
