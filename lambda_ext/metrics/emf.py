@@ -55,8 +55,13 @@ ABOVE_INFO = ("WARN", "ERROR", "FATAL")
 class EmfSink:
     """Writes to *stream*; None is stdout, see `stdout`."""
 
+    # Slots: an `accept` that is set on an object would not be called, see `direct`.
+    __slots__ = (
+        "_level", "_offered", "_plans", "_shapes", "_singles", "_templates", "writer",
+    )  # fmt: skip
+
     direct: object = DIRECT  # a buffer may put lines into `writer`, see `encode`
-    start = '{"_aws":{"Timestamp":'
+    _START = '{"_aws":{"Timestamp":'
 
     def __init_subclass__(cls) -> None:
         """Have batches go through `accept`, which the subclass may have replaced."""
@@ -113,7 +118,7 @@ class EmfSink:
         many records that is.  The documents are those of `emf_batches`.
         """
         at_ms = int(at * 1000)
-        extra = self.stamp(at_ms)
+        extra = self._stamp(at_ms)
         key: Any = found[0][0]
         if len(found) > 1:
             key = tuple([series for series, _, _ in found])
@@ -129,7 +134,7 @@ class EmfSink:
             more = extra
             if properties:
                 here = [series for series, _, _ in parts]
-                more += self.members(properties, dimensions, here)
+                more += self._members(properties, dimensions, here)
             if len(parts) == 1:
                 ((series, value, samples),) = parts
                 data = (template % (at_ms, more, value)).encode("ascii")
@@ -151,7 +156,7 @@ class EmfSink:
         if template is None or type(value) is str:
             return None
         at_ms = int(at * 1000)
-        extra = self.stamp(at_ms).encode("ascii") if self._level else b""
+        extra = self._stamp(at_ms).encode("ascii") if self._level else b""
         data = template % (at_ms, extra, value)
         if len(data) >= PIPE_BUF:
             return None
@@ -211,15 +216,15 @@ class EmfSink:
         self, namespace: str, dimensions: Dimensions, points: Sequence[Point | Series]
     ) -> tuple[str, str]:
         """Return what stands in a template before the dimensions' members, and after."""
-        head, _ = self.frame(namespace, dimensions)
-        definitions = ",".join([self.definition(point) for point in points])
+        head, _ = self._frame(namespace, dimensions)
+        definitions = ",".join([self._definition(point) for point in points])
         before = f"{head}{definitions}]}}]}},".replace("%", "%%")
         keys = [quote(point.name).replace("%", "%%") + ":%s" for point in points]
-        return f"{self.start}%s{before}%s", f"{','.join(keys)}}}\n"
+        return f"{self._START}%s{before}%s", f"{','.join(keys)}}}\n"
 
     # Parts of a document, for `emf_batches`, too -----------------------------
 
-    def stamp(self, at_ms: int) -> str:
+    def _stamp(self, at_ms: int) -> str:
         """Return the members that the function's log level asks for; mostly ""."""
         if self._level is None:
             self._level = level()
@@ -228,7 +233,7 @@ class EmfSink:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000))
         return f'"level":"{self._level}","timestamp":"{at}.{at_ms % 1000:03}Z",'
 
-    def members(
+    def _members(
         self,
         properties: Mapping[str, Any],
         dimensions: Dimensions,
@@ -245,7 +250,7 @@ class EmfSink:
             ]
         )
 
-    def frame(self, namespace: str, dimensions: Dimensions) -> tuple[str, str]:
+    def _frame(self, namespace: str, dimensions: Dimensions) -> tuple[str, str]:
         """Return what stands before the metrics, and between them and the values."""
         names = ",".join([quote(name) for name, _ in dimensions])
         members = [f"{quote(name)}:{quote(value)}," for name, value in dimensions]
@@ -255,7 +260,7 @@ class EmfSink:
         )
         return head, "".join(members)
 
-    def definition(self, point: Point | Series) -> str:
+    def _definition(self, point: Point | Series) -> str:
         """Return how a directive defines the metric of *point*."""
         more = "" if point.unit == "None" else f',"Unit":{quote(point.unit)}'
         if point.resolution != 60:

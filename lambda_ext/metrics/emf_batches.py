@@ -53,7 +53,7 @@ def accept(sink: EmfSink, batch: Batch) -> None:
 def lines(sink: EmfSink, batch: Batch, losses: list[Loss]) -> list[Line]:
     """Encode *batch*; add to *losses* what no line can hold."""
     at_ms = int(batch.at * 1000)
-    extra = sink.stamp(at_ms)
+    extra = sink._stamp(at_ms)
     groups: dict[Dimensions, list[Point]] = {}
     for point in batch.points:
         if point.dimensions in groups:
@@ -64,11 +64,11 @@ def lines(sink: EmfSink, batch: Batch, losses: list[Loss]) -> list[Line]:
     common = extra
     for dimensions, points in groups.items():
         if batch.properties:
-            extra = common + sink.members(batch.properties, dimensions, points)
+            extra = common + sink._members(batch.properties, dimensions, points)
         line = _one(sink, batch.namespace, dimensions, points, (at_ms, extra))
         if line is None:
-            head, middle = sink.frame(batch.namespace, dimensions)
-            head, middle = f"{sink.start}{at_ms}{head}", f"]}}]}},{extra}{middle}"
+            head, middle = sink._frame(batch.namespace, dimensions)
+            head, middle = f"{sink._START}{at_ms}{head}", f"]}}]}},{extra}{middle}"
             _pack(sink, made, points, head, middle, losses)
         else:
             made.append(line)
@@ -142,7 +142,7 @@ def _pack(
             if point.name in known:  # another unit: one key has one value
                 later.append((point, start))
                 continue
-            definition, key = sink.definition(point), quote(point.name) + ":"
+            definition, key = sink._definition(point), quote(point.name) + ":"
             values = point.values[start : start + MAX_VALUES]
             around = len(definition) + len(key) + 2
             text, taken = _fit(values, left - around)

@@ -811,6 +811,31 @@ class Subclass(emf.EmfSink):
     """A sink that gets batches: a buffer makes no lines for it."""
 
 
+def test_subclass_may_use_any_public_name(capfd):
+    """What a program adds changes no line, and nothing of ours is in its way."""
+
+    class Mine(emf.EmfSink):
+        start = stamp = frame = definition = members = lines = level = None
+
+        def __init__(self):
+            super().__init__()
+            self.template = self.shape = self.plan = None
+
+    configure(sinks=[Mine()])
+    metrics.annotate({"order": "7"})
+    metrics.count("n")
+    metrics.flush()
+
+    (document,) = map(json.loads, filter(None, capfd.readouterr().out.split("\n")))
+    assert (1, "7") == (document["n"], document["order"])
+
+
+def test_accept_is_replaced_in_a_subclass_only():
+    """The usual flush does not call it: one that an object has would see nothing."""
+    with pytest.raises(AttributeError):
+        emf.EmfSink().accept = print
+
+
 RECORDS = {
     "one": [("count", "n", 1, {})],
     "sum": [("count", "n", 1, {}), ("count", "n", 2.5, {})],
