@@ -124,10 +124,18 @@ def _write(
 
 
 def _traceback() -> str:
-    # Only a failure needs it.
-    from .tracebacks import lines_of
+    exc = sys.exc_info()[1]
+    try:
+        # Only a failure needs it.
+        from .tracebacks import lines_of
+    except (
+        Exception
+    ) as failed:  # no file can be opened; perhaps it is *exc* that says so
+        if exc is None or by_signal_handler(failed):
+            raise
+        return printable(f"{kind(exc)}: {exc}")
 
-    lines = lines_of(sys.exc_info()[1])
+    lines = lines_of(exc)
     if len(lines) > LONGEST_TRACEBACK:
         half = LONGEST_TRACEBACK // 2
         lines[half:-half] = ["  ..."]

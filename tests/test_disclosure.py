@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 
 import pytest
@@ -52,6 +53,22 @@ def test_logging_raises_nothing(monkeypatch):
 
     disclosure.warn("event")
     disclosure.log(logging.ERROR, "event", key=1)
+
+
+@pytest.mark.logs
+def test_failure_is_told_where_its_traceback_cannot_be_had(monkeypatch, caplog):
+    """What formats it may not be loadable: the log line has the kind and the words."""
+    monkeypatch.setitem(sys.modules, "lambda_ext.tracebacks", None)
+    try:
+        raise ValueError("why\nnot")
+    except ValueError:
+        disclosure.failure("event", waiting=3)
+
+    (line,) = caplog.messages
+    first, second = line.split("\n")
+    assert "lambda_ext.event waiting=3" == first
+    assert second.startswith("ValueError at test_disclosure.py:")
+    assert second.endswith("why\\nnot")
 
 
 def test_place_is_that_of_the_innermost_frame():

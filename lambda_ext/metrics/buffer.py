@@ -222,7 +222,8 @@ class Buffer:
             except Exception as exc:
                 if by_signal_handler(exc):
                     raise
-                disclosure.failure("flush_failed")
+                waiting = sum([each.samples for each in self.parcels])
+                disclosure.failure("flush_failed", waiting=waiting + len(self.records))
         if uncounted or untold:
             _tell()
 

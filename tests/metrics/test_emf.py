@@ -680,6 +680,25 @@ print(lambda_ext.stats().metrics.dropped, file=sys.stderr)
 
         assert (150, "{}\n") == (emf_rules.total(run.stdout, "many"), run.stderr)
 
+    def test_last_flush_that_cannot_load_it_tells_how_many_records_are_lost(self):
+        """Though the log line cannot have the traceback: no file can be opened."""
+        run = python(
+            """
+import resource
+from lambda_ext import metrics
+
+metrics.count("first")
+metrics.flush()
+[metrics.distribution("many", 1) for _ in range(150)]
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+"""
+        )
+
+        assert (0, 1) == (run.returncode, emf_rules.total(run.stdout, "first"))
+        assert "lambda_ext.flush_failed waiting=150" in run.stderr
+        assert "Too many open files" in run.stderr
+
     @pytest.mark.parametrize("module", ["emf_batches", "parcels"])
     @pytest.mark.parametrize("when", ["metrics.flush()", "recorder._load_rest()"])
     @pytest.mark.parametrize("ends", ["", "raise TimeoutError"])
