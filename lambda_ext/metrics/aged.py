@@ -56,10 +56,6 @@ class Aged:
         self._oldest_at = clock.run_time()
         self._write()
 
-    def forget(self) -> None:
-        """Know of nothing that waits."""
-        self._oldest_at = None
-
     def _is_waiting(self) -> bool:
         """Say whether a sink has something that it may send later."""
         return any(

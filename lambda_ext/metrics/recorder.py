@@ -990,8 +990,6 @@ def _reroute() -> None:
 @process.at_fork
 def forked() -> None:
     """Start empty: what was recorded before the fork is the parent's."""
-    if _aged is not None:
-        _aged.forget()
     _buffer.clear()
     _limit()
     _flushing.clear()

@@ -279,6 +279,18 @@ class TestLimits:
         assert {"too_large": {"n": 3}} == tally.dropped_by_name()
 
     @pytest.mark.logs
+    def test_what_fits_nowhere_is_dropped_once_and_never_sent(self):
+        """Of the records that a sink has accepted it is none; also if it comes again."""
+        huge = tuple((f"d{i:02}" + '"' * 240, '"' * 1024) for i in range(30))
+        sink = emf.EmfSink(io.StringIO())
+        given = batch(point("n", 7, dimensions=huge, samples=3), point("n", 1))
+        for _ in range(2):
+            sink.accept(given)
+
+        assert (1, 0, 0) == (sink.sent, sink.pending, sink.dropped)
+        assert {"too_large": 3} == tally.dropped()
+
+    @pytest.mark.logs
     def test_rest_of_a_distribution_that_fits_nowhere_is_counted(self, monkeypatch):
         """Of a distribution only the values that were not written are dropped."""
         _, (shortest,) = encoded(point("n", 1))

@@ -125,6 +125,43 @@ class TestNamespaceAndService:
 
         assert 2 == sink.total("n", service="new")
 
+    def test_choice_of_sinks_that_a_handler_ends_is_made_by_the_next_record(self):
+        """The handler has recorded the same before: it is not remembered as settled."""
+        run = python(
+            """
+import os, signal, sys
+from lambda_ext import configure, metrics
+
+class Sink:
+    names = []
+    def accept(self, batch):
+        self.names += [point.name for point in batch.points]
+
+def handle(*_):
+    metrics.count("n")
+    metrics.flush()
+    raise TimeoutError
+
+def hook(event, args):
+    if event == "exec" and args[0].co_filename.endswith("outlets.py"):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+configure(sinks=[Sink()])
+signal.signal(signal.SIGUSR1, handle)
+sys.addaudithook(hook)
+try:
+    metrics.count("first")
+except TimeoutError:
+    print("raised", file=sys.stderr)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+metrics.count("n")
+metrics.flush()
+print(Sink.names, file=sys.stderr)
+"""
+        )
+
+        assert "raised\n['n']\n" == run.stderr
+
     def test_empty_service_leaves_the_dimension_out(self):
         """service="" records without the dimension."""
         sink = MemorySink()

@@ -573,9 +573,10 @@ class TestFlushEvery:
                 metrics.count("n")
                 fake.advance(5)
                 recorder._aged.flush()
-                seen.append((remote.drained, due_at() is not None))
+                due = due_at()
+                seen.append((remote.drained, due and due - fake.monotonic()))
 
-        assert [(0, True), (2, False)] == seen
+        assert [(0, 5), (2, None)] == seen
 
     @pytest.mark.parametrize("given", [100, None])
     def test_without_a_time_nothing_is_due(self, timed, given):
