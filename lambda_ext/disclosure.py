@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 LONGEST = 1000  # characters of one field
 MOST_BITS = 256  # of an int that a message quotes
-LONGEST_TRACEBACK = 100  # lines
 _PACKAGE = __name__.partition(".")[0]
 _SUSPENDABLE = 0x20 | 0x80 | 0x200  # generators and coroutines, in co_flags
 
@@ -135,11 +134,7 @@ def _traceback() -> str:
             raise
         return printable(f"{kind(exc)}: {exc}")
 
-    lines = lines_of(exc)
-    if len(lines) > LONGEST_TRACEBACK:
-        half = LONGEST_TRACEBACK // 2
-        lines[half:-half] = ["  ..."]
-    return "\n".join(map(printable, lines))
+    return "\n".join(map(printable, lines_of(exc)))
 
 
 def place(exc: BaseException) -> str:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import traceback
 
+LONGEST = 100  # lines
+
 
 def lines_of(exc: BaseException | None) -> list[str]:
-    """Return the traceback of *exc*, which is being handled, line by line."""
+    """Return the traceback of *exc*, which is being handled, or its ends, as lines."""
     if exc is None:
         return []
     shown = traceback.TracebackException.from_exception(exc)
     _leave_out_the_callers(exc, shown)
-    return "".join(shown.format()).rstrip().split("\n")
+    lines = "".join(shown.format()).rstrip().split("\n")
+    if len(lines) > LONGEST:
+        half = LONGEST // 2
+        lines[half:-half] = ["  ..."]
+    return lines
 
 
 def _leave_out_the_callers(

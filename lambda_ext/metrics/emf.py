@@ -13,8 +13,8 @@ Guarantees
     interrupted `accept`, is written once.
 
 Written by hand, from templates, because json.dumps costs more than the rest of
-a flush.  Here is what the usual flush needs; documents of a batch, which may have to
-be divided, are made by `emf_batches`.
+a flush.  `EmfSink.encode` makes the lines of the usual flush; those of a batch, which
+may have to be divided, are made by `emf_batches`, from the same parts.
 
 Source: embedded metric format specification,
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html

@@ -1,11 +1,8 @@
 """
 EMF documents of a batch: what the usual flush does not write.
 
-A batch comes where there are several sinks, many series or values, a timestamp or
-properties that the program gave: see `parcels`.  It is divided into as few lines as
-can be.  The guarantees are those of `emf`.
-
-Loaded by the first batch, or after the first answer.
+When a flush makes batches is said in `parcels`, which loads this.  A batch is divided
+into as few lines as can be.  The guarantees are those of `emf`.
 """
 
 from __future__ import annotations

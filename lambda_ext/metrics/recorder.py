@@ -997,7 +997,7 @@ def forked() -> None:
 
 @process.at_reset
 def reset() -> None:
-    """Forget records, counters and options, as if this were just imported."""
+    """Forget records and options, as if this were just imported; not totals of losses."""
     global _every, _has_ended, _joined, _default, _installed, _strict, _replays
     _replays = _every = None
     _has_ended = False
