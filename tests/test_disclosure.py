@@ -56,6 +56,25 @@ def test_logging_raises_nothing(monkeypatch):
 
 
 @pytest.mark.logs
+def test_long_traceback_is_cut_in_the_middle(caplog):
+    """Its first 50 lines stay, where it began, and its last, what it is."""
+    found = ValueError("first")
+    for number in range(100):
+        new = ValueError(f"n{number}")
+        new.__cause__ = found
+        found = new
+    try:
+        raise found
+    except ValueError:
+        disclosure.failure("event")
+
+    (line,) = caplog.messages
+    _, *shown = line.split("\n")
+    assert ("ValueError: first", "  ...") == (shown[0], shown[50])
+    assert (101, "ValueError: n99") == (len(shown), shown[-1])
+
+
+@pytest.mark.logs
 def test_failure_is_told_where_its_traceback_cannot_be_had(monkeypatch, caplog):
     """What formats it may not be loadable: the log line has the kind and the words."""
     monkeypatch.setitem(sys.modules, "lambda_ext.tracebacks", None)

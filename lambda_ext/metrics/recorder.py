@@ -997,14 +997,13 @@ def forked() -> None:
 
 @process.at_reset
 def reset() -> None:
-    """Forget records and options, as if this were just imported; not totals of losses."""
+    """Forget records and options, as if this were just imported; not what was dropped."""
     global _every, _has_ended, _joined, _default, _installed, _strict, _replays
     _replays = _every = None
     _has_ended = False
     if _aged is not None:
         _aged.age_s = None
     forked()
-    losses.forget()
     stdout.reset()
     _default = (Outlet(EmfSink(), "emf"),)
     _installed = _strict = None

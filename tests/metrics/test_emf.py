@@ -190,6 +190,26 @@ class TestLine:
         """An empty batch is not written."""
         assert ([], []) == encoded()
 
+    def test_long_parts_are_not_kept(self):
+        """They are not worth their memory; short ones are."""
+        kept = []
+        for length in (10, 1_000):
+            sink = emf.EmfSink(io.StringIO())
+            long = tuple((f"d{number}", "x" * length) for number in range(5))
+            sink.accept(batch(point("n", 1, dimensions=long)))
+            kept.append(len(sink._templates))
+
+        assert [1, 0] == kept
+
+    def test_few_batches_are_remembered(self):
+        """As many as may come again, not all."""
+        sink = emf.EmfSink(io.StringIO())
+        batches = [batch(point("n", 1)) for _ in range(20)]
+        for each in batches:
+            sink.accept(each)
+
+        assert batches[-8:] == sink._offered
+
     def test_memory_of_prepared_parts_is_bounded(self, monkeypatch):
         """Names and dimensions beyond the bound are forgotten, not piled up."""
         for module in (emf, emf_batches):

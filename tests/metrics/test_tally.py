@@ -7,7 +7,7 @@ import logging
 
 import interruptions
 import pytest
-from helpers import run_threads
+from helpers import python, run_threads
 
 from lambda_ext.lifecycle import process
 from lambda_ext.metrics import losses, tally
@@ -20,6 +20,40 @@ def _clean():
     tally.reset()
     yield
     tally.reset()
+
+
+class TestBeforeTheyAreCounted:
+    """Losses of a process in which none has been counted: `tally` is not loaded."""
+
+    @pytest.mark.parametrize(
+        ("then", "left"),
+        [
+            ("", {"stdout": 2}),
+            ("os.fork() and os._exit(0)", {}),
+            ("process.reset()", {}),
+        ],
+        ids=["counted", "forked", "reset"],
+    )
+    def test_are_those_of_one_process(self, then, left):
+        """A child has none of its parent's, nor has what begins anew."""
+        run = python(
+            f"""
+import os, sys
+import lambda_ext
+from lambda_ext import metrics
+from lambda_ext.lifecycle import process
+from lambda_ext.metrics import losses
+
+metrics.count("first")
+metrics.flush()
+losses.uncounted.append(("stdout", "n", 2, "why"))
+assert "lambda_ext.metrics.tally" not in sys.modules
+{then}
+print(lambda_ext.stats().metrics.dropped)
+"""
+        )
+
+        assert str(left) == run.stdout.splitlines()[-1]
 
 
 class TestCounting:
