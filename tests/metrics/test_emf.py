@@ -257,6 +257,23 @@ class TestLimits:
         assert [100, 1] == [samples for _, samples in lines]
         assert 100 == json.loads(lines[1][0])["n"]
 
+    @pytest.mark.parametrize(
+        ("more", "limit"), [((), 4_096), ((("d", "x" * 5_000),), 60_000)]
+    )
+    def test_lines_are_filled(self, more, limit):
+        """With the newline that may come before, and room for two commas; no further."""
+        longest = []
+        for length in range(1, 120):
+            points = [
+                point("n" * length, *[10**59] * 100, dimensions=more),
+                point("m", *[10**59] * 100, dimensions=more),
+                *[point(f"m{i}", *[10**99] * 100, dimensions=more) for i in range(6)],
+            ]
+            lines = [data for data, _ in lines_of(emf.EmfSink(), *points)]
+            longest.append(max(map(len, lines)))
+
+        assert limit - 3 == max(longest)
+
     def test_line_is_no_longer_than_a_pipe_takes_at_once(self):
         """Documents that can be divided are: up to 4,096 bytes with a newline."""
         points = [point(f"metric_number_{i}", i / 7, unit="Bytes") for i in range(300)]

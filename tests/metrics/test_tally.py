@@ -22,8 +22,8 @@ def _clean():
     tally.reset()
 
 
-class TestBeforeTheyAreCounted:
-    """Losses of a process in which none has been counted: `tally` is not loaded."""
+class TestProcess:
+    """Losses of a process, also where none has been counted: `tally` is not loaded."""
 
     @pytest.mark.parametrize(
         ("then", "left"),
@@ -31,8 +31,10 @@ class TestBeforeTheyAreCounted:
             ("", {"stdout": 2}),
             ("os.fork() and os._exit(0)", {}),
             ("process.reset()", {}),
+            ("lambda_ext.stats(); os.fork() and os._exit(0)", {}),
+            ("lambda_ext.stats(); process.reset()", {}),
         ],
-        ids=["counted", "forked", "reset"],
+        ids=["counted", "forked", "reset", "counted and forked", "counted and reset"],
     )
     def test_are_those_of_one_process(self, then, left):
         """A child has none of its parent's, nor has what begins anew."""
