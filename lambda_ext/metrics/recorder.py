@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 
 from .. import config, disclosure
 from ..exceptions import ConfigurationError, MetricError
@@ -797,6 +798,8 @@ def _join() -> None:
             clock.alarm()
         runtime_client.before_wait(_load_rest)
         shutdown.follow_exit()
+        if phases.calls[phases.SHUTDOWN] or not threading.main_thread().is_alive():
+            _end()  # no listener is called any more
         shutdown.warn_unless_started(lambda: "metrics" if _buffer.records else "")
         _joined = True
 
@@ -903,14 +906,19 @@ def _flush_first() -> None:
 
 def _flush_last() -> None:
     """Write what is left, count what cannot be written, and wait for nothing more."""
+    _end()
+    # On a busy machine another thread may need some time to write what it has begun.
+    last_s = max(LAST_S, phases.share_s() / 2)
+    _buffer.flush(clock.run_time() + last_s, give_up="shutdown")
+
+
+def _end() -> None:
+    """Flush at each record from now on: no flush comes later."""
     global _has_ended
     _has_ended = True
     if _aged is not None:
         _aged.age_s = None
     _limit()
-    # On a busy machine another thread may need some time to write what it has begun.
-    last_s = max(LAST_S, phases.share_s() / 2)
-    _buffer.flush(clock.run_time() + last_s, give_up="shutdown")
 
 
 def _changed() -> None:

@@ -905,6 +905,25 @@ class TestEnd:
 
         assert 11 == sink.total("n")
 
+    @pytest.mark.parametrize(
+        "before",
+        ["", "lambda_ext.handler(print)", "lambda_ext.on_shutdown(lambda: None)"],
+        ids=["nothing", "handler", "callback"],
+    )
+    def test_first_records_may_come_after_the_end(self, before):
+        """Metrics that only a callback of atexit records are written at once."""
+        done = python(
+            f"""
+import atexit, lambda_ext
+from lambda_ext import metrics
+
+atexit.register(lambda: [metrics.count(name) for name in ("n", "m", "n")])
+{before}
+"""
+        )
+
+        assert [2, 1] == [emf_rules.total(done.stdout, name) for name in ("n", "m")]
+
     @pytest.mark.process
     def test_child_that_is_forked_after_the_end_does_not_delay_it(self):
         """No flush comes in it, either."""

@@ -61,6 +61,21 @@ print(lambda_ext.stats().metrics.dropped)
 class TestCounting:
     """Counters that many threads share."""
 
+    @pytest.mark.parametrize(
+        ("ask", "answer"),
+        [
+            (tally.refused, 1),
+            (tally.dropped, {"name": 1}),
+            (tally.dropped_by_name, {"name": {"n": 1}}),
+        ],
+        ids=["refused", "dropped", "by name"],
+    )
+    def test_whatever_is_asked_first_is_counted(self, ask, answer):
+        """Also what could not be counted when it was refused."""
+        losses.uncounted.extend((("", "", 1, ""), ("name", "n", 1, "why")))
+
+        assert answer == ask()
+
     def test_many_threads_lose_nothing(self):
         """What 8 threads drop while others add it up comes out exactly."""
 
