@@ -196,10 +196,11 @@ class TestLine:
         for length in (10, 1_000):
             sink = emf.EmfSink(io.StringIO())
             long = tuple((f"d{number}", "x" * length) for number in range(5))
-            sink.accept(batch(point("n", 1, dimensions=long)))
+            for name in ("n", "m", "n"):
+                sink.accept(batch(point(name, 1, dimensions=long)))
             kept.append(len(sink._templates))
 
-        assert [1, 0] == kept
+        assert [2, 0] == kept
 
     def test_few_batches_are_remembered(self):
         """As many as may come again, not all."""
