@@ -95,7 +95,7 @@ def tell_first() -> None:
 
 def dropped() -> dict[str, int]:
     """Return how many records were dropped, by reason."""
-    _fold()
+    tell_first()
     return {
         reason: sum(names.values()) for reason, names in _nested(state.totals).items()
     }
@@ -107,13 +107,13 @@ def dropped_by_name() -> dict[str, dict[str, int]]:
     A name that is no text is ``<its type>``; past `MAX_NAMES` all others are
     one, `OTHERS`; what is dropped without regard to names is "".
     """
-    _fold()
+    tell_first()
     return _nested(state.totals)
 
 
 def refused() -> int:
     """Return how many records were refused where they were recorded."""
-    _fold()
+    tell_first()
     return state.refused
 
 

@@ -275,6 +275,24 @@ class TestLimits:
 
         assert limit - 3 == max(longest)
 
+    def test_document_that_a_pipe_takes_at_once_is_not_divided(self):
+        """With the newline that may come before: 4,095 bytes, and not one more."""
+        alone = set()
+        for length in range(1, 200):
+            where = (("d", "x" * length),)
+            values = [10**59] * 63
+            lines = [
+                data
+                for data, _ in lines_of(
+                    emf.EmfSink(), point("n", *values, dimensions=where)
+                )
+            ]
+            assert max(map(len, lines)) < 4_096
+            if len(lines) == 1:
+                alone.add(len(lines[0]))
+
+        assert 4_095 == max(alone)
+
     def test_line_is_no_longer_than_a_pipe_takes_at_once(self):
         """Documents that can be divided are: up to 4,096 bytes with a newline."""
         points = [point(f"metric_number_{i}", i / 7, unit="Bytes") for i in range(300)]

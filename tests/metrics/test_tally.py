@@ -157,14 +157,56 @@ class TestCounting:
             ]
             handled = int(interruption.happened)
 
+            first = [
+                record.getMessage()
+                for record in caplog.records
+                if "metric_dropped" in record.getMessage()
+            ]
+
             assert {"r": 3 + handled} == tally.dropped()
             assert 3 + handled == sum(sum(names.values()) for names in told)
+            assert len(first) >= 3
+            assert len({*first}) == len(first)
 
         assert {"_fold_all", "tell"} <= inside
 
 
 class TestTelling:
     """What is logged."""
+
+    @pytest.mark.parametrize(
+        "ask", [tally.refused, tally.dropped, tally.dropped_by_name]
+    )
+    def test_loss_that_was_asked_for_is_told_all_the_same(self, caplog, ask):
+        """By both lines, each once, though it has been counted before the flush."""
+        losses.uncounted.append(("r", "n", 2, "why"))
+        ask()
+        tally.tell()
+        tally.tell()
+
+        assert [
+            "lambda_ext.metric_dropped reason=r name='n': why",
+            'lambda_ext.metrics_dropped number=2 {"r": {"n": 2}}',
+        ] == caplog.messages
+
+    def test_more_lines_than_one_are_those_of_a_traceback(self, caplog):
+        """They come after what is told, as they are."""
+        tally.drop("sink", 1, "it raised Traceback:\n  File\nValueError")
+        tally.drop("unit", 1, "why")
+
+        assert [
+            "lambda_ext.metric_dropped reason=sink: it raised Traceback:\n"
+            "  File\nValueError",
+            "lambda_ext.metric_dropped reason=unit: why",
+        ] == caplog.messages
+
+    def test_names_that_are_known_are_told_apart_from_the_rest(self, monkeypatch):
+        """Past the bound those that come first are the rest."""
+        monkeypatch.setattr(tally, "MAX_NAMES", 2)
+        for name in "abca":
+            tally.drop("unit", 1, "why", name=name)
+
+        assert {"unit": {"a": 2, "b": 1, "...": 1}} == tally.dropped_by_name()
 
     def test_each_reason_and_name_is_logged_once(self, caplog):
         """The second drop for the same reason and name is counted, not logged."""
