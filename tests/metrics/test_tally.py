@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 
 import interruptions
 import pytest
@@ -191,12 +192,11 @@ class TestTelling:
 
     def test_more_lines_than_one_are_those_of_a_traceback(self, caplog):
         """They come after what is told, as they are."""
-        tally.drop("sink", 1, "it raised Traceback:\n  File\nValueError")
+        tally.drop("sink", 1, "it raised:\n  File\nValueError")
         tally.drop("unit", 1, "why")
 
         assert [
-            "lambda_ext.metric_dropped reason=sink: it raised Traceback:\n"
-            "  File\nValueError",
+            "lambda_ext.metric_dropped reason=sink: it raised:\n  File\nValueError",
             "lambda_ext.metric_dropped reason=unit: why",
         ] == caplog.messages
 
@@ -267,6 +267,29 @@ class TestTelling:
 
         assert len(caplog.records) == tally.MAX_LOGGED
         assert {"name": 1_000} == tally.dropped()
+
+    def test_what_a_signal_handler_raises_while_it_is_logged_arrives(self):
+        """It is not the log handler's."""
+
+        class Sends(logging.Handler):
+            def emit(self, record):
+                signal.raise_signal(signal.SIGUSR1)
+
+        def handle(*_):
+            raise interruptions.Guarded
+
+        log = logging.getLogger("lambda_ext")
+        handler = Sends()
+        former = signal.signal(signal.SIGUSR1, handle)
+        log.addHandler(handler)
+        try:
+            with pytest.raises(interruptions.Guarded):
+                tally.drop("stdout", 1, "why", name="n")
+        finally:
+            log.removeHandler(handler)
+            signal.signal(signal.SIGUSR1, former)
+
+        assert {"stdout": 1} == tally.dropped()
 
     def test_log_that_raises_changes_no_number(self):
         """A log handler of the user's that raises is felt nowhere, counted once."""
