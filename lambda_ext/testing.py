@@ -34,6 +34,7 @@ from .lifecycle import clock as _clock
 from .lifecycle import current as _current
 from .lifecycle import deadline as _deadline
 from .lifecycle import phases as _phases
+from .lifecycle import process as _process
 from .lifecycle import shutdown as _shutdown
 from .metrics import recorder as _recorder
 from .values import keys as _keys
@@ -41,6 +42,7 @@ from .values import store as _store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
@@ -171,10 +173,10 @@ class FakeSource:
         self._batch = batch
         self._versions: dict[str, list[_Version]] = {}
         self._failures: dict[str | None, list[LambdaExtError | None]] = {}
-        self._changed = threading.Condition()
+        self._forked()
         self._held = False
-        self._inside = 0  # calls that wait at the gate
         self._former: list[Any] = []  # sources; None is none
+        _process.remember(_sources, self)
         for each, value in _checked(values, "FakeSource", "'a text'").items():
             self.rotate(each, value)
 
@@ -295,6 +297,11 @@ class FakeSource:
         _errors.isolated_by.remove("a FakeSource")
         _store.use(self._former.pop())
 
+    def _forked(self) -> None:
+        """Begin, in a forked child, without the calls that are the parent's."""
+        self._changed = threading.Condition()
+        self._inside = 0  # calls that wait at the gate
+
     # What the library asks ---------------------------------------------------
 
     def plan(self, wanted: Sequence[Any]) -> Iterable[Sequence[Any]]:
@@ -354,6 +361,15 @@ class FakeSource:
             if name.startswith(path) and (key.recursive or "/" not in name[len(path) :])
         }
         return _Answer(found, repr(sorted((n, len(self._versions[n])) for n in found)))
+
+
+_sources: set[weakref.ref[FakeSource]] = set()
+
+
+@_process.at_fork
+def _forked() -> None:
+    for source in _process.living(_sources):
+        source._forked()
 
 
 class _Version:
@@ -590,6 +606,8 @@ class MemorySink:
     def __exit__(self, *exc_info: object) -> None:
         _recorder.default.flush()
         _recorder.restore(self._former.pop())
+        if _recorder._buffer.parcels:  # what another thread has recorded meanwhile
+            _recorder.default.flush()
 
 
 class no_aws:  # noqa: N801  used like a function

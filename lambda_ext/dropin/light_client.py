@@ -162,8 +162,8 @@ class LightClient:
     @property  # type: ignore[misc]  # for isinstance, as mocks do it
     def __class__(self) -> type:
         """What isinstance takes this for: botocore's client, once that is loaded."""
-        module = sys.modules.get("botocore.client")
-        return LightClient if module is None else module.BaseClient
+        module = sys.modules.get("botocore.client")  # or a part of it: it is imported
+        return getattr(module, "BaseClient", LightClient)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # copy and pickle ask; no call of the user's does

@@ -254,9 +254,10 @@ def _content(cell: CellType) -> Any:
 
 def is_wrappable(client: Any) -> bool:
     """Say whether *client* is botocore's, synchronous, and of a service known here."""
-    module = sys.modules.get("botocore.client")
+    # None also while another thread is importing it.
+    base = getattr(sys.modules.get("botocore.client"), "BaseClient", None)
     # Not isinstance: `client()`, proxies and mocks say that they are what they are not.
-    if module is None or not issubclass(type(client), module.BaseClient):
+    if base is None or not issubclass(type(client), base):
         return False
     if any(each.__module__.startswith("aiobotocore") for each in type(client).__mro__):
         return False

@@ -16,6 +16,7 @@ Threads
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import sys
 
@@ -122,7 +123,9 @@ def _switch(options: mixin.Options | None) -> mixin.Options | None:
     return former
 
 
-def _wrap(module: Any) -> None:
+def _wrap(_: object) -> None:
+    # Waits where another thread is in the middle of this import.
+    module = importlib.import_module(SESSION)
     wrapt.wrap_function_wrapper(module, "Session.create_client", _created)
 
 
@@ -145,13 +148,14 @@ def _created(
 
 def _bare_clients() -> int:
     """Return how many clients of the two services exist and are not cached."""
-    module = sys.modules.get("botocore.client")
-    if module is None:
+    # None also while another thread is importing it.
+    base = getattr(sys.modules.get("botocore.client"), "BaseClient", None)
+    if base is None:
         return 0
     # botocore makes a class for each client, and gc knows its instances.
     classes = {
         cls: True
-        for cls in module.BaseClient.__subclasses__()
+        for cls in base.__subclasses__()
         if cls.__name__ in ("SecretsManager", "SSM")
     }
     if not classes:

@@ -488,6 +488,7 @@ class Metrics:
         checked = validation.name(name)
         unit = validation.unit(unit)
         own = validation.dimensions(dims)
+        plain = self._plain  # those of before, if options change from now on
         if not _known:
             _know_outlets()
         namespace, defaults = self._options()
@@ -514,12 +515,12 @@ class Metrics:
                 _look_for_many(memo)
                 memo.clear()
                 if kind == COUNT:
-                    self._plain.clear()
+                    plain.clear()
             memo[given] = record = (series, ONE)
             if len(memo) > MANY and len(memo) % 100 == 1:
                 _look_for_many(memo)
             if kind == COUNT and unit == UNIT and not dims:
-                self._plain[name] = record
+                plain[name] = record
         return series
 
     def _options(self) -> tuple[str, dict[str, str]]:
@@ -622,7 +623,9 @@ def _choose_outlets() -> None:
                 disclosure.warn("option_ignored", exc)
         if chosen != _buffer.outlets:
             _buffer.settle()
-            _buffer.outlets = chosen
+            # One step; not if an option, or the sink of a test, came meanwhile.
+            if _version is version:
+                _buffer.outlets = chosen
     # Last: until then no other thread may record for the former outlets.
     # Else an option has changed meanwhile, or the next record has to try again.
     if _version is version and is_complete:
@@ -986,7 +989,8 @@ def restore(former: tuple[Any, ...]) -> None:
 
 
 def _reroute() -> None:
-    global _known
+    global _known, _version
+    _version = object()  # a thread that is just finding out has found nothing
     _known = False
     _look_for_durable()
     if _installed is None:

@@ -264,11 +264,12 @@ def get_parameters_by_path(
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         result = view.copied()
         return result
+    changes = Want.changes
     source = store.source_of(keys.PATH)
     decrypt = settings.decrypt_of(decrypt, path)
     recursive = settings.switch("recursive", recursive, path)
     key = keys.path(source.scope, path, recursive=recursive, decrypt=decrypt)
-    want = Want(source, key)
+    want = Want(source, key, changes_before=changes)
     result = missed(
         want, transform, None, force_fetch, max_age, store.parameters, arguments
     )

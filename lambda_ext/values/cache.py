@@ -113,8 +113,12 @@ class Want:
         key: Key,
         max_age: float | None = 300.0,
         max_stale: float | None = 3600.0,
+        *,
+        changes_before: int | None = None,
     ) -> None:
-        self.changes_before = Want.changes
+        # What `changes` was before *source* and *key* were looked for, if they depend
+        # on options.
+        self.changes_before = Want.changes if changes_before is None else changes_before
         self.source = source
         self.key = key
         self.max_age = max_age  # None: for ever; 0: not at all
@@ -642,8 +646,8 @@ class Cache:
     def remove(self, slot: Slot) -> None:
         """Forget *slot*, in a change."""
         if self.slots.get(slot.key) is slot:
+            slot.expire_views()  # first: no hit counts for it any more
             self._former_hits += slot.hits
-            slot.expire_views()
             del self.slots[slot.key]
             self._unlink(slot)
             self._ungroup(slot)

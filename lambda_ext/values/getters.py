@@ -137,11 +137,18 @@ def get_secret(
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         copy = view.copy
         return view.value if copy is None else copy()
+    changes = Want.changes
     source = store.source_of(keys.SECRET)
     key = keys.secret(source.scope, name, version_id, version_stage)
     arguments = (name, transform, version_id, version_stage, field, max_age)
     return missed(
-        Want(source, key), transform, field, force_fetch, max_age, _secrets, arguments
+        Want(source, key, changes_before=changes),
+        transform,
+        field,
+        force_fetch,
+        max_age,
+        _secrets,
+        arguments,
     )
 
 
@@ -226,11 +233,12 @@ def get_parameter(
         view.slot.hits += 1  # type: ignore[union-attr]  # only DEAD has none
         copy = view.copy
         return view.value if copy is None else copy()
+    changes = Want.changes
     source = store.source_of(keys.PARAMETER)
     key = keys.parameter(source.scope, name, decrypt=settings.decrypt_of(decrypt, name))
     arguments = (name, transform, decrypt, field, max_age)
     return missed(
-        Want(source, key),
+        Want(source, key, changes_before=changes),
         transform,
         field,
         force_fetch,

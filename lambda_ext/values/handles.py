@@ -305,8 +305,8 @@ class Handle(Generic[T_co]):
             key,
             settings.max_age_of(key.operation, self._max_age, label),
             settings.max_stale_of(self._max_stale, label),
+            changes_before=changes,
         )
-        want.changes_before = changes
         self._want = want
         if want.is_outdated():  # by another thread, which may not have seen this one
             self._want = None

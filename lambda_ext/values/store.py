@@ -147,6 +147,7 @@ def source_of(operation: str) -> Source:
     source = _sources.get(kind)
     if source is None:
         attach()
+        changes = Want.changes
         option = "flags_source" if kind == keys.CONFIGURATION else "source"
         chosen: str = config.get(option)
         # moto answers in this process, and for boto3 only.
@@ -157,7 +158,8 @@ def source_of(operation: str) -> Source:
             return _outside
         source = settings.make_source(kind, chosen)
         with _lock:
-            source = _sources.setdefault(kind, source)
+            if Want.changes == changes:  # else it is for this read alone
+                source = _sources.setdefault(kind, source)
     return source
 
 
@@ -214,8 +216,10 @@ def use_for(operation: str, source: Source | None) -> Source | None:
     Return what was asked before.
     """
     attach()
-    former = _overrides.pop(operation, None)
-    if source is not None:
+    former = _overrides.get(operation)
+    if source is None:
+        _overrides.pop(operation, None)
+    else:  # in one step: other threads find one of the two
         _overrides[operation] = source
     _snapshot()
     return former

@@ -1,0 +1,245 @@
+"""What one thread does while another is anywhere within the same part of the API."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+from helpers import in_child, python
+from interleavings import interleavings
+
+import lambda_ext
+from lambda_ext import Flags, Secret, configure, get_parameter, get_secret, metrics
+from lambda_ext.lifecycle import process
+from lambda_ext.testing import FakeFlags, FakeSource, MemorySink
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files of values, for ``source="file:..."``."""
+    found = []
+    for name in ("old", "new"):
+        path = tmp_path / f"{name}.json"
+        path.write_text(
+            json.dumps({"secrets": {"db": name}, "parameters": {"/limit": name}})
+        )
+        found.append(f"file:{path}")
+    return found
+
+
+READS = {
+    "secret": lambda: get_secret("db"),
+    "parameter": lambda: get_parameter("/limit"),
+    "path": lambda: lambda_ext.get_parameters_by_path("/")["/limit"],
+    "secrets": lambda: lambda_ext.get_secrets(["db"])["db"],
+    "parameters": lambda: lambda_ext.get_parameters(["/limit"])["/limit"],
+}
+
+
+class TestOptions:
+    """What is configured while another thread reads holds for the reads after it."""
+
+    @pytest.mark.parametrize("read", READS.values(), ids=READS)
+    def test_source(self, read, files):
+        """No read that began earlier leaves its source, or its value, behind."""
+        old, new = files
+        for places in interleavings():
+            configure(source=old)
+            with places.of(lambda: configure(source=new)):
+                assert read() in ("old", "new")
+            assert "new" == read()
+
+    def test_source_of_a_test(self):
+        """A double that is entered meanwhile answers from then on."""
+        for places in interleavings():
+            with FakeSource({"db": "old"}), FakeSource({"db": "new"}) as inner:
+                with FakeSource({"db": "old"}):
+                    try:
+                        with places.of(inner.__enter__):
+                            assert get_secret("db") in ("old", "new")
+                        assert "new" == get_secret("db")
+                    finally:
+                        inner.__exit__(None, None, None)
+
+    def test_handle(self, files):
+        """The same for what is declared."""
+        old, new = files
+        db = Secret("db")
+        for places in interleavings():
+            configure(source=old)
+            with places.of(lambda: configure(source=new)):
+                assert db.value in ("old", "new")
+            assert "new" == db.value
+
+    def test_decrypt(self):
+        """An option that is a part of what is asked for is asked anew."""
+        asked = []
+
+        class Source(FakeSource):
+            def fetch(self, wanted, timeout_s):
+                asked.extend(key.decrypt for key in wanted)
+                return super().fetch(wanted, timeout_s)
+
+        with Source({"/limit": "1"}):
+            for places in interleavings():
+                configure(decrypt=True)
+                with places.of(lambda: configure(decrypt=False)):
+                    get_parameter("/limit")
+                asked.clear()
+                get_parameter("/limit")
+                get_parameter("/limit", force_fetch=True)
+                assert {False} == set(asked)
+
+
+class TestMetrics:
+    """Options and sinks that change while another thread records."""
+
+    @pytest.mark.parametrize("record", ["count", "gauge", "distribution"])
+    def test_namespace(self, record):
+        """What is recorded after the change has the new one."""
+        for places in interleavings():
+            configure(namespace="Old")
+            with MemorySink() as sink:
+                with places.of(lambda: configure(namespace="New")):
+                    getattr(metrics, record)("n", 1)
+                metrics.flush()
+                sink.clear()
+                getattr(metrics, record)("n", 1)
+            assert ["New"] == [batch.namespace for batch in sink.batches]
+
+    def test_sink_of_a_test(self, capsys):
+        """A MemorySink that is entered meanwhile takes what is recorded after it."""
+        for places in interleavings():
+            configure(sinks=["emf"])
+            sink = MemorySink()
+            with places.of(sink.__enter__):
+                metrics.count("first")
+            metrics.count("second")
+            sink.__exit__(None, None, None)
+            assert 1 == sink.total("second")
+
+    def test_end_of_a_sink_of_a_test(self):
+        """What is recorded at its end is in this sink or in the outer one, at once."""
+        with MemorySink() as outer:
+            for places in interleavings(step=7):
+                outer.clear()
+                inner = MemorySink()
+                inner.__enter__()
+                with places.of(lambda: metrics.count("n")):
+                    inner.__exit__(None, None, None)
+                metrics.flush()
+                assert 1 == inner.total("n") + outer.total("n")
+
+    def test_end_of_the_only_sink_of_a_test(self):
+        """It has what it is to have when the block ends: nothing comes later."""
+        for places in interleavings(step=2):
+            sink = MemorySink()
+            sink.__enter__()
+            with places.of(lambda: metrics.count("n")):
+                sink.__exit__(None, None, None)
+            taken = sink.total("n")
+            metrics.flush()
+            assert taken == sink.total("n")
+
+
+class TestFlags:
+    """Doubles that other threads read while this one enters and leaves them."""
+
+    def test_inner_double(self):
+        """A reader always finds one of them: none asks AWS in between."""
+        flags = Flags("orders", "prod", "features")
+        with FakeFlags({"new": True}):
+            for places in interleavings():
+                with places.of(lambda: flags.enabled("new")):
+                    with FakeFlags({"new": True}):
+                        pass
+
+
+class Context:
+    """What Lambda passes as the second argument."""
+
+    aws_request_id = "8476a536"
+
+    def get_remaining_time_in_millis(self):
+        """Return the milliseconds left."""
+        return 3000
+
+
+class TestFirstInvocation:
+    """Two threads are in their first invocations at once."""
+
+    def test_nothing_fails(self):
+        """What is done once in a process is done by one of them."""
+        for places in interleavings():
+            process.reset()
+            metrics.count("before")
+            handler = lambda_ext.handler(lambda event, context: metrics.count("n"))
+            with MemorySink() as sink:
+                with places.of(functools.partial(handler, {}, Context())):
+                    handler({}, Context())
+            found = lambda_ext.stats().lifecycle
+            assert 0 == sum(each.failures for each in found.phases.values())
+            assert 2 == found.invocations
+            assert 2 == sink.total("n")
+
+
+class TestForks:
+    """A child of a process in which a thread was within a double."""
+
+    def test_source(self):
+        """It answers the child, whatever the thread held."""
+        with FakeSource({"db": "one"}) as source:
+            assert in_child(lambda: get_secret("db") == "one", source._changed)
+
+
+BOTO3 = """
+import importlib.abc, sys, threading
+import lambda_ext
+
+raised, threads = [], []
+light = lambda_ext.client("ssm")
+
+def other():
+    try:
+        with lambda_ext.patch():
+            pass
+        lambda_ext.cached(object())
+        isinstance(light, dict)
+    except BaseException as exc:
+        raised.append(repr(exc))
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.startswith("botocore.") and name.count(".") == 1:
+            thread = threading.Thread(target=other)
+            threads.append(thread)
+            thread.start()
+            thread.join(0.02)  # it may have to wait for the import
+
+sys.meta_path.insert(0, Finder())
+first = threading.Thread(target=other)
+BEFORE
+import boto3
+for thread in threads:
+    thread.join(30)
+sys.meta_path.pop(0) if type(sys.meta_path[0]) is Finder else None
+lambda_ext.patch()
+client = boto3.client("ssm")
+print(len(threads) > 5, sorted(set(raised)), "_make_api_call" in vars(type(client)))
+"""
+
+
+@pytest.mark.process
+class TestImports:
+    """A thread imports what another one needs."""
+
+    @pytest.mark.parametrize(
+        "before", ["", "lambda_ext.patch()"], ids=["late", "early"]
+    )
+    def test_boto3(self, before):
+        """Clients are patched, and told apart, while another thread imports boto3."""
+        done = python(BOTO3.replace("BEFORE", before))
+        assert ("True [] True", 0) == (done.stdout.strip(), done.returncode), (
+            done.stderr
+        )
