@@ -163,7 +163,7 @@ def _opt_in() -> None:
         self_metrics.install()
     phases.silence(phases.INVOKE, _look_for_otel)
     if not _look_for_otel():
-        phases.listen(phases.INVOKE, _look_for_otel, priority=phases.ESSENTIAL)
+        phases.listen_once(phases.INVOKE, _look_for_otel, priority=phases.ESSENTIAL)
     config.watch(_configured)
 
 

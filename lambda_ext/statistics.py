@@ -8,6 +8,9 @@ of them holds a value of yours.  Reading them calls nothing and takes no lock th
 from __future__ import annotations
 
 import sys
+
+# All of it: `dataclasses` looks into what another thread has only begun to import.
+import typing  # noqa: F401
 from dataclasses import dataclass
 
 from .aws import transport

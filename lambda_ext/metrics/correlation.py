@@ -53,9 +53,9 @@ def install() -> None:
     _wanted = config.get("properties")
     if not _wanted:
         return
-    phases.listen(phases.INVOKE, _invoke, priority=phases.ESSENTIAL)
+    phases.listen_once(phases.INVOKE, _invoke, priority=phases.ESSENTIAL)
     if "availability_zone" in _wanted:
-        phases.listen(phases.RESTORE, _restored)
+        phases.listen_once(phases.RESTORE, _restored)
         # A snapshot is restored in any zone.
         if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "snap-start":
             _ask()

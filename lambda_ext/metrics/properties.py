@@ -45,15 +45,14 @@ def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
     Raises:
         MetricError: in strict mode only; else what cannot be used is counted.
     """
-    global _own, _common
     if not recorder._joined:
         recorder._join()  # RESPONSE forgets them
     refusal: MetricError | None = None
     try:
         if always:
-            _common = _checked({**_common, **properties})
+            _keep_always(properties)
         else:
-            _own = _checked({**_own, **properties})
+            _keep(properties)
     except MetricError as exc:
         refusal = MetricError(str(exc), reason=exc.reason)
     except Exception as exc:  # of an object of the user's, whatever it raises
@@ -66,6 +65,30 @@ def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
             raise refusal
         recorder._refuse(refusal.reason, str(refusal))
     recorder._buffer.properties = {**_common, **_ambient, **_own}
+
+
+def _keep(properties: Mapping[str, Any]) -> None:
+    """Add *properties* to those of this invocation."""
+    global _own
+    while True:
+        before = _own
+        after = _checked({**before, **properties})
+        # One step; not if another thread has added some meanwhile.
+        if _own is before:
+            _own = after
+            return
+
+
+def _keep_always(properties: Mapping[str, Any]) -> None:
+    """Add *properties* to those of this process."""
+    global _common
+    while True:
+        before = _common
+        after = _checked({**before, **properties})
+        # One step, as above.
+        if _common is before:
+            _common = after
+            return
 
 
 def surround(properties: dict[str, Any]) -> None:

@@ -118,8 +118,8 @@ def install() -> None:
         return
     if _init_ms is None and config.in_lambda():
         runtime_client.before_wait(_end_of_init)
-    phases.listen(phases.INVOKE, _invoke, priority=phases.ESSENTIAL)
-    phases.listen(phases.RESPONSE, _response, priority=BEFORE_FLUSH)
+    phases.listen_once(phases.INVOKE, _invoke, priority=phases.ESSENTIAL)
+    phases.listen_once(phases.RESPONSE, _response, priority=BEFORE_FLUSH)
 
 
 def _invoke() -> None:

@@ -47,7 +47,7 @@ def install() -> None:
     phases.silence(phases.RESPONSE, _response)
     _observe(None)
     if config.get("cold_start_metric"):
-        phases.listen(phases.INVOKE, _invoke, priority=phases.ESSENTIAL)
+        phases.listen_once(phases.INVOKE, _invoke, priority=phases.ESSENTIAL)
     was_on, _is_on = _is_on, config.get("self_metrics")
     if _is_on:
         _observe(_loaded)
@@ -56,7 +56,7 @@ def install() -> None:
             phases.calls[phases.INVOKE] and not was_on
         ):  # what was before is not of this invocation
             _new()
-        phases.listen(phases.RESPONSE, _response, priority=BEFORE_FLUSH)
+        phases.listen_once(phases.RESPONSE, _response, priority=BEFORE_FLUSH)
 
 
 def _observe(observer: Any) -> None:

@@ -15,6 +15,16 @@ from lambda_ext.lifecycle import process
 from lambda_ext.testing import FakeFlags, FakeSource, MemorySink
 
 
+class Context:
+    """What Lambda passes as the second argument."""
+
+    aws_request_id = "8476a536"
+
+    def get_remaining_time_in_millis(self):
+        """Return the milliseconds left."""
+        return 3000
+
+
 @pytest.fixture
 def files(tmp_path):
     """Two files of values, for ``source="file:..."``."""
@@ -108,6 +118,30 @@ class TestMetrics:
                 getattr(metrics, record)("n", 1)
             assert ["New"] == [batch.namespace for batch in sink.batches]
 
+    @pytest.mark.parametrize("always", [False, True])
+    def test_annotations(self, always):
+        """Those of both threads are in the document."""
+        for places in interleavings():
+            process.reset()
+            with MemorySink() as sink:
+                with places.of(lambda: metrics.annotate({"a": 1}, always=always)):
+                    metrics.annotate({"b": 2}, always=always)
+                metrics.count("n")
+            assert [{"a": 1, "b": 2}] == [batch.properties for batch in sink.batches]
+
+    @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+    def test_what_is_measured(self, on):
+        """It is recorded once, or not at all, as the last option says."""
+        for places in interleavings():
+            process.reset()
+            configure(cold_start_metric=not on)
+            handler = lambda_ext.handler(lambda event, context: None)
+            with places.of(lambda: configure(cold_start_metric=on)):
+                configure(max_age=1)
+            with MemorySink() as sink:
+                handler({}, Context())
+            assert [1.0] * on == sink.values("ColdStart")
+
     def test_sink_of_a_test(self, capsys):
         """A MemorySink that is entered meanwhile takes what is recorded after it."""
         for places in interleavings():
@@ -154,16 +188,6 @@ class TestFlags:
                 with places.of(lambda: flags.enabled("new")):
                     with FakeFlags({"new": True}):
                         pass
-
-
-class Context:
-    """What Lambda passes as the second argument."""
-
-    aws_request_id = "8476a536"
-
-    def get_remaining_time_in_millis(self):
-        """Return the milliseconds left."""
-        return 3000
 
 
 class TestFirstInvocation:
@@ -229,6 +253,40 @@ client = boto3.client("ssm")
 print(len(threads) > 5, sorted(set(raised)), "_make_api_call" in vars(type(client)))
 """
 
+TYPING = """
+import importlib.abc, importlib.machinery, sys, threading
+import lambda_ext
+
+sys.modules.pop("typing", None)
+raised = []
+
+def other():
+    try:
+        lambda_ext.stats().as_dict()
+    except BaseException as exc:
+        raised.append(repr(exc))
+
+thread = threading.Thread(target=other)
+
+class Loader(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module):
+        thread.start()
+        thread.join(0.5)  # it has to wait for the import
+        super().exec_module(module)
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "typing":
+            found = importlib.machinery.PathFinder.find_spec(name)
+            found.loader = Loader(name, found.origin)
+            return found
+
+sys.meta_path.insert(0, Finder())
+import typing
+thread.join(30)
+print(raised)
+"""
+
 
 @pytest.mark.process
 class TestImports:
@@ -243,3 +301,8 @@ class TestImports:
         assert ("True [] True", 0) == (done.stdout.strip(), done.returncode), (
             done.stderr
         )
+
+    def test_typing(self):
+        """The first stats() waits for a module that another thread imports."""
+        done = python(TYPING)
+        assert ("[]", 0) == (done.stdout.strip(), done.returncode), done.stderr
