@@ -452,7 +452,6 @@ def watch(listener: Callable[[], None]) -> None:
         _listeners.append(listener)
 
 
-MOST_TOLD = 100  # times that one change is told, while other threads make others
 _warned: set[str] = set()
 _looked = False  # for variables that are meant for us and misspelt
 
@@ -460,14 +459,13 @@ _looked = False  # for variables that are meant for us and misspelt
 def _changed() -> None:
     global _resolved
     _resolved = {}
+    told = None
     # Again if another thread has changed something meanwhile: what a listener has read
     # before and written after that change would stay.
-    for _ in range(MOST_TOLD):
-        now = _resolved
+    while told is not _resolved:
+        told = _resolved
         for listener in _listeners:
             listener()
-        if now is _resolved:
-            break
 
 
 def _resolve(option: Option, fallbacks: tuple[Fallback, ...]) -> Any:

@@ -105,25 +105,15 @@ def entries(phase: str) -> list[Entry]:
 
 def silence(phase: str, listener: Listener) -> None:
     """Stop calling *listener* in *phase*; nothing happens if it was not."""
+    global _silenced
     entries = _listeners[phase]
     for entry in entries.copy():
         if entry[1] == listener:
-            _take_away(entries, entry)
-
-
-def _take_away(entries: list[Entry], entry: Entry) -> None:
-    """Remove *entry*, unless another thread has done so meanwhile."""
-    global _silenced
-    # From the end: what others remove meanwhile moves it there.
-    for index in reversed(range(len(entries))):
-        try:
-            # One step.
-            if entries[index] is entry:
-                del entries[index]
-                _silenced += 1
-                break
-        except IndexError:
-            continue
+            try:
+                entries.remove(entry)
+            except ValueError:  # another thread has done so
+                continue
+            _silenced += 1
 
 
 def listeners(phase: str) -> tuple[Entry, ...]:
