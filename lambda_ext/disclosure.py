@@ -206,24 +206,10 @@ def _forget(frame: FrameType) -> None:
 # What an object of the user's tells of itself, which may be anything --------------
 
 
-def number(of: object, name: str, otherwise: Any = 0) -> Any:
-    """Return the number that *of* has as *name*; *otherwise* where it is none."""
-    found = told(of, name)
-    return found if type(found) is int else otherwise
-
-
 def words(of: object, name: str) -> str:
     """Return the text that *of* has as *name*; "" where it is none."""
     found = told(of, name)
     return found if isinstance(found, str) else ""
-
-
-def losses(of: object) -> dict[str, int]:
-    """Return what *of* has dropped, by reason: it has a number, or numbers by reason."""
-    found = told(of, "dropped")
-    if isinstance(found, dict):
-        return {str(why): each for why, each in found.items() if type(each) is int}
-    return {"dropped": found} if type(found) is int and found else {}
 
 
 def told(of: object, name: str, otherwise: Any = None) -> Any:

@@ -147,6 +147,7 @@ ROWS = {
         "lifecycle.process",
         "lifecycle.real_threads",
         "parsers",
+        "sink_numbers",
         "tracebacks",
     ),
 }

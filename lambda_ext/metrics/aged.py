@@ -8,7 +8,7 @@ where nobody records, the one that watches deadlines does.
 
 from __future__ import annotations
 
-from .. import disclosure
+from .. import sink_numbers
 from ..lifecycle import clock, deadline
 from .buffer import MAX_RECORDS
 
@@ -59,6 +59,6 @@ class Aged:
     def _is_waiting(self) -> bool:
         """Say whether a sink has something that it may send later."""
         return any(
-            disclosure.number(outlet.sink, "pending")
+            sink_numbers.number(outlet.sink, "pending")
             for outlet in self._buffer.draining
         )

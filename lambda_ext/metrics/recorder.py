@@ -584,11 +584,18 @@ def _know_outlets() -> None:
         # One thread finds out, the others wait; not for ever, since it may have to
         # wait for one of them.
         got.extend(map(_choosing.acquire, (True,), (CHOICE_S,)))
-        if not _known:
-            _choose_outlets()
+        _choose_until_known()
     finally:
         if got and got[0]:
             _choosing.release()
+
+
+def _choose_until_known() -> None:
+    version = object()
+    # Again if an option has changed meanwhile.
+    while not _known and version is not _version:
+        version = _version
+        _choose_outlets()
 
 
 def _choose_outlets() -> None:

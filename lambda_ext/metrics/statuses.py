@@ -6,7 +6,8 @@ Loaded by what asks for them: `Metrics.flush`, `stats()`, a test.
 
 from __future__ import annotations
 
-from ..disclosure import losses, number, words
+from ..disclosure import words
+from ..sink_numbers import losses, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ import os
 import zlib
 from collections import OrderedDict, deque
 
-from .. import disclosure
+from .. import disclosure, sink_numbers
 from ..callables import refuse_async, refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
@@ -115,9 +115,9 @@ class Status:
         self.handed = route.handed
         self.waiting = route.waiting
         self.dropped = dict(route.dropped)
-        self.sent: int | None = disclosure.number(sink, "sent", None)
-        self.lost: dict[str, int] = disclosure.losses(sink)
-        self.pending: int = disclosure.number(sink, "pending")
+        self.sent: int | None = sink_numbers.number(sink, "sent", None)
+        self.lost: dict[str, int] = sink_numbers.losses(sink)
+        self.pending: int = sink_numbers.number(sink, "pending")
         self.abandoned = outlet.abandoned
         self.error: str = route.error or outlet.error or disclosure.words(sink, "error")
 

@@ -34,7 +34,7 @@ import contextvars
 import logging
 import math
 
-from .. import config, disclosure
+from .. import config, disclosure, sink_numbers
 from ..callables import refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, phases, process, real_threads, shutdown
@@ -298,7 +298,7 @@ class Outlet:
             route.settle(len(entries), taken=True)
 
     def _pending(self) -> int:
-        found: int = disclosure.number(self.sink, "pending")
+        found: int = sink_numbers.number(self.sink, "pending")
         return found
 
     def _tells_of_an_error(self) -> bool:

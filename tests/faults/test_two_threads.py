@@ -142,6 +142,40 @@ class TestMetrics:
                 handler({}, Context())
             assert [1.0] * on == sink.values("ColdStart")
 
+    def test_other_option(self, capsys):
+        """A first record goes where the options say, whichever of them changes."""
+        for places in interleavings():
+            process.reset()
+            sink = MemorySink()
+            configure(sinks=[sink])
+            with places.of(lambda: configure(max_age=1)):
+                metrics.count("n")
+            metrics.flush()
+            assert (1, "") == (sink.total("n"), capsys.readouterr().out)
+
+    def test_numbers_of_a_sink(self):
+        """A sink that counts another reason while it is asked is told of."""
+
+        class Sink:
+            def __init__(self):
+                self.dropped = {Reason("first"): 1}
+
+            def accept(self, batch):
+                pass
+
+        class Reason(str):
+            def __str__(self):  # as another thread, at this moment
+                sink.dropped.setdefault("second", 2)
+                return "first"
+
+        sink = Sink()
+        configure(sinks=[sink])
+        metrics.count("n")
+        assert [2] == [each.dropped for each in metrics.flush().values()]
+        assert [3] == [
+            each.dropped for each in lambda_ext.stats().metrics.sinks.values()
+        ]
+
     def test_sink_of_a_test(self, capsys):
         """A MemorySink that is entered meanwhile takes what is recorded after it."""
         for places in interleavings():
