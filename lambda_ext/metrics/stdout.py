@@ -38,7 +38,6 @@ Threads
 from __future__ import annotations
 
 import _thread
-import contextlib
 import io
 import os
 import sys
@@ -58,14 +57,13 @@ if TYPE_CHECKING:
 PIPE_BUF = 4_096  # bytes; Linux's
 MAX_BYTES = 60_000  # of a line; EMF allows 1 MB
 MAX_KEPT = 1_000_000  # bytes that stdout did not take, for the next time
-UNKNOWN, CLOSED = -1, -2  # in place of a descriptor
 RUSAGE_CHILDREN = -1  # of `resource`
 LOOKS = 2  # at children before it is loaded: when metrics begin, and at the first flush
 STAT = "/proc/self/stat"  # what they need of it; see proc(5)
 LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 STALL_S = 0.1  # how long one call waits for a stdout that takes nothing
 
-ours, quiet = real_threads.ours, real_threads.quiet
+ours = real_threads.ours
 _writers: set[weakref.ref[Writer]] = set()
 
 
@@ -347,7 +345,7 @@ def _packed(lines: list[Line]) -> list[Line]:
 def _usage(who: int) -> Any:
     """Look at children as `resource.getrusage` does, which takes 0.2 ms to load."""
     # No file can be opened: as if there had been children.
-    found = types.SimpleNamespace(ru_minflt=UNKNOWN)
+    found = types.SimpleNamespace(ru_minflt=-1)
     _stdout.looks += 1
     try:
         found.ru_minflt = _faults(who)
@@ -402,7 +400,6 @@ class _Stdout:
         self.faults: int | None = None  # of children that have ended, at first sight
         self.usage: Any = _usage  # then resource.getrusage
         self.looks = 0  # at children, without it
-        self.listing = UNKNOWN  # descriptor of the list of this process's children
         self.main = 0  # identity of the main thread; 0: not yet known
 
 
@@ -536,28 +533,11 @@ def _has_children() -> bool:
     known = _stdout
     # A process that was waited for has had page faults.
     faults = known.usage(RUSAGE_CHILDREN).ru_minflt
-    listing = known.listing
-    # The list of the main thread's children is also that of threads that have ended.
-    if faults == known.faults and listing >= 0 and len(quiet) == len(ours):
-        try:
-            if not os.pread(listing, 1, 0):
-                return False
-        except OSError as exc:  # the program has closed it
-            if by_signal_handler(exc):
-                raise
-            known.listing = CLOSED
-        else:
-            known.children = True
-            return True
     if known.faults is None:
         known.faults = faults
-    if faults != known.faults:
+    # Without `subprocess`, children are forked, which is seen, or waited for.
+    if faults != known.faults or ("subprocess" in sys.modules and _has_living_child()):
         known.children = True
-    elif "subprocess" in sys.modules:
-        # Else children are forked, which is seen, or waited for.
-        known.children = _has_living_child()
-        if known.listing == UNKNOWN:
-            known.listing = _listing()
     return known.children
 
 
@@ -567,17 +547,6 @@ def _has_living_child() -> bool:
     except ChildProcessError:  # none at all; a guard may raise another OSError
         return False
     return True
-
-
-def _listing() -> int:
-    """Return a descriptor of the list of the main thread's children, or CLOSED."""
-    try:
-        path = f"/proc/self/task/{os.getpid()}/children"
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:  # a kernel without them
-        if by_signal_handler(exc):
-            raise
-        return CLOSED
 
 
 def _flush(stream: Any) -> None:
@@ -594,7 +563,6 @@ def forked() -> None:
     """Leave the lines to the parent, with which this process shares stdout."""
     _stdout.open = True
     _stdout.children = True
-    _close()
     _stdout.main = 0
     _stdout.documents = 0
     for writer in process.living(_writers):
@@ -610,13 +578,4 @@ def _before_fork() -> None:
 def reset() -> None:
     """Know nothing of stdout, as at import."""
     global _stdout
-    _close()
     _stdout = _Stdout()
-
-
-def _close() -> None:
-    """Let go of the list of children, which is that of one process."""
-    listing, _stdout.listing = _stdout.listing, CLOSED
-    if listing >= 0:
-        with contextlib.suppress(OSError):  # the program has closed it
-            os.close(listing)
