@@ -24,6 +24,6 @@ def losses(of: object) -> dict[str, int]:
     found = told(of, "dropped")
     if isinstance(found, dict):
         # Of a copy: another thread may add a reason meanwhile.
-        numbers = [*found.items()]
+        numbers = dict(found).items()
         return {str(why): each for why, each in numbers if type(each) is int}
     return {"dropped": found} if type(found) is int and found else {}

@@ -286,7 +286,7 @@ def _unite(service: str, made: Any) -> None:
     """Put the classes that are here into *made*, botocore's, and the others here."""
     known = _classes[service]
     codes = made._code_to_exception
-    for code, cls in [*codes.items()]:
+    for code, cls in codes.copy().items():
         name = cls.__name__
         codes[code] = known.setdefault(name, cls)
         setattr(type(made), name, known[name])

@@ -20,7 +20,7 @@ MAX_LOADS = 1_000  # of them that are remembered: more than wait at one time
 def counters() -> dict[str, dict[str, int]]:
     """Return, for each operation, how many calls became what."""
     with _lock:
-        return {operation: tally.read() for operation, tally in [*_tallies.items()]}
+        return {operation: tally.read() for operation, tally in _tallies.copy().items()}
 
 
 class Tally:

@@ -10,6 +10,13 @@ Forks
     `at_fork` run, in the order in which they were given.  One that raises is
     skipped, so that the next ones run: a fork has no caller to tell.
 
+Threads
+    A container that other threads change is copied before a loop over it, by one call
+    into C: ``[*a_list]``, ``[*a_set]``, ``[*a_dict]``, ``[*a_dict.values()]`` and
+    ``a_dict.copy().items()``.  Not ``[*a_dict.items()]``: it makes a tuple for each
+    item, and up to CPython 3.11 the garbage collector may run there, and with it
+    finalizers, callbacks of weak references and other threads.
+
 Signals
     A signal handler may raise wherever CPython runs one: at the entry of a
     Python function, after a call, at a jump backwards.  ``with lock:`` is safe

@@ -60,7 +60,7 @@ class Timer:
             raise RuntimeError(msg)
         if frame not in self._began:  # an ExitStack leaves in a frame of its own
             me = real_threads.get_ident()
-            for frame, began in reversed([*self._began.items()]):  # noqa: B007
+            for frame, began in reversed(self._began.copy().items()):  # noqa: B007
                 if began and began[-1][0] == me:
                     break
         began = self._began.pop(frame)

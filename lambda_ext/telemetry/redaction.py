@@ -113,7 +113,7 @@ def refresh() -> None:
     store = sys.modules.get(f"{__package__.partition('.')[0]}.values.store")
     if store is None:
         return
-    for key, slot in [*store.cache.slots.items()]:
+    for key, slot in store.cache.slots.copy().items():
         entry = slot.entry
         if entry is None or _seen.get(id(entry.answer)) is entry.answer:
             continue

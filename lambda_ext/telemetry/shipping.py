@@ -329,7 +329,7 @@ def _hush() -> None:
     a line that holds all others.
     """
     # Those that a first call makes are found before the second one.
-    for name, logger in [*logging.root.manager.loggerDict.items()]:
+    for name, logger in logging.root.manager.loggerDict.copy().items():
         if name.partition(".")[0] in CLIENTS and isinstance(logger, logging.Logger):
             logger.addFilter(_is_wanted)  # once, however often it is asked for
 

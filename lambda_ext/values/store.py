@@ -446,7 +446,7 @@ def take_pending() -> list[Declared]:
 
 def _taken() -> list[Declared]:
     pending = []
-    for ref, is_pending in [*_handles.items()]:
+    for ref, is_pending in _handles.copy().items():
         handle = ref() if is_pending else None
         if handle is not None:
             pending.append(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 
 import pytest
@@ -222,6 +223,27 @@ class TestFlags:
                 with places.of(lambda: flags.enabled("new")):
                     with FakeFlags({"new": True}):
                         pass
+
+
+class TestGarbage:
+    """The collector runs, and finalizers with it, at any place."""
+
+    @pytest.mark.parametrize("count", range(100, 1000, 100))
+    def test_declared(self, count):
+        """A handle that is collected while others are looked through harms nothing."""
+        with FakeSource({"db": "one", "first": "1"}):
+            get_secret("first")  # what the first read makes is there
+            held = [Secret("db") for _ in range(1000)]
+            threshold = gc.get_threshold()
+            gc.collect()
+            cycle = [Secret("db")]
+            cycle.append(cycle)
+            del cycle
+            try:
+                gc.set_threshold(count)
+                assert "one" == held[0].value
+            finally:
+                gc.set_threshold(*threshold)
 
 
 class TestFirstInvocation:
