@@ -326,12 +326,15 @@ def _at_response() -> None:
     _ends_at = None if left_s is None else clock.run_time() + left_s
     if _outcome is not None:  # its invocation had no time left for work
         _skip()
-    if _hooks():
-        _outcome = invocations.Outcome()
-    if _way == EVENT and _has_events():
+    found = invocations.Outcome() if _hooks() else None
+    if _way == WAIT:
+        _outcome = found
+    elif _way == EVENT and _has_events():
+        _outcome = found
         _answered_id = disclosure.told(current.state().context, "aws_request_id")
         _answered.set()
-    elif _way != WAIT and (_outcome is not None or _waiting):
+    # Not by way of `_outcome`: other threads may be in invocations of their own.
+    elif found is not None or _waiting:
         if config.in_lambda() and not _warned:
             _warned = True
             disclosure.warn(
@@ -344,7 +347,7 @@ def _at_response() -> None:
                 ),
             )
         current.state().timing = None  # the answer is not late if work is left behind
-        _work(FOR_EVER_S if left_s is None else left_s)
+        _work(FOR_EVER_S if left_s is None else left_s, found)
 
 
 def _has_events() -> bool:
@@ -363,7 +366,7 @@ def _at_wait() -> None:
         left_s = ends_at - clock.wall()
     else:
         left_s = UNKNOWN_S
-    _work(left_s)
+    _work(left_s, _last_outcome())
 
 
 def _at_event(event: dict[str, Any]) -> None:
@@ -377,7 +380,7 @@ def _at_event(event: dict[str, Any]) -> None:
     ):
         return  # what waits does so until there is an answer
     if _outcome is not None or _waiting:
-        _work(ends_at - clock.wall())
+        _work(ends_at - clock.wall(), _last_outcome())
 
 
 def _is_answered(request_id: object, until: float) -> bool:
@@ -407,15 +410,22 @@ def _margin() -> float:
     return max(margin_s, MARGIN_S)
 
 
-def _work(left_s: float) -> None:
-    """Do the work, for as long as *left_s* less a margin allows."""
+def _last_outcome() -> Outcome | None:
+    """Return the outcome of the invocation that has ended, once."""
     global _outcome
     found, _outcome = _outcome, None
+    return found
+
+
+def _work(left_s: float, found: Outcome | None) -> None:
+    """Do the work after *found*, for as long as *left_s* less a margin allows."""
+    global _outcome
     # Of a short invocation half is for the work.
     budget_s = left_s - min(_margin(), left_s / 2)
     with _lock:
         _forget_over()
-    if len(_rounds) >= MOST_LEFT or budget_s <= 0:
+    left = [each for each in _rounds.copy() if each.is_left]
+    if len(left) >= MOST_LEFT or budget_s <= 0:
         # What is queued waits for the next response, or for the end.
         if found is not None:
             _skip()

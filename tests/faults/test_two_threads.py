@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import threading
 
 import pytest
-from helpers import in_child, python
+from helpers import in_child, python, run_threads
 from interleavings import interleavings
 
 import lambda_ext
@@ -262,6 +263,44 @@ class TestFirstInvocation:
             assert 0 == sum(each.failures for each in found.phases.values())
             assert 2 == found.invocations
             assert 2 == sink.total("n")
+
+
+class TestHandlers:
+    """Handlers in several threads of a program of the user's."""
+
+    def test_after_response(self):
+        """Each invocation has its hooks, and what it has deferred, done once."""
+        told, done = [], []
+        lambda_ext.after_response(lambda outcome: told.append(outcome.request_id))
+
+        def invoke(name):
+            context = Context()
+            context.aws_request_id = name
+            handler = lambda_ext.handler(
+                lambda event, context: lambda_ext.defer(done.append, name)
+            )
+            assert handler({}, context)
+
+        for places in interleavings(step=3):
+            told.clear()
+            done.clear()
+            with places.of(lambda: invoke("other")):
+                invoke("this")
+            assert ["other", "this"] == sorted(told)
+            assert ["other", "this"] == sorted(done)
+
+    def test_many_at_once(self):
+        """Work under way in other threads is not work that was left behind."""
+        told, within = [], threading.Barrier(6)
+
+        @lambda_ext.after_response
+        def after(outcome):
+            within.wait(30)
+            told.append(outcome.request_id)
+
+        handler = lambda_ext.handler(lambda event, context: None)
+        run_threads(6, lambda index: handler({}, Context()))
+        assert 6 == len(told)
 
 
 class TestForks:
