@@ -61,6 +61,7 @@ RUSAGE_CHILDREN = -1  # of `resource`
 LOOKS = 2  # at children before it is loaded: when metrics begin, and at the first flush
 STAT = "/proc/self/stat"  # what they need of it; see proc(5)
 LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
+P_ALL, waitid = os.P_ALL, os.waitid  # of any thread
 STALL_S = 0.1  # how long one call waits for a stdout that takes nothing
 
 ours = real_threads.ours
@@ -533,19 +534,19 @@ def _has_children() -> bool:
     known = _stdout
     # A process that was waited for has had page faults.
     faults = known.usage(RUSAGE_CHILDREN).ru_minflt
-    if known.faults is None:
-        known.faults = faults
-    # Without `subprocess`, children are forked, which is seen, or waited for.
-    if faults != known.faults or ("subprocess" in sys.modules and _has_living_child()):
-        known.children = True
-    return known.children
-
-
-def _has_living_child() -> bool:
+    if faults != known.faults:
+        if known.faults is None:
+            known.faults = faults
+        else:
+            known.children = True
+            return True
+    if "subprocess" not in sys.modules:
+        return False  # children are forked, which is seen, or waited for
     try:
-        os.waitid(os.P_ALL, 0, LOOK)
+        waitid(P_ALL, 0, LOOK)
     except ChildProcessError:  # none at all; a guard may raise another OSError
         return False
+    known.children = True
     return True
 
 

@@ -27,6 +27,11 @@ from lambda_ext.metrics import recorder, stdout, tally
 from lambda_ext.testing import FakeClock
 
 
+def childless(*_):
+    """Raise what `os.waitid` raises in a process without children."""
+    raise ChildProcessError
+
+
 @contextlib.contextmanager
 def piped(monkeypatch):
     """Make stdout a pipe, with nothing unknown before; yield what reads it.
@@ -34,8 +39,9 @@ def piped(monkeypatch):
     Threads and children that other tests have left do not count, and may end.
     """
     forget_threads(monkeypatch)
-    if stdout._has_living_child():
-        monkeypatch.setattr(stdout, "_has_living_child", lambda: False)
+    with contextlib.suppress(ChildProcessError):  # there are none
+        stdout.waitid(os.P_ALL, 0, stdout.LOOK)
+        monkeypatch.setattr(stdout, "waitid", childless)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", 0) as source:
@@ -542,10 +548,11 @@ CHILDREN = """
 import os, subprocess, sys, threading
 from lambda_ext import metrics
 from lambda_ext.lifecycle import phases, real_threads
+from lambda_ext.metrics import stdout
 
 asked = []
-waitid = os.waitid
-os.waitid = lambda *given: (asked.append(1), waitid(*given))[1]
+waitid = stdout.waitid
+stdout.waitid = lambda *given: (asked.append(1), waitid(*given))[1]
 
 
 def child():
