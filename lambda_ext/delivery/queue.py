@@ -400,8 +400,9 @@ class Delivery:
         item = queue[at]
         dropped = _more(self.dropped, item.count, "queue_full")
         after = object()
-        # One step; not if a signal handler has queued something meanwhile.
-        if self._version is version:
+        # One step; not if a signal handler has queued something meanwhile, or a thread
+        # has begun to send.
+        if self._version is version and (at or not self._sender):
             self._version = after
             del queue[at]
             self._bytes -= item.size

@@ -13,7 +13,8 @@ from interleavings import interleavings
 
 import lambda_ext
 from lambda_ext import Flags, Secret, configure, get_parameter, get_secret, metrics
-from lambda_ext.lifecycle import process
+from lambda_ext.delivery.queue import Delivery
+from lambda_ext.lifecycle import clock, process
 from lambda_ext.testing import FakeFlags, FakeSource, MemorySink
 
 
@@ -224,6 +225,26 @@ class TestFlags:
                 with places.of(lambda: flags.enabled("new")):
                     with FakeFlags({"new": True}):
                         pass
+
+
+class TestDelivery:
+    """A full queue whose oldest batch is sent while another comes in."""
+
+    def test_full_queue(self):
+        """Each record is counted once: as sent, if the receiver has it, or as dropped."""
+        for places in interleavings():
+            had = []
+
+            def send(payload, ends_at, had=had):
+                had.append(payload)
+                return 0, ""
+
+            queue = Delivery("test", send, max_items=1)
+            queue.put("first", 1, 1)
+            with places.of(lambda: queue.drain(clock.run_time() + 30)):
+                queue.put("second", 1, 1)
+            assert queue.drain(clock.run_time() + 30)
+            assert (len(had), 2 - len(had)) == (queue.sent, sum(queue.dropped.values()))
 
 
 class TestGarbage:
