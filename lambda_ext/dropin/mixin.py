@@ -259,6 +259,8 @@ def is_wrappable(client: Any) -> bool:
     # Not isinstance: `client()`, proxies and mocks say that they are what they are not.
     if base is None or not issubclass(type(client), base):
         return False
+    if "meta" not in vars(client):  # another thread is just making it
+        return False
     if any(each.__module__.startswith("aiobotocore") for each in type(client).__mro__):
         return False
     return client.meta.service_model.service_name in operations.SERVICES

@@ -241,7 +241,7 @@ class TestDelivery:
 
             queue = Delivery("test", send, max_items=1)
             queue.put("first", 1, 1)
-            with places.of(lambda: queue.drain(clock.run_time() + 30)):
+            with places.of(functools.partial(queue.drain, clock.run_time() + 30)):
                 queue.put("second", 1, 1)
             assert queue.drain(clock.run_time() + 30)
             assert (len(had), 2 - len(had)) == (queue.sent, sum(queue.dropped.values()))
@@ -322,6 +322,30 @@ class TestHandlers:
         handler = lambda_ext.handler(lambda event, context: None)
         run_threads(6, lambda index: handler({}, Context()))
         assert 6 == len(told)
+
+
+@pytest.mark.process
+class TestClients:
+    """Clients of boto3 that another thread is just making."""
+
+    def test_patch(self):
+        """One that is half made is none yet: patch() looks at all that exist."""
+        import boto3
+
+        client = boto3.client("ssm")
+        half = object.__new__(type(client))
+        with lambda_ext.patch():
+            assert lambda_ext.cached(half) is half
+
+    @pytest.mark.logs
+    def test_cached(self):
+        """The same while the twin of a client is made."""
+        import boto3
+
+        client = boto3.client("ssm")
+        for places in interleavings():
+            with places.of(lambda: lambda_ext.patch().__exit__(None, None, None)):
+                assert lambda_ext.cached(client) is not client
 
 
 class TestForks:
