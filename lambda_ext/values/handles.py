@@ -336,7 +336,11 @@ class Handle(Generic[T_co]):
     def _loaded(self, entry: Entry) -> None:
         """Tell the listeners if *entry* is another version than the last."""
         version = _version(entry)
+        key = self._key_of()
         with store.cache.lock:
+            now = store.current(key)
+            if now is not None and now is not entry:
+                return  # it was replaced meanwhile, and that thread tells
             told, self._told = self._told, version
         if told is None or told == version:
             return

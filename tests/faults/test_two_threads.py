@@ -105,6 +105,29 @@ class TestOptions:
                 assert {False} == set(asked)
 
 
+class TestChanges:
+    """Two threads load new versions of one value at once."""
+
+    def test_on_change(self):
+        """Listeners are told of each version once, and of no version that was told."""
+        for places in interleavings():
+            with FakeSource({"db": "one"}) as source:
+                db, told = Secret("db"), []
+                db.on_change(lambda handle, told=told: told.append(handle.value))
+                assert "one" == db.value
+
+                def load(value, source=source):
+                    source.rotate("db", value)
+                    get_secret("db", force_fetch=True)
+
+                with places.of(functools.partial(load, "three")):
+                    load("two")
+                assert len(told) in (1, 2)
+                before = [*told]
+                get_secret("db", force_fetch=True)
+                assert before == told
+
+
 class TestMetrics:
     """Options and sinks that change while another thread records."""
 
@@ -324,6 +347,7 @@ class TestHandlers:
         assert 6 == len(told)
 
 
+@pytest.mark.logs
 @pytest.mark.process
 class TestClients:
     """Clients of boto3 that another thread is just making."""
@@ -337,13 +361,12 @@ class TestClients:
         with lambda_ext.patch():
             assert lambda_ext.cached(half) is half
 
-    @pytest.mark.logs
     def test_cached(self):
         """The same while the twin of a client is made."""
         import boto3
 
         client = boto3.client("ssm")
-        for places in interleavings():
+        for places in interleavings(step=5):
             with places.of(lambda: lambda_ext.patch().__exit__(None, None, None)):
                 assert lambda_ext.cached(client) is not client
 
