@@ -89,6 +89,7 @@ class Status:
 # for it in each invocation.  Only `deferred` sets it, and where nothing else will do.
 on_event: Callable[[dict[str, Any]], object] | None = None
 
+_registering = process.Lock()
 _status = Status()
 _connection: socket | None = None
 _identifier = ""  # AWS's, of this registration
@@ -117,6 +118,13 @@ def register(between: Callable[[str], object] | None = None) -> None:
     only (a subscription to telemetry) is not too late.  What it raises is raised when
     the registration is complete.
     """
+    if _status.state == "none":
+        with _registering:
+            _register(between)
+
+
+def _register(between: Callable[[str], object] | None) -> None:
+    """Do as `register`, one thread at a time."""
     global _status, on_event
     if _status.state != "none":
         return

@@ -10,9 +10,18 @@ import threading
 import pytest
 from helpers import in_child, python, run_threads
 from interleavings import interleavings
+from telemetry_api import Platform
 
 import lambda_ext
-from lambda_ext import Flags, Secret, configure, get_parameter, get_secret, metrics
+from lambda_ext import (
+    Flags,
+    Secret,
+    configure,
+    get_parameter,
+    get_secret,
+    metrics,
+    telemetry,
+)
 from lambda_ext.delivery.queue import Delivery
 from lambda_ext.lifecycle import clock, process
 from lambda_ext.testing import FakeFlags, FakeSource, MemorySink
@@ -307,6 +316,27 @@ class TestFirstInvocation:
             assert 0 == sum(each.failures for each in found.phases.values())
             assert 2 == found.invocations
             assert 2 == sink.total("n")
+
+
+class TestRegistration:
+    """One thread starts the library while another subscribes to telemetry."""
+
+    def test_once(self, monkeypatch):
+        """Lambda is asked once to register this extension, and both follow."""
+        monkeypatch.setenv("LAMBDA_EXT_DISABLE", "signals")
+        with Platform() as platform:
+            monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", platform.address)
+            for places in interleavings(step=3):
+                process.reset()
+                platform.calls.clear()
+                with places.of(lambda: telemetry.subscribe(function=True)):
+                    lambda_ext.start()
+                asked = [path for path in platform.calls if path.endswith("/register")]
+                assert 1 == len(asked)
+                found = lambda_ext.stats()
+                assert "registered" == found.lifecycle.registration.state
+                assert "subscribed" == found.telemetry.state
+            process.reset()
 
 
 class TestHandlers:
