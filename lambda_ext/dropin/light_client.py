@@ -266,11 +266,13 @@ class LightClient:
         if not read.single:
             return self._batches(source).call(self, operation, parameters)
         (key,) = read.keys
+        changes = operations.ClientWant.changes
         want = operations.ClientWant(
             source,
             key,
             settings.max_age_of(key.operation, DEFAULT, key.label),
             settings.max_stale_of(DEFAULT, key.label),
+            changes_before=changes,
         )
         ends_at = store.ends_at(key.operation)
         ((outcome, how),) = store.loader.get([want], ends_at=ends_at)

@@ -574,12 +574,13 @@ class State:
         )
 
     def _want(self, source: ClientSource, key: Key) -> Want:
-        options = self.options
+        options, changes = self.options, operations.ClientWant.changes
         return operations.ClientWant(
             source,
             key,
             settings.max_age_of(key.operation, options.max_age, key.label),
             settings.max_stale_of(options.max_stale, key.label),
+            changes_before=changes,
         )
 
     def _show(

@@ -11,6 +11,7 @@ import pytest
 from helpers import in_child, python, run_threads
 from interleavings import interleavings
 from telemetry_api import Platform
+from wire import Wire, response
 
 import lambda_ext
 from lambda_ext import (
@@ -380,7 +381,32 @@ class TestHandlers:
 @pytest.mark.logs
 @pytest.mark.process
 class TestClients:
-    """Clients of boto3 that another thread is just making."""
+    """Clients of boto3, and what stands for them, in several threads."""
+
+    @pytest.mark.parametrize("kind", ["client", "cached"])
+    def test_options(self, kind, monkeypatch):
+        """What is configured while a response is read holds for the reads after it."""
+        answer = {
+            "Name": "db", "SecretString": "one", "VersionId": "0" * 32,
+            "ARN": "arn:aws:secretsmanager:eu-central-1:1:secret:db-AAAAAA",
+        }  # fmt: skip
+        body = json.dumps(answer).encode()
+        with Wire(lambda request: response(200, body)) as wire:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+            if kind == "client":
+                client = lambda_ext.client("secretsmanager")
+            else:
+                import boto3
+
+                client = lambda_ext.cached(boto3.client("secretsmanager"))
+            client.get_secret_value(SecretId="db")
+            for places in interleavings(step=3):
+                configure(max_age=300)
+                with places.of(lambda: configure(max_age=0)):
+                    client.get_secret_value(SecretId="db")
+                before = len(wire.requests)
+                client.get_secret_value(SecretId="db")
+                assert before + 1 == len(wire.requests)
 
     def test_patch(self):
         """One that is half made is none yet: patch() looks at all that exist."""
