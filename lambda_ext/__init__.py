@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .lifecycle.hooks import on_timeout as on_timeout
     from .lifecycle.invocations import Invocation as Invocation
     from .lifecycle.invocations import Outcome as Outcome
-    from .metrics.recorder import Metrics as Metrics
+    from .metrics import Metrics as Metrics
     from .statistics import stats as stats
     from .values.batches import get_parameters as get_parameters
     from .values.batches import get_parameters_by_path as get_parameters_by_path
@@ -47,7 +47,8 @@ else:
         "Configuration": ".flags.configuration",
         "Flags": ".flags.flags",
         "Invocation": ".lifecycle.invocations",
-        "Metrics": ".metrics.recorder",
+        # Of the package: two threads that import it, and a part of it, wait for each other.
+        "Metrics": ".metrics",
         "Outcome": ".lifecycle.invocations",
         "Parameter": ".values.handles",
         "Secret": ".values.handles",

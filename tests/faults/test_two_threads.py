@@ -507,6 +507,43 @@ print(raised)
 """
 
 
+PACKAGE = """
+import importlib.abc, importlib.machinery, sys, threading
+import lambda_ext
+
+raised = []
+
+def other():
+    try:
+        lambda_ext.Metrics("Shop")
+    except BaseException as exc:
+        raised.append(repr(exc))
+
+thread = threading.Thread(target=other)
+
+class Loader(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module):
+        thread.start()
+        thread.join(0.5)  # it has to wait for the import
+        super().exec_module(module)
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "lambda_ext.metrics":
+            found = importlib.machinery.PathFinder.find_spec(name, path)
+            found.loader = Loader(name, found.origin)
+            return found
+
+sys.meta_path.insert(0, Finder())
+try:
+    lambda_ext.metrics.count
+except BaseException as exc:
+    raised.append(repr(exc))
+thread.join(30)
+print(raised)
+"""
+
+
 @pytest.mark.process
 class TestImports:
     """A thread imports what another one needs."""
@@ -520,6 +557,11 @@ class TestImports:
         assert ("True [] True", 0) == (done.stdout.strip(), done.returncode), (
             done.stderr
         )
+
+    def test_metrics(self):
+        """A name and the package that it is from may be asked for at the same time."""
+        done = python(PACKAGE)
+        assert ("[]", 0) == (done.stdout.strip(), done.returncode), done.stderr
 
     def test_typing(self):
         """The first stats() waits for a module that another thread imports."""
