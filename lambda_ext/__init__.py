@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .lifecycle.hooks import on_timeout as on_timeout
     from .lifecycle.invocations import Invocation as Invocation
     from .lifecycle.invocations import Outcome as Outcome
-    from .metrics import Metrics as Metrics
+    from .metrics.recorder import Metrics as Metrics
     from .statistics import stats as stats
     from .values.batches import get_parameters as get_parameters
     from .values.batches import get_parameters_by_path as get_parameters_by_path
@@ -47,8 +47,7 @@ else:
         "Configuration": ".flags.configuration",
         "Flags": ".flags.flags",
         "Invocation": ".lifecycle.invocations",
-        # Of the package: two threads that import it, and a part of it, wait for each other.
-        "Metrics": ".metrics",
+        "Metrics": ".metrics.recorder",
         "Outcome": ".lifecycle.invocations",
         "Parameter": ".values.handles",
         "Secret": ".values.handles",
@@ -90,6 +89,9 @@ else:
             msg = f"module {__name__!r} has no attribute {name!r}"
             # Without name=: then Python adds it, and suggests the nearest of ours.
             raise AttributeError(msg) from None
+        # The package first: CPython raises KeyError or a _DeadlockError where another
+        # thread is just loading it while a part of it is asked for.
+        import_module(home.rpartition(".")[0] or home, __name__)
         value = getattr(import_module(home, __name__), name)
         globals()[name] = value  # the next look-up never gets here
         return value
