@@ -19,7 +19,7 @@ Where the time goes: of an invocation with one metric about a fifth is what an
 invocation without one takes, and more than a quarter are two system calls that look
 whether this process has, or had, a child that may have left stdout within a line (a
 line of its own shows the price without them; where `subprocess` was never imported,
-which boto3 does, it is one call, and the ratio above 3).  The rest is the price of writing each record exactly once, also
+which boto3 does, it is one call, and the ratio about 3).  The rest is the price of writing each record exactly once, also
 where a signal handler raises.  The guard against a time-out costs a comparison.
 
 The other libraries are measured where they are installed (pip install
