@@ -21,7 +21,7 @@ import threading
 
 LIBRARY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
                        "lambda_ext")  # fmt: skip
-WAIT_S = 0.02  # for the other thread, which may need a lock that this one holds
+WAIT_S = 0.005  # for the other thread, which may need a lock that this one holds
 
 
 class Places:
