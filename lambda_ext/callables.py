@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 
-from .disclosure import quoted, told
+from .disclosure import told, words
 from .exceptions import ConfigurationError
 
 TYPE_CHECKING = False
@@ -120,6 +120,12 @@ def refuse_async(function: Any, what: str) -> None:
         raise ConfigurationError(msg)
 
 
+def named(given: object) -> str:
+    """Return what a message calls *given*: its name or type, and not what it holds."""
+    name = words(given, "__qualname__")
+    return name or f"an object of type {type(given).__qualname__}"
+
+
 def refuse_async_sink(sink: Any) -> None:
     """
     Refuse a sink, or a function of batches, that would have to be awaited.
@@ -128,8 +134,8 @@ def refuse_async_sink(sink: Any) -> None:
         ConfigurationError: it, its ``accept`` or its ``drain`` is an async def.
     """
     for name in ("accept", "drain"):
-        refuse_async(told(sink, name), f"{name} of the sink {quoted(sink)}")
-    refuse_async(sink, f"the sink {quoted(sink)}")
+        refuse_async(told(sink, name), f"{name} of the sink {named(sink)}")
+    refuse_async(sink, f"the sink {named(sink)}")
 
 
 def looks_like_coroutine(result: Any) -> bool:

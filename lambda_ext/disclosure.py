@@ -127,9 +127,8 @@ def _traceback() -> str:
     try:
         # Only a failure needs it.
         from .tracebacks import lines_of
-    except (
-        Exception
-    ) as failed:  # no file can be opened; perhaps it is *exc* that says so
+    except Exception as failed:
+        # No file can be opened; perhaps it is *exc* that says so.
         if exc is None or by_signal_handler(failed):
             raise
         return printable(f"{kind(exc)}: {exc}")

@@ -253,10 +253,13 @@ def flush_every(value: Any) -> int | float | None:
     number = text.rstrip("hms")
     unit = units.get(text[len(number) :])
     if unit is not None or hasattr(type(value), "total_seconds"):
-        given = seconds(value if unit is None else number)
+        try:
+            given = seconds(value if unit is None else number)
+        except ConfigurationError:
+            given = None
         total = (given or 0.0) * (unit or 1.0)
         if not 0.1 <= total <= 86_400.0:
-            msg = "expected a time from 0.1 seconds to a day"
+            msg = "expected a time from 0.1 seconds ('100ms') to a day ('24h')"
             raise ConfigurationError(msg)
         return total
     try:
@@ -272,7 +275,7 @@ def flush_every(value: Any) -> int | float | None:
 def sinks(value: Any) -> tuple[Any, ...] | None:
     """Return *value*, "a,b" or an iterable of names and sinks; None for not set."""
     # Not loaded by those that have no sink of their own.
-    from . import callables, disclosure
+    from . import callables
 
     if value is None:
         return None
@@ -290,7 +293,7 @@ def sinks(value: Any) -> tuple[Any, ...] | None:
         name = each if isinstance(each, str) else None
         if name is None and (isinstance(each, type) or not _may_be_sink(each)):
             msg = (
-                f"{disclosure.quoted(each)} is no sink: that is an object with a method"
+                f"{callables.named(each)} is no sink: that is an object with a method"
                 " accept(batch), a function of a batch, a route, or a name"
             )
             raise ConfigurationError(msg)

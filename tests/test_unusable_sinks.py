@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import lambda_ext
-from lambda_ext import telemetry
+from lambda_ext import Metrics, metrics, telemetry
 from lambda_ext.exceptions import ConfigurationError
 from lambda_ext.metrics import datadog, otlp
 from lambda_ext.telemetry import destinations
@@ -91,3 +91,40 @@ def test_waiting_for_calls_says_how_many_came():
     """The error of a test that waits is an AssertionError, as pytest shows it."""
     with pytest.raises(AssertionError, match="0 calls instead of 1"):
         FakeSource().wait_for_calls(1, timeout=0.01)
+
+
+KEY = "key-of-a-vendor"
+
+
+class Late:
+    """A sink that must not be one, and whose repr says what it holds."""
+
+    async def accept(self, batch):
+        """Never be awaited."""
+
+    accept_logs = accept
+
+    def __repr__(self):
+        return f"Late(key={KEY!r})"
+
+
+@pytest.mark.parametrize(
+    "given", [{"key": KEY}, [KEY], Late()], ids=["dict", "list", "object"]
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda given: Metrics(sink=given),
+        lambda given: lambda_ext.configure(sinks=[given]),
+        metrics.route,
+        lambda given: telemetry.route().to(given),
+    ],
+    ids=["Metrics", "configure", "metrics.route", "telemetry.route"],
+)
+def test_refusal_names_the_type_and_shows_no_content(use, given):
+    """What is meant as a sink may hold a key."""
+    with pytest.raises(ConfigurationError) as refused:
+        use(given)
+
+    assert f"an object of type {type(given).__name__}" in str(refused.value)
+    assert KEY not in str(refused.value)

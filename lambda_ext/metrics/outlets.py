@@ -114,7 +114,7 @@ def checked(given: Any) -> Any:
         callables.refuse_async_sink(given)
         return given
     msg = (
-        f"{disclosure.quoted(given)} is no sink: that is an object with a method accept(batch), a"
+        f"{callables.named(given)} is no sink: that is an object with a method accept(batch), a"
         f" function of a batch, or one of {', '.join(map(repr, NAMED))}"
     )
     raise ConfigurationError(msg)

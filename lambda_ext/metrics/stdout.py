@@ -12,8 +12,9 @@ Guarantees
 
 When stdout is certainly between two lines
     When no other thread of the user's lives, this process has started no
-    child (from a thread that Python knows) and is none itself, and what Python last wrote to the stream (by
-    print, write or logging, or to its buffer) ended in a newline.  Tracking
+    child (by `subprocess` or a fork) and is none itself, and what Python last
+    wrote to the stream (by print, write or logging, or to its buffer) ended in a
+    newline.  Tracking
     alone does not serve: another thread's print() is two writes.  What C code,
     os.write() or another file object writes past the stream is not seen.
 

@@ -207,8 +207,8 @@ def sink(given: Sink | None) -> Sink | None:
     accept = disclosure.told(given, "accept")
     if isinstance(given, type) or not callable(accept):
         msg = (
-            f"Metrics(sink={disclosure.quoted(given)}) is no sink: that is an object with a"
-            " method accept(batch), see lambda_ext.typing.Sink"
+            f"Metrics(sink=...): {callables.named(given)} is no sink: that is an object"
+            " with a method accept(batch), see lambda_ext.typing.Sink"
         )
         raise ConfigurationError(msg)
     callables.refuse_async_sink(given)

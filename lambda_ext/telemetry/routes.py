@@ -31,7 +31,7 @@ import zlib
 from collections import OrderedDict, deque
 
 from .. import disclosure, sink_numbers
-from ..callables import refuse_async, refuse_coroutine
+from ..callables import named, refuse_async, refuse_coroutine
 from ..exceptions import ConfigurationError
 from ..lifecycle import clock, process
 from . import dispatch, redaction, shipping
@@ -313,17 +313,17 @@ def checked(sink: Any) -> Any:
     if not isinstance(sink, type):
         accept = disclosure.told(sink, "accept_logs")
         if callable(accept):
-            refuse_async(accept, f"accept_logs of the sink {disclosure.quoted(sink)}")
+            refuse_async(accept, f"accept_logs of the sink {named(sink)}")
             return sink
         if callable(disclosure.told(sink, "accept")):
             msg = (
-                f"{disclosure.quoted(sink)} is a sink of metrics: route platform records to"
+                f"{named(sink)} is a sink of metrics: route platform records to"
                 " telemetry.destinations.metrics(sink=...), and logs to one of the"
                 " other telemetry.destinations"
             )
             raise ConfigurationError(msg)
         if callable(sink):
-            refuse_async(sink, f"the sink {disclosure.quoted(sink)}")
+            refuse_async(sink, f"the sink {named(sink)}")
             for outlet in shipping.outlets():
                 if disclosure.told(outlet.sink, "function") == sink:
                     return outlet.sink  # which is called by one thread at a time
@@ -332,7 +332,7 @@ def checked(sink: Any) -> Any:
 
             return FunctionDestination(sink)
     msg = (
-        f"{disclosure.quoted(sink)} is no sink of logs: use one of telemetry.destinations, an object"
+        f"{named(sink)} is no sink of logs: use one of telemetry.destinations, an object"
         " with a method accept_logs(entries), or a function of a list of entries"
     )
     raise ConfigurationError(msg)

@@ -472,20 +472,21 @@ client = boto3.client("ssm")
 print(len(threads) > 5, sorted(set(raised)), "_make_api_call" in vars(type(client)))
 """
 
-TYPING = """
+# Another thread calls OTHER while this one is just loading MODULE, which ASK asks for.
+LOADING = """
 import importlib.abc, importlib.machinery, sys, threading
 import lambda_ext
 
-sys.modules.pop("typing", None)
+sys.modules.pop("MODULE", None)
 raised = []
 
-def other():
+def tried(function):
     try:
-        lambda_ext.stats().as_dict()
+        function()
     except BaseException as exc:
         raised.append(repr(exc))
 
-thread = threading.Thread(target=other)
+thread = threading.Thread(target=tried, args=(lambda: OTHER,))
 
 class Loader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module):
@@ -495,53 +496,22 @@ class Loader(importlib.machinery.SourceFileLoader):
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "typing":
-            found = importlib.machinery.PathFinder.find_spec(name)
-            found.loader = Loader(name, found.origin)
-            return found
-
-sys.meta_path.insert(0, Finder())
-import typing
-thread.join(30)
-print(raised)
-"""
-
-
-PACKAGE = """
-import importlib.abc, importlib.machinery, sys, threading
-import lambda_ext
-
-raised = []
-
-def other():
-    try:
-        lambda_ext.Metrics("Shop")
-    except BaseException as exc:
-        raised.append(repr(exc))
-
-thread = threading.Thread(target=other)
-
-class Loader(importlib.machinery.SourceFileLoader):
-    def exec_module(self, module):
-        thread.start()
-        thread.join(0.5)  # it has to wait for the import
-        super().exec_module(module)
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == "lambda_ext.metrics":
+        if name == "MODULE":
             found = importlib.machinery.PathFinder.find_spec(name, path)
             found.loader = Loader(name, found.origin)
             return found
 
 sys.meta_path.insert(0, Finder())
-try:
-    lambda_ext.metrics.count
-except BaseException as exc:
-    raised.append(repr(exc))
+tried(lambda: ASK)
 thread.join(30)
 print(raised)
 """
+
+
+def loading(module, ask, other):
+    """Return the program of two threads that load *module*."""
+    program = LOADING.replace("MODULE", module)
+    return program.replace("ASK", ask).replace("OTHER", other)
 
 
 @pytest.mark.process
@@ -560,10 +530,18 @@ class TestImports:
 
     def test_metrics(self):
         """A name and the package that it is from may be asked for at the same time."""
-        done = python(PACKAGE)
+        done = python(
+            loading(
+                "lambda_ext.metrics",
+                "lambda_ext.metrics.count",
+                "lambda_ext.Metrics('Shop')",
+            )
+        )
         assert ("[]", 0) == (done.stdout.strip(), done.returncode), done.stderr
 
     def test_typing(self):
         """The first stats() waits for a module that another thread imports."""
-        done = python(TYPING)
+        done = python(
+            loading("typing", "__import__('typing')", "lambda_ext.stats().as_dict()")
+        )
         assert ("[]", 0) == (done.stdout.strip(), done.returncode), done.stderr
