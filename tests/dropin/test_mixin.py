@@ -587,8 +587,10 @@ class TestScope:
 
         assert ("1", None) == (value, held())
 
-    def test_refresh_asks_a_client_that_is_there(self, bare, calls):
+    def test_refresh_asks_a_client_that_is_there(self, bare, calls, monkeypatch):
         """Of two clients of equal scope the one that is left refreshes for itself."""
+        worker = types.SimpleNamespace(wake=list, close=list)  # the test does its work
+        monkeypatch.setattr(store.loader, "worker", worker)
         bare.create_secret(Name="a", SecretString="1")
         first, second = cached(bare), cached(boto3.client("secretsmanager"))
         refreshed = []

@@ -109,8 +109,10 @@ def drained(sink, seconds=30.0):
 
 def asked(sink):
     """Drain *sink* until a whole request of its is out; return what it says of itself."""
+    seconds = 0.1
     while sink._receiver._asked is None:
-        found = drained(sink, 0.1)
+        found = drained(sink, seconds)
+        seconds *= 2  # a machine that is busy does not connect in so short a time
     return found
 
 
