@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 
-from .disclosure import told, words
+from .disclosure import attribute, words
 from .exceptions import ConfigurationError
 
 TYPE_CHECKING = False
@@ -102,7 +102,7 @@ def kind_of(function: Any) -> str:
 
 def code_of(function: Any) -> Any:
     """Return the code object of a function or a method; None if it has none."""
-    return told(function, "__code__")
+    return attribute(function, "__code__")
 
 
 def refuse_async(function: Any, what: str) -> None:
@@ -134,7 +134,7 @@ def refuse_async_sink(sink: Any) -> None:
         ConfigurationError: it, its ``accept`` or its ``drain`` is an async def.
     """
     for name in ("accept", "drain"):
-        refuse_async(told(sink, name), f"{name} of the sink {named(sink)}")
+        refuse_async(attribute(sink, name), f"{name} of the sink {named(sink)}")
     refuse_async(sink, f"the sink {named(sink)}")
 
 
@@ -185,6 +185,6 @@ def relay(inner: Generator[Any, Any, Any], item: Any) -> Generator[Any, Any, Any
 
 def _is_marked(function: Any) -> bool:
     """Say whether `inspect.markcoroutinefunction` was called with *function*."""
-    function = told(function, "__func__", function)
-    members = told(function, "__dict__")
+    function = attribute(function, "__func__", function)
+    members = attribute(function, "__dict__")
     return type(members) is dict and "_is_coroutine_marker" in members

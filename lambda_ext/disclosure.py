@@ -11,8 +11,8 @@ Guarantees
     ``capture_locals``) find no token, key or value there.  The traceback
     itself, with its files, lines and functions, stays.
 
-What an object of the user's tells of itself (`told`, `number`, `words`, `losses`) is
-read here, too: it may be anything, or raise.
+What an object of the user's has as an attribute is read here, too (`attribute`,
+`words`; its numbers by `sink_numbers`): it may be anything, or raise.
 """
 
 from __future__ import annotations
@@ -202,16 +202,16 @@ def _forget(frame: FrameType) -> None:
         frame.clear()
 
 
-# What an object of the user's tells of itself, which may be anything --------------
+# Attributes of the user's objects, which may be anything --------------
 
 
 def words(of: object, name: str) -> str:
     """Return the text that *of* has as *name*; "" where it is none."""
-    found = told(of, name)
+    found = attribute(of, name)
     return found if isinstance(found, str) else ""
 
 
-def told(of: object, name: str, otherwise: Any = None) -> Any:
+def attribute(of: object, name: str, otherwise: Any = None) -> Any:
     """
     Return the attribute *name* of *of*; *otherwise* where it cannot be had.
 
@@ -233,7 +233,7 @@ def wrappable(function: object) -> tuple[str, ...]:
         [
             name
             for name in functools.WRAPPER_ASSIGNMENTS
-            if told(function, name, absent) is not absent
+            if attribute(function, name, absent) is not absent
         ]
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 
 from . import callables
-from .disclosure import told, wrappable
+from .disclosure import attribute, wrappable
 from .exceptions import ConfigurationError, DecodeError
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ def inject(
     if not values:
         msg = "@inject needs keyword arguments: @inject(db=Secret('prod/db'))"
         raise ConfigurationError(msg)
-    if whole is not None and not callable(told(whole, "resolve")):
+    if whole is not None and not callable(attribute(whole, "resolve")):
         msg = (
             "@inject takes a Secret or a Parameter, or anything that has resolve(),"
             f" by position, not {type(whole).__name__}"
@@ -83,7 +83,7 @@ def inject(
                     " that is passed first, by position"
                 )
                 raise ConfigurationError(msg)
-        elif not callable(told(value, "resolve")):
+        elif not callable(attribute(value, "resolve")):
             msg = (
                 f"@inject({name}=...) takes a Secret, a Parameter, or anything that"
                 f" has resolve(), not {type(value).__name__}"
@@ -138,7 +138,7 @@ class _Member:
             problem = "mind the spelling, case counts"
         if problem:
             whole = None  # in no traceback
-            label = told(self._handle, "name") or type(self._handle).__name__
+            label = attribute(self._handle, "name") or type(self._handle).__name__
             msg = f"@inject found no member {self.name!r} in {label!r}: {problem}"
             raise DecodeError(msg, key=str(label))
         return whole[self.name]
@@ -158,7 +158,7 @@ class _Arguments:
         self.leases = any(
             hasattr(type(each), "_borrow")
             for value in values.values()
-            for each in (value, told(value, "_handle"))
+            for each in (value, attribute(value, "_handle"))
         )
 
     def missing(self, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -216,7 +216,7 @@ async def _aresolved(value: Any, held: list[Any]) -> Any:
     if hasattr(type(value), "_aborrow"):
         await value._aborrow(held)
         return held[-1][1].made.object
-    aget = told(value, "aget")
+    aget = attribute(value, "aget")
     return value.resolve() if aget is None else await aget()
 
 
@@ -341,7 +341,7 @@ def _places(function: Any) -> dict[str, int]:
         if isinstance(function, functools.partial):
             skipped += len(function.args)
             function = function.func
-        elif told(function, "__wrapped__") is not None:
+        elif attribute(function, "__wrapped__") is not None:
             function = function.__wrapped__
         else:
             break
@@ -352,7 +352,7 @@ def _places(function: Any) -> dict[str, int]:
         skipped += 1  # its self
     if code is None:
         return {}
-    if told(function, "__self__") is not None:
+    if attribute(function, "__self__") is not None:
         skipped += 1  # a bound method's
     names = code.co_varnames[: code.co_argcount]
     return {name: at - skipped for at, name in enumerate(names)}
@@ -360,7 +360,7 @@ def _places(function: Any) -> dict[str, int]:
 
 def _refuse_refreshed(function: Any, values: dict[str, Any]) -> None:
     """Refuse what `refresh_on` below refreshes: it would get the old value twice."""
-    refreshed = told(function, "__lambda_ext_refreshes__", ())
+    refreshed = attribute(function, "__lambda_ext_refreshes__", ())
     if not refreshed:
         return
     # Loaded already, by `refresh_on`; `inject` alone needs none of it.
@@ -370,7 +370,7 @@ def _refuse_refreshed(function: Any, values: dict[str, Any]) -> None:
         value = injected
         while hasattr(type(value), "_handle"):  # a member, or what was derived
             value = value._handle
-        key = told(value, "_key")
+        key = attribute(value, "_key")
         if key is not None and any(
             handle._key.operation == key.operation
             and aliases.concerns(key, handle._key.name)

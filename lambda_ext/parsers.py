@@ -307,10 +307,10 @@ def sinks(value: Any) -> tuple[Any, ...] | None:
 
 def _may_be_sink(value: Any) -> bool:
     # Not loaded by those that have no sink of their own.
-    from .disclosure import told
+    from .disclosure import attribute
 
-    return any(map(callable, (value, told(value, "accept")))) or (
-        told(value, "sink") is not None  # a route's
+    return any(map(callable, (value, attribute(value, "accept")))) or (
+        attribute(value, "sink") is not None  # a route's
     )
 
 

@@ -62,7 +62,7 @@ def follow_life() -> None:
 def _learn() -> None:
     """Take the function's ARN from the first invocation that has one."""
     global _arn
-    found = disclosure.told(current.state().context, "invoked_function_arn")
+    found = disclosure.attribute(current.state().context, "invoked_function_arn")
     parts = found.split(":") if isinstance(found, str) else []
     if len(parts) >= 7 and parts[0] == "arn":
         _arn = ":".join(parts[:7])

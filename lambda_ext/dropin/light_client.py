@@ -297,7 +297,7 @@ class LightClient:
         next(tally(operation).hits)
         response = operations.marked(response)
         if how == FRESH:
-            self._show(want, outcome, operations.copy_of(response), parameters)
+            self._publish(want, outcome, operations.copy_of(response), parameters)
         return response
 
     def _named(self, operation: str, parameters: Any) -> str:
@@ -324,7 +324,9 @@ class LightClient:
             next(tally(operation).misses)
             raise exception
 
-    def _show(self, want: Want, entry: Entry, response: Any, parameters: Any) -> None:
+    def _publish(
+        self, want: Want, entry: Entry, response: Any, parameters: Any
+    ) -> None:
         """Let equal calls find *response* without looking for its key."""
         try:
             operation = want.key.operation

@@ -203,7 +203,7 @@ def _answers_before_send(client: Any, operation: str) -> bool:
 def _is_of_libraries(handler: Any) -> bool:
     """Say whether *handler* is botocore's or moto's."""
     # moto's is there as long as moto is loaded, and asks no one outside a mock.
-    module = str(disclosure.told(handler, "__module__"))
+    module = str(disclosure.attribute(handler, "__module__"))
     return module.startswith(("botocore.", "moto."))
 
 
@@ -523,7 +523,7 @@ class State:
         copy = transforms.copier(marked)
         assert copy is not None
         if how == FRESH:
-            self._show(want, outcome, marked, copy, parameters)
+            self._publish(want, outcome, marked, copy, parameters)
         return copy()
 
     def _batch(
@@ -583,7 +583,7 @@ class State:
             changes_before=changes,
         )
 
-    def _show(
+    def _publish(
         self, want: Want, entry: Entry, response: Any, copy: Any, parameters: Any
     ) -> None:
         """Let equal calls find *response* without looking for its key."""

@@ -153,9 +153,9 @@ class Polled(Handle[T_co]):
             interval_s = config.get("poll_interval")
         self.interval_s = interval_s
         max_age = None if interval_s is None else (interval_s + SLACK_S) / DUE_FROM
-        if not disclosure.told(want.source, "polled", True):
+        if not disclosure.attribute(want.source, "polled", True):
             max_age = 0.0
-        read_by = disclosure.told(want.source, "read_by")
+        read_by = disclosure.attribute(want.source, "read_by")
         if read_by is not None and self.judges:
             read_by(want.key.name, self)
         poll = Poll(want.source, want.key, max_age, want.max_stale)

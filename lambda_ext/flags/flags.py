@@ -39,7 +39,7 @@ from .. import callables, config, disclosure, exceptions
 from ..exceptions import ConfigurationError, LambdaExtError
 from ..lifecycle import clock, process
 from ..values import keys, store
-from ..values.calls import again, withheld
+from ..values.calls import copied, withheld
 from ..values.settings import DEFAULT
 from .configuration import Polled
 from .dialect import DEFAULT as DEFAULT_DIALECT
@@ -112,7 +112,7 @@ class Flags(Polled[object]):
     https://docs.aws.amazon.com/appconfig/latest/userguide/appconfig-type-reference-feature-flags.html
     """
 
-    __slots__ = ("_dialect", "_listeners_of_all", "_told_of_rules")
+    __slots__ = ("_dialect", "_listeners_of_all", "_warned_of_rules")
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Flags(Polled[object]):
             raise ConfigurationError(msg)
         self._dialect = dialect
         self._listeners_of_all: tuple[Listener, ...] = ()
-        self._told_of_rules = False
+        self._warned_of_rules = False
         super().__init__(
             UNNAMED if application is None else application,
             UNNAMED if environment is None else environment,
@@ -187,7 +187,7 @@ class Flags(Polled[object]):
         if default is RAISE:
             evaluation = self.evaluate(name, context)
             if evaluation.error is not None:
-                raise again(evaluation.error)
+                raise copied(evaluation.error)
             return evaluation.enabled
         evaluation = self._or_default(name, context, enabled=bool(default))
         return default if evaluation.error is not None else evaluation.enabled
@@ -230,7 +230,7 @@ class Flags(Polled[object]):
         if default is RAISE:
             evaluation = self.evaluate(name, context)
             if evaluation.error is not None:
-                raise again(evaluation.error)
+                raise copied(evaluation.error)
             return evaluation.attribute(key)
         return self._or_default(name, context).attribute(key, default)
 
@@ -361,8 +361,8 @@ class Flags(Polled[object]):
             raise ConfigurationError(msg)
         document, is_old = now or self._document()
         flag = document.flag(name)
-        if flag.is_fixed and context is not None and not self._told_of_rules:
-            self._told_of_rules = True
+        if flag.is_fixed and context is not None and not self._warned_of_rules:
+            self._warned_of_rules = True
             disclosure.warn(
                 "flags_without_rules",
                 "AppConfig gives its default variant only; for rules use a freeform"

@@ -331,7 +331,7 @@ def _at_response() -> None:
         _outcome = found
     elif _way == EVENT and _has_events():
         _outcome = found
-        _answered_id = disclosure.told(current.state().context, "aws_request_id")
+        _answered_id = disclosure.attribute(current.state().context, "aws_request_id")
         _answered.set()
     # Not by way of `_outcome`: other threads may be in invocations of their own.
     elif found is not None or _waiting:

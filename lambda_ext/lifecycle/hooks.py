@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 
-from ..disclosure import shown, told
+from ..disclosure import attribute, shown
 from ..exceptions import ConfigurationError
 from . import deadline, event_loop, invocations, phases, shutdown, snapstart
 from .process import by_signal_handler
@@ -407,7 +407,7 @@ def _decorated(
         most = 0 if argument is None else 1
         if needed > most or needed == _NAMED:
             what = "one argument at most" if most else "no argument"
-            shown_as = told(function, "__qualname__") or type(function).__name__
+            shown_as = attribute(function, "__qualname__") or type(function).__name__
             wanted = "some by name" if needed == _NAMED else needed
             msg = f"@lambda_ext.{name} passes {what}, {shown_as}() needs {wanted}"
             raise ConfigurationError(msg)
@@ -482,9 +482,9 @@ def _code(hook: Any) -> Any:
     """Return the code that runs when *hook* is called; None for C code."""
     while type(hook) is functools.partial:
         hook = hook.func
-    code = told(told(hook, "__func__", hook), "__code__")
+    code = attribute(attribute(hook, "__func__", hook), "__code__")
     if code is None:
-        code = told(getattr(type(hook), "__call__", None), "__code__")  # noqa: B004  its code
+        code = attribute(getattr(type(hook), "__call__", None), "__code__")  # noqa: B004  its code
     return code
 
 
@@ -495,8 +495,8 @@ def _arguments_of(hook: Any, *, by_signature: bool) -> int:
     `_NAMED` where one must be given by name, `_ANY` where there are only ``*args``.
     Where only a signature could tell, 0 unless *by_signature*.
     """
-    function = told(hook, "__func__", hook)
-    if told(function, "__code__") is None:
+    function = attribute(hook, "__func__", hook)
+    if attribute(function, "__code__") is None:
         return _arguments_by_signature(hook) if by_signature else 0
     code = function.__code__
     bound = function is not hook

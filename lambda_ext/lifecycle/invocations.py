@@ -59,7 +59,7 @@ class Invocation:
         return clock.remaining()
 
     def _text(self, name: str) -> str | None:
-        found = disclosure.told(self.context, name)
+        found = disclosure.attribute(self.context, name)
         return found if isinstance(found, str) else None  # not a test double's
 
     def __repr__(self) -> str:

@@ -333,7 +333,7 @@ def failed(phase: str, listener: Listener) -> None:
 
 def name_of(listener: Listener) -> str:
     """Return what to call *listener* in a log line."""
-    listener = disclosure.told(listener, "wrapped", listener)  # of a hook
+    listener = disclosure.attribute(listener, "wrapped", listener)  # of a hook
     while type(listener) is functools.partial:
         listener = listener.func
     module = disclosure.words(listener, "__module__")

@@ -175,7 +175,7 @@ def _terminate() -> None:
     deadline_at = clock.run_time() + BUDGET_S
     code = 0
     try:
-        if _begin("sigterm", object()):
+        if _claim("sigterm", object()):
             _bounded(clock.sync)  # the process may have been frozen
             if os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"):
                 _until(_between_invocations, clock.run_time() + IN_FLIGHT_S)
@@ -196,7 +196,7 @@ def _at_exit() -> None:
     while attempts < ATTEMPTS:
         attempts += 1
         try:
-            if _begin("exit", claimed):
+            if _claim("exit", claimed):
                 clock.sync()
                 drain(claimed=claimed)
                 _done.set()
@@ -212,7 +212,7 @@ def _at_exit() -> None:
         raise raised
 
 
-def _begin(path: str, token: object) -> bool:
+def _claim(path: str, token: object) -> bool:
     """Say whether the caller, known by *token*, is the one that does the work."""
     return _winner.setdefault("end", (path, token))[1] is token
 

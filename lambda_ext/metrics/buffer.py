@@ -54,7 +54,7 @@ from .. import disclosure
 from ..lifecycle import clock, process
 from ..lifecycle.process import by_signal_handler
 from ..limits import MAX_MAGNITUDE, MAX_METRICS, MAX_VALUES
-from .losses import uncounted, untold
+from .losses import uncounted, unlogged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ class Outlet:
         self.sink = sink
         self.name = name or disclosure.words(sink, "name") or type(sink).__qualname__
         self.wanted = wanted  # says of a metric's name whether it goes here
-        self.drains = disclosure.told(sink, "drain") is not None
+        self.drains = disclosure.attribute(sink, "drain") is not None
         self.share(process.Lock())
-        self.direct = wanted is None and disclosure.told(sink, "direct") is DIRECT
+        self.direct = wanted is None and disclosure.attribute(sink, "direct") is DIRECT
         self.sent = 0  # records
         self.dropped = 0  # records
         self.error = ""
@@ -146,7 +146,7 @@ class Outlet:
     @property
     def backlog(self) -> bool:
         """Whether the sink wants to be called again without anything new."""
-        return bool(disclosure.told(self.sink, "backlog"))
+        return bool(disclosure.attribute(self.sink, "backlog"))
 
 
 _outlets: set[weakref.ref[Outlet]] = set()
@@ -224,7 +224,7 @@ class Buffer:
                     raise
                 waiting = sum([each.samples for each in self.parcels])
                 disclosure.failure("flush_failed", waiting=waiting + len(self.records))
-        if uncounted or untold:
+        if uncounted or unlogged:
             _tell()
 
     # From the first tray to the lines ----------------------------------------
@@ -346,7 +346,7 @@ class Buffer:
         from . import parcels
 
         parcels.drain(self, ends_at, due_only)
-        if uncounted or untold:
+        if uncounted or unlogged:
             _tell()
 
 

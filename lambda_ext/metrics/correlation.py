@@ -90,7 +90,7 @@ def _known() -> dict[str, Any]:
 
 
 def _text(context: Any, name: str) -> str | None:
-    found = disclosure.told(context, name)
+    found = disclosure.attribute(context, name)
     # Not a test double's; the longest is of 128 characters.
     return found if isinstance(found, str) and 0 < len(found) <= 256 else None
 

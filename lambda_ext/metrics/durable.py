@@ -77,7 +77,7 @@ def replays() -> bool:
             context = None if inner is None else _argument(inner)
             if context is None:
                 context = _argument(frame) or _variable(frame)
-            is_replaying = disclosure.told(context, "is_replaying")
+            is_replaying = disclosure.attribute(context, "is_replaying")
             return is_replaying is not None and bool(is_replaying())
         inner = frame
         frame = frame.f_back

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Numbers = dict[tuple[str, str], int]  # of records, by reason and name
 
 uncounted: list[Loss] = []
-untold: list[Numbers] = []  # one at most: what is counted, and no log line has told
+unlogged: list[Numbers] = []  # one at most: what is counted, and no log line has told
 
 
 @process.at_fork
@@ -24,4 +24,4 @@ untold: list[Numbers] = []  # one at most: what is counted, and no log line has 
 def forget() -> None:
     """Forget both; `tally` forgets what it has counted."""
     uncounted.clear()
-    untold.clear()
+    unlogged.clear()

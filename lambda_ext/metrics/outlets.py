@@ -109,7 +109,7 @@ def checked(given: Any) -> Any:
         raise ConfigurationError(msg)
     if isinstance(given, Route) or (
         not isinstance(given, type)
-        and (callable(disclosure.told(given, "accept")) or callable(given))
+        and (callable(disclosure.attribute(given, "accept")) or callable(given))
     ):
         callables.refuse_async_sink(given)
         return given
@@ -151,7 +151,7 @@ def _outlet(given: Any) -> Outlet:
             return inner
         wanted = _wanted(given) if given.include or given.exclude else None
         return inner.narrowed(given.name, wanted)
-    if not callable(disclosure.told(given, "accept")):
+    if not callable(disclosure.attribute(given, "accept")):
         function: Any = _Function(given)
         return Outlet(function)
     return outlet_of(given)

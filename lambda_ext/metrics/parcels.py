@@ -353,7 +353,7 @@ def _abandon(
     for parcel in waiting:
         _drop(parcel, reason, "the process ended before its sink took it")
     for outlet in buffer._asleep.copy():
-        abandon = disclosure.told(outlet.sink, "abandon")
+        abandon = disclosure.attribute(outlet.sink, "abandon")
         if abandon is None:
             continue
         left_s = LOCK_S if ends_at is None else ends_at - clock.run_time()
@@ -385,7 +385,7 @@ def drain(buffer: Buffer, ends_at: float, due_only: bool) -> None:
         now = clock.run_time()
         share_s = max(ends_at - now, 0.0) / (len(outlets) - index)
         try:
-            is_due = disclosure.told(sink, "is_due")
+            is_due = disclosure.attribute(sink, "is_due")
             if not due_only or is_due is None or is_due():
                 sink.drain(now + share_s)
         except BaseException as exc:

@@ -862,7 +862,7 @@ def _before_timeout() -> None:
     state = deadline.imminent
     if state is None:
         return
-    request_id = disclosure.told(state.context, "aws_request_id")
+    request_id = disclosure.attribute(state.context, "aws_request_id")
     properties = {**_buffer.properties}
     if isinstance(request_id, str):  # not a test double's
         properties["request_id"] = request_id

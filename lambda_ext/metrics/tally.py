@@ -32,7 +32,7 @@ from .. import disclosure
 from ..lifecycle import process
 from ..lifecycle.process import by_signal_handler
 from . import losses
-from .losses import uncounted, untold
+from .losses import uncounted, unlogged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _fold_all(first: dict[tuple[str, str], str]) -> None:
         count = len(uncounted)
         totals, refused = {**now.totals}, now.refused
         waiting: Numbers = {}
-        for numbers in [*untold]:
+        for numbers in [*unlogged]:
             waiting.update(numbers)
         for reason, name, number, message in uncounted[:count]:
             if not reason:
@@ -151,7 +151,7 @@ def _fold_all(first: dict[tuple[str, str], str]) -> None:
         if now.version is version:  # else a signal handler did it meanwhile
             now.version = after
             now.totals = totals
-            untold[:] = counted
+            unlogged[:] = counted
             now.refused = refused
             del uncounted[:count]
 
@@ -201,12 +201,12 @@ def tell() -> None:
     """Log how many records were dropped since the last time, if any were."""
     if uncounted:
         tell_first()
-    if not untold:
+    if not unlogged:
         return
     after = object()
     with _lock:
-        waiting = [*untold]
-        del untold[:]
+        waiting = [*unlogged]
+        del unlogged[:]
         state.version = after
     for numbers in waiting:
         text = json.dumps(_shortened(_nested(numbers)))

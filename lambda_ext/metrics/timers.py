@@ -82,7 +82,7 @@ class Timer:
 
         known: object = function
         # Of a bound method, and of what a class looks up, too.
-        kind = kind_of(disclosure.told(function, "__func__", function))
+        kind = kind_of(disclosure.attribute(function, "__func__", function))
         # A static coroutine function would no longer be one for `inspect`.
         if isinstance(known, classmethod) or (
             isinstance(known, staticmethod) and kind not in (COROUTINE, GENERATOR)

@@ -73,14 +73,14 @@ def value(given: Any) -> Number:
     An object with a working ``__index__`` or ``__float__`` is a number.
     """
     number: Number | None = None
-    if disclosure.told(given, "__index__") is not None:
+    if disclosure.attribute(given, "__index__") is not None:
         try:
             number = int(given.__index__())
         except Exception as exc:
             if by_signal_handler(exc):
                 raise
             number = None  # an array of one float has both, and only one works
-    if number is None and disclosure.told(given, "__float__") is not None:
+    if number is None and disclosure.attribute(given, "__float__") is not None:
         try:
             number = float(given)
         except Exception as exc:
@@ -204,7 +204,7 @@ def sink(given: Sink | None) -> Sink | None:
     # Not loaded by those that have no sink of their own.
     from .. import callables
 
-    accept = disclosure.told(given, "accept")
+    accept = disclosure.attribute(given, "accept")
     if isinstance(given, type) or not callable(accept):
         msg = (
             f"Metrics(sink=...): {callables.named(given)} is no sink: that is an object"

@@ -111,7 +111,7 @@ class PlatformMetrics:
     def is_due(self) -> bool:
         """Say whether a sink that uses a network wants to send."""
         return any(
-            disclosure.told(outlet.sink, "is_due", _always)()
+            disclosure.attribute(outlet.sink, "is_due", _always)()
             for outlet in self._buffer.draining
         )
 

@@ -69,7 +69,7 @@ class Predicates:
         self._levels = None if level == () else _levels(level)
         self._request_ids = frozenset(_texts("request_id", request_id))
         members: Any = {} if fields is None else fields
-        if not callable(disclosure.told(members, "items")):
+        if not callable(disclosure.attribute(members, "items")):
             raise _error(
                 f"fields={disclosure.quoted(fields)} is no mapping of names to what is wanted, such"
                 " as {'tenant': 'acme'}"
@@ -270,8 +270,8 @@ def _holds(found: Any, wanted: Any) -> bool:
 def _search(given: str | re.Pattern[str]) -> Callable[[str], object]:
     """Return the search of *given*; refuse text that may take for ever."""
     if not isinstance(given, str):
-        search = disclosure.told(given, "search")
-        if search is None or isinstance(disclosure.told(given, "pattern"), bytes):
+        search = disclosure.attribute(given, "search")
+        if search is None or isinstance(disclosure.attribute(given, "pattern"), bytes):
             raise _error(
                 f"matches={disclosure.quoted(given)} is no regular expression of text"
             )

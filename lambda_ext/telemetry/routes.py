@@ -311,11 +311,11 @@ class Selection:
 def checked(sink: Any) -> Any:
     """Return *sink* as an object with accept_logs(), or say what would do."""
     if not isinstance(sink, type):
-        accept = disclosure.told(sink, "accept_logs")
+        accept = disclosure.attribute(sink, "accept_logs")
         if callable(accept):
             refuse_async(accept, f"accept_logs of the sink {named(sink)}")
             return sink
-        if callable(disclosure.told(sink, "accept")):
+        if callable(disclosure.attribute(sink, "accept")):
             msg = (
                 f"{named(sink)} is a sink of metrics: route platform records to"
                 " telemetry.destinations.metrics(sink=...), and logs to one of the"
@@ -325,7 +325,7 @@ def checked(sink: Any) -> Any:
         if callable(sink):
             refuse_async(sink, f"the sink {named(sink)}")
             for outlet in shipping.outlets():
-                if disclosure.told(outlet.sink, "function") == sink:
+                if disclosure.attribute(outlet.sink, "function") == sink:
                     return outlet.sink  # which is called by one thread at a time
             # Loaded only by those that have no destination of their own.
             from .queued import FunctionDestination

@@ -143,7 +143,7 @@ class Outlet:
     @property
     def has_little_room(self) -> bool:
         """Whether the sink has to send before it is given more."""
-        return bool(disclosure.told(self.sink, "has_little_room"))
+        return bool(disclosure.attribute(self.sink, "has_little_room"))
 
     def is_due(self) -> bool:
         """Say whether the sink is to be called now."""
@@ -152,7 +152,7 @@ class Outlet:
         if any(route.is_due() for route in self.routes):
             return True
         try:
-            is_due = disclosure.told(self.sink, "is_due")
+            is_due = disclosure.attribute(self.sink, "is_due")
             return self._pending() > 0 if is_due is None else bool(is_due())
         except Exception as exc:
             if process.by_signal_handler(exc):
@@ -229,8 +229,8 @@ class Outlet:
         self.failures = self.abandoned = self._failures = 0
         self.error = ""
         self._not_before = 0.0
-        forked = disclosure.told(self.sink, "forked")
-        if forked is not None and disclosure.told(self.sink, "restored") is None:
+        forked = disclosure.attribute(self.sink, "forked")
+        if forked is not None and disclosure.attribute(self.sink, "restored") is None:
             forked()  # others follow forks by themselves
 
     def _call(self, ends_at: float, *, everything: bool, last: bool) -> None:
@@ -261,7 +261,7 @@ class Outlet:
 
     def _has_done(self, name: str, *args: float) -> bool:
         """Call the sink's function *name*, if it has one; False: it raised."""
-        function = disclosure.told(self.sink, name)
+        function = disclosure.attribute(self.sink, name)
         if function is not None:
             try:
                 function(*args)

@@ -86,14 +86,16 @@ if TYPE_CHECKING:
             ...
 
 
-FRESH, LOADED, STALE = "fresh", "loaded", "stale"  # how a read was answered
+# How a read was answered: from memory, by a load, or with a value that is too old
+# because the load failed.  `stats()` and drop-in responses tell them apart.
+FRESH, LOADED, STALE = "fresh", "loaded", "stale"
 NEVER = -math.inf
 DUE_FROM = 0.70  # of max_age: a refresh takes along what is this old ...
 DUE_SPREAD = 0.20  # ... and is begun by a hit up to this much later
 NOT_FOUND_S = 5.0  # a secret that is being created may be asked for soon
 BACKOFF_S = 1.0  # doubled at each failure, of which half to all is waited
 LONGEST_BACKOFF_S = 60.0
-WAKE_S = 0.5  # at most, until a reader notices that no thread leads its load
+WAKE_S = 0.5  # at most, until a reader notices that its load has no thread any more
 MAX_VIEWS = 32  # of one slot: each inline lambda given as `transform` is one
 
 protected: set[Any] = set()  # calls of `refresh_on` that are running, see `given`
@@ -116,8 +118,7 @@ class Want:
         *,
         changes_before: int | None = None,
     ) -> None:
-        # What `changes` was before *source* and *key* were looked for, if they depend
-        # on options.
+        # What `changes` was before *source* and *key* were chosen, if options choose them.
         self.changes_before = Want.changes if changes_before is None else changes_before
         self.source = source
         self.key = key
@@ -125,7 +126,7 @@ class Want:
         self.max_stale = max_stale  # None: without limit; 0: not at all
 
     def is_outdated(self) -> bool:
-        """Say whether options have changed since: hits may not rely on it."""
+        """Say whether options have changed since it was made: no hit may use its result."""
         return self.changes_before != Want.changes
 
     def accepts(self, age: float) -> bool:
@@ -156,7 +157,8 @@ class Entry:
         self.answer = answer
         self.born_at = born_at  # when its request was sent
         self.sequence = sequence  # of its load
-        self.answered = 0  # sequence when the answer arrived: later loads overlap none
+        self.answered = 0  # sequence number when the answer arrived; loads with a
+        # lower one had begun by then
         self.jitter = jitter  # 0..1, of the instant when it is refreshed
         self.decoded: Memo = {}  # by transform and field, shared by equal versions
 
@@ -219,6 +221,7 @@ class Slot:
         "floor",
         "group",
         "hits",
+        "init_error",
         "key",
         "load",
         "mark",
@@ -228,7 +231,6 @@ class Slot:
         "previous",
         "refresh_from",
         "retry_at",
-        "unheard",
         "views",
         "wanted",
     )
@@ -247,8 +249,8 @@ class Slot:
         self.floor = 0  # sequence number below which nothing may be stored
         self.memo: tuple[Answer, Memo] | None = None  # of the last entry it had
         self.missing: tuple[LambdaExtError, float] | None = None  # and asked when
-        # Of a load before the first read, and when; told to the first reader.
-        self.unheard: tuple[LambdaExtError, float] | None = None
+        # Of a load before the first read, and when; raised to the first reader.
+        self.init_error: tuple[LambdaExtError, float] | None = None
         self.failures = 0  # passing ones in a row
         self.retry_at = NEVER  # house time before which a stale value is served
         self.refresh_from = math.inf  # house time; never if it has not been read
@@ -274,7 +276,7 @@ class Slot:
             self._source = lambda: source
 
     def expire_views(self) -> None:
-        """Let no hit find a view of it any more; the next read looks here."""
+        """Have no hit find a view of this slot; the next read asks the loader."""
         views = self.views
         while views:
             # It leaves the list last: a signal handler may raise in between.
@@ -328,12 +330,12 @@ class Load:
         self.generation = clock.generation
         self.thread = real_threads.get_ident()  # that makes its call, or will
         self.call: Any = None  # that carries it
-        self.slot: Slot | None = None  # None: what it brings is not kept
+        self.slot: Slot | None = None  # None: its answer is not kept
         self.outcome: Entry | LambdaExtError | None = None
-        self.abandoned = False  # its thread was interrupted: ask again
-        self.finished = False  # and listeners have been told
-        self.notified = False  # that a stale value is served instead is logged
-        self.remembers = True  # a "not found", for seconds
+        self.abandoned = False  # its thread was interrupted: readers ask for themselves
+        self.finished = False  # it is over, and listeners have been called
+        self.notified = False  # the log says that a stale value is served instead
+        self.remembers = True  # whether a "not found" is remembered, for seconds
         self.waiters: list[real_threads.LockType] = []
 
     def __repr__(self) -> str:
@@ -358,9 +360,10 @@ class Load:
 
     def wait(self, left_s: float | None, *, listeners: bool = False) -> None:
         """
-        Wait until it is over, and *listeners* told, for *left_s* seconds at most.
+        Wait for *left_s* seconds at most until it is over.
 
-        Returns at once when it has no thread any more.
+        With *listeners*, until `on_change` listeners have been called, too.  Returns
+        at once when it has no thread any more.
         """
         while not (self.finished if listeners else self.is_over()) and (
             left_s is None or left_s > 0
@@ -381,7 +384,7 @@ class Load:
                 left_s -= step_s
 
     def wake(self) -> None:
-        """Let the readers go on that wait for it."""
+        """Wake the readers that wait for it."""
         try:
             while True:
                 self.waiters.pop().release()
@@ -401,8 +404,8 @@ def due_at(entry: Entry, max_age: float) -> float:
     """
     Return the house time from which a hit has *entry* refreshed.
 
-    Alike for all that came in one call, so that they go in one call again,
-    and different from environment to environment.
+    All entries that came in one call have the same jitter, so that one call
+    refreshes them; each execution environment has another one.
     """
     return entry.born_at + max_age * (DUE_FROM + DUE_SPREAD * entry.jitter)
 
@@ -411,11 +414,11 @@ def good_until(
     slot: Slot, entry: Entry, want: Want, now: float, *, refreshing: bool
 ) -> float:
     """
-    Return the house time until which hits need not come back to us.
+    Return the house time until which hits may use *entry* without asking the loader.
 
-    That is until the value is due, while it is being refreshed until it
-    expires (the end of the refresh hides it), and after a refresh that failed
-    until the next may be tried.
+    That is until the value is due; while it is being refreshed, until it
+    expires (the refresh replaces the view when it ends); and after a refresh that
+    failed, until the next one may be tried.
     """
     if want.max_age == 0:
         return NEVER
@@ -431,7 +434,7 @@ def good_until(
 
 
 def pause(failures: int, jitter: float) -> float:
-    """Return the seconds to leave AWS alone after so many *failures*."""
+    """Return the seconds for which AWS is not asked after so many *failures*."""
     longest_s = min(BACKOFF_S * 2.0 ** (failures - 1), LONGEST_BACKOFF_S)
     return longest_s * (0.5 + 0.5 * jitter)
 
@@ -485,7 +488,7 @@ class Cache:
             try:
                 return self._changed(function, *args)
             finally:
-                # Only now: until the change has ended, a signal handler may add to it.
+                # Here: until the change has ended, a signal handler may add to `_later`.
                 if self._later:
                     self._catch_up()
 
@@ -603,7 +606,7 @@ class Cache:
             self.remove(slot)
 
     def expire_views(self) -> None:
-        """Make every read come to us once: the options changed."""
+        """Have the next read of each value ask the loader: the options have changed."""
 
         def forget() -> bool:
             for slot in [*self.slots.values()]:
@@ -621,7 +624,9 @@ class Cache:
         arguments: Any = None,
     ) -> None:
         """
-        Let hits find *view* until then, in *index* or else in a handle; in a change.
+        Let hits find *view* until the house time *until*; call it in a change.
+
+        They find it in *index* by *arguments*; without an index, in a handle.
 
         Nothing happens when the entry behind it is no longer the slot's.
         """
@@ -666,7 +671,7 @@ class Cache:
         slot.expire_views()  # first: what hits find must not outlive the entry
         slot.entry = None
         slot.missing = None
-        slot.unheard = None
+        slot.init_error = None
         slot.failures = 0
         slot.retry_at = NEVER
         slot.refresh_from = math.inf
@@ -725,7 +730,7 @@ class Cache:
             ):
                 self._hand = hand
                 self.remove(hand)
-                if self._hand is spared:  # the hand goes from the oldest to the newest
+                if self._hand is spared:  # the hand moves from the oldest to the newest
                     self._hand = spared.next
                 self.evictions += 1
                 return True

@@ -10,9 +10,9 @@ rest goes to a few helper threads, which end with their work.
 Guarantees
     A reader waits for no call but those that carry its own keys.  If such a
     call is still queued behind others, the reader makes it itself.
-    A load has a thread that will settle it, or its readers notice that it has
-    none (`Batch.is_alive`) and ask for themselves: also after a signal handler
-    has raised in the thread that led it, at any place.
+    A load has a thread that will settle it.  If it has lost that thread, because a
+    signal handler has raised there, the readers that wait for it notice
+    (`Batch.is_alive`), and each begins a load of its own.
     No error made here, and no line logged, holds a value.
 
 Threads
@@ -294,7 +294,7 @@ class Worker:
 # Errors ----------------------------------------------------------------------
 
 
-def again(error: E, *, chained: bool = True) -> E:
+def copied(error: E, *, chained: bool = True) -> E:
     """
     Return an exception of the caller's own, *chained* to *error*.
 
@@ -312,7 +312,7 @@ def named(error: LambdaExtError, label: str) -> LambdaExtError:
     """Return *error*, or what it means for this one key of a batch."""
     if not isinstance(error, SourceError) or error.key == label:
         return error
-    named = again(error)
+    named = copied(error)
     named.key = label
     return named
 
@@ -342,7 +342,9 @@ def withheld(exc: BaseException) -> WithheldError:
     return stand_in.with_traceback(exc.__traceback__)
 
 
-def broken(source: Source, exc: BaseException, keys: Iterable[Key]) -> SourceError:
+def source_error(
+    source: Source, exc: BaseException, keys: Iterable[Key]
+) -> SourceError:
     """Return the error for a source that raised what sources must not."""
     labels = [key.label for key in keys]
     asked = ", ".join(map(repr, labels[:3])) + (", ..." if labels[3:] else "")
@@ -362,7 +364,7 @@ def _name_of(source: Source) -> str:
         return type(source).__name__
 
 
-def tell(event: str, key: Key, source: Source, error: LambdaExtError) -> None:
+def log_failure(event: str, key: Key, source: Source, error: LambdaExtError) -> None:
     """Log what an error did to a value; never the value."""
     disclosure.log(
         logging.INFO if event == "not_loaded" else logging.WARNING,

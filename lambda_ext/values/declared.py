@@ -28,7 +28,7 @@ class Declared(Protocol):
         ...
 
     def _forget(self) -> None:
-        """Ask anew what the options say."""
+        """Forget what was chosen by options; the next read asks them again."""
         ...
 
     def _drop(self) -> None:

@@ -306,7 +306,7 @@ class Derived(Generic[R]):
                 return None
             if _same(current, entry) and current.entry.sequence < entry.sequence:
                 current.entry = entry
-            self._take(current, lease)
+            self._hand_out(current, lease)
             return current
 
     def _is_newer(self, made: _Made, entry: Entry) -> bool:
@@ -322,7 +322,7 @@ class Derived(Generic[R]):
         group = store.group_of(self._handle._key_of())
         return given.was_refused(group, made.entry.sequence)
 
-    def _take(self, made: _Made, lease: _Lease | None) -> None:
+    def _hand_out(self, made: _Made, lease: _Lease | None) -> None:
         if lease is None:
             made.lent = True
         elif not lease.ended:  # else its task was cancelled meanwhile
@@ -345,7 +345,7 @@ class Derived(Generic[R]):
                 if former is not None:
                     former.retired_at = now
                     self._retired.append(former)
-                self._take(fresh, lease)
+                self._hand_out(fresh, lease)
         finally:
             self._maker = None
         return fresh

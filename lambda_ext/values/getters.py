@@ -258,7 +258,7 @@ def missed(
     index: dict[Any, View],
     arguments: Any,
 ) -> Any:
-    """Return the value that hits did not find, or not for this *max_age*."""
+    """Return a value that the index of hits has not, from the cache or by a load."""
     label = want.key.label
     if transform is not None or field is not None:
         # Text as it is needs none of it.

@@ -6,14 +6,13 @@ any way: by a handle, by `get_secret`, by what was derived or injected,
 in nested calls, tasks and ``asyncio.to_thread``.  A context variable tells
 which calls are running here; plain threads and pools do not see it.
 
-How hits stay free
-    Only the value that was current when the call began can be given without
-    coming through here, and for that one no note is needed.  All else is
-    read (`store.read`) while a call is running: such a view gets `noting` as
-    its `View.copy`, which a hit calls anyway when it is set.  The first hit
-    after the last call has ended puts the former `View.copy` back.  What is
-    handed out without a view (`Derived`) says so by `note` while
-    `cache.protected` is not empty.
+Why this costs a hit nothing
+    A hit notes nothing of the value that was current when the call began: the
+    call itself has noted that one.  Every other value is read by `store.read`
+    while a call is running.  The view of such a value gets the function of
+    `noting` as its `View.copy`, which a hit calls anyway when it is set.  The
+    first hit after the last call has ended puts the former `View.copy` back.
+    `Derived` has no views: it calls `note` while `cache.protected` is not empty.
 
 Nothing here holds a value: what is noted is the number of its load and a token
 of its version.
@@ -43,25 +42,25 @@ _lock = Lock()
 _innermost: ContextVar[Call | None] = ContextVar("lambda_ext_call", default=None)
 
 
-class Load:
-    """Which load a value came from, and a token of its version: no value."""
+class Given:
+    """A value that was given: the number of its load, and a token of its version."""
 
-    __slots__ = ("order", "token")
+    __slots__ = ("sequence", "token")
 
-    def __init__(self, order: int, token: Token | None) -> None:
-        self.order = order
+    def __init__(self, sequence: int, token: Token | None) -> None:
+        self.sequence = sequence
         self.token = token
 
     def __repr__(self) -> str:
-        return f"<Load {self.order}>"
+        return f"<Given by load {self.sequence}>"
 
 
-NONE = Load(0, None)
+NONE = Given(0, None)  # where no value was given
 
 
-def load_of(entry: Entry | None) -> Load:
-    """Return the load that *entry* came from; `NONE` without one."""
-    return NONE if entry is None else Load(entry.sequence, token_of(entry))
+def given_of(entry: Entry | None) -> Given:
+    """Return what is noted of *entry* when it is given; `NONE` without one."""
+    return NONE if entry is None else Given(entry.sequence, token_of(entry))
 
 
 def token_of(entry: Entry) -> Token:
@@ -81,20 +80,20 @@ class Call:
         while parent is not None and parent not in protected:
             parent = parent.parent  # it has ended: a task of it lives on
         self.parent: Call | None = parent
-        self.newest: dict[Key, Load] = {}  # given to it, by group of keys
+        self.newest: dict[Key, Given] = {}  # given to it, by group of keys
         self.refused: dict[Key, int] = {}  # the load refused at the first attempt
-        # What a call within it was refused twice with, and with which keys.
+        # The error that a call within it raised at both attempts, and its keys.
         self.passed: tuple[BaseException, set[Key]] | None = None
 
     def __repr__(self) -> str:
         return f"<Call with {len(self.newest)} value(s)>"
 
-    def note(self, group: Key, load: Load) -> None:
-        """Note that a value of *load* was given."""
+    def note(self, group: Key, value: Given) -> None:
+        """Note that *value* was given."""
         with _lock:
             newest = self.newest.get(group)
-            if newest is None or newest.order < load.order:
-                self.newest[group] = load
+            if newest is None or newest.sequence < value.sequence:
+                self.newest[group] = value
 
     def enter(self) -> None:
         """Make this the innermost call of the current context."""
@@ -112,9 +111,9 @@ def note(group: Key, entry: Entry) -> None:
     call = _innermost.get()
     if call is None:
         return
-    load = load_of(entry)
+    value = given_of(entry)
     while call is not None:
-        call.note(group, load)
+        call.note(group, value)
         call = call.parent
 
 
@@ -123,21 +122,21 @@ def noting(
 ) -> Callable[[], Any]:
     """Return a `View.copy` that does as *copy*, and notes what is given."""
 
-    def give() -> Any:
+    def copy_out() -> Any:
         if protected:
             note(group, entry)
         else:
             view.copy = copy
         return view.value if copy is None else copy()
 
-    return give
+    return copy_out
 
 
-def was_refused(group: Key, order: int) -> bool:
-    """Say whether a call that is running here was refused with load *order*."""
+def was_refused(group: Key, sequence: int) -> bool:
+    """Say whether a call that is running here was refused with load *sequence*."""
     call = _innermost.get()
     while call is not None:
-        if call.refused.get(group, -1) >= order:
+        if call.refused.get(group, -1) >= sequence:
             return True
         call = call.parent
     return False

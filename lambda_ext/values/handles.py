@@ -18,7 +18,7 @@ from ..lifecycle import clock
 from ..lifecycle.process import by_signal_handler
 from . import keys, settings, store, transforms
 from .cache import Want
-from .calls import broken
+from .calls import source_error
 from .settings import DEFAULT
 from .store import DEAD
 
@@ -75,8 +75,8 @@ class Handle(Generic[T_co]):
         "_listeners",
         "_max_age",
         "_max_stale",
+        "_notified",
         "_source",
-        "_told",
         "_transform",
         "_view",
         "_want",
@@ -117,7 +117,7 @@ class Handle(Generic[T_co]):
         self._want: Want | None = None
         self._view: View = DEAD
         self._listeners: tuple[Callable[..., object], ...] = ()
-        self._told: object = None  # which version the listeners know
+        self._notified: object = None  # the version that listeners know
         store.declare(self)
 
     def __copy__(self) -> Self:
@@ -254,7 +254,7 @@ class Handle(Generic[T_co]):
         return (self._want or self._bind()).key
 
     def _reload(self, sequence: int) -> None:
-        """Have a value that is newer than load *sequence*, or raise."""
+        """Make sure that the value is newer than load *sequence*, or raise."""
         store.reload(self._want or self._bind(), sequence)
 
     @raises_without_variables
@@ -263,7 +263,9 @@ class Handle(Generic[T_co]):
         want = self._want or self._bind()
         (view,) = store.read((want,), self._transform, self._field, handle=self)
         self._view = view
-        if self._told is None and view.entry is not None:  # loaded for another reader
+        if (
+            self._notified is None and view.entry is not None
+        ):  # loaded for another reader
             self._first(_version(view.entry))
         return view
 
@@ -296,7 +298,7 @@ class Handle(Generic[T_co]):
         except Exception as exc:
             if by_signal_handler(exc):
                 raise
-            error = broken(source, exc, (self._key,))
+            error = source_error(source, exc, (self._key,))
         if error is not None:  # outside of `except`: else the chain would hold it
             raise error
         label = key.label
@@ -316,7 +318,7 @@ class Handle(Generic[T_co]):
         """Take over the options that are a part of the key."""
 
     def _forget(self) -> None:
-        """Ask anew what the options say."""
+        """Forget what was chosen by options; the next read asks them again."""
         self._want = None
         self._view = DEAD
 
@@ -328,10 +330,10 @@ class Handle(Generic[T_co]):
         return bool(self._listeners)
 
     def _first(self, version: object) -> None:
-        """Note which version came first, unless one has come meanwhile."""
+        """Note *version* as the first one, of which no listener is told."""
         with store.cache.lock:
-            if self._told is None:
-                self._told = version
+            if self._notified is None:
+                self._notified = version
 
     def _loaded(self, entry: Entry) -> None:
         """Tell the listeners if *entry* is another version than the last."""
@@ -340,9 +342,9 @@ class Handle(Generic[T_co]):
         with store.cache.lock:
             now = store.current(key)
             if now is not None and now is not entry:
-                return  # it was replaced meanwhile, and that thread tells
-            told, self._told = self._told, version
-        if told is None or told == version:
+                return  # it was replaced meanwhile: that thread calls the listeners
+            notified, self._notified = self._notified, version
+        if notified is None or notified == version:
             return
         # `on_change` has loaded it.
         from .. import callables

@@ -27,7 +27,8 @@ Threads
     Every write is a `Cache.change`.  A load runs on the thread of the first
     caller, see `calls`; on another one where a signal handler of the user's
     may raise, so that its exception reaches the caller as it is.  One daemon
-    thread refreshes; it is begun by the first hit that is due, and waits between two refreshes.
+    thread refreshes; the first hit that is due starts it, and it waits between two
+    refreshes.
 
 Time
     A caller waits no longer than the invocation lasts, less a reserve.
@@ -57,11 +58,11 @@ from .cache import (
 )
 from .calls import (
     Batch,
-    again,
-    broken,
     by_scope,
+    copied,
+    log_failure,
     named,
-    tell,
+    source_error,
     too_late,
     unanswered,
 )
@@ -116,10 +117,10 @@ class Loader:
         """
         Return an entry, or the error why there is none, for each of *wants*.
 
-        Beside it stands how it was had: FRESH, LOADED or STALE.  With
-        *newer_than* only loads begun after that one will do, not what is
-        remembered; infinity means a load of one's own.  The caller waits until
-        the run time *ends_at*, and for none of what is loaded *along*.
+        With each comes how the read was answered: FRESH, LOADED or STALE.  With
+        *newer_than*, the sequence number of a load, only loads begun after that one
+        are accepted; infinity means that this call begins a load.  The caller waits
+        until the run time *ends_at*, and does not wait for what is loaded *along*.
         """
         now = clock.now()
         found: Found = {}
@@ -180,9 +181,7 @@ class Loader:
 
     def good_until(self, slot: Slot, entry: Entry, want: Want, now: float) -> float:
         """
-        Return the house time until which hits need not come back to us.
-
-        In a change.
+        Return the house time until which hits may use *entry*; call it in a change.
         """
         refreshing = slot.wanted or self._is_under_way(slot)
         return good_until(slot, entry, want, now, refreshing=refreshing)
@@ -232,7 +231,7 @@ class Loader:
     ) -> bool:
         """Find each of *wants* in memory, or a load of it, or begin one."""
         generation = clock.generation
-        led: dict[Key, Load] = {}
+        begun: dict[Key, Load] = {}
         expired = False
         for at, want in enumerate(wants):
             slot = self.cache.slots.get(want.key)
@@ -241,14 +240,14 @@ class Loader:
                 if remembered is not None:
                     found[at] = remembered
                     continue
-            load = led.get(want.key)
+            load = begun.get(want.key)
             if load is None:
                 load = None if slot is None else slot.load
                 floor = math.inf if want.max_age == 0 else newer_than
                 if load is None or load.sequence <= floor or not load.takes(generation):
                     had = slot is not None and slot.entry is not None
                     expired |= had and not newer_than and want.max_age != 0
-                    load = led[want.key] = self._begin(want.source, want.key, batch)
+                    load = begun[want.key] = self._begin(want.source, want.key, batch)
                     load.remembers = want.keeps_errors
             joined.append((at, load))
         self.misses += len(joined)
@@ -352,12 +351,12 @@ class Loader:
                 return entry, FRESH
             return None
         if entry is None:
-            for remembered in (slot.missing, slot.unheard):
+            for remembered in (slot.missing, slot.init_error):
                 if remembered is not None:
                     error, asked_at = remembered
-                    slot.unheard = None
+                    slot.init_error = None
                     if want.remembers(now - asked_at):
-                        return again(error), FRESH
+                        return copied(error), FRESH
             return None
         age = now - entry.born_at
         if want.accepts(age):
@@ -395,15 +394,16 @@ class Loader:
     # Calls -----------------------------------------------------------------------
 
     def _dispatch(self, batch: Batch, *, own: bool = True) -> None:
-        """Have the calls made that *batch* needs; on this thread if *own*."""
+        """Make the calls that *batch* needs, one of them on this thread if *own*."""
         if own and calls.may_be_interrupted():
-            # There its exception would meet the `except` of a source, or of boto3.
+            # On this thread an `except` of a source, or of boto3, might catch what the
+            # user's signal handler raises.
 
-            def lead() -> None:
+            def carry_out() -> None:
                 self._plan(batch)
                 self._help(batch)
 
-            batch.start(lead, 1)
+            batch.start(carry_out, 1)
             if batch.started:  # it may have ended by now
                 return
         self._plan(batch)
@@ -424,7 +424,7 @@ class Loader:
             except Exception as exc:
                 if by_signal_handler(exc):
                     raise
-                error = broken(source, exc, [load.key for load in loads])
+                error = source_error(source, exc, [load.key for load in loads])
                 self._settle(loads, dict.fromkeys((e.key for e in loads), error), 0.0)
                 continue
             for part in filter(None, parts):  # an empty call asks for nothing
@@ -465,7 +465,7 @@ class Loader:
         outcomes = self._ask(call, keys, batch.ends_at)
         failed = [key for key in keys if not isinstance(outcomes.get(key), Answer)]
         thawed = failed and (clock.sync() or clock.generation != generation)
-        if thawed and disclosure.told(call.source, "repeats", True):
+        if thawed and disclosure.attribute(call.source, "repeats", True):
             if failed == keys:
                 sent_at = clock.now()
             outcomes.update(self._ask(call, failed, batch.ends_at))
@@ -499,11 +499,11 @@ class Loader:
         except Exception as exc:
             if by_signal_handler(exc):
                 raise
-            return dict.fromkeys(keys, broken(source, exc, keys))
+            return dict.fromkeys(keys, source_error(source, exc, keys))
         except BaseException as exc:  # a cancellation of asyncio's, or sys.exit()
             if call.wanted or by_signal_handler(exc):
                 raise
-            return dict.fromkeys(keys, broken(source, exc, keys))
+            return dict.fromkeys(keys, source_error(source, exc, keys))
         finally:
             observe = self.observe
             if observe is not None:
@@ -536,7 +536,7 @@ class Loader:
                 disclosure.forget_variables(load.outcome)  # it is kept for a reader
             load.wake()
         for event, load, error in events:
-            tell(event, load.key, load.source, error)
+            log_failure(event, load.key, load.source, error)
         try:
             if taken:
                 self.on_update(taken)
@@ -613,7 +613,7 @@ class Loader:
         )
 
     def _failed(self, load: Load, error: LambdaExtError, now: float) -> str:
-        """Draw the consequences of *error*; return what to call them in the log."""
+        """Keep, expire or drop the entry as *error* demands; return the log's event name."""
         slot = load.slot
         assert slot is not None
         entry = slot.entry
@@ -633,22 +633,22 @@ class Loader:
         self.cache.drop_group(load.key, load.sequence)
         is_known = isinstance(error, NotFoundError) and error.original is None
         if is_known and load.remembers:
-            slot.missing = (again(error, chained=False), now)
+            slot.missing = (copied(error, chained=False), now)
             self.cache.trim(slot)
         elif load.early:
-            slot.unheard = (error, now)
+            slot.init_error = (error, now)
         return not_loaded or "entry_killed"
 
     def _end(self, load: Load) -> None:
-        """Let no more readers wait for *load*, in a change."""
+        """Let no more readers join *load*; call it in a change."""
         slot = load.slot
         if slot is not None and slot.load is load:
             slot.load = None
-            if (slot.entry, slot.missing, slot.unheard, slot.memo) == (None,) * 4:
+            if (slot.entry, slot.missing, slot.init_error, slot.memo) == (None,) * 4:
                 self.cache.remove(slot)
 
     def _abandon(self, loads: list[Load], thread: int) -> None:
-        """Let readers ask for themselves: *thread* does not see to *loads* any more."""
+        """Have the readers of *loads* begin loads of their own: *thread* makes none."""
 
         def end() -> bool:
             for load in loads:
@@ -686,7 +686,7 @@ class Loader:
             if (
                 own
                 or outcome.answer.keep
-                or disclosure.told(load.source, "repeats", True)
+                or disclosure.attribute(load.source, "repeats", True)
             ):
                 return outcome, LOADED
             return self.get([want], newer_than=math.inf, ends_at=ends_at)[0]
@@ -695,7 +695,7 @@ class Loader:
             if stale is not None:
                 return stale, STALE
         own = taken or load.batch is batch  # of one reader, whoever made the call
-        return (outcome if own else again(outcome)), LOADED
+        return (outcome if own else copied(outcome)), LOADED
 
     def _take_over(self, load: Load, ends_at: float | None) -> bool:
         """
@@ -736,7 +736,7 @@ class Loader:
             self.stale_served += 1
             notified, load.notified = load.notified, True
         if not notified:
-            tell("stale_served", want.key, want.source, error)
+            log_failure("stale_served", want.key, want.source, error)
         return entry
 
     # Refreshes -------------------------------------------------------------------

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from .given import Load
+    from .given import Given
     from .keys import Key
 
     F = TypeVar("F", bound=Callable[..., Any])
@@ -90,7 +90,7 @@ def refresh_on(
         _check_function(function)
         wrap = _WRAPPERS[callables.kind_of(function)]
         wrapper: Any = wrap(function, _Policy(errors, handles, cooldown))
-        inner = disclosure.told(function, "__lambda_ext_refreshes__", ())
+        inner = disclosure.attribute(function, "__lambda_ext_refreshes__", ())
         wrapper.__lambda_ext_refreshes__ = (*inner, *handles)
         return wrapper  # type: ignore[no-any-return]  # of the same type
 
@@ -116,22 +116,22 @@ class _Attempt(given.Call):
     def __init__(self, policy: _Policy) -> None:
         super().__init__()
         self.policy = policy
-        self.begun_with: dict[Any, Load] = {}
+        self.begun_with: dict[Any, Given] = {}
 
     def begin(self) -> None:
-        """Note what is current; all that is shown from now on notes itself."""
+        """Note what is current; values that are given from now on are noted by `given`."""
         protected.add(self)
         self.enter()
         for handle in self.policy.handles:
             try:
                 entry = store.current(handle._key_of())
-                self.begun_with[handle] = given.load_of(entry)
+                self.begun_with[handle] = given.given_of(entry)
             except Exception as exc:  # what cannot be bound raises where it is read
                 if by_signal_handler(exc):
                     raise
 
     def end(self) -> None:
-        """Leave the context; `protected` holds this no more."""
+        """Leave the context; the caller has taken this out of `protected`."""
         self.leave()
         self.passed = None  # holds its traceback, hence this frame's caller
 
@@ -147,13 +147,13 @@ class _Attempt(given.Call):
                 if passed is error and group in tried:
                     continue  # a call within this one has repeated for it
                 refused = self.newest.get(group) or self.begun_with.get(handle)
-                if refused is None or not refused.order:
-                    refused = given.load_of(store.current(key))
-                self.refused[group] = refused.order
-                if _renewed(handle, key, refused, policy.cooldown):
+                if refused is None or not refused.sequence:
+                    refused = given.given_of(store.current(key))
+                self.refused[group] = refused.sequence
+                if _reloaded(handle, key, refused, policy.cooldown):
                     newer = True
                     _forget_other_stages(key)
-                    self.refused.setdefault(store.group_of(key), refused.order)
+                    self.refused.setdefault(store.group_of(key), refused.sequence)
             except LambdaExtError as exc:
                 disclosure.warn(
                     "refresh_on_failed", handle=repr(handle), error=type(exc).__name__
@@ -163,7 +163,7 @@ class _Attempt(given.Call):
         return newer
 
     def passing(self, error: BaseException) -> None:
-        """Tell the call around this one that *error* came at a second attempt."""
+        """Note, in the call around this one, that *error* was raised at the second attempt."""
         if self.parent is not None:
             tried = {*self.refused}
             if self.passed is not None and self.passed[0] is error:
@@ -315,7 +315,9 @@ def _check(errors: Any, handles: tuple[Any, ...], cooldown: float) -> None:
     ):
         msg = "@refresh_on takes an exception class, or a tuple of them, first"
         raise ConfigurationError(msg)
-    if not handles or not all(disclosure.told(handle, "_reload") for handle in handles):
+    if not handles or not all(
+        disclosure.attribute(handle, "_reload") for handle in handles
+    ):
         msg = "@refresh_on takes Secret or Parameter handles after the exception class"
         raise ConfigurationError(msg)
     if settings.seconds("cooldown", cooldown, "@refresh_on") is None:
@@ -342,7 +344,7 @@ def _check_function(function: Any) -> None:
 def _is_context_manager(function: Any) -> bool:
     """Say whether contextlib made *function*: its body runs after it has returned."""
     # By name: a function decorated with a context manager is contextlib's, too.
-    module = (disclosure.told(function, "__globals__") or {}).get("__name__")
+    module = (disclosure.attribute(function, "__globals__") or {}).get("__name__")
     name = getattr(callables.code_of(function), "co_name", "")
     return (module, name) == ("contextlib", "helper")
 
@@ -388,15 +390,15 @@ class _Loading:
         )
 
 
-def _renewed(handle: Any, key: Key, refused: Load, cooldown: float) -> bool:
+def _reloaded(handle: Any, key: Key, refused: Given, cooldown: float) -> bool:
     """Say whether to call again: there is a newer version, or AWS was asked."""
     while True:
         loading = mine = None
         try:
             with _lock:
                 entry = store.current(key)
-                known = given.load_of(entry)
-                if known.order > refused.order and known.token != refused.token:
+                known = given.given_of(entry)
+                if known.sequence > refused.sequence and known.token != refused.token:
                     return True
                 record = _record_of(key)
                 loading = record.loading
@@ -411,8 +413,8 @@ def _renewed(handle: Any, key: Key, refused: Load, cooldown: float) -> bool:
                     record.asked_at = now
                     record.useless += 1  # unless it turns out otherwise
             if mine is not None:
-                handle._reload(max(known.order, refused.order))
-                if given.load_of(store.current(key)).token != refused.token:
+                handle._reload(max(known.sequence, refused.sequence))
+                if given.given_of(store.current(key)).token != refused.token:
                     record.useless = 0
                 return True
         finally:

@@ -118,14 +118,14 @@ def check_aws(operation: str, client: Any, session: Any, label: str) -> None:
         msg = f"client= and session= of {label!r} exclude each other: pass one"
         raise ConfigurationError(msg)
     if client is not None and not (
-        disclosure.told(client, "meta", _ABSENT) is not _ABSENT
-        and callable(disclosure.told(client, method))
+        disclosure.attribute(client, "meta", _ABSENT) is not _ABSENT
+        and callable(disclosure.attribute(client, method))
     ):
         msg = (
             f"client={type(client).__name__} of {label!r} has no {method}: pass {made}"
         )
         raise ConfigurationError(msg)
-    if session is not None and not callable(disclosure.told(session, "client")):
+    if session is not None and not callable(disclosure.attribute(session, "client")):
         msg = (
             f"session={type(session).__name__} of {label!r} makes no clients:"
             " pass boto3.Session()"
@@ -138,7 +138,7 @@ def _has(source: Any, part: str) -> bool:
     kind = type(source)
     return (
         hasattr(kind, part)
-        or part in (disclosure.told(source, "__dict__") or ())
+        or part in (disclosure.attribute(source, "__dict__") or ())
         or hasattr(kind, "__getattr__")
     )
 

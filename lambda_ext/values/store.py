@@ -65,9 +65,9 @@ _taking = process.Lock()
 _sources: dict[str, Source] = {}
 _override: Source | None = None  # set by `use`
 _overrides: dict[str, Source] = {}  # by operation, set by `use_for`; come first
-_outside: Source | None = None  # set by `isolate`
+_outside: Source | None = None  # set by `isolate`; stands for all outside this process
 _attached = False
-_mock: weakref.ref[Any] | None = None  # of moto, that was read under last
+_mock: weakref.ref[Any] | None = None  # moto's, under which the last read was made
 _handles: dict[weakref.ref[Declared], bool] = {}  # whether it is to be loaded
 
 
@@ -79,7 +79,7 @@ def _is_transient(exc: BaseException) -> bool:
 
 
 def _updated(taken: list[Slot]) -> None:
-    """Tell the handles what was loaded."""
+    """Tell the handles which entries are new, for their `on_change` listeners."""
     entries = {slot.key: slot.entry for slot in taken}
     for handle in live():
         if handle._want is None and not handle._listens():
@@ -186,12 +186,12 @@ def isolate(source: Source | None) -> Source | None:
 
 
 def forget() -> None:
-    """Let go of every value, for a clock that tells nothing of its age."""
+    """Drop every value: by the clock that is installed now no age is known."""
     _snapshot()
 
 
 def _follow_mock(moto: Any) -> None:
-    """Have what is read under a ``mock_aws()`` of moto forgotten at its end."""
+    """Drop every value when the ``mock_aws()`` of moto that is active now ends."""
     global _mock
     patcher = getattr(moto.responses_mock, "_patcher", None)  # one for each mock
     if patcher is None or (_mock is not None and _mock() is patcher):
@@ -287,11 +287,11 @@ def publish(
     arguments: Any = None,
 ) -> View:
     """
-    Return a view of *entry* that hits may use for as long as it is good.
+    Return a view of *entry*, which hits may use until its `View.until`.
 
     They find it in *index* by *arguments*, or else where the caller keeps it.
-    It is good for nothing if the entry is stale, or was replaced meanwhile, or
-    if options have changed since it was wanted.
+    No hit may use it if the entry is stale or was replaced meanwhile, or if
+    options have changed since *want* was made.
     """
     view = _view(want, entry, made)
     now = clock.now()
@@ -316,7 +316,7 @@ def _view(want: Want, entry: Entry, made: Decoded) -> View:
 
 
 def _note(view: View, key: Key) -> None:
-    """Have the code that copies *view* out note that a call of `refresh_on` is given it."""
+    """Have `View.copy` note that the running calls of `refresh_on` were given *view*."""
     # Imports contextvars, which only users of `refresh_on` need.
     from . import given
 
@@ -326,7 +326,7 @@ def _note(view: View, key: Key) -> None:
 
 
 def reload(want: Want, sequence: int) -> None:
-    """Have a value of *want* that is newer than load *sequence*, or raise."""
+    """Make sure that the value of *want* is newer than load *sequence*, or raise."""
     ends = ends_at(want.key.operation)
     ((outcome, _),) = _loading().get((want,), newer_than=sequence, ends_at=ends)
     if not isinstance(outcome, Entry):
@@ -465,7 +465,7 @@ def wants_of(handles: Iterable[Declared]) -> list[Want]:
     for handle in handles:
         try:
             want = handle._want or handle._bind()
-            if want.max_age != 0 and disclosure.told(want.source, "at_init", True):
+            if want.max_age != 0 and disclosure.attribute(want.source, "at_init", True):
                 wants.append(want)
         except Exception as exc:
             if process.by_signal_handler(exc):
@@ -532,7 +532,7 @@ def before_snapshot() -> bool:
 
 
 def _snapshot() -> None:
-    Want.changes += 1  # first: what is bound or published from now on is new
+    Want.changes += 1  # first: a read that began earlier publishes nothing
     for handle in live():
         handle._drop()
     if _loader is not None:  # else nothing was loaded
@@ -558,7 +558,7 @@ def _forked() -> None:
 
 
 def _configured() -> None:
-    """Take over options; what hits were promised may no longer hold."""
+    """Follow options that have changed: sources are chosen anew, and no view is valid."""
     Want.changes += 1  # first, as above
     with _lock:
         _sources.clear()

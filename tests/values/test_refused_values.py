@@ -338,10 +338,10 @@ class TestNewestGiven:
     def test_newest_value_counts_though_an_older_one_is_given_later(self):
         """What was derived of the version before may be handed out for a while."""
         call = given.Call()
-        for order in (2, 1):
-            call.note("group", given.Load(order, None))
+        for sequence in (2, 1):
+            call.note("group", given.Given(sequence, None))
 
-        assert 2 == call.newest["group"].order
+        assert 2 == call.newest["group"].sequence
 
     def test_outer_call_repeats_for_a_secret_of_its_own(self, source):
         """That the inner call has tried its secret twice does not count for another."""
