@@ -116,6 +116,28 @@ def bounded(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:half]}\n...\n{text[-half:]}"
 
 
+def end_records() -> None:
+    """
+    Let each record that the runtime client writes to stdout end its line.
+
+    Its formatter writes no newline after a traceback, nor does one of the
+    function's own.  Lambda takes a record for an event of its own, whatever is
+    printed next.
+    """
+    try:
+        from awslambdaric import bootstrap
+
+        sink: Any = bootstrap.StandardLogSink
+        plain = sink.log
+    except Exception:  # not there, which is told next, or of another version
+        return
+
+    def log(self: Any, msg: str, *args: Any, **kwargs: Any) -> None:
+        plain(self, msg if msg.endswith("\n") else msg + "\n", *args, **kwargs)
+
+    sink.log = log
+
+
 def follow_end(teller: Teller) -> None:
     """Tell what the library has counted when the process ends by itself."""
     process = os.getpid()
@@ -164,5 +186,6 @@ def main() -> None:
     sys.meta_path.insert(0, Imports(teller))
     follow_end(teller)
     sys.path[0] = os.getcwd()  # as with -m
+    end_records()
     sys.argv[:] = ["awslambdaric", *sys.argv[2:]]
     runpy.run_module("awslambdaric", run_name="__main__", alter_sys=True)

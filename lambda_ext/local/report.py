@@ -31,11 +31,13 @@ from .journal import DELIVERED
 from .leaks import Leaks
 from .seeds import Seed
 from .words import (
+    AS_ABOVE,
     client,
     count,
     delivered,
     dropped_words,
     error_lines,
+    frame_lines,
     init_trouble,
     log_lines,
     milliseconds,
@@ -207,10 +209,12 @@ class Report:
             )
         else:
             self._rows(invocations)
+        shown: list[list[str]] = []
         for text, frames in self._errors(invocations):
             self._line(Text(text, BAD))
-            for frame in frames:
+            for frame in [AS_ABOVE] if frames and frames in shown else frames:
                 self._line(frame)
+            shown.append(frames)
         if responses or len(invocations) == 1:
             for number, invocation in enumerate(invocations, 1):
                 self._response(number, invocation, one=len(invocations) == 1)
@@ -365,6 +369,7 @@ class Report:
             for each in result.invocations
             if each.status != "success"
         ]
+        told.append(list(frame_lines(result.init.error)))
         lines = [
             (line.source, text)
             for line, text in log_lines(result.lines, told)

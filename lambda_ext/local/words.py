@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LIGHT = "lambda_ext (light)"  # the library's own client, which is not boto3
 MOST_NUMBERS = 10  # of invocations, named one by one
 TRACEBACK = "Traceback (most recent call last):"
+AS_ABOVE = "(traceback as above)"
 NOT_FOUND = ("ResourceNotFoundException", "ParameterNotFound", "NotFound")
 MOST_ALIKE = 6  # series of one name, before they are shown as one row
 
@@ -41,18 +42,29 @@ def error_lines(invocation: Invocation) -> Iterator[str]:
     kind = error.get("errorType") or invocation.error_type
     message = _PREFIX.sub("", str(error.get("errorMessage") or ""))
     yield f"{kind}: {message}" if kind else str(message)
-    for frame in error.get("stackTrace") or ():
-        yield from str(frame).rstrip().splitlines()
+    yield from frame_lines(error)
+
+
+def frame_lines(error: object) -> Iterator[str]:
+    """Yield the traceback in what the runtime client posted, if there is one."""
+    if isinstance(error, dict):
+        for frame in error.get("stackTrace") or ():
+            yield from str(frame).rstrip().splitlines()
 
 
 # What the platform puts before its words, which is new in each invocation.
 _PREFIX = re.compile(r"^(\S+Z )?[0-9a-f]{8}-[0-9a-f-]{27} |^RequestId: \S+ (Error: )?")
 
 
-# Before a line of the runtime client's: level, time and request id.
+# Before a line of the runtime client's: level, time and request id; in INIT no id.
 _LOGGED = re.compile(
-    r"^\[(\w+)\]\t\d{4}-\d\d-\d\dT([\d:.]+)Z\t([0-9a-f]{8})-[0-9a-f-]{27}\t"
+    r"^\[(\w+)\]\t\d{4}-\d\d-\d\dT([\d:.]+)Z\t(?:([0-9a-f]{8})-[0-9a-f-]{27})?\t"
 )
+
+
+def _prefix(found: re.Match[str]) -> str:
+    level, at, request_id = found.groups()
+    return f"[{level}] {at} {request_id} " if request_id else f"[{level}] {at} "
 
 
 def init_trouble(
@@ -63,8 +75,7 @@ def init_trouble(
     kind = error.get("errorType") or init.error_type or ""
     message = str(error.get("errorMessage") or "")
     yield f"{kind}: {message}" if message else kind or "the process said nothing"
-    for frame in error.get("stackTrace") or ():
-        yield from str(frame).rstrip().splitlines()
+    yield from frame_lines(error)
     module, _, function = handler.rpartition(".")
     if kind == "Runtime.ImportModuleError":
         yield "-> " + _import_advice(message, module, task_root, python)
@@ -194,7 +205,7 @@ def log_lines(
         inside = text.startswith(TRACEBACK)
         frames = [(line, text)] if inside else []
         if not inside and text.strip():
-            yield line, _LOGGED.sub(r"[\1] \2 \3 ", text)
+            yield line, _LOGGED.sub(_prefix, text)
     if inside:
         yield from _traceback(frames, seen)
 
@@ -205,7 +216,7 @@ def _traceback(
     """Yield a traceback, or one line if it is known."""
     key = _frames(text for _, text in frames[1:])
     if key in seen and key:
-        yield frames[0][0], "(traceback as above)"
+        yield frames[0][0], AS_ABOVE
         return
     seen.add(key)
     yield from ((line, text) for line, text in frames if text.strip())

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from helpers import ROOT
@@ -462,6 +463,34 @@ def test_traceback_of_a_thread_is_noted(tmp_path, body):
     _, verdict = judged(tmp_path, source)
 
     assert ((), True) == (verdict.reasons, "traceback" in verdict.notes[0])
+
+
+def test_each_log_record_ends_its_line(tmp_path):
+    """To Lambda a record is an event of its own: nothing is printed into it."""
+    metric = json.dumps(
+        {
+            "_aws": {
+                "Timestamp": int(time.time() * 1000),
+                "CloudWatchMetrics": [
+                    {"Namespace": "n", "Dimensions": [[]], "Metrics": [{"Name": "p"}]}
+                ],
+            },
+            "p": 1,
+        }
+    )
+    body = f"""
+        try: 1 / 0
+        except ZeroDivisionError: logging.exception("failed")
+        print({metric!r})
+        logging.getLogger().handlers[0].setFormatter(logging.Formatter("my %(message)s"))
+        for n in (1, 2): logging.error(n)
+    """
+    result, verdict = judged(tmp_path, handler(body))
+    texts = [line.text for line in result.lines]
+
+    assert () == verdict.reasons
+    assert 2 == len(result.emf)
+    assert ["ZeroDivisionError: division by zero", "my 1", "my 2"] == texts[-3:]
 
 
 def test_observer_leaves_the_function_alone(tmp_path):

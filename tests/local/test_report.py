@@ -203,6 +203,39 @@ TELEMETRY
         assert "" == printed(lambda r: r.logs(result, everything=False))
         assert "LAMBDA_WARNING" in printed(lambda r: r.logs(result))
 
+    def test_traceback_of_init_stands_once(self):
+        """What INIT shows of the module's error is one line among what was logged."""
+        frames = ['  File "app.py", line 3, in <module>\n    1 / 0\n']
+        error = {"errorType": "E", "errorMessage": "m", "stackTrace": frames}
+        failed = InitReport(
+            "error", "init", "on-demand", 0.1, None, json.dumps(error).encode()
+        )
+        logged = (
+            "[ERROR] E: m\rTraceback (most recent call last):\r"
+            '\xa0\xa0File "app.py", line 3, in <module>\r\xa0\xa0\xa0\xa01 / 0'
+        )
+        lines = (Line("stdout", logged, 0.1),)
+        result = dataclasses.replace(RESULT, init=failed, invocations=(), lines=lines)
+        text = printed(lambda r: r.all(result, judge(result)))
+
+        assert "LOGS\n  [ERROR] E: m\n  (traceback as above)\n" in text
+        assert 1 == text.count("line 3, in <module>")
+
+    def test_traceback_of_like_errors_stands_once(self):
+        """Errors of one place show it once, each with its own words."""
+        errors = [
+            Invocation(f"id-{n}", "error", ERROR.replace(b"items", b"i%d" % n), 0.1)
+            for n in range(3)
+        ]
+        result = dataclasses.replace(RESULT, invocations=tuple(errors))
+        text = printed(lambda r: r.invocations(result))
+
+        assert 1 == text.count('File "app.py", line 9')
+        assert (
+            "  2: ValueError: no [bold]i1[/bold]\n  (traceback as above)\n"
+            "  3: ValueError: no [bold]i2[/bold]\n  (traceback as above)\n"
+        ) in text
+
     def test_nothing_is_said_so(self):
         """No call and no metric are said in words."""
         result = dataclasses.replace(RESULT, calls=(), emf=(), totals=Totals())

@@ -130,6 +130,12 @@ class TestLogs:
 
         assert ["[INFO] 01:08:25.991 8a80c2b6 order 1\tand more"] == logged(line)
 
+    def test_prefix_in_init_has_no_request_id(self):
+        """What a module logs while it is imported belongs to no invocation."""
+        line = "[INFO]\t2026-11-26T01:08:25.991Z\t\timported"
+
+        assert ["[INFO] 01:08:25.991 imported"] == logged(line)
+
     def test_traceback_stands_once(self):
         """A traceback that came before, in the log or in *told*, is one line."""
         first = [
