@@ -30,6 +30,7 @@ from rich.text import Text
 from .journal import DELIVERED
 from .leaks import Leaks
 from .seeds import Seed
+from .verdict import exit_words
 from .words import (
     AS_ABOVE,
     client,
@@ -271,7 +272,7 @@ class Report:
         for (first, *frames), numbers in list(groups.items())[:MOST_ERRORS]:
             yield f"{numbered(numbers)}: {first}", frames
         if len(groups) > MOST_ERRORS:
-            yield f"and {len(groups) - MOST_ERRORS} other errors", []
+            yield f"and {count(len(groups) - MOST_ERRORS, 'other error')}", []
 
     def cost(self, result: Result) -> None:
         """Print what the cold start cost, in time and memory."""
@@ -546,16 +547,13 @@ class Report:
 
 def _ended(shutdown: Shutdown) -> Text:
     if not shutdown.signalled:
-        if shutdown.exit_status == -signal.SIGKILL:
+        if shutdown.exit_status == -signal.SIGKILL and not shutdown.budget_s:
             return Text(
                 f"{shutdown.reason}: killed without SIGTERM, since no extension is"
                 " registered; what the process held in memory is lost"
             )
-        return Text(
-            f"{shutdown.reason}: it had ended before, exit status"
-            f" {shutdown.exit_status}",
-            BAD,
-        )
+        how = exit_words(shutdown.exit_status).removeprefix("with ")
+        return Text(f"{shutdown.reason}: it had ended before, {how}", BAD)
     took = f"{milliseconds(shutdown.duration_s)} of {milliseconds(shutdown.share_s)} allowed"
     if shutdown.killed:
         return Text.assemble(

@@ -275,8 +275,17 @@ TELEMETRY
         [
             ({"killed": True}, "spindown: SIGTERM, killed after 3.0 ms of 500.0 ms"),
             (
-                {"signalled": False, "exit_status": -9},
+                {
+                    "signalled": False,
+                    "exit_status": -9,
+                    "budget_s": 0.0,
+                    "share_s": 0.0,
+                },
                 "spindown: killed without SIGTERM, since no extension",
+            ),
+            (  # an extension is registered: nothing but the process itself did it
+                {"reason": "failure", "signalled": False, "exit_status": -9},
+                "failure: it had ended before, by signal 9 (",
             ),
             (
                 {"signalled": False, "exit_status": 3},
@@ -305,6 +314,14 @@ TELEMETRY
                 dataclasses.replace(RESULT, invocations=(invocation,))
             )
         )
+
+    def test_errors_beyond_the_limit_are_counted(self, monkeypatch):
+        """Of many different errors the first are shown."""
+        monkeypatch.setattr(report_module, "MOST_ERRORS", 1)
+        invocations = [Invocation("i", "error", b"", 0.1, kind) for kind in ("A", "B")]
+        result = dataclasses.replace(RESULT, invocations=tuple(invocations))
+
+        assert "1: A\n  and 1 other error\n" in printed(lambda r: r.invocations(result))
 
     def test_checks_and_cold_starts_are_tables(self):
         """Claims stand with evidence, cold starts with what is beyond the first."""
