@@ -197,11 +197,11 @@ def _no_thread_left():
 
 
 @pytest.fixture
-def time():
-    """A clock that stands still until the test moves it."""
+def time(request):
+    """A clock that stands still until the test moves it; begins at WALL of its file."""
     from lambda_ext.testing import FakeClock
 
-    with FakeClock() as fake:
+    with FakeClock(getattr(request.module, "WALL", 1_700_000_000.0)) as fake:
         yield fake
 
 

@@ -59,7 +59,7 @@ def port_for_a_program():
     """
     Yield a TCP port that a program can be told to listen on, for as long as that.
 
-    A port that the kernel has just given and taken back may be anyone's before the
+    A port that the kernel has just given and taken back may be another's before the
     program has it.  This one is none that the kernel gives to who asks for any, and
     the name of a socket keeps it from other tests.
     """
@@ -94,7 +94,7 @@ def _reserved(port):
 def amount_of_code(modules):
     """Return how many nodes the syntax trees of these modules of ours have.
 
-    Text counts as one node, whatever its length, and a comment as none; the number
+    Text counts as one node, of any length, and a comment as none; the number
     is the same in every version of Python.
     """
     nodes = 0

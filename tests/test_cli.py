@@ -194,7 +194,7 @@ class TestFiles:
 
         assert "say --aws if you want that" in message
 
-    def test_region_that_nobody_plays_is_told(self, capsys):
+    def test_region_that_moto_lacks_is_told(self, capsys):
         """A region that moto does not know is refused by its name."""
         status = cli.main(["run", "app.handler", "--region", "mars-north-1"])
 
@@ -293,9 +293,10 @@ class TestSurroundings:
 
         message = refused(capsys, "app.handler")
 
-        assert message == (
+        expected = (
             "lambda-ext run: the report cannot be written: No space left on device\n"
         )
+        assert expected == message
 
 
 APP = """

@@ -44,7 +44,7 @@ def test_source_error_keeps_its_facts(copier):
 
 @pytest.mark.parametrize("name", sorted(exceptions.__all__))
 def test_each_error_is_at_home_in_the_public_module(name):
-    """Whatever module makes it: a traceback and a pickle name `exceptions`."""
+    """In each module that makes it: a traceback and a pickle name `exceptions`."""
     kind = getattr(exceptions, name)
 
     assert "lambda_ext.exceptions" == kind.__module__

@@ -99,7 +99,7 @@ class TestSinks:
             use(hostile())
 
     def test_with_accept_is_used(self, hostile):
-        """Whatever else the library asks it for."""
+        """All else that the library asks it for."""
         configured, own = made(Sinking, hostile), made(Sinking, hostile)
         lambda_ext.configure(sinks=[configured])
         metrics.count("a")

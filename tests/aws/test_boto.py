@@ -92,10 +92,10 @@ def test_service_error_becomes_ours_with_its_cause(secrets):
 
     with pytest.raises(exceptions.NotFoundError) as caught:
         secrets.call("GetSecretValue", {"SecretId": "db"})
-    assert str(caught.value) == (
+    assert (
         "secret 'db': ResourceNotFoundException: Can't find it."
         " (looked for in eu-central-1)"
-    )
+    ) == str(caught.value)
     assert isinstance(caught.value.__cause__, botocore.exceptions.ClientError)
     assert ("secrets_manager", "db") == (caught.value.source, caught.value.key)
 
@@ -214,10 +214,10 @@ def test_missing_boto3_says_why_and_what_to_install(monkeypatch, secrets):
 
     with pytest.raises(exceptions.ConfigurationError) as caught:
         secrets.call("GetSecretValue", {"SecretId": "db"})
-    assert str(caught.value) == (
+    assert (
         "secretsmanager needs boto3 (transport='boto3'), and there is no module"
         " 'boto3': put boto3 into the package of the function (pip install boto3)"
-    )
+    ) == str(caught.value)
 
 
 def test_missing_boto3_names_what_the_light_client_leaves_to_it(monkeypatch):

@@ -16,9 +16,8 @@ from wire import Wire, authority, dripping, failing, instead, refusing, response
 from lambda_ext import exceptions
 from lambda_ext.aws import container_credentials, credentials, light, transport
 from lambda_ext.lifecycle import clock, phases
-from lambda_ext.testing import FakeClock
 
-BORN = 1_700_000_000  # when the clock of these tests begins: 2023-11-14T22:13:20Z
+WALL = 1_700_000_000  # when the clock of these tests begins: 2023-11-14T22:13:20Z
 LATER = "2023-11-15T04:13:20Z"  # six hours after
 SOON = "2023-11-14T22:15:20Z"  # two minutes after
 PAST = "2023-11-14T22:13:19Z"
@@ -41,14 +40,6 @@ class Vault:
             "Token": f"token{number}",
             "Expiration": self.expiration,
         }
-
-
-@pytest.fixture(name="time")
-def _time():
-    fake = FakeClock(BORN)
-    clock.install(fake)
-    yield fake
-    clock.install(None)
 
 
 @pytest.fixture(name="vault")
@@ -111,7 +102,7 @@ class TestContainer:
         self, way, server, vault, time_first
     ):
         """A clock that is off and keys that ended cost one more try each."""
-        ahead = email.utils.formatdate(BORN + 900, usegmt=True)
+        ahead = email.utils.formatdate(WALL + 900, usegmt=True)
         faults = [
             refusing("InvalidSignatureException", Date=ahead),
             refusing("ExpiredTokenException", Date=ahead),
@@ -471,7 +462,7 @@ class TestContainer:
     )  # fmt: skip
     def test_expiry_is_understood_in_all_its_forms(self, text):
         """AWS writes one moment in several ways."""
-        assert BORN + 6 * 3600 == container_credentials._expiry(text)
+        assert WALL + 6 * 3600 == container_credentials._expiry(text)
 
 
 class TestEnvironment:

@@ -156,7 +156,7 @@ def test_guard_that_raises_a_timeout_error_is_no_failure_of_a_store(is_amazon):
 
 
 def test_guard_arrives_from_the_choice_of_a_context():
-    """Whatever it raises: no error is taken for the lack of one."""
+    """For each exception of it: no error is taken for the lack of one."""
 
     def fail():
         raise IndexError("of the guard")

@@ -507,7 +507,7 @@ class TestConnections:
         assert [1, 2, 1] == [request.connection for request in server.requests]
 
     @pytest.mark.process
-    def test_fork_in_the_middle_of_a_call_disturbs_nobody(self, server, monkeypatch):
+    def test_fork_in_the_middle_of_a_call_disturbs_neither(self, server, monkeypatch):
         """The parent's call ends as if nothing were, the child makes its own."""
         monkeypatch.setenv("LAMBDA_EXT_TRANSPORT", "light")
         way = transport.transport("secretsmanager")

@@ -9,35 +9,17 @@ from lambda_ext.aws import errors, retries
 from lambda_ext.lifecycle import clock
 
 
-class Time:
-    """A clock that only sleeping moves, unless it is frozen."""
+@pytest.fixture(name="slept", autouse=True)
+def _slept(time, monkeypatch):
+    """The seconds of each pause; a pause moves the clock."""
+    slept = []
 
-    def __init__(self):
-        self.run = 1000.0
-        self.wall_lead = 1e9
-        self.slept = []
+    def sleep(seconds):
+        slept.append(seconds)
+        time.advance(seconds)
 
-    def monotonic(self):
-        return self.run
-
-    def wall(self):
-        return self.run + self.wall_lead
-
-    def sleep(self, seconds):
-        self.slept.append(seconds)
-        self.run += seconds
-
-    def freeze(self, seconds):
-        self.wall_lead += seconds
-
-
-@pytest.fixture(name="time")
-def _time(monkeypatch):
-    time = Time()
-    clock.install(time)
-    monkeypatch.setattr(retries, "sleep", time.sleep)
-    yield time
-    clock.install(None)
+    monkeypatch.setattr(retries, "sleep", sleep)
+    return slept
 
 
 class Script(retries.Retrying):
@@ -81,18 +63,18 @@ def broken():
     return errors.unreachable("reset", service="ssm", key="/a")
 
 
-def test_passing_error_is_tried_again_after_a_random_pause(time):
+def test_passing_error_is_tried_again_after_a_random_pause(slept):
     """Two broken connections cost two pauses, each below its bound."""
     script = Script(broken(), broken(), GOOD)
 
     assert GOOD == script.call(*ASK)
     assert 3 == len(script.asked)
-    assert 2 == len(time.slept)
-    assert 0 <= time.slept[0] <= retries.PAUSE_S
-    assert 0 <= time.slept[1] <= retries.PAUSE_S * 2
+    assert 2 == len(slept)
+    assert 0 <= slept[0] <= retries.PAUSE_S
+    assert 0 <= slept[1] <= retries.PAUSE_S * 2
 
 
-def test_attempts_are_used_up_and_the_last_error_raised(time):
+def test_attempts_are_used_up_and_the_last_error_raised():
     """After the third error there is no fourth attempt."""
     last = broken()
     script = Script(broken(), broken(), last)
@@ -102,7 +84,7 @@ def test_attempts_are_used_up_and_the_last_error_raised(time):
     assert last is caught.value
 
 
-def test_throttling_is_tried_longer_with_longer_pauses(time):
+def test_throttling_is_tried_longer_with_longer_pauses(slept):
     """A throttled call is repeated while there is time, and more slowly."""
     script = Script(*(throttled() for _ in range(retries.THROTTLED_ATTEMPTS)))
 
@@ -110,40 +92,40 @@ def test_throttling_is_tried_longer_with_longer_pauses(time):
         script.call(*ASK)
 
     assert retries.ATTEMPTS < len(script.asked) <= retries.THROTTLED_ATTEMPTS
-    assert sum(time.slept) < retries.BUDGET_S
-    for retry, pause in enumerate(time.slept):
+    assert sum(slept) < retries.BUDGET_S
+    for retry, pause in enumerate(slept):
         longest = retries.THROTTLED_PAUSE_S * 2**retry
         assert pause <= min(longest, retries.LONGEST_THROTTLED_PAUSE_S)
 
 
-def test_lasting_error_is_not_tried_again(time):
+def test_lasting_error_is_not_tried_again(slept):
     """A refusal is raised at once."""
     script = Script(denied())
 
     with pytest.raises(exceptions.AccessDeniedError):
         script.call(*ASK)
-    assert [] == time.slept
+    assert [] == slept
 
 
-def test_retry_after_is_honoured(time):
+def test_retry_after_is_honoured(slept):
     """When AWS names the pause, that pause is made."""
     script = Script(throttled(2.0), GOOD)
 
     script.call(*ASK)
 
-    assert [2.0] == time.slept
+    assert [2.0] == slept
 
 
-def test_retry_after_past_the_budget_is_not_waited_for(time):
+def test_retry_after_past_the_budget_is_not_waited_for(slept):
     """A pause that would use up the time is not begun."""
     script = Script(throttled(60.0))
 
     with pytest.raises(exceptions.ThrottledError):
         script.call(*ASK)
-    assert [] == time.slept
+    assert [] == slept
 
 
-def test_budget_is_the_least_of_grant_invocation_and_default(time):
+def test_budget_is_the_least_of_grant_invocation_and_default():
     """The shortest limit decides, and some of the invocation is left over."""
     assert retries.BUDGET_S == retries.budget()
     assert retries.BUDGET_S == retries.budget(60.0)
@@ -155,7 +137,7 @@ def test_budget_is_the_least_of_grant_invocation_and_default(time):
     assert pytest.approx(0.05) == retries.budget()
 
 
-def test_no_time_left_means_no_call(time):
+def test_no_time_left_means_no_call():
     """With a deadline of zero AWS is not asked, and the error says why."""
     script = Script()
 
@@ -170,7 +152,7 @@ def test_attempt_learns_what_is_left(time):
     """The second attempt has the first one's time less."""
 
     def slow():
-        time.run += 1.0
+        time.advance(1.0)
         return throttled(0.5)
 
     script = Script(slow, GOOD)
@@ -180,11 +162,11 @@ def test_attempt_learns_what_is_left(time):
     assert [4.0, 2.5] == script.asked
 
 
-def test_freeze_in_between_earns_one_more_try(time):
+def test_freeze_in_between_earns_one_more_try(time, slept):
     """A signature made before a freeze and refused after it is made anew."""
 
     def frozen():
-        time.freeze(900.0)
+        time.step(900.0)
         return errors.from_code(
             "InvalidSignatureException", "", service="ssm", key="/a"
         )
@@ -192,15 +174,15 @@ def test_freeze_in_between_earns_one_more_try(time):
     script = Script(frozen, GOOD)
 
     assert GOOD == script.call(*ASK)
-    assert [] == time.slept
+    assert [] == slept
 
 
 def test_try_after_a_freeze_has_the_time_of_the_thaw(time):
     """The time that was granted before the freeze is not what is left after it."""
 
     def frozen():
-        time.run += 7.5
-        time.freeze(900.0)
+        time.advance(7.5)
+        time.step(900.0)
         return throttled()
 
     script = Script(frozen, GOOD)
@@ -213,7 +195,7 @@ def test_freeze_earns_one_try_only(time):
     """What is refused again after the thaw is refused."""
 
     def frozen():
-        time.freeze(900.0)
+        time.step(900.0)
         return denied()
 
     script = Script(frozen, frozen, GOOD)
@@ -226,7 +208,7 @@ def test_freeze_helps_also_where_attempts_are_not_ours(time):
     """The one try after a thaw is made for a client of the user's own too."""
 
     def frozen():
-        time.freeze(900.0)
+        time.step(900.0)
         return throttled()
 
     script = Script(frozen, throttled(), attempts=1)
@@ -237,7 +219,7 @@ def test_freeze_helps_also_where_attempts_are_not_ours(time):
 
 
 @pytest.mark.parametrize("garbage", [{}, {"message": "<html>"}])
-def test_answer_without_its_essential_field_is_tried_again(time, garbage):
+def test_answer_without_its_essential_field_is_tried_again(garbage):
     """What botocore makes of a body that is no answer is not taken for one."""
     script = Script(garbage, garbage, garbage)
 

@@ -382,7 +382,7 @@ class TestWire:
             wire.faults.append(instead(TEXT))
             assert "x" == ask(wire, monkeypatch)
 
-    def test_body_that_somebody_cut_is_refused(self, ours, monkeypatch):
+    def test_body_that_was_cut_is_refused(self, ours, monkeypatch):
         """An end that TLS did not announce may be an attacker's."""
         with Wire(answer, tls=authority().server("127.0.0.1")) as wire:
             wire.faults.append(instead(TEXT, reset))

@@ -532,7 +532,7 @@ def caught(call, clause):
 
 @pytest.mark.process
 class TestClauses:
-    """Which ``except`` clause finds which error, whatever was made first."""
+    """Which ``except`` clause finds which error, in each order of making them."""
 
     def run(self, code):
         """Return what *code* prints in a process of its own."""

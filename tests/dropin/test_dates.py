@@ -65,7 +65,7 @@ ASKED = {
 @pytest.mark.usefixtures("zone")
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
 def test_date_answers_as_botocores(asked):
-    """Whatever is asked first of a date, or of its zone, the answer is botocore's."""
+    """For each first question to a date, or to its zone, the answer is botocore's."""
     assert asked(botocores()) == asked(dates.local(SECONDS))
 
 

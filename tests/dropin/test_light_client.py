@@ -200,7 +200,7 @@ class TestReads:
 
         assert ["there", "there", "/p/a", "there"] == found
         assert expected.meta.region_name == there.meta.region_name
-        assert here.meta.region_name == "eu-central-1"
+        assert "eu-central-1" == here.meta.region_name
 
     def test_what_a_caller_changes_stays_with_the_caller(self):
         """No response shares anything with memory."""
@@ -378,7 +378,7 @@ class TestStandIns:
         ],
     )
     def test_of_botocores_method(self, read, monkeypatch, which, method, parameters):
-        """A stand-in for _make_api_call answers, whatever is in memory; then AWS does."""
+        """A stand-in for _make_api_call answers, also where a value is in memory; then AWS does."""
         light = read if which == "read" else client("secretsmanager")
         with monkeypatch.context() as patch:
             patch.setattr(

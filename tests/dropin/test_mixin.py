@@ -139,7 +139,7 @@ class TestClient:
 class TestReads:
     """Reads are answered from memory, and equal boto3's."""
 
-    def test_second_read_asks_nobody(self, bare, calls):
+    def test_second_read_asks_nothing_of_aws(self, bare, calls):
         """One call, equal responses, and a mark in the metadata of the second."""
         bare.create_secret(Name="a", SecretString="1")
         expected = plain(bare.get_secret_value(SecretId="a"))
@@ -423,7 +423,7 @@ class TestReads:
     @pytest.mark.parametrize("form", ["name", "arn", "partial"])
     @pytest.mark.parametrize("never", ["name", "arn", "partial"])
     def test_never_holds_for_each_form_of_the_name(self, bare, calls, form, never):
-        """What is never kept is not, by whatever form it is named, excluded or kept."""
+        """What is never kept is not, by each form of its name, excluded or kept."""
         arn = bare.create_secret(Name="prod/a", SecretString="1")["ARN"]
         names = {"name": "prod/a", "arn": arn, "partial": arn[:-7]}
         cached(bare).get_secret_value(SecretId=names[form])

@@ -154,7 +154,7 @@ def emf_sums(lines):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_sums_at_the_sinks_are_those_of_what_was_recorded(tmp_path, seed):
-    """For EMF and for OTLP, whatever happens in between."""
+    """For EMF and for OTLP, with all that happens in between."""
     (tmp_path / "app.py").write_text(PATIENT + APP)
     for _ in range(ATTEMPTS):
         ran = run(str(tmp_path), seed)

@@ -183,7 +183,7 @@ def test_start_joins_once(monkeypatch):
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_joining_that_was_interrupted_is_made_up_for(module, join):
-    """The next call joins all phases, each once, whatever a signal handler stopped."""
+    """The next call joins all phases, each once, wherever a signal handler has raised."""
     process.reset()
     join()
     expected = joined()

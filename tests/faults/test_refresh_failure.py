@@ -154,10 +154,10 @@ def test_batch_that_fails_in_part(source, time, caplog):
         get_secret("a")
     assert "a" == raised.value.key
     (message,) = caplog.messages
-    assert message == (
+    assert (
         "lambda_ext.entry_killed key=a source=fake error=AccessDeniedError"
         " code=AccessDeniedException"
-    )
+    ) == message
 
 
 def test_source_that_breaks_its_contract_is_contained(source, time):

@@ -431,7 +431,7 @@ class TestForks:
     """A child of a process in which a thread was within a double."""
 
     def test_source(self):
-        """It answers the child, whatever the thread held."""
+        """It answers the child, though the thread held its lock."""
         with FakeSource({"db": "one"}) as source:
             assert in_child(lambda: get_secret("db") == "one", source._changed)
 

@@ -106,7 +106,7 @@ def test_server_that_drips_costs_the_deadline(way, wire):
         get(way, 0.3)
 
 
-def test_late_answer_is_waited_for_and_a_too_late_one_is_nobodys(way, wire):
+def test_late_answer_is_waited_for_and_a_too_late_one_is_dropped(way, wire):
     """Within the caller's time an answer counts; after it, it is not the next one's."""
     wire.faults += [faults.late(0.1), faults.late(5.0), faults.late(5.0)]
     assert "hunter2" == get(way)

@@ -6,24 +6,16 @@ import pytest
 
 from lambda_ext.local.appconfig import AppConfigPlayer
 from lambda_ext.local.server import Server
-from lambda_ext.testing import FakeClock
 from lambda_ext.values import store
 
 
-@pytest.fixture(name="clock")
-def _clock():
-    """A clock that stands still until it is told otherwise."""
-    with FakeClock() as clock:
-        yield clock
-
-
 @pytest.fixture(name="appconfig")
-def _appconfig(clock, monkeypatch):
+def _appconfig(time, monkeypatch):
     """The local AppConfig, behind a real socket, with the test's clock."""
-    player = AppConfigPlayer(clock=clock.wall)
+    player = AppConfigPlayer(clock=time.wall)
     server = Server(player.answer)
     monkeypatch.setenv("AWS_ENDPOINT_URL_APPCONFIGDATA", f"http://{server.address}")
-    monkeypatch.setattr("lambda_ext.aws.retries.sleep", clock.advance)
+    monkeypatch.setattr("lambda_ext.aws.retries.sleep", time.advance)
     yield player
     server.close()
 

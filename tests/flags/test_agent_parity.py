@@ -105,7 +105,7 @@ def test_difference_is_shown(script, agent, tmp_path, capsys):
     )
 
 
-def test_nobody_there(script, agent, tmp_path, capsys):
+def test_no_agent_there(script, agent, tmp_path, capsys):
     """Without an agent the script says what to start."""
     assert 2 == script.ask(1, tmp_path)
     assert "compose.yaml" in capsys.readouterr().out

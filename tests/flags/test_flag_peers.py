@@ -21,13 +21,13 @@ def _light(appconfig, background):
     lambda_ext.configure(transport="light")
 
 
-def test_dead_token_is_replaced(appconfig, clock, background):
+def test_dead_token_is_replaced(appconfig, time, background):
     """Powertools and middy fail for ever once their token has expired."""
     appconfig.deploy("a/b/c", ON)
     flags = Flags("a", "b", "c", max_stale=None)
     flags.enabled("on")
     appconfig.deploy("a/b/c", OFF)
-    clock.freeze(25 * 3600)
+    time.freeze(25 * 3600)
     flags.enabled("on")
     background.run()
 
@@ -74,7 +74,7 @@ def test_native_document_is_understood(appconfig):
     assert "red" == Flags("a", "b", "c").attribute("on", "color")
 
 
-def test_token_is_never_sent_twice(appconfig, clock, background):
+def test_token_is_never_sent_twice(appconfig, time, background):
     """Powertools reads, uses and writes its single-use token without a lock."""
     appconfig.deploy("a/b/c", ON)
     flags = Flags("a", "b", "c")
@@ -82,19 +82,19 @@ def test_token_is_never_sent_twice(appconfig, clock, background):
         results = run_threads(8, lambda _: flags.enabled("on"))
         assert [True] * 8 == results
         flags.invalidate()
-        clock.advance(60)
+        time.advance(60)
 
     assert {200, 201} == {status for _, _, status in appconfig.calls}
 
 
 @pytest.mark.logs
-def test_failure_serves_the_last_document_not_the_default(appconfig, clock, background):
+def test_failure_serves_the_last_document_not_the_default(appconfig, time, background):
     """Powertools returns the caller's default although it had a good copy."""
     appconfig.deploy("a/b/c", ON)
     flags = Flags("a", "b", "c")
     flags.enabled("on")
     appconfig.fail(500, "InternalServerException", times=1000)
-    clock.advance(300)
+    time.advance(300)
 
     assert flags.enabled("on", default=False)
     background.run()
@@ -102,7 +102,7 @@ def test_failure_serves_the_last_document_not_the_default(appconfig, clock, back
     assert {} == lambda_ext.stats().flags.defaults
 
 
-def test_interval_and_label_are_heeded(appconfig, clock, background):
+def test_interval_and_label_are_heeded(appconfig, time, background):
     """Powertools ignores VersionLabel and NextPollIntervalInSeconds."""
     appconfig.interval_s = 600
     appconfig.deploy("a/b/c", ON, label="v7")
@@ -110,7 +110,7 @@ def test_interval_and_label_are_heeded(appconfig, clock, background):
     for _ in range(9):
         flags.enabled("on")
         background.run()
-        clock.advance(60)
+        time.advance(60)
 
     assert "v7" == flags.version
     assert 1 == appconfig.operations().count("GetLatestConfiguration")

@@ -90,11 +90,11 @@ class TestEnabled:
             flags.evaluate(name, context).enabled,
         ]
 
-    def test_declaring_calls_nobody(self, flags, appconfig):
+    def test_declaring_makes_no_call(self, flags, appconfig):
         """Nothing is loaded before it is asked for."""
         assert [] == appconfig.operations()
 
-    def test_hits_call_nobody(self, flags, appconfig):
+    def test_hits_make_no_call(self, flags, appconfig):
         """One session and one document serve any number of evaluations."""
         for _ in range(100):
             flags.enabled("on")
@@ -255,7 +255,7 @@ class TestEvaluate:
         }  # fmt: skip
 
     def test_all_is_of_one_version(self, tmp_path, monkeypatch):
-        """Whatever comes meanwhile, the flags are those of the document it began with."""
+        """Though another one comes meanwhile, the flags are those of the document it began with."""
         file = tmp_path / "flags.json"
         file.write_text(json.dumps({"a": {"enabled": True}, "b": {"enabled": True}}))
         monkeypatch.setenv("LAMBDA_EXT_FLAGS_SOURCE", f"file:{file}")
@@ -409,7 +409,7 @@ class TestPolls:
     @pytest.mark.logs
     @pytest.mark.parametrize("early", [True, False])
     def test_prefetch_list_takes_no_protection_away(
-        self, appconfig, clock, background, monkeypatch, early
+        self, appconfig, time, background, monkeypatch, early
     ):
         """A broken version replaces no good one, though the list names the flags, too."""
         monkeypatch.setenv("LAMBDA_EXT_FLAGS", NAME)
@@ -425,21 +425,21 @@ class TestPolls:
         assert flags.enabled("on")
         assert calls == len(appconfig.calls)
         appconfig.deploy(NAME, "{", label="v2")
-        clock.advance(60)
+        time.advance(60)
         flags.enabled("on")
         background.run()
         found = flags.evaluate("on")
 
         assert (True, "v1") == (found.enabled, found.version)
 
-    def test_change_comes_in_the_background(self, flags, appconfig, clock, background):
+    def test_change_comes_in_the_background(self, flags, appconfig, time, background):
         """A read that finds the document due has it polled, and does not wait."""
         assert flags.enabled("on")
         appconfig.deploy(NAME, one_flag(False))
-        clock.advance(44)
+        time.advance(44)
         assert flags.enabled("on")
         assert not background.run()
-        clock.advance(20)
+        time.advance(20)
 
         assert flags.enabled("on")  # still the old one
         assert [START, GET] == appconfig.operations()
@@ -447,11 +447,11 @@ class TestPolls:
         assert [START, GET, GET] == appconfig.operations()
         assert not flags.enabled("on")
 
-    def test_nobody_waits_after_a_freeze(self, flags, appconfig, clock, background):
+    def test_no_reader_waits_after_a_freeze(self, flags, appconfig, time, background):
         """The first read after an idle half hour has the old document at once."""
         assert flags.enabled("on")
         appconfig.deploy(NAME, one_flag(False), label="v2")
-        clock.freeze(1800)
+        time.freeze(1800)
         found = flags.evaluate("on")
 
         assert (True, "STALE", "v1") == (found.enabled, found.reason, found.version)
@@ -460,11 +460,11 @@ class TestPolls:
         found = flags.evaluate("on")
         assert (False, "DISABLED", "v2") == (found.enabled, found.reason, found.version)
 
-    def test_token_expires_in_a_freeze(self, flags, appconfig, clock, background):
+    def test_token_expires_in_a_freeze(self, flags, appconfig, time, background):
         """After a day without an invocation one new session is begun."""
         lambda_ext.configure(max_stale=None)
         flags.enabled("on")
-        clock.freeze(25 * 3600)
+        time.freeze(25 * 3600)
 
         assert flags.evaluate("on").enabled
         background.run()
@@ -483,26 +483,26 @@ class TestPolls:
 
     @pytest.mark.logs
     def test_document_survives_failures_up_to_max_stale(
-        self, flags, appconfig, clock, background
+        self, flags, appconfig, time, background
     ):
         """Throttled, denied or gone: the last good one serves, then an error."""
         flags.enabled("on")
         appconfig.fail(429, "ThrottlingException", times=10_000)
         seen = []
         for _ in range(40):
-            clock.advance(60)
+            time.advance(60)
             seen.append(flags.evaluate("on").reason)
             background.run()
         appconfig._faults.clear()
         appconfig.fail(403, "AccessDeniedException", times=10_000)
-        clock.advance(1800)
+        time.advance(1800)
 
         assert {"STALE"} == {*seen[1:]}
         with pytest.raises(SourceError):
             flags.enabled("on")
         assert flags.enabled("on", default=True)
         appconfig._faults.clear()
-        clock.advance(120)
+        time.advance(120)
         assert "STATIC" == flags.evaluate("on").reason
 
     @pytest.mark.logs
@@ -511,12 +511,12 @@ class TestPolls:
         [(403, "AccessDeniedException"), (404, "ResourceNotFoundException")],
     )
     def test_no_error_kills_a_good_document(
-        self, flags, appconfig, clock, background, status, code
+        self, flags, appconfig, time, background, status, code
     ):
         """Also what does not pass by itself leaves the flags as they were."""
         flags.enabled("on")
         appconfig.fail(status, code, times=10_000)
-        clock.advance(100)
+        time.advance(100)
         flags.enabled("on")
         background.run()
 
@@ -525,19 +525,19 @@ class TestPolls:
     @pytest.mark.logs
     @pytest.mark.parametrize("broken", ["{", "[]", "", '{"version": "2"}', b"\xff\xff"])
     def test_broken_document_is_deployed_and_rolled_back(
-        self, flags, appconfig, clock, background, broken
+        self, flags, appconfig, time, background, broken
     ):
         """The last good document serves meanwhile, as stale once it is old."""
         assert flags.enabled("on")
         appconfig.deploy(NAME, broken, label="v2")
         for _ in range(3):
-            clock.advance(64)
+            time.advance(64)
             assert flags.enabled("on")
             background.run()
         found = flags.evaluate("on")
         assert (True, "v1") == (found.enabled, found.version)
         appconfig.deploy(NAME, json.dumps(DOCUMENT), label="v1")
-        clock.advance(120)
+        time.advance(120)
         flags.enabled("on")
         background.run()
 
@@ -554,17 +554,17 @@ class TestPolls:
         with pytest.raises(InvalidDocumentError, match=r"'a/b/c' .* not JSON"):
             flags.enabled("on")
 
-    def test_interval_of_its_own(self, flags, appconfig, clock, background):
+    def test_interval_of_its_own(self, flags, appconfig, time, background):
         """poll_interval of a handle comes before the option's."""
         slow = Flags(*NAME.split("/"), poll_interval="10m")
         never = Flags(*NAME.split("/"), poll_interval=None)
         slow.enabled("on")
         never.enabled("on")
-        clock.advance(599)
+        time.advance(599)
         slow.enabled("on")
         never.enabled("on")
         assert not background.run()
-        clock.advance(300)
+        time.advance(300)
         never.enabled("on")
         assert not background.run()
         slow.enabled("on")
@@ -595,11 +595,11 @@ class TestPolls:
         assert flags.enabled("on")
         assert 4 == len(appconfig.operations())
 
-    def test_invalidate(self, flags, appconfig, clock):
+    def test_invalidate(self, flags, appconfig, time):
         """invalidate() has the next read wait for a poll, if it is time for one."""
         flags.enabled("on")
         appconfig.deploy(NAME, one_flag(False))
-        clock.advance(45)
+        time.advance(45)
         flags.invalidate()
 
         assert not flags.enabled("on")
@@ -620,7 +620,7 @@ class TestHandle:
         assert "v7" == one.version
         assert "<Configuration 'a/b/c' version='v7'>" == repr(one)
 
-    def test_on_change_and_derive(self, appconfig, background, clock):
+    def test_on_change_and_derive(self, appconfig, background, time):
         """A new version is told, and what was derived is made again."""
         appconfig.deploy("a/b/c", "1")
         one = Configuration("a", "b", "c", transform=int)
@@ -630,7 +630,7 @@ class TestHandle:
         with doubled as value:
             assert 2 == value
         appconfig.deploy("a/b/c", "5")
-        clock.advance(64)
+        time.advance(64)
         one.value
         background.run()
 
@@ -646,20 +646,20 @@ class TestHandle:
 
     @pytest.mark.logs
     def test_transform_that_raises_keeps_the_last_value(
-        self, appconfig, background, clock
+        self, appconfig, background, time
     ):
         """A version that the transform cannot read does not replace a good one."""
         appconfig.deploy("a/b/c", "1")
         one = Configuration("a", "b", "c", transform=int)
         assert 1 == one.value
         appconfig.deploy("a/b/c", "secret text")
-        clock.advance(64)
+        time.advance(64)
         assert 1 == one.value
         background.run()
         assert 1 == one.value
         assert 1 == lambda_ext.stats().flags.broken
 
-    def test_transform_is_called_once_per_version(self, appconfig, background, clock):
+    def test_transform_is_called_once_per_version(self, appconfig, background, time):
         """Judging a new version and reading it are one call; nothing is kept after."""
         called = []
 
@@ -671,7 +671,7 @@ class TestHandle:
         for text in ("1", "2"):
             appconfig.deploy("a/b/c", text)
             one.value
-            clock.advance(64)
+            time.advance(64)
             one.value
             background.run()
             one.value
@@ -755,10 +755,10 @@ class TestHandle:
             assert Flags("a", "b", "c").enabled("on")
             assert "x" == Secret("db").value
 
-    def test_stats(self, flags, appconfig, clock, background):
+    def test_stats(self, flags, appconfig, time, background):
         """Polls and sessions are counted."""
         flags.enabled("on")
-        clock.advance(64)
+        time.advance(64)
         flags.enabled("on")
         background.run()
         found = lambda_ext.stats().flags

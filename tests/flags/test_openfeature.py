@@ -184,21 +184,21 @@ class TestEvents:
 
         assert "LAMBDA_EXT_FLAGS" in caught.value.error_message
 
-    def test_configuration_changed(self, provider, heard, appconfig, clock, background):
+    def test_configuration_changed(self, provider, heard, appconfig, time, background):
         """A new version is told with the names of the flags that changed."""
         changed = {**DOCUMENT, "on": {"enabled": False}, "new": {"enabled": True}}
         del changed["off"]
         appconfig.deploy(NAME, json.dumps(changed))
-        clock.advance(64)
+        time.advance(64)
         provider.resolve_boolean_details("on", False)
         background.run()
 
         assert [("PROVIDER_CONFIGURATION_CHANGED", ["on", "off", "new"])] == heard
         assert not provider.resolve_boolean_details("on", True).value
 
-    def test_stale_and_ready_again(self, provider, heard, clock, background):
+    def test_stale_and_ready_again(self, provider, heard, time, background):
         """An old document is told once, and a fresh one again."""
-        clock.freeze(600)
+        time.freeze(600)
         found = [provider.resolve_boolean_details("on", False) for _ in range(3)]
         assert {(True, "STALE")} == {(each.value, each.reason) for each in found}
         assert [("PROVIDER_STALE", None)] == heard
@@ -208,7 +208,7 @@ class TestEvents:
         assert [("PROVIDER_STALE", None), ("PROVIDER_READY", None)] == heard
 
     @pytest.mark.logs
-    def test_recovery_is_told(self, heard, appconfig, clock, background):
+    def test_recovery_is_told(self, heard, appconfig, time, background):
         """Where AppConfig failed at first, the first evaluation that succeeds says ready."""
         lambda_ext.configure(transport="light")
         provider = AppConfigProvider(Flags(*NAME.split("/")))
@@ -220,20 +220,20 @@ class TestEvents:
         provider.resolve_boolean_details("on", False)
         assert [] == heard
         appconfig.deploy(NAME, '{"on": {"enabled": true}}')
-        clock.advance(60)
+        time.advance(60)
         for _ in range(2):
             assert provider.resolve_boolean_details("on", False).value
         assert [("PROVIDER_READY", None)] == heard
         appconfig.deploy(NAME, '{"on": {"enabled": false}}')
-        clock.advance(64)
+        time.advance(64)
         provider.resolve_boolean_details("on", False)
         background.run()
 
         assert [("PROVIDER_CONFIGURATION_CHANGED", ["on"])] == heard[1:]
 
-    def test_stale_is_told_again_after_a_new_start(self, provider, heard, clock):
+    def test_stale_is_told_again_after_a_new_start(self, provider, heard, time):
         """A provider that is set anew says anew that its document is old."""
-        clock.freeze(600)
+        time.freeze(600)
         provider.resolve_boolean_details("on", False)
         provider.shutdown()
         provider.initialize(EvaluationContext())
@@ -241,13 +241,11 @@ class TestEvents:
 
         assert [("PROVIDER_STALE", None)] * 2 == heard
 
-    def test_nothing_after_shutdown(
-        self, provider, heard, appconfig, clock, background
-    ):
+    def test_nothing_after_shutdown(self, provider, heard, appconfig, time, background):
         """A provider that was replaced emits nothing, attached or not."""
         provider.shutdown()
         appconfig.deploy(NAME, '{"on": {"enabled": false}}')
-        clock.freeze(600)
+        time.freeze(600)
         provider.resolve_boolean_details("on", False)
         background.run()
         provider.detach()

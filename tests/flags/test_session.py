@@ -52,23 +52,23 @@ class TestSession:
         assert ('{"a": 1}', "v1") == poll(source)
         assert [START, GET] == appconfig.operations()
 
-    def test_unchanged_document_comes_empty(self, source, appconfig, clock):
+    def test_unchanged_document_comes_empty(self, source, appconfig, time):
         """An empty answer keeps the last document and its label; one call."""
         appconfig.deploy(NAME, "one", label="v1")
         poll(source)
-        clock.advance(60)
+        time.advance(60)
 
         assert ("one", "v1") == poll(source)
         assert [START, GET, GET] == appconfig.operations()
         assert 1 == counters.unchanged
 
-    def test_new_version_replaces_it(self, source, appconfig, clock):
+    def test_new_version_replaces_it(self, source, appconfig, time):
         """What was deployed meanwhile comes with the next poll, tokens renewed."""
         seen = []
         for text in ("one", "two", "three"):
             appconfig.deploy(NAME, text)
             seen.append(poll(source)[0])
-            clock.advance(60)
+            time.advance(60)
 
         assert ["one", "two", "three"] == seen
         assert {200, 201} == {status for _, _, status in appconfig.calls}
@@ -99,30 +99,30 @@ class TestSession:
 
         assert [15, 20, 45, 86400] == asked
 
-    def test_gradual_deployment(self, appconfig, clock):
+    def test_gradual_deployment(self, appconfig, time):
         """Each session keeps to its version until the deployment goes on."""
         appconfig.deploy(NAME, "old", label="v1")
         sources = [AppConfig() for _ in range(20)]
         appconfig.deploy(NAME, "new", label="v2", percent=50)
         first = [poll(source) for source in sources]
-        clock.advance(60)
+        time.advance(60)
         second = [poll(source) for source in sources]
         appconfig.finish(NAME)
-        clock.advance(60)
+        time.advance(60)
 
         assert {("old", "v1"), ("new", "v2")} == set(first)
         assert first == second
         assert {("new", "v2")} == {poll(source) for source in sources}
 
-    def test_deployment_is_rolled_back(self, light, appconfig, clock):
+    def test_deployment_is_rolled_back(self, light, appconfig, time):
         """What a rollback restores comes with its own label."""
         appconfig.deploy(NAME, "old", label="v1")
         seen = [poll(light)]
         appconfig.deploy(NAME, "new", label="v2", percent=99.9)
-        clock.advance(60)
+        time.advance(60)
         seen.append(poll(light))
         appconfig.roll_back(NAME)
-        clock.advance(60)
+        time.advance(60)
         seen.append(poll(light))
 
         assert [("old", "v1"), ("new", "v2"), ("old", "v1")] == seen
@@ -131,53 +131,53 @@ class TestSession:
 class TestInterval:
     """NextPollIntervalInSeconds is obeyed."""
 
-    def test_nothing_is_asked_before_it_is_time(self, source, appconfig, clock):
+    def test_nothing_is_asked_before_it_is_time(self, source, appconfig, time):
         """A poll that comes early is answered from memory."""
         appconfig.interval_s = 120
         appconfig.deploy(NAME, "one")
         poll(source)
         appconfig.deploy(NAME, "two")
-        clock.advance(119)
+        time.advance(119)
 
         assert "one" == poll(source)[0]
-        clock.advance(1)
+        time.advance(1)
         assert "two" == poll(source)[0]
         assert [START, GET, GET] == appconfig.operations()
 
-    def test_interval_that_grows(self, light, appconfig, clock):
+    def test_interval_that_grows(self, light, appconfig, time):
         """The last answer's interval counts, not the first's."""
         appconfig.deploy(NAME, "x")
         for interval_s in (30, 300, 3000):
             appconfig.interval_s = interval_s
             poll(light)
-            clock.advance(interval_s - 1)
+            time.advance(interval_s - 1)
             poll(light)
-            clock.advance(1)
+            time.advance(1)
 
         assert [START, GET, GET, GET] == appconfig.operations()
         assert 0 == counters.too_early
 
-    def test_too_early_counts_as_unchanged(self, source, appconfig, clock):
+    def test_too_early_counts_as_unchanged(self, source, appconfig, time):
         """AppConfig's refusal keeps the document and the session."""
         appconfig.deploy(NAME, "one")
         poll(source)
         for each, _ in appconfig._tokens.values():
             each.not_before += 500  # AppConfig's clock is another
-        clock.advance(60)
+        time.advance(60)
 
         assert "one" == poll(source)[0]
         assert 1 == counters.too_early
-        clock.advance(600)
+        time.advance(600)
         appconfig.deploy(NAME, "two")
         assert "two" == poll(source)[0]
         assert [START, GET, GET, GET] == appconfig.operations()
 
-    def test_freeze_counts(self, light, appconfig, clock):
+    def test_freeze_counts(self, light, appconfig, time):
         """Frozen time passes for AppConfig, too."""
         appconfig.deploy(NAME, "one")
         poll(light)
         appconfig.deploy(NAME, "two")
-        clock.freeze(3600)
+        time.freeze(3600)
 
         assert "two" == poll(light)[0]
 
@@ -215,37 +215,37 @@ class TestInterval:
 class TestTokens:
     """What becomes of a token that is refused."""
 
-    def test_expired_token_starts_one_new_session(self, source, appconfig, clock):
+    def test_expired_token_starts_one_new_session(self, source, appconfig, time):
         """After a day of silence the next poll recovers by itself."""
         appconfig.deploy(NAME, "one", label="v1")
         poll(source)
-        clock.freeze(DAY_S)
+        time.freeze(DAY_S)
 
         assert ("one", "v1") == poll(source)
         assert [START, GET, GET, START, GET] == appconfig.operations()
         assert 1 == counters.renewed
-        clock.advance(60)
+        time.advance(60)
         poll(source)
         assert [START, GET, GET, START, GET, GET] == appconfig.operations()
 
-    def test_corrupted_token_starts_one_new_session(self, source, appconfig, clock):
+    def test_corrupted_token_starts_one_new_session(self, source, appconfig, time):
         """A token that AppConfig does not know is replaced within the poll."""
         appconfig.deploy(NAME, "one")
         poll(source)
         appconfig.forget_tokens()
         appconfig.deploy(NAME, "two")
-        clock.advance(60)
+        time.advance(60)
 
         assert "two" == poll(source)[0]
 
-    def test_new_session_is_refused_only_once(self, light, appconfig, clock):
+    def test_new_session_is_refused_only_once(self, light, appconfig, time):
         """A second refusal within one poll is the error; no loop."""
         appconfig.deploy(NAME, "one")
         poll(light)
-        clock.advance(60)
+        time.advance(60)
         appconfig.fail(400, "BadRequestException", "no", times=1)
         poll(light)
-        clock.advance(60)
+        time.advance(60)
         before = len(appconfig.calls)
         appconfig.forget_tokens()
         original = appconfig._latest
@@ -273,12 +273,12 @@ class TestTokens:
         [(429, "ThrottlingException"), (500, "InternalServerException")],
     )
     def test_passing_failure_keeps_the_token(
-        self, light, appconfig, clock, status, code
+        self, light, appconfig, time, status, code
     ):
         """A throttled poll is tried again with the same session."""
         appconfig.deploy(NAME, "one")
         poll(light)
-        clock.advance(60)
+        time.advance(60)
         appconfig.fail(status, code, times=20)
 
         with pytest.raises(SourceError) as caught:
@@ -289,17 +289,17 @@ class TestTokens:
         assert "two" == poll(light)[0]
         assert 1 == appconfig.operations().count(START)
 
-    def test_token_that_was_used_up_unseen(self, light, appconfig, clock, monkeypatch):
+    def test_token_that_was_used_up_unseen(self, light, appconfig, time, monkeypatch):
         """The answer was lost: the token is sent once more, then replaced."""
         appconfig.deploy(NAME, "one")
         poll(light)
-        clock.advance(60)
+        time.advance(60)
         appconfig._latest(light.session(NAME)._token)  # this answer is lost
 
         assert "one" == poll(light)[0]
         assert 1 == counters.renewed
 
-    def test_interrupted_poll_loses_its_token_only(self, light, appconfig, clock):
+    def test_interrupted_poll_loses_its_token_only(self, light, appconfig, time):
         """What a signal handler raises in a poll costs a new session, no more."""
 
         class Interrupt(BaseException):
@@ -307,7 +307,7 @@ class TestTokens:
 
         appconfig.deploy(NAME, "one")
         poll(light)
-        clock.advance(60)
+        time.advance(60)
         session = light.session(NAME)
         way, session._way = session._way, Interrupted(Interrupt)
         with pytest.raises(Interrupt):
@@ -317,11 +317,11 @@ class TestTokens:
         assert "one" == poll(light)[0]
         assert 2 == appconfig.operations().count(START)
 
-    def test_two_polls_at_once_share_no_token(self, light, appconfig, clock):
+    def test_two_polls_at_once_share_no_token(self, light, appconfig, time):
         """Polls that overlap use different tokens; none is sent twice."""
         appconfig.deploy(NAME, "one")
         poll(light)
-        clock.advance(60)
+        time.advance(60)
         results = run_threads(8, lambda _: poll(light)[0])
 
         assert ["one"] * 8 == results
@@ -351,25 +351,25 @@ class TestFailures:
         assert "appconfig" == caught.value.source
         assert not caught.value.transient
 
-    def test_empty_first_document_says_so(self, source, appconfig, clock):
+    def test_empty_first_document_says_so(self, source, appconfig, time):
         """No document at all is an error in words, and not the session's end."""
         appconfig.deploy(NAME, "")
 
         with pytest.raises(SourceError, match="'orders/prod/features' is empty"):
             poll(source)
         appconfig.deploy(NAME, "one")
-        clock.advance(60)
+        time.advance(60)
         assert "one" == poll(source)[0]
 
     def test_empty_first_body_of_a_later_session_keeps_the_document(
-        self, light, appconfig, clock
+        self, light, appconfig, time
     ):
         """A new session that brings nothing does not take the document away."""
         appconfig.deploy(NAME, "one")
         poll(light)
         appconfig.forget_tokens()
         appconfig.deploy(NAME, "")
-        clock.advance(60)
+        time.advance(60)
 
         assert "one" == poll(light)[0]
 
@@ -381,12 +381,12 @@ class TestFailures:
         ],
     )
     def test_error_with_a_document_at_hand_may_pass(
-        self, light, appconfig, clock, status, code, kind
+        self, light, appconfig, time, status, code, kind
     ):
         """Once there is a good document no error of AWS's is final."""
         appconfig.deploy(NAME, "one")
         poll(light)
-        clock.advance(60)
+        time.advance(60)
         appconfig.fail(status, code, times=2)
 
         with pytest.raises(kind) as caught:
@@ -395,7 +395,7 @@ class TestFailures:
 
     @pytest.mark.logs
     def test_document_that_cannot_be_read_replaces_nothing(
-        self, light, appconfig, clock, caplog
+        self, light, appconfig, time, caplog
     ):
         """It is an error that may pass until the next version; counted and logged."""
 
@@ -415,12 +415,12 @@ class TestFailures:
         poll(light)
         appconfig.deploy(NAME, "broken secret", label="v9")
         for _ in range(2):  # the second time AppConfig says: unchanged
-            clock.advance(60)
+            time.advance(60)
             with pytest.raises(SourceError, match=r"'v9' .* cannot be read") as caught:
                 poll(light)
             assert caught.value.transient
         appconfig.deploy(NAME, "one again")
-        clock.advance(60)
+        time.advance(60)
 
         assert "one again" == poll(light)[0]
         assert 1 == counters.broken
@@ -428,7 +428,7 @@ class TestFailures:
         assert "secret" not in caplog.text + repr(caught.value)
         assert caught.value.__context__ is None
 
-    def test_one_reader_that_accepts_is_enough(self, light, appconfig, clock):
+    def test_one_reader_that_accepts_is_enough(self, light, appconfig, time):
         """A document that suits one of its readers is not withheld from it."""
 
         class Reader:
@@ -450,11 +450,11 @@ class TestFailures:
         appconfig.deploy(NAME, "one")
         poll(light)
         appconfig.deploy(NAME, "two")
-        clock.advance(60)
+        time.advance(60)
 
         assert "two" == poll(light)[0]
 
-    def test_reader_that_is_gone_is_not_asked(self, light, appconfig, clock):
+    def test_reader_that_is_gone_is_not_asked(self, light, appconfig, time):
         """The source keeps no handle alive."""
 
         class Reader:
@@ -470,11 +470,11 @@ class TestFailures:
         appconfig.deploy(NAME, "one")
         poll(light)
         appconfig.deploy(NAME, "two")
-        clock.advance(60)
+        time.advance(60)
 
         assert "two" == poll(light)[0]
 
-    def test_appconfig_is_left_alone_after_failures(self, light, appconfig, clock):
+    def test_appconfig_is_left_alone_after_failures(self, light, appconfig, time):
         """From the second failure in a row on, the next calls fail at once."""
         errors = []
         for _ in range(10):
@@ -483,24 +483,24 @@ class TestFailures:
             errors.append(caught.value)
         assert [START, START] == appconfig.operations()
         assert 10 == len({id(error) for error in errors})
-        clock.advance(1)
+        time.advance(1)
         with pytest.raises(NotFoundError):
             poll(light)
-        clock.advance(1.9)
+        time.advance(1.9)
         with pytest.raises(NotFoundError):
             poll(light)
         assert [START] * 3 == appconfig.operations()
         appconfig.deploy(NAME, "one")
-        clock.advance(0.1)
+        time.advance(0.1)
 
         assert "one" == poll(light)[0]
 
-    def test_pause_is_bounded(self, light, appconfig, clock):
+    def test_pause_is_bounded(self, light, appconfig, time):
         """AppConfig is asked again at least every half minute."""
         for _ in range(20):
             with pytest.raises(NotFoundError):
                 poll(light)
-            clock.advance(30)
+            time.advance(30)
 
         assert [START] * 20 == appconfig.operations()
 

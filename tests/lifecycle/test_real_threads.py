@@ -141,9 +141,9 @@ class TestStart:
         thread.join(30)
 
         assert [True, "lambda_ext_test"] == seen
-        assert ("lambda_ext_test" in names, alive, thread.is_alive()) == (
+        assert (
             False, True, False
-        )  # fmt: skip
+        ) == ("lambda_ext_test" in names, alive, thread.is_alive())  # fmt: skip
         assert "lambda_ext_test" not in real_threads.bare.values()
 
     @pytest.mark.logs

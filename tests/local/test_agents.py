@@ -125,9 +125,8 @@ class TestLife:
             (said,) = (t for t in texts(emulator, "stdout") if "registered" in t)
 
             assert said.startswith("registered 403")
-            assert json.loads(said.split(" ", 2)[2])["errorType"] == (
-                "Extension.InvalidExtensionState"
-            )
+            answer = json.loads(said.split(" ", 2)[2])
+            assert "Extension.InvalidExtensionState" == answer["errorType"]
             assert ["outer"] == [agent.name for agent in emulator.agents]
 
     def test_counts_towards_the_ten(self, extensions):

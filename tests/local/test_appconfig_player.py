@@ -21,24 +21,9 @@ NAME = {
 }
 
 
-class Time:
-    """A clock that goes when it is told."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture(name="time")
-def _time():
-    return Time()
-
-
 @pytest.fixture(name="player")
 def _player(time):
-    player = AppConfigPlayer(clock=time)
+    player = AppConfigPlayer(clock=time.wall)
     player.deploy("a/b/c", "one", label="v1")
     return player
 
@@ -84,11 +69,11 @@ def test_session(client, player, time):
     """First the document, then nothing, then the next version."""
     text, label, interval_s, token = latest(client, start(client))
     assert ("one", "v1", 60) == (text, label, interval_s)
-    time.now += 60
+    time.advance(60)
     text, label, _, token = latest(client, token)
     assert ("", None) == (text, label)
     player.deploy("a/b/c", "two", label="v2")
-    time.now += 60
+    time.advance(60)
 
     assert ("two", "v2") == latest(client, token)[:2]
 
@@ -104,7 +89,7 @@ def test_token_serves_once(client, time):
 def test_token_expires(client, time):
     """After 24 hours a token is not valid."""
     token = start(client)
-    time.now += 24 * 3600
+    time.advance(24 * 3600)
 
     assert ("BadRequestException", ["Expired"]) == refusal(latest, client, token)
 
@@ -115,11 +100,11 @@ def test_poll_that_comes_too_early(client, player, time):
         client, start(client, RequiredMinimumPollIntervalInSeconds=20)
     )
     assert 20 == interval_s
-    time.now += 19
+    time.advance(19)
     assert ("BadRequestException", ["PollIntervalNotSatisfied"]) == (
         refusal(latest, client, token)
     )
-    time.now += 1
+    time.advance(1)
     player.interval_s = 300
 
     assert 300 == latest(client, token)[2]

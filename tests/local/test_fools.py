@@ -632,7 +632,7 @@ def test_daemon_of_another_run_goes_on(tmp_path):
 
 
 def test_answer_with_half_a_character_is_json(tmp_path):
-    """The document can be written and read, whatever the handler returns."""
+    """The document can be written and read, for each answer of a handler."""
     result, verdict = judged(tmp_path, handler("return '\\ud800'"))
     text = document(result, verdict)
 

@@ -80,7 +80,7 @@ broken = observer.Teller(end)
 os.close(other)
 import signal
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-broken.tell("nobody reads")
+broken.tell("no process reads it")
 teller.tell("good")
 """
     )

@@ -275,7 +275,7 @@ class TestFailures:
             for each in receiver.bodies[0]
         ]
 
-    def test_nobody_listens(self, telemetry, monkeypatch):
+    def test_no_process_listens(self, telemetry, monkeypatch):
         """The deliveries fail, and the end comes all the same."""
         monkeypatch.setattr(subscribers, "PAUSE_S", 0.0)
         receiver = Receiver()

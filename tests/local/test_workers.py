@@ -53,7 +53,7 @@ class TestSnapStart:
             assert answer.restore is None
             assert emulator.restores == [report]
 
-    def test_invoke_restores_when_nobody_did(self):
+    def test_invoke_restores_when_restore_was_not_called(self):
         """An invocation of a snapshot begins with its restore, once."""
         with emulate(env={"HOOKS": "print"}, **SNAPSHOT) as emulator:
             first = emulator.invoke({})

@@ -21,7 +21,7 @@ from lambda_ext.metrics.parcels import Batch, Point
 from lambda_ext.testing import FakeClock
 
 FAILED = pytest.mark.logs  # a failure, or what is dropped, is logged once a reason
-NOBODY = 9  # the port "discard": nothing listens there
+DISCARD = 9  # the port "discard": nothing listens there
 
 
 class Extension:
@@ -182,9 +182,9 @@ class TestDatagrams:
         assert (0, {"timestamp": 1}, 0) == numbers(sink)
 
     @FAILED
-    def test_nobody_listens(self):
+    def test_no_process_listens(self):
         """Each datagram is counted as dropped, and none is waited for."""
-        sink = DatadogSink(flush_to_log=False, port=NOBODY)
+        sink = DatadogSink(flush_to_log=False, port=DISCARD)
         accepted = []
 
         def another():

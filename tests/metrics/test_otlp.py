@@ -417,7 +417,7 @@ class TestRequest:
     @FAILED
     @pytest.mark.parametrize("drains", [False, True])
     def test_values_count_as_bytes(self, drains):
-        """What waits for a receiver that is gone has a bound, whatever it is."""
+        """What waits for a receiver that is gone has a bound, for each kind of metric."""
         with collector.closed_port() as port:
             sink = OtlpSink(f"http://127.0.0.1:{port}/v1/metrics")
             for _ in range(80):
@@ -485,7 +485,7 @@ class TestReceiver:
     def test_numbers_of_a_receiver_are_not_believed(
         self, receiver, name, told, sent, dropped
     ):
-        """Counts add up to what was recorded, whatever an answer says."""
+        """Counts add up to what was recorded, for each answer."""
         body = f'{{"partialSuccess":{{"{name}":{told}}}}}'.encode()
         receiver.answer = lambda request: response(
             200, body, Content_Type="application/json"
@@ -575,7 +575,7 @@ class TestReceiver:
     @FAILED
     @pytest.mark.parametrize("status", [301, 307])
     def test_redirect_is_not_followed(self, receiver, status):
-        """It would send the key to an address that nobody chose."""
+        """It would send the key to an address that the program did not choose."""
         receiver.faults += [redirecting("http://127.0.0.1:1/", status)]
         sink = sink_at(receiver, headers={"api-key": "k"})
         sink.accept(Batch())
@@ -606,7 +606,7 @@ class TestReceiver:
 
     @FAILED
     @pytest.mark.parametrize("fault", [silent, cut(20, silent)])
-    def test_receiver_that_hangs_holds_nobody(self, receiver, fault):
+    def test_receiver_that_hangs_holds_no_caller(self, receiver, fault):
         """The drain ends at its deadline, and the batch is kept for another attempt."""
         receiver.faults += [fault]
         sink = sink_at(receiver, timeout=1.0)
@@ -799,7 +799,7 @@ class TestKey:
     def test_function_that_raises_keeps_the_batch(
         self, receiver, failure, where, caplog
     ):
-        """The next drain asks it again, whatever it raised; nothing shows what it said."""
+        """The next drain asks it again, after each exception; nothing shows what it said."""
         answers = [failure, failure, failure]
 
         def given():
@@ -833,7 +833,7 @@ class TestKey:
 
     @FAILED
     @pytest.mark.parametrize("where", ["header", "address"])
-    def test_key_that_takes_long_holds_nobody(self, receiver, where):
+    def test_key_that_takes_long_holds_no_caller(self, receiver, where):
         """A drain ends in time, and the key that comes meanwhile serves the next one."""
         gate = threading.Event()
 

@@ -491,7 +491,7 @@ class Telling:
     ids=repr,
 )  # fmt: skip
 def test_numbers_of_a_sink_are_not_believed(name, value):
-    """A flush raises nothing, and statistics can be had, whatever a sink tells."""
+    """A flush raises nothing, and statistics can be had, for each number of a sink."""
     sink = Telling(name, value)
     configure(sinks=[sink, "emf"])
     metrics.count("a")

@@ -323,7 +323,7 @@ class TestBadInput:
         record()
         documents = written(capfd)
 
-        assert recorder.snapshot()["dropped"] == {reason: 2}
+        assert {reason: 2} == recorder.snapshot()["dropped"]
         assert 3 == recorder.snapshot()["recorded"]
         assert [1] == [document["good"] for document in documents]
         first, number = [r.getMessage() for r in caplog.records]
@@ -478,10 +478,10 @@ class TestTimer:
             "gauge",
             "distribution",
         ] == [point.kind for point in points]
-        assert repr(points[1]) == (
+        assert (
             "<Point gauge 'm' {'service': 'unknown_service', 'the shop': 'a',"
             " 'zone': '1'} [2]>"
-        )
+        ) == repr(points[1])
 
     def test_one_timer_may_be_nested(self):
         """A timer that is entered twice measures both blocks."""
@@ -657,14 +657,14 @@ class TestPhases:
         metrics.count("n")
         counts = {phase: len(phases.listeners(phase)) for phase in phases.PHASES}
 
-        assert {phase: count for phase, count in counts.items() if count} == {
+        assert {
             phases.INVOKE: 1,  # of the first invocation only
             phases.RESPONSE: 1,
             phases.AFTER: 1,
             phases.SHUTDOWN: 3,
             phases.SNAPSHOT: 1,
             phases.TIMEOUT: 2,
-        }
+        } == {phase: count for phase, count in counts.items() if count}
 
     def test_released_metrics_is_flushed(self, capfd):
         """What was recorded with a Metrics that is gone comes out."""

@@ -108,7 +108,7 @@ class TestTimerAsDecorator:
 
     @pytest.mark.parametrize("how", ["partial", "object", "staticmethod", "marked"])
     def test_what_calls_a_coroutine_is_one(self, how):
-        """Measured until it is done, whatever stands around the ``async def``."""
+        """Measured until it is done, with each wrapper around the ``async def``."""
 
         async def wait(seconds):
             await asyncio.sleep(0)
@@ -608,7 +608,7 @@ class TestFlushEvery:
         assert [3] == [batch.points[0].samples for batch in sink.batches]
 
     def test_nothing_waits_after_the_last_flush(self, timed):
-        """Whatever options say then: no flush comes any more but that of a record."""
+        """Under all options: no flush comes any more but that of a record."""
         sink, fake = timed
         metrics.count("n")
         phases.call_within(1.0, phases.SHUTDOWN)

@@ -1,4 +1,4 @@
-"""A document begins at the beginning of a line, whatever else is written there."""
+"""A document begins at the beginning of a line, beside all other output."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class TestUncertain:
             text = flushed(read)
 
             assert '\n{"_aws"' in text
-            assert check(text.splitlines()[-1]).problems == ()
+            assert () == check(text.splitlines()[-1]).problems
             assert flushed(read).startswith('{"_aws"')
 
     def test_beside_a_thread_of_the_users(self, monkeypatch):
@@ -181,7 +181,7 @@ class TestUncertain:
             child.wait()
             text = "".join(texts) + read()
 
-            assert text.count('\n{"_aws"') == 2
+            assert 2 == text.count('\n{"_aws"')
             assert sum(bool(line) for line in text.splitlines()) >= 3
 
     @pytest.mark.process
@@ -260,7 +260,7 @@ class TestWhole:
         )
         checked = [check(line) for line in done.stdout.splitlines()]
 
-        assert done.returncode == 0, done.stderr
+        assert 0 == done.returncode, done.stderr
         assert [each.problems for each in checked if each] == [()] * 300
 
 
@@ -286,7 +286,7 @@ class TestUnderTheRuntimeClient:
             freeze=False,
         ) as emulator:
             for _ in range(invocations):
-                assert emulator.invoke({}).status == "success"
+                assert "success" == emulator.invoke({}).status
             emulator.shutdown()
             lines = [line.text for line in emulator.lines]
         checked = [each for each in map(check, lines) if each is not None]
@@ -307,7 +307,7 @@ class TestUnderTheRuntimeClient:
     )
     @pytest.mark.parametrize("format", ["Text", "JSON"])
     def test_all_documents_arrive(self, tmp_path, body, format):
-        """Five invocations, five documents, whatever the handler leaves open."""
+        """Five invocations, five documents, though the handler leaves lines open."""
         env = {"AWS_LAMBDA_LOG_FORMAT": format}
         checked, _ = self.run(tmp_path, body, env=env)
 
@@ -321,7 +321,7 @@ class TestUnderTheRuntimeClient:
         assert lines.count("") <= 1
 
     def test_redirected_stdout_loses_nothing(self, tmp_path):
-        """Inside Lambda documents go to the process's stdout, whatever print() does."""
+        """Inside Lambda documents go to the process's stdout, also where print() does not."""
         checked, lines = self.run(
             tmp_path,
             """
@@ -360,7 +360,7 @@ class TestCounting:
             finally:
                 log.removeHandler(handler)
 
-            assert recorder.snapshot()["dropped_by_name"] == {"stdout": {"n": 1}}
+            assert {"stdout": {"n": 1}} == recorder.snapshot()["dropped_by_name"]
 
     def test_handler_that_is_interrupted_by_itself_writes_in_order(self, monkeypatch):
         """A flush in the middle of a write leaves its line to the outer one."""
@@ -380,7 +380,7 @@ class TestCounting:
             writer.lines.append(stdout.line_of(b'{"outer":1}\n', [("outer", 1)]))
             writer.write()
 
-            assert texts == [{"outer": 1}, {"inner": 1}]
+            assert [{"outer": 1}, {"inner": 1}] == texts
 
     def test_forked_child_has_no_lines(self):
         """Those of the parent are the parent's."""
@@ -388,7 +388,7 @@ class TestCounting:
         writer.lines.append(stdout.line_of(b"{}\n", [("n", 1)]))
         stdout.forked()
 
-        assert writer.lines == []
+        assert [] == writer.lines
 
 
 class Unbuffered:
@@ -515,8 +515,8 @@ def test_encoder_writes_nothing_that_the_checker_refuses(monkeypatch):
         metrics.flush()
         checked = [check(line) for line in read().splitlines() if line]
 
-        assert [each.problems for each in checked] == [(), ()]
-        assert emf_rules.total("", "n") == 0
+        assert [(), ()] == [each.problems for each in checked]
+        assert 0 == emf_rules.total("", "n")
 
 
 def test_parked_thread_of_the_library_costs_no_empty_line():
@@ -637,7 +637,7 @@ class TestFirstLook:
 
 @pytest.mark.process
 class TestChildren:
-    """Children that this process has started are seen, whoever started them."""
+    """Children that this process has started are seen, in each way of starting them."""
 
     def test_without_any_one_look_is_enough(self):
         """The kernel is asked once for each flush."""

@@ -534,7 +534,7 @@ class TestSecretAsKey:
         assert [] == loads
         assert {"HTTP 403": 1} == refused
         assert "and [secret splunk/hec]" == sent[-1]
-        assert made.sent == 2
+        assert 2 == made.sent
 
 
 class TestInTheClear:

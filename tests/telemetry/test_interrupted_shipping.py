@@ -62,7 +62,7 @@ def check(operation):
 
 
 def test_end_of_an_invocation():
-    """Whatever the handler interrupts, the next flush hands over each record once."""
+    """Wherever the handler interrupts, the next flush hands over each record once."""
     check(shipping._at_response)
 
 

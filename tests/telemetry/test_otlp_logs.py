@@ -176,7 +176,7 @@ class TestRecords:
         )
     )  # fmt: skip
     def test_any_json_line_can_be_read(self, body):
-        """Whatever a line holds, the reference reads a record out of the bytes."""
+        """For each line the reference reads a record out of the bytes."""
         made = destinations.otlp("https://x.example")
         request = made.join([made.encode(entry({"message": "m", **body}))])
         found = ExportLogsServiceRequest.FromString(request)

@@ -205,7 +205,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("form", ["when", "fields"])
     def test_coroutine_is_no_yes(self, form):
-        """One that a plain function returns is true, whatever it would say."""
+        """One that a plain function returns is true, also if its result would be false."""
 
         async def when(found):
             return False

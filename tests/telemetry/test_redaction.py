@@ -100,7 +100,7 @@ class TestForms:
         "write", [quote, quote_plus, lambda value: urlencode({"v": value})]
     )
     def test_urls_are_searched(self, value, write):
-        """Whatever a function of Python's leaves as it is, and with "+" for a blank."""
+        """With all that functions of Python's leave as it is, and with "+" for a blank."""
         redaction.protect("db", value)
         found = cleaned(f"GET /?p={write(value)}&x=1").message
 

@@ -74,7 +74,7 @@ def test_outcomes_are_bounded(monkeypatch):
 
 
 def test_nothing_is_kept_unasked():
-    """An invocation leaves nothing behind where nobody wants reports."""
+    """An invocation leaves nothing behind where no function wants reports."""
     lambda_ext.handler(lambda event, context: None)({}, Context("a"))
 
     assert reports.outcome_of("a") is None

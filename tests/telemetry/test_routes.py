@@ -423,7 +423,7 @@ class TestLittleRoom:
     """A limit below the size of a call."""
 
     def test_is_due_before_it_drops(self):
-        """A queue that is full is handed over, whatever max_records says."""
+        """A queue that is full is handed over, also below max_records."""
         sink = Sink()
         route = telemetry.route().to(sink, limit=3, max_age=1e9)
         route(records.parse(json.dumps([line(str(number)) for number in range(3)])))

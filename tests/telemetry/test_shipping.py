@@ -97,7 +97,7 @@ class TestTrafficOfSinks:
             raise RuntimeError("can't start new thread at interpreter shutdown")
 
         caplog.set_level(logging.DEBUG)
-        for name in names:  # whatever level others have given to it, or to a parent
+        for name in names:  # also where it, or a parent, has a level
             caplog.set_level(logging.DEBUG, logger=name)
         if in_place:
             monkeypatch.setattr(shipping.real_threads, "start", refuse)
@@ -279,7 +279,7 @@ class TestFlush:
 
 
 class TestSubscription:
-    """Routes whose records nobody asked the platform for."""
+    """Routes whose records no subscription asks for."""
 
     @FAILED
     def test_are_named_once(self, monkeypatch, caplog):
@@ -371,7 +371,7 @@ class TestShutdown:
         invoke()
         put(route, "two")
         before = route.status().abandoned
-        # It goes on when somebody waits for it.
+        # It goes on when a thread waits for it.
         wait = shipping._Call.wait_for
 
         def waited(call, seconds):

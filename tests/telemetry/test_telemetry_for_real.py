@@ -258,7 +258,7 @@ PATCHES = {
 
 @pytest.mark.parametrize("library", PATCHES)
 def test_beside_green_threads(tmp_path, library):
-    """The listener and the consumers are real threads, whatever was patched."""
+    """The listener and the consumers are real threads, also in a patched program."""
     installed(library)
     function = Function(tmp_path, PATIENT + REPORT, first=PATCHES[library])
     command = (sys.executable, "-W", "ignore", "-m", "awslambdaric", "app.handler")

@@ -162,7 +162,7 @@ class TestRefreshAhead:
         assert 2 == len(source.calls)
         assert 1 == store.snapshot().refreshes
 
-    def test_hit_before_the_first_is_due_wakes_nobody(self, source, time, worker):
+    def test_hit_before_the_first_is_due_wakes_no_worker(self, source, time, worker):
         """Nothing is refreshed before 70 % of max_age."""
         get_secret("db")
         time.advance(209)
@@ -221,7 +221,7 @@ class TestRefreshAhead:
 
         assert [("a", "b", "c"), ("a", "b", "c")] == source.calls
 
-    def test_value_that_nobody_reads_is_not_refreshed(self, source, time, worker):
+    def test_value_that_is_not_read_is_not_refreshed(self, source, time, worker):
         """A batch does not take along what was not read since it was loaded."""
         source.rotate("idle", "idle")
         idle, db = Secret("idle"), Secret("db")
@@ -578,7 +578,7 @@ class TestInvalidation:
         assert ("two", "two") == (by_name.value, by_arn.value)
         assert len(source.calls) > before
 
-    def test_load_begun_before_an_invalidation_blocks_nobody(self, source, worker):
+    def test_load_begun_before_an_invalidation_blocks_no_reader(self, source, worker):
         """Who comes after a write does not wait for what was asked before it."""
         inside, go_on = threading.Event(), threading.Event()
         fetch = source.fetch

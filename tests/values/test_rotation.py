@@ -152,7 +152,7 @@ class TestRefreshOn:
         assert ["in"] * 50 == run_threads(50, lambda _: query())
         assert 2 == len(source.calls)
 
-    def test_nobody_is_let_through_while_another_loads(self, source, db, database):
+    def test_no_caller_is_let_through_while_another_loads(self, source, db, database):
         """Who is refused during the load waits for it, cooldown or not."""
         source.rotate("db", "new")
         source.hold()
@@ -392,7 +392,7 @@ class TestOnChange:
         assert "two" == read("key")
         assert ["two"] == seen
 
-    def test_is_called_for_a_handle_that_nobody_has_read(self, source):
+    def test_is_called_for_a_handle_that_was_never_read(self, source):
         """A listener that reads nothing hears of what others load."""
         seen = []
         quiet = Secret("db")
@@ -418,7 +418,7 @@ class TestOnChange:
         assert [db] == seen
 
     @pytest.mark.logs
-    def test_listener_that_raises_disturbs_nobody(self, source, db, caplog):
+    def test_listener_that_raises_disturbs_no_other(self, source, db, caplog):
         """It is logged, and the others are called."""
         seen = []
 
@@ -572,7 +572,7 @@ class TestDerived:
         assert 1 == len({id(each) for each in pools})
         assert ["old"] == made
 
-    def test_nobody_waits_for_the_new_one(self, source, db):
+    def test_no_user_waits_for_the_new_one(self, source, db):
         """While it is made, others go on with the old one."""
         inside, go_on = threading.Event(), threading.Event()
 
