@@ -505,7 +505,7 @@ def _clamped(fallback: Fallback, raw: str) -> float | str:
 def _parse(option: Option, value: Any, origin: str) -> Any:
     try:
         return parsed(option.kind, value)
-    except Exception as exc:  # of an object of the user's, whatever it raises
+    except Exception as exc:  # of an object of the user's, which may raise any
         if process.by_signal_handler(exc):
             raise
         reason = exc if isinstance(exc, ConfigurationError) else "wrong type"

@@ -236,7 +236,7 @@ def _is_understood(exc: Any) -> bool:
     headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if "x-amzn-errortype" in headers:  # then the code says nothing about the body
         return "json" in headers.get("content-type", "")
-    return errors.is_told(str(exc.response.get("Error", {}).get("Code", "")))
+    return errors.is_from_body(str(exc.response.get("Error", {}).get("Code", "")))
 
 
 def _maker() -> Any:

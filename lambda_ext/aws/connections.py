@@ -1,5 +1,5 @@
 """
-The connections to one endpoint: kept, reopened, and never trusted blindly.
+The connections to one endpoint: kept, checked before each use, and reopened.
 
 Guarantees
     No step outlasts the instant that the caller gives, looking up the name
@@ -136,7 +136,7 @@ class Connection:
         return False
 
     def __del__(self) -> None:
-        # One that was dropped, by whatever exception, keeps no descriptor open.
+        # One that an exception has dropped keeps no descriptor open.
         self._sock.close()
 
     def close(self) -> None:

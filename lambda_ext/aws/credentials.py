@@ -46,7 +46,7 @@ class Environment:
 
 
 def provider() -> Environment | Container | None:
-    """Return where the keys come from; None if it is nowhere that we know."""
+    """Return where the keys come from; None if boto3 has to find them."""
     if os.environ.get("AWS_ACCESS_KEY_ID"):
         return Environment()
     for earlier in (  # what boto3 asks before: another role, perhaps

@@ -187,8 +187,8 @@ def is_about_content(exc: SourceError) -> bool:
     return not exc.transient and exc.code not in EXPIRED and exc.code not in SKEWED
 
 
-def is_told(code: str) -> bool:
-    """Say whether *code* was told, not filled in with the status, as botocore does."""
+def is_from_body(code: str) -> bool:
+    """Say whether *code* is AWS's: botocore puts the HTTP status where there is none."""
     return not (code == "" or code.isdigit())
 
 
@@ -212,7 +212,7 @@ def from_code(
     if status == 501:  # for every code, also that of a passing failure
         code, cls, transient = "NotImplemented", SourceError, False
     text = printable(text.strip())
-    if not is_told(code):
+    if not is_from_body(code):
         text = ""
     if 300 <= status < 400:
         text = "the server redirects, and no redirect is followed"
@@ -232,7 +232,7 @@ def from_code(
 
 
 def unreadable(reason: str, *, service: str, key: str) -> SourceError:
-    """Return the error for an answer that is none; it may pass."""
+    """Return the error for an answer that cannot be read; it is transient."""
     return SourceError(
         f"{_subject(service, key)}: the answer could not be read: {printable(reason)}",
         key=key,
@@ -242,7 +242,7 @@ def unreadable(reason: str, *, service: str, key: str) -> SourceError:
 
 
 def unreachable(reason: str, *, service: str, key: str) -> SourceError:
-    """Return the error for a connection that failed or broke; it may pass."""
+    """Return the error for a connection that failed or broke; it is transient."""
     return SourceError(
         f"{_subject(service, key)}: AWS could not be reached: {printable(reason)}",
         key=key,

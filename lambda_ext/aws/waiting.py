@@ -1,14 +1,14 @@
 """
-Calls that take no time-out, given one: each runs on a thread of its own.
+A time-out for calls that take none: each runs on a thread of its own.
 
-The resolver of names and the clients of boto3 wait as long as they like.  A
-thread whose time is up is left behind, ends when its call does, and is not
-heard any more; there are `MOST` of these at a time, and beyond that no new
-call is made, so that a network that is gone for hours costs no memory.
+The resolver of names and the clients of boto3 wait without a limit of ours.  A
+thread whose time is up is left behind: it ends when its call does, and its result
+is dropped.  `MOST` of these may live at a time; beyond that each call fails at
+once, so that hours without a network cost no memory.
 
 Threads
-    ``_left`` is replaced at once and never changed; a race loses sight of a
-    thread, which is then not counted.
+    ``_left`` is replaced as a whole and never changed; in a race a thread may be
+    missing from it, and is then not counted.
 """
 
 from __future__ import annotations

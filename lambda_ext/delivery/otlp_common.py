@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOCAL = "http://localhost:4318"  # where a collector listens
 TYPES = {"http/protobuf": "application/x-protobuf", "http/json": "application/json"}
-PROTOBUF = "http/protobuf"  # which every vendor takes, whatever the variables say
+PROTOBUF = "http/protobuf"  # which every vendor takes; presets ignore the variables
 REJECTED = ("rejectedDataPoints", "rejectedLogRecords", "rejectedSpans")
 
 _instance = ""  # of this execution environment, once it was needed

@@ -8,8 +8,8 @@ receiver answers 401 or 403, since such keys are rotated.
 Guarantees
     A key goes over verified TLS only, or to this machine, and into no message,
     log line or repr; neither does a URL, which may be a key itself.
-    A key that cannot be read, whatever is raised, or not in time, loses nothing: it
-    is read again with the next attempt.
+    Where reading a key raises, or takes too long, no record is lost: the key is read
+    again with the next attempt.
     429, 502, 503, 504 and broken connections are for another attempt, with the
     pause that the receiver asks for; 2xx is final; everything else is refused.
     A request whose answer is late is not sent a second time: the next attempt
@@ -523,7 +523,7 @@ def lowered(headers: Any) -> dict[str, Any]:
         return {}
     try:
         return {name.lower(): value for name, value in headers.items()}
-    except Exception as exc:  # of an object of the user's, whatever it raises
+    except Exception as exc:  # of an object of the user's, which may raise any
         if by_signal_handler(exc):
             raise
     msg = "headers= takes names and values, such as {'x-api-key': Secret('key')}"

@@ -125,7 +125,7 @@ def _refusal(
         "ResponseMetadata": metadata,
     }
     members: tuple[str, ...] | None = ()
-    if errors.is_told(code):
+    if errors.is_from_body(code):
         members = _members(service, code)
     if members is None:
         return None

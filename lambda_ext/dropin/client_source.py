@@ -240,7 +240,7 @@ def _answer(
 def _divided(
     operation: str, response: Any, wanted: Sequence[Key], *, keep: bool
 ) -> dict[Key, Answer | LambdaExtError]:
-    """Return *response*, the client's to a batch, key by key."""
+    """Return, for each key, what *response* of a batch answers to it."""
     whole = operations.copy_of(response)
     found: dict[Key, Answer | LambdaExtError] = {}
     # Those with a Selector first: a value without one may be of the same version.

@@ -202,7 +202,7 @@ def _answers_before_send(client: Any, operation: str) -> bool:
 
 def _is_of_libraries(handler: Any) -> bool:
     """Say whether *handler* is botocore's or moto's."""
-    # moto's is there as long as moto is loaded, and asks no one outside a mock.
+    # moto's is there as long as moto is loaded, and answers only inside a mock.
     module = str(disclosure.attribute(handler, "__module__"))
     return module.startswith(("botocore.", "moto."))
 
@@ -438,7 +438,7 @@ class State:
         return not (self._is_bare or boto.is_own())
 
     def _begin_anew(self) -> None:
-        """Go on in another scope."""
+        """Answer nothing that was read before, as a client of another scope."""
         self._index = {}
         self._source = self._source.within(self.scope)
 
@@ -648,7 +648,7 @@ def _method_of(bare: Any) -> Any:
 
 
 def _wraps(method: Any, former: Any) -> bool:
-    """Say whether *method* is *former*, or put around it, as instrumentation does it."""
+    """Say whether *method* is *former*, or wraps it, as instrumentation does."""
     for _ in range(20):
         if method is None:
             return False
@@ -681,7 +681,7 @@ def own_error(error: Exception) -> BaseException:
 
 
 def _current_mock() -> object:
-    """Return what stands for moto's mock of this moment; None where there is none."""
+    """Return a token of the ``mock_aws()`` that is active now; None where none is."""
     models = sys.modules.get(MOTO)
     if models is None or not getattr(models.botocore_stubber, "enabled", False):
         return None

@@ -384,7 +384,7 @@ def _page(scope: Hashable, parameters: Mapping[str, Any]) -> Read:
     recursive = _flag(parameters, "Recursive")
     decrypt = _flag(parameters, "WithDecryption")
     if None in parameters.values():
-        raise _Unknown  # which botocore refuses, whatever it stands for
+        raise _Unknown  # which botocore refuses
     most = parameters.get("MaxResults", 1)
     if type(most) is not int or not 1 <= most <= 10:
         raise _Unknown

@@ -1,4 +1,13 @@
-"""Feature flags and configurations of AWS AppConfig; the types of what `Flags` tells."""
+"""
+Feature flags and configurations of AWS AppConfig.
+
+    flags, configuration        `Flags` and `Configuration`: what a program reads with
+    document, rules, patterns   a flag document; its rules; their regular expressions
+    dialect                     what rules mean where AWS does not say
+    session, agent, folder      the sources: AppConfig's data plane, its agent, files
+
+Documents are polled by `lambda_ext.values.loader`, as secrets are refreshed.
+"""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

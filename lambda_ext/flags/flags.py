@@ -237,7 +237,7 @@ class Flags(Polled[object]):
     def all(self, context: Context | None = None) -> dict[str, Evaluation]:
         """Return what each flag is for *context*; raises as `evaluate` does."""
         found = {}
-        now = self._document()  # of one version, whatever comes meanwhile
+        now = self._document()  # of one version, also if another one comes meanwhile
         for name in now[0]:
             found[name] = self._evaluated(name, context, now)
             if self._listeners_of_all:

@@ -12,7 +12,8 @@ The life of an execution environment: its phases, its clock, its end.
     runtime_client              Lambda's own client of it (awslambdaric)
     snapstart, otel             SnapStart; OpenTelemetry's providers
     current, invocations        the invocation under way; what hooks are told of it
-    event_loop                  for handlers and hooks in asyncio
+    undecorated                 invocations of a handler that is not decorated
+    event_loop, bounded         for handlers and hooks in asyncio; hooks with a budget
     process                     locks, forks and resets of process-wide state
     real_threads                threads, also where gevent replaced them
 """

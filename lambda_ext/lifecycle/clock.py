@@ -50,13 +50,13 @@ wall_time: Callable[[], float] = time.time  # `wall`, with one call less; never 
 lead = time.time() - time.monotonic()  # of house time over run time; only grows
 deadline_at: float | None = None  # of the invocation under way, in run time
 _installed: Clock | None = None
-_thawed = False  # the thaw before the next invocation has been noted
+_thawed = False  # `thawed` has noted the freeze that precedes the next invocation
 
 generation = 0
 _generations = itertools.count(1)
 
-# What is asked of each invocation, see `deadline`: one whose deadline, in run time,
-# is earlier than the horizon calls the alarm.
+# Set by `deadline`: an invocation whose deadline, in run time, is earlier than the
+# horizon calls the alarm when it begins.
 horizon = -math.inf
 alarm: Callable[[], None] | None = None
 
@@ -93,7 +93,7 @@ def sync() -> float:
     """
     Compare the two clocks, and return by how many seconds the lead grew.
 
-    0.0 is by far the most usual answer.  Otherwise the generation changes.
+    Mostly that is 0.0.  Otherwise the generation changes.
     """
     global lead, generation
     with _lock:

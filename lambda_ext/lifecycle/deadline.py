@@ -13,10 +13,10 @@ ends in time wakes nothing, and costs one comparison with `clock.horizon`.
 
 Guarantees
     TIMEOUT is called at most once for an invocation, and only for one that is
-    under way.  A freeze makes the watcher look late: what is due belongs to one
-    invocation and goes with it, also where a thread of that invocation hangs;
-    and what a freeze has moved past its deadline is left to SIGTERM.
-    Invocations in several threads are watched each for itself.
+    under way.  After a freeze the thread looks late: a deadline is dropped with the
+    invocation that it belongs to, also where a thread of that invocation hangs; and
+    an invocation whose deadline has passed in the freeze gets no TIMEOUT: SIGTERM
+    ends it.  Invocations in several threads are watched independently.
 
 What it cannot do
     While C code holds the GIL no other thread runs, this one neither.
@@ -64,7 +64,7 @@ def watch() -> None:
 
 
 def looks_after(at: float) -> bool:
-    """Say whether the thread sleeps beyond the run time *at*, or does not live."""
+    """Say whether the thread sleeps beyond the run time *at*, or is not running."""
     until = _until
     return _thread is None or until is None or at < until
 
@@ -139,7 +139,7 @@ def _alarm() -> None:
 
 
 def _start() -> bool:
-    """Have the thread live; where none is to be had the next caller tries again."""
+    """Start the thread unless it runs; False where no thread can be started now."""
     if _thread is None or not _thread.is_alive():
         try:
             real_threads.start("lambda_ext_deadline", _run, is_quiet=True, before=_keep)

@@ -15,9 +15,9 @@ When
 
 Guarantees
     The work of one invocation runs in order on one thread.  At its deadline less a
-    margin the environment goes on without it: it is left behind, counted and
-    logged, stands still in the freeze and goes on with the next invocation, at
-    whose side it then runs; nothing else of its queue does.
+    margin the environment goes on without it: the call that runs is left behind,
+    counted and logged; it stands still in the freeze and goes on beside the next
+    invocation.  The calls queued behind it wait for the next response.
     What waits is bounded, by `MOST` calls and by `MOST_LEFT` threads left behind.
     At SIGTERM and exit what waits is done within the budget; what is not done then
     is counted and logged.

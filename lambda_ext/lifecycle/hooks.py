@@ -104,9 +104,9 @@ def on_invoke(
     for it: without end, in its own thread, or for *budget* seconds (half of what
     is left, if that is less), while it runs on a thread of its own in a copy of the
     context variables.  One that is not done by then is left behind, counted and
-    logged, and is not called again before it has returned; what an ``async def``
-    has still to do then goes on when the event loop runs again, beside its next
-    call, or instead of it while four of them have not ended.
+    logged, and is not called again before it has returned.  An ``async def`` that is
+    left behind goes on when the event loop runs again, beside its next call; while
+    four such calls have not ended, they go on instead of a new call.
 
     Raises:
         ConfigurationError: what is decorated is no function, a generator, or

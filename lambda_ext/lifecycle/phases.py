@@ -84,8 +84,9 @@ def listen_once(phase: str, listener: Listener, *, priority: int = USER) -> None
     """
     Do as `listen`, unless that was done before.
 
-    What joins the phases says so here each time, and notes that it has joined
-    afterwards: a signal handler may raise in between.
+    A module that registers several listeners calls this for each of them, and only
+    then notes that it has: a signal handler may raise in between, and the next attempt
+    repeats all calls.
     """
     entries, entry = _listeners[phase], (priority, listener)
     # One step: no signal handler and no other thread comes in between.
@@ -189,9 +190,10 @@ def call_within(
     Call each listener of *phase* on a thread of its own, within *budget_s* seconds.
 
     Those of priority ESSENTIAL share the first `ESSENTIAL_S` seconds, the rest
-    what is left.  A share is the time left, divided by those still to come: what
-    one does not use, the next ones have.  One that is not done by then is
-    abandoned, counted and logged; its thread goes on.
+    what is left.  A share is the time left, divided by the number of listeners that
+    are not called yet: time that one does not use is left to the next.  A listener
+    that takes longer than its share is abandoned, counted and logged; its thread goes
+    on.
 
     Args:
         more: Further (priority, listener) pairs.
@@ -321,7 +323,7 @@ def call_one(phase: str, listener: Listener, *args: Any) -> None:
 
 
 def is_hook(listener: Listener) -> bool:
-    """Say whether *listener* is the user's: whatever it raises is a failure of its."""
+    """Say whether *listener* is the user's: a BaseException of it is a failure, too."""
     return any(each is listener for each in hooks)
 
 

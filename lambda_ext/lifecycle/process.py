@@ -87,16 +87,16 @@ class _Reference(weakref.ref):  # type: ignore[type-arg]  # of anything
 
 def remember(among: set[weakref.ref[T]], found: T) -> None:
     """
-    Have *found* among those of its kind, for as long as it lives; see `living`.
+    Add a weak reference to *found* to the set *among*; read the set by `living`.
 
-    Once: what is remembered twice is there twice.
+    Call it once for an object: a second call adds a second reference.
     """
     among.add(_Reference(found, among.discard))
 
 
 def living(among: set[weakref.ref[T]]) -> list[T]:
     """
-    Return those that live.
+    Return the objects in the set *among* that are still alive.
 
     A `weakref.WeakSet` raises where another thread adds to it meanwhile: its loop is
     Python code, this copy is not.

@@ -36,7 +36,7 @@ def before_wait(function: Callable[[], object], *, last: bool = False) -> bool:
     Call *function* each time before the runtime client waits, in its thread.
 
     The answer to the last invocation has been posted by then.  With *last* it is
-    called when all the others were.  Say whether this is a runtime client that tells.
+    called when all the others were.  Say whether the runtime client's wait can be seen.
     """
     functions = _last if last else _before
     if function not in functions:

@@ -8,18 +8,18 @@ What is done at the end: on SIGTERM, and when the interpreter exits.
 Guarantees
     It is done once, by the path that comes first; the other waits for it.
     Every listener runs on a thread of its own: one that hangs, raises or
-    exits costs its share of the budget and nothing else.  A share is what is
-    left, divided by those who are still to come; what one does not use, the
-    next ones have.  Only ``os._exit`` ends the process: ``sys.exit`` would
+    exits costs its share of the budget and nothing else.  A share is the time
+    left, divided by the number of listeners that are not called yet; time that one
+    does not use is left to the next.  Only ``os._exit`` ends the process: ``sys.exit`` would
     join the thread in which the runtime client waits, which never ends.
 
 The user's own SIGTERM handler
     Called once, after the flush, on our thread, as ``handler(SIGTERM, None)``;
     the code of a SystemExit becomes the exit status.  What only works in the
     main thread (`signal.signal`, an asyncio loop) does not work in it.
-    One that replaced ours since `signals.rearm` is Python's to run, in the main
-    thread: it has the rest of the budget for that, and may end the process.
-    An asyncio loop that handles SIGTERM has the same, from after the flush.
+    A handler that replaced ours after the last `signals.rearm` is run by Python, in
+    the main thread: it has the rest of the budget, and may end the process.  An
+    asyncio loop that handles SIGTERM has the rest of the budget after the flush.
 
 Budget
     How long Lambda waits before SIGKILL is documented as 300 ms with external
@@ -91,7 +91,7 @@ _winner: dict[str, tuple[str, object]] = {}  # "end" -> the path that does the w
 _done = real_threads.Event()
 _of_user: list[Callable[[], object]] = []  # listeners of this process only
 _follows_exit = False
-_at_last: list[Callable[[float], object]] = []  # called with when the budget ends
+_at_last: list[Callable[[float], object]] = []  # called with the end of the budget
 _unstarted: list[Callable[[], str]] = []  # what is lost where nothing has started
 
 rearm = signals.rearm
@@ -113,7 +113,7 @@ def has_begun() -> bool:
 
 
 def install() -> None:
-    """Be called on SIGTERM; for inside Lambda, where it means the end."""
+    """Have `_terminate` called on SIGTERM; for inside Lambda, where it means the end."""
     signals.install(_terminate)
 
 
@@ -138,9 +138,9 @@ def follow_exit() -> None:
 
 def at_last(function: Callable[[float], object]) -> None:
     """
-    Call *function* when the listeners were called, with when the budget ends.
+    Call *function* after all listeners, with the run time at which the budget ends.
 
-    It has the rest of the budget, and keeps to it; what it records is flushed.
+    It must return by then; what it records is flushed.
     """
     if function not in _at_last:
         _at_last.append(function)
@@ -182,7 +182,7 @@ def _terminate() -> None:
                 deadline_at = clock.run_time() + BUDGET_S
             code = _finish(deadline_at)
         else:
-            # At exit, or in a second SIGTERM: let the first be done with it.
+            # Python is exiting, or this is a second SIGTERM: wait for the first path.
             _done.wait(max(deadline_at - clock.run_time(), 0))
     finally:
         _exit(code)
@@ -213,7 +213,7 @@ def _at_exit() -> None:
 
 
 def _claim(path: str, token: object) -> bool:
-    """Say whether the caller, known by *token*, is the one that does the work."""
+    """Claim the end of the process for *path*; False: another path has claimed it."""
     return _winner.setdefault("end", (path, token))[1] is token
 
 

@@ -20,16 +20,15 @@ Guarantees
     ends are compared with the pipe that was made before they are used.
 
 Sharing
-    There is one wakeup fd and one handler per process.  `rearm` takes them
-    back before each wait for an invocation, or where that is not known, at the
-    start of each: a wakeup
-    fd that it finds there (asyncio's) is *chained*, all bytes are passed on
-    to it; a SIGTERM handler that it finds there becomes the *previous* one,
-    which `shutdown` calls after the flush.  Between being replaced and the
-    next `rearm`, a handler of the user's runs in the main thread as ever, and
-    our thread is woken all the same; while asyncio holds the wakeup fd *and*
-    the handler (`loop.add_signal_handler(SIGTERM, ...)` in the invocation
-    under way), only asyncio is.
+    There is one wakeup fd and one handler per process.  `rearm` takes both back
+    before each wait for an invocation or, where the wait cannot be seen, at the
+    start of each invocation.  A wakeup fd that it finds there (asyncio's) is
+    *chained*: all bytes are passed on to it.  A SIGTERM handler that it finds
+    there becomes the *previous* one, which `shutdown` calls after the flush.
+    Until the next `rearm`, a handler of the user's that has replaced ours runs in
+    the main thread as usual, and our thread is woken, too; while asyncio holds the
+    wakeup fd *and* the handler (`loop.add_signal_handler(SIGTERM, ...)` in the
+    invocation under way), only asyncio is woken.
 
     A handler that C code installed (`faulthandler.register`, libev's for
     ``gevent.signal_handler``) hides SIGTERM from Python until the next `rearm`
@@ -86,12 +85,10 @@ _previous: Handler = _signal.SIG_DFL
 _chained_fd = -1
 _chained_file: tuple[int, int] | None = None  # what the number stood for then
 _masks: dict[int, set[int]] = {}  # per forking thread, what was blocked before
-_follows_forks = False
-
 _guards_forks = False
 
-# What was found in the places that ours took, not yet dealt with.  Each is
-# stored by the C call that took the place: an exception of a signal handler
+# Wakeup fds and handlers that ours replaced, and that `_seize` has still to keep.
+# Each is stored by the C call that replaced it: an exception of a signal handler
 # cannot come in between.
 _found_fds: list[int] = []
 _found_handlers: list[Handler] = []
@@ -172,7 +169,7 @@ def _moved(fd: int) -> int:
 
 
 def rearm() -> None:
-    """Take wakeup fd and handler back from where they went; about 1 µs."""
+    """Take wakeup fd and handler back, if something replaced ours; about 1 µs."""
     if _write_fd < 0:
         if _wake is not None:
             _arm()

@@ -25,7 +25,7 @@ from urllib.parse import quote, quote_plus
 if TYPE_CHECKING:
     from .seeds import Seed
 
-SHORTEST = 4  # characters; a shorter value stands everywhere by chance
+SHORTEST = 4  # characters; a shorter value is found by chance in many lines
 ALONE = 8  # a shorter one counts only where no letter or digit touches it
 HALF = 8  # the least that half a value must have, to be one
 LINE = 16  # the least that one line of several must have

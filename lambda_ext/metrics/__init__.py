@@ -11,6 +11,19 @@ Metrics, recorded in memory and written at the end of each invocation.
 These are the methods of one default `Metrics`, as in `random`.  A decorated
 handler flushes, also shortly before a time-out; so do SIGTERM and the
 interpreter's exit.
+
+    recorder, validation        what a program records with; what CloudWatch takes
+    timers, properties          `timer`; what stands beside the metrics
+    buffer, parcels             what is recorded and not yet in a sink; the flush
+    aged                        `flush_every` as a time
+    outlets                     which sinks there are: a new one gets a name in `NAMED`
+    emf, emf_batches, stdout    the default sink: EMF, as whole lines on stdout
+    otlp, otlp_messages         the sink for OTLP over HTTP
+    datadog                     the sink for Datadog's extension and its Forwarder
+    losses, tally, statuses     what was dropped, and what sinks have sent
+    runtime, self_metrics, correlation
+                                what this library records by itself, if asked to
+    durable                     what a durable function has recorded before
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Records that wait for so many seconds at most, and are flushed then.
 
 Where `flush_every` is a time, and on Managed Instances, where nothing freezes and no
 answer is awaited.  The thread that records flushes when it finds the oldest old enough;
-where nobody records, the one that watches deadlines does.
+while no thread records, the one that watches deadlines flushes.
 """
 
 from __future__ import annotations

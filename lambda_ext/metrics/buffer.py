@@ -69,9 +69,9 @@ if TYPE_CHECKING:
     Dimensions = tuple[tuple[str, str], ...]
     Record = tuple["Series", Number]
 
-MAX_RECORDS = 10_000  # in the first tray: about 1 MB
-MAX_SERVED = 50  # sinks of which is told what became of their records
-DIRECT = object()  # of a class of sinks that make lines of what is recorded
+MAX_RECORDS = 10_000  # in the list of records: about 1 MB
+MAX_SERVED = 50  # sinks whose numbers `statuses` returns
+DIRECT = object()  # `direct` of a sink that makes lines of series, without a batch
 
 COUNT = "count"
 GAUGE = "gauge"
@@ -79,7 +79,11 @@ DISTRIBUTION = "distribution"
 
 
 class Series:
-    """What records are added up under."""
+    """
+    What a metric is recorded as: namespace, kind, name, unit, dimensions.
+
+    A flush adds up the records of one series.
+    """
 
     __slots__ = (
         "at", "dimensions", "key", "kind", "name", "namespace", "outlet", "resolution",
@@ -111,7 +115,7 @@ class Series:
 
 
 class Outlet:
-    """A sink, and the order in which threads call it; see `outlet_of`."""
+    """A sink, its counters, and the lock under which threads call it; see `outlet_of`."""
 
     def __init__(
         self,
@@ -134,7 +138,7 @@ class Outlet:
         """Have *lock* order the threads that call the sink."""
         self.lock = lock
         self.acquire = lock.acquire
-        # Each step takes the lock, and says so, or says that another thread has it.
+        # Each step tries to take the lock; False: another thread has it.
         self.attempts = map(lock.acquire, itertools.repeat(False))
 
     def narrowed(self, name: str, wanted: Callable[[str], bool] | None) -> Outlet:
@@ -179,7 +183,7 @@ class Buffer:
         self.parcels: list[Parcel] = []
         self.properties: Mapping[str, Any] = {}
         self.limit = MAX_RECORDS
-        self.taken = 0  # records that left the first tray
+        self.taken = 0  # records that left the list of records
         self._asleep: list[Outlet] = []  # that have a backlog
         self.served: list[Outlet] = []  # the last that had something
         self.draining: list[Outlet] = []  # whose sinks may have to wait
@@ -227,15 +231,15 @@ class Buffer:
         if uncounted or unlogged:
             _tell()
 
-    # From the first tray to the lines ----------------------------------------
+    # From the list of records to lines ---------------------------------------
 
     def _write(self) -> bool:
         """
-        Write what few series have, where all of it becomes lines; else say False.
+        Write the records of few series as lines; False where that takes parcels.
 
-        The usual flush, without batches and parcels: a record leaves the first
-        tray in the same step in which its line enters the writer's, which keeps
-        it until it is out.  One thread at a time, as for any sink.
+        The usual flush, without batches and parcels: a record leaves the list of
+        records in the same step in which its line enters that of the writer, which
+        keeps it until stdout has it.  One thread at a time, as for any sink.
         """
         outlets = self.outlets
         if len(outlets) != 1:
@@ -309,13 +313,13 @@ class Buffer:
                 outlet.lock.release()
         return True
 
-    # From the first tray to the second ---------------------------------------
+    # From the list of records to that of parcels -----------------------------
 
     def _outlets_of(self, own: Outlet | None) -> tuple[Outlet, ...]:
         return self.outlets if own is None else (own,)
 
     def settle(self) -> None:
-        """Have what was recorded go where it would have gone until now."""
+        """Make parcels of what was recorded, for the sinks that it was recorded for."""
         if self.records:
             from . import parcels  # options have changed
 
@@ -332,7 +336,7 @@ class Buffer:
         if outlet not in self.served:
             self.served[:] = [*self.served[1 - MAX_SERVED :], outlet]
 
-    # From the second tray to the sinks ---------------------------------------
+    # From the list of parcels to the sinks -----------------------------------
 
     def drain(self, ends_at: float, *, due_only: bool = False) -> None:
         """

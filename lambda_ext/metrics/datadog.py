@@ -19,8 +19,8 @@ Guarantees
     block.  A datagram has at most `MAX_DATAGRAM` bytes and one value a line.
     After `BURST` datagrams at once the rest waits for a `drain`, which pauses
     between bursts, so that the extension's socket does not overflow unseen.
-    What nobody receives is counted as dropped where the system says so; UDP
-    promises no more.
+    A datagram that no process receives is counted as dropped where the operating
+    system reports it; UDP promises no more.
     A line on stdout is whole, see `stdout`.
     Metrics named ``aws.lambda.enhanced.*`` are Datadog's own; one of that name is
     dropped and counted.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Numbers = dict[tuple[str, str], int]  # of records, by reason and name
 
 uncounted: list[Loss] = []
-unlogged: list[Numbers] = []  # one at most: what is counted, and no log line has told
+unlogged: list[Numbers] = []  # one at most: what is counted, and in no log line yet
 
 
 @process.at_fork

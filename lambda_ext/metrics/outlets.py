@@ -19,7 +19,8 @@ What a sink is
     Optional numbers, for `lambda_ext.stats` and the result of `metrics.flush`:
     ``sent`` and ``pending`` (records), ``dropped`` (a number, or numbers by
     reason) and ``error`` (text; "" for none).  A sink without them counts as
-    having sent what it accepted; what is no number, or raises, is not believed.
+    having sent what it accepted; a number of another type, or one that raises, is
+    ignored.
 
     A batch may be offered twice, as the same object, where a signal handler of
     the user's raised in `accept`: a sink that has it ignores it.

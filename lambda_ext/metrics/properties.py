@@ -55,7 +55,7 @@ def annotate(properties: Mapping[str, Any], /, *, always: bool = False) -> None:
             _keep(properties)
     except MetricError as exc:
         refusal = MetricError(str(exc), reason=exc.reason)
-    except Exception as exc:  # of an object of the user's, whatever it raises
+    except Exception as exc:  # of an object of the user's, which may raise any
         if process.by_signal_handler(exc):
             raise
         msg = "annotate() takes a mapping of names to values"

@@ -11,8 +11,8 @@ The first record joins the phases: RESPONSE and SNAPSHOT flush; so does TIMEOUT,
 twice: first of all, with ``TimeoutImminent``, and after the user's hooks, when
 what waits for a network is sent, too.  SHUTDOWN, which
 without a handler is the interpreter's exit, flushes first of all, and once more
-at the end for what the user's own shutdown callbacks have recorded; FORK leaves
-to the parent what is the parent's.  What no sink has after the last flush of a
+at the end for what the user's own shutdown callbacks have recorded.  A forked
+child leaves to the parent what the parent has recorded.  What no sink has after the last flush of a
 shutdown is counted as dropped, for the reason "shutdown"; what is recorded
 later still (by callbacks of `atexit` that were registered before ours, or by a
 SIGTERM handler of the user's that runs last) is flushed at each record.
@@ -86,8 +86,8 @@ MEMO = 1_000  # series of a kind that one `Metrics` remembers
 UNIT = "Count"  # of counters that say no other
 ONE = 1  # the same object wherever it is written
 LEAST, MOST = -int(MAX_MAGNITUDE), int(MAX_MAGNITUDE)
-DATA = ("dimension_value", "timestamp")  # reasons: what events bring, not the code
-MANY = 500  # values of a dimension that are worth a word
+DATA = ("dimension_value", "timestamp")  # reasons that depend on data, not on code
+MANY = 500  # values of a dimension, above which a log line warns
 NAMESPACE = "lambda_ext"  # where nothing says better, outside Lambda
 MANAGED_S = 10.0  # age of a record on Managed Instances, where nothing freezes
 IMMINENT = "TimeoutImminent"  # the metric of an invocation that is about to time out
@@ -416,7 +416,7 @@ class Metrics:
         strict: bool | None = None,
         durable: bool = True,
     ) -> None:
-        """Record, or refuse with a word why; not *durable*: of this invocation."""
+        """Record, or count and log why not; not *durable*: also while a function replays."""
         if not _joined:
             _join()
         if not _known:  # since an option has changed
@@ -557,7 +557,7 @@ class Metrics:
 
 
 def _look_for_durable() -> None:
-    """Ask before each record whether it was made before, where that may be."""
+    """Ask `durable` before each record, where AWS's SDK is loaded and the option is on."""
     global _durable, _replays
     wanted = DURABLE_SDK in sys.modules and _option("skip_replays") is not False
     if wanted == (_replays is not None):
@@ -652,7 +652,7 @@ def _aged_if_any() -> Aged | None:
 
 
 def _limit() -> None:
-    """Have `_flush_early` called when it may be time."""
+    """Set after how many records `_flush_early` is called."""
     is_aged = _aged is not None and _aged.age_s is not None
     if not is_aged and not _has_ended:
         _buffer.limit = (_every or buffer.MAX_RECORDS + 1) - 1
@@ -760,7 +760,7 @@ _scoped: dict[str, set[str]] = {}  # values of dimensions by name
 def _flush_early() -> None:
     """Flush in the thread that records: many records wait, or nothing else will."""
     me = real_threads.get_ident()
-    if me in _flushing:  # it records in the midst of a flush, which goes on
+    if me in _flushing:  # a sink records during its own flush, which goes on
         return
     if _aged is not None and not _aged.is_time():
         return
@@ -779,7 +779,7 @@ def _flush_until_few() -> None:
 
 
 def _join() -> None:
-    """Be called when it is time to flush."""
+    """Register the functions that flush in each phase, once."""
     global _joined
     with _lock:
         if _joined:
@@ -831,7 +831,7 @@ def _at_response() -> None:
 
 
 def _write_due() -> None:
-    """Write what there is, and send what is due, in the midst of an invocation."""
+    """Write what there is, and send what is due, while an invocation runs."""
     _buffer.flush()
     if _buffer.draining:
         _buffer.drain(_drain_until(None), due_only=True)

@@ -20,7 +20,7 @@ Exactness
     a list, `losses.uncounted`, and `_fold` moves it into totals by plain assignments,
     between which no signal handler and no other thread can run.
 
-Loaded by the first loss that is told, or asked for.
+Loaded when the first loss is logged, or `stats()` is called.
 """
 
 from __future__ import annotations

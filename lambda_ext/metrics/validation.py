@@ -115,7 +115,7 @@ def timestamp(given: Any, now: float) -> float | None:
         return None
     try:
         at = float(given.timestamp() if hasattr(given, "timestamp") else given)
-    except Exception as exc:  # of an object of the user's, whatever it raises
+    except Exception as exc:  # of an object of the user's, which may raise any
         if by_signal_handler(exc):
             raise
         at = -1.0

@@ -16,6 +16,17 @@ Lambda's Telemetry API in the handler's process: logs and platform events, as re
     telemetry.route(where="function", level=">=WARN").to(
         telemetry.destinations.splunk_hec(url, Secret("splunk/hec"))
     )
+
+    subscription, listener      `subscribe`; the server to which Lambda delivers
+    records, dispatch, reports  what a record says; `on_batch`; `on_report`
+    routes, predicates          `route`: which records a sink gets
+    entry, redaction            a log line on its way to a sink; secrets taken out of it
+    shipping                    when routes hand over what they have
+    destinations                where records may go, by function; a new one goes here,
+                                with a file beside the following
+    over_http, queued           what destinations share
+    otlp_logs, otlp_spans, splunk_hec, datadog_logs, firehose, platform_metrics
+                                one destination each
 """
 
 from __future__ import annotations

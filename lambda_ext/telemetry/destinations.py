@@ -136,7 +136,7 @@ def sumo_logic(url: Text) -> OtlpLogs:
     Return a destination for a Sumo Logic OTLP/HTTP source.
 
     *url* is the source's address, as Sumo Logic shows it.  It is the key, too: with
-    it anyone may write, so keep it in a `Secret`.
+    it any program may write, so keep it in a `Secret`.
 
     Raises:
         ConfigurationError: an argument cannot be used; the message quotes no key.

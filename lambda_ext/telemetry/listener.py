@@ -86,7 +86,7 @@ class Listener:
         path: The secret one, to which the platform delivers.
         max_body: Bytes of one delivery; a longer one is answered with 413.
         host: An IPv4 address of this machine.
-        drops_path: Whether this platform delivers to "/" whatever it was told.
+        drops_path: Whether this platform delivers to "/", not to the path of the subscription.
 
     Raises:
         OSError: there is no port to be had.
@@ -194,7 +194,7 @@ class Listener:
         chosen.end()
 
     def forget(self, connection: _Connection) -> None:
-        """Count *connection* no longer."""
+        """Take *connection*, which has ended, from the list."""
         with self._lock, contextlib.suppress(ValueError):
             self._connections.remove(connection)
 
@@ -243,7 +243,7 @@ def _listening(host: str) -> _socket.socket:
 
 
 class _Connection:
-    """One connection of the platform's, or of a stranger."""
+    """One connection, of the platform or of another process on this machine."""
 
     __slots__ = ("_buffer", "_listener", "_socket", "busy", "known")
 

@@ -332,7 +332,7 @@ def _status(status: object, error: object) -> dict[str, Any]:
 
 
 def _is_time(value: Any) -> bool:
-    """Say whether *value* is a number that can be believed; NaN and True are none."""
+    """Say whether *value* is a plausible time; NaN and True are none."""
     return type(value) in (int, float) and 0 <= value <= LARGEST
 
 

@@ -129,7 +129,7 @@ class HttpDestination(Queued):
 
 
 class _Noted(Derived):
-    """A key that is known, once it has been read, as a secret that is not shipped."""
+    """A key that `redaction` takes out of lines, once it has been read."""
 
     __slots__ = ("_name", "_whole")
 
@@ -147,7 +147,7 @@ class _Noted(Derived):
 
 
 def _noted(name: str, given: Any, *, whole: bool = False) -> Any:
-    """Return *given* so that what is read of it is known."""
+    """Return *given*, wrapped so that `redaction` learns each key that is read of it."""
     if isinstance(given, str):
         return given
     if isinstance(given, Derived):

@@ -43,7 +43,7 @@ SPANS = {  # of the platform -> metric
     "runtimeOverhead": "runtime_overhead",
     "extensionOverhead": "extension_overhead",
 }
-LARGEST = 1e15  # of a number that is believed
+LARGEST = 1e15  # a number above it is taken for an error of the platform
 
 
 class PlatformMetrics:
@@ -82,7 +82,7 @@ class PlatformMetrics:
 
     @property
     def error(self) -> str:
-        """Nothing: what sinks of metrics fail with, their own numbers tell."""
+        """Always "": `stats().metrics.sinks` says how sinks of metrics have failed."""
         return ""
 
     def accept_logs(self, entries: list[Entry], /) -> None:

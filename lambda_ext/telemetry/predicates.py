@@ -1,5 +1,5 @@
 """
-Which records a route takes: what was asked for, checked once, asked per record.
+Which records a route takes: arguments are checked once, then applied to each record.
 
     wanted = Predicates(where="function", level=">=WARN", fields={"tenant": "a"})
     wanted(record, request_id)
@@ -248,7 +248,7 @@ def _at(body: Any, path: str) -> Any:
 
 
 def _said(result: Any, what: str) -> bool:
-    """Return *result*, which *what* has returned, as a yes or no."""
+    """Return *result*, which the function *what* has returned, as a bool."""
     refuse_coroutine(result, what)
     return bool(result)
 

@@ -1,4 +1,4 @@
-"""What every destination of logs has: a queue.  And functions as destinations."""
+"""The queue that each destination of logs has, and functions as destinations."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ class FunctionDestination(Queued):
     A function of a list of entries, as a destination.
 
     OSError, which includes time-outs and broken connections, means that the same
-    entries are given to it once more, later.  Whatever else it raises drops them,
-    and is counted by class and place.
+    entries are given to it once more, later.  If it raises anything else, they are
+    dropped, and counted by the class and place of the exception.
     """
 
     __slots__ = ("function",)

@@ -6,7 +6,7 @@ The records of Lambda's Telemetry API, as objects.
     record.record       what AWS sent under "record", unchanged
 
 Guarantees
-    Whatever arrives becomes a record or is counted: `Batch.of` raises nothing, and
+    Each element that arrives becomes a record or is counted: `Batch.of` raises nothing, and
     a malformed element of a batch does not concern the others, not even one that
     is no JSON or no UTF-8.  A type that
     this module does not know is a plain `Record`.  A property of a record whose

@@ -1,9 +1,9 @@
 """
 Takes out of log lines the values of secrets that this process has seen.
 
-    protect(name, value)    a value that must not leave, under its name
-    refresh()               know what was loaded meanwhile
-    clean(entry)            the entry without them
+    protect(name, value)    add a value that must not leave the process, and its name
+    refresh()               add the secrets that were loaded since the last call
+    clean(entry)            return the entry without any of these values
 
 Known are the secrets and SecureString parameters that were loaded, whole and,
 where they are JSON, each of their members; the keys of log destinations; and
@@ -13,7 +13,7 @@ JSON within JSON, `NESTED` times), a URL, base64 or hexadecimal write it.
 Not taken out: values of fewer than `SHORTEST` characters, words such as
 "password" that say only that there is one, and members such as "username" and
 "host" that are no secret.  A value that the program changes before it logs it
-(half of it, a hash) is not found either: this is a net, not a proof.
+(half of it, a hash) is not found either: there is no guarantee that none leaves.
 
 Threads
     Any number: what is known is replaced as a whole.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from .entry import Entry
 
-SHORTEST = 4  # characters; a shorter value stands everywhere by chance
+SHORTEST = 4  # characters; a shorter value is found by chance in many lines
 ALONE = 8  # a shorter one counts only where no letter or digit touches it
 LINE = 16  # the least that one line of several must have
 NESTED = 4  # levels of JSON within JSON, each of which escapes once more
@@ -101,7 +101,7 @@ def _by_start(found: Iterable[str]) -> dict[str, list[str]]:
 
 
 def refresh() -> None:
-    """Know what the cache holds by now, and today's credentials."""
+    """Add the secrets that the cache holds now, and the credentials of now."""
     global _credentials
     given = tuple(os.environ.get(name, "") for name in CREDENTIALS)
     if given != _credentials:

@@ -470,7 +470,7 @@ class Route:
             self.taken += 1
             raise
         self.taken += 1
-        if self._sample < 1 and not kept(request_id, self._sample):
+        if self._sample < 1 and not is_sampled(request_id, self._sample):
             self._drop("sampled")
             return None
         if self._deduplicate and self._is_known(record):
@@ -584,8 +584,8 @@ class Route:
                 self._drop("sink", count)
 
 
-def kept(request_id: str | None, share: float) -> bool:
-    """Say whether the invocation *request_id* is among the *share* that is kept."""
+def is_sampled(request_id: str | None, share: float) -> bool:
+    """Say whether the invocation *request_id* is in the sample, a *share* of all."""
     if request_id is None:
         return True
     return zlib.crc32(request_id.encode("utf-8", "replace")) < share * 2**32

@@ -12,15 +12,15 @@ What a sink is
 
 Guarantees
     A sink is called on a thread of its own, by one at a time.  One that hangs,
-    raises or calls ``sys.exit`` is reported by its name, once a reason, and
-    delays neither the other sinks nor the answer past the budget: `BUDGET_S` of
-    an invocation, never its last `MARGIN_S`.
+    raises or calls ``sys.exit`` is reported by its name, once for each reason.  It
+    does not delay the other sinks, and the answer no longer than the budget:
+    `BUDGET_S` of an invocation, never its last `MARGIN_S`.
     A sink that was left behind is not waited for again by invocations before it has
-    returned, only by `flush`, before a time-out and a snapshot, and at the end; one
-    whose receiver fails is tried after a pause that doubles.
-    At SIGTERM everything that waits is handed over, inside the share of the
-    shutdown; what the platform sends meanwhile is waited for.  What is left then is
-    told in the log, by sink.
+    returned, only by `flush`, before a time-out and a snapshot, and at the end; a
+    sink whose receiver fails is called again after a pause that doubles.
+    At SIGTERM everything that waits is handed over, within the share of the
+    shutdown, and so is what the platform delivers meanwhile.  The log says, by sink,
+    what is left then.
 
 When
     At the end of an invocation, what is due by age, count or bytes; also while
@@ -82,16 +82,17 @@ MAX_WARNINGS = 10  # different ones of one sink
 class _Call:
     """One call of a sink, on a thread of its own."""
 
-    __slots__ = ("_whose", "done", "is_late")
+    __slots__ = ("_has_begun", "done", "is_late")
 
     def __init__(self) -> None:
         self.done = real_threads.Event()
         self.is_late = False  # it was left behind once
-        self._whose: dict[int, bool] = {}  # set once: by the thread, or by who gave up
+        # Set once: True by the thread that begins, False by the caller that gives up.
+        self._has_begun: dict[int, bool] = {}
 
     def begins(self) -> bool:
-        """Say whether the thread is to go on; False: who began it has given up."""
-        return self._whose.setdefault(0, True)
+        """Say whether the thread is to go on; False: its caller has given up."""
+        return self._has_begun.setdefault(0, True)
 
     def wait_for(self, seconds: float) -> bool:
         """Wait until it has returned; say whether it has."""
@@ -99,7 +100,7 @@ class _Call:
 
     def given_up(self) -> bool:
         """Say whether the thread has not begun, and now never will."""
-        return not self._whose.setdefault(0, False)
+        return not self._has_begun.setdefault(0, False)
 
 
 class Outlet:
@@ -421,7 +422,7 @@ def _run(
 
 
 def join() -> None:
-    """Be called when it is time to ship."""
+    """Register the functions that hand records over in each phase, once."""
     global _joined
     with _lock:
         if _joined:
@@ -451,7 +452,7 @@ def _at_response() -> None:
 
 
 def _check_subscription() -> None:
-    """Say once which routes get nothing, since nothing is subscribed to for them."""
+    """Log once which routes get nothing, since no subscription has their records."""
     found = subscription.status()
     if not config.in_lambda() or found.state not in ("none", "subscribed"):
         return  # the subscription has said why there is none

@@ -289,7 +289,7 @@ def _listen(max_bytes: int) -> Listener:
         host=_own_address(),
         drops_path=extension.one_of_many(),  # AWS's code for managed instances does
     )
-    # From here on it can be found, whatever interrupts this thread.
+    # From here on `_close_all` finds it, also where a signal handler raises.
     _made.append(made)
     made.start()
     return made

@@ -152,7 +152,7 @@ class Loader:
         self, wants: Iterable[Want], timeout_s: float, patience_s: float
     ) -> list[Key]:
         """
-        Load *wants* before anyone reads them; return the keys that were late.
+        Load *wants* before they are read; return the keys that were late.
 
         A load may take *timeout_s* seconds, of which the caller waits for
         *patience_s* at most.  An error is told to the first reader.
@@ -694,7 +694,9 @@ class Loader:
             stale = self._stale(load, want, outcome)
             if stale is not None:
                 return stale, STALE
-        own = taken or load.batch is batch  # of one reader, whoever made the call
+        own = (
+            taken or load.batch is batch
+        )  # of one reader, also where another thread made the call
         return (outcome if own else copied(outcome)), LOADED
 
     def _take_over(self, load: Load, ends_at: float | None) -> bool:
