@@ -233,7 +233,7 @@ class TestConfigure:
         assert before == config.get(option)
 
     def test_listeners_hear_of_changes(self):
-        """Who remembers an option is told when it may have changed."""
+        """A module that remembers an option is told when it may have changed."""
         heard = []
         config.watch(lambda: heard.append(config.get("max_age")))
 

@@ -162,7 +162,7 @@ def test_another_machine_without_tls_is_refused(through, way, monkeypatch, tmp_p
 
 @pytest.mark.parametrize("through", ["transport", "client", "session"])
 def test_another_machine_without_tls_is_allowed_by_word(through, monkeypatch):
-    """Who says boto3, or passes a client, has chosen where it goes."""
+    """The option "boto3", or a client, is the user's choice of where it goes."""
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.1:4566")
     given = {}

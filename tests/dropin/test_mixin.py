@@ -527,7 +527,7 @@ class TestReads:
 
 
 class TestScope:
-    """Who shares with whom."""
+    """Which clients share what is in memory."""
 
     def test_clients_of_equal_scope_share(self, bare, calls):
         """A second client of the same account and region reads from memory."""

@@ -137,7 +137,7 @@ class TestLoadUnderWay:
         assert "two" == get_secret("db")
 
     def test_blocks_no_reader_in_the_next_invocation(self, source, time):
-        """Who comes after a thaw asks for himself, and is not overtaken by it."""
+        """A reader after a thaw asks AWS itself, and the old load does not overwrite it."""
         fetch = source.fetch
         inside, go_on = threading.Event(), threading.Event()
 

@@ -485,7 +485,7 @@ def test_no_frame_of_a_transform_that_failed_holds_the_value(entry, transform, w
 
 
 def test_no_frame_of_a_thread_that_waited_holds_a_secret(wire):
-    """Who waited for another's load gets an error without its variables."""
+    """A caller that waited for another's load gets an error without its variables."""
     wire.fault = faults.late(0.3)
     wire.answer = lambda request: faults.error("AccessDeniedException", "no")
 

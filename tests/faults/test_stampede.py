@@ -91,8 +91,8 @@ class TestWaiting:
     def test_waiter_leaves_when_its_time_is_over(self, source):
         """A caller waits no longer than its invocation lasts."""
         source.hold()
-        leader = threading.Thread(target=lambda: getters.get_secret("db"), daemon=True)
-        leader.start()
+        loading = threading.Thread(target=lambda: getters.get_secret("db"), daemon=True)
+        loading.start()
         source.wait_for_calls(1)
         generation = clock.generation
         clock.deadline_at = clock.monotonic() + 0.15  # an invocation under way
@@ -104,10 +104,10 @@ class TestWaiting:
         assert raised.value.transient
         clock.deadline_at = None
         source.release()
-        leader.join()
+        loading.join()
 
     def test_signal_handler_inside_a_load_does_not_wait_for_itself(self, source):
-        """The thread that leads a load may ask for the same key meanwhile."""
+        """The thread that makes a load may ask for the same key meanwhile."""
         inner = []
         fetch = source.fetch
 
@@ -147,7 +147,7 @@ class TestWaiting:
         assert "secret-1" == results[1]
 
     def test_interrupted_leader_hands_over(self, source):
-        """When the leader dies of KeyboardInterrupt, a waiter asks for itself."""
+        """When KeyboardInterrupt ends the loading thread, a waiter asks for itself."""
         entered = threading.Event()
         fetch = source.fetch
 
@@ -160,17 +160,17 @@ class TestWaiting:
         source.fetch = dying
         results = [None, None]
 
-        def lead():
+        def load():
             try:
                 getters.get_secret("db")
             except BaseException as exc:
                 results[0] = exc
 
-        leader = threading.Thread(target=lead)
-        leader.start()
+        loading = threading.Thread(target=load)
+        loading.start()
         entered.wait()
         results[1] = getters.get_secret("db")
-        leader.join()
+        loading.join()
 
         assert KeyboardInterrupt is type(results[0])
         assert "secret-1" == results[1]

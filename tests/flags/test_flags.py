@@ -303,7 +303,7 @@ class TestEvaluate:
 
 
 class TestListeners:
-    """Who wants to know of each evaluation."""
+    """Listeners for evaluations."""
 
     def test_each_evaluation_is_heard(self, flags):
         """With flag, variant, reason, version and context; hits, too."""

@@ -1,4 +1,4 @@
-"""Who is called when, in which order, and what one does to the others."""
+"""Which listener is called when, in which order, and how one affects the others."""
 
 from __future__ import annotations
 

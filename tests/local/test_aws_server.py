@@ -335,7 +335,7 @@ class Drummer:
 
 @pytest.mark.process
 class TestPlayers:
-    """Who answers for which service."""
+    """Which player answers for which service."""
 
     def test_service_with_a_player_is_its_own(self):
         """A player gets the requests of its services, and the calls are recorded."""

@@ -209,7 +209,7 @@ def flat(noted):
 
 
 def test_callers_are_told_the_same():
-    """Who invokes a function that fails gets the payload that AWS's would give."""
+    """The caller of a function that fails gets the payload that AWS would give."""
     events = [
         {"do": "raise"},
         {"do": "exit", "status": 3},

@@ -304,7 +304,7 @@ class TestClose:
     """The end of the emulator itself."""
 
     def test_lets_no_queued_invocation_start(self, tmp_path):
-        """Who waits for his turn is told that the emulator is closed."""
+        """A thread that waits for its turn is told that the emulator is closed."""
         gate = Gate(tmp_path)
         with emulate(env={"GATE": gate.path}, timeout_s=60) as emulator:
             first = emulator.invoke_async({"do": "wait"})

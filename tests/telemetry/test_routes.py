@@ -216,8 +216,8 @@ class TestSampling:
     def test_a_smaller_share_is_part_of_a_larger_one(self):
         """Two routes agree about which invocations they take."""
         ids = [f"request-{number}" for number in range(300)]
-        small = {each for each in ids if routes.kept(each, 0.1)}
-        large = {each for each in ids if routes.kept(each, 0.5)}
+        small = {each for each in ids if routes.is_sampled(each, 0.1)}
+        large = {each for each in ids if routes.is_sampled(each, 0.5)}
 
         assert small
         assert small < large < {*ids}

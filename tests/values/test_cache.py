@@ -1,4 +1,4 @@
-"""What is remembered, how much of it, and who goes."""
+"""What is remembered, how much of it, and which entry is evicted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def key(name, scope="s"):
     return keys.secret(scope, name)
 
 
-def put(cache, name, value="v", order=1, arn=""):
-    return cache.put(key(name), None, Entry(Answer(value, str(order), arn), 0.0, order))
+def put(cache, name, value="v", sequence=1, arn=""):
+    answer = Answer(value, str(sequence), arn)
+    return cache.put(key(name), None, Entry(answer, 0.0, sequence))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ class TestBound:
         cache = Cache(lambda: 2)
         put(cache, "a")
         put(cache, "b")
-        put(cache, "a", order=2)
+        put(cache, "a", sequence=2)
 
         assert 0 == cache.evictions
         assert 2 == cache.slots[key("a")].entry.sequence
@@ -235,7 +236,7 @@ class TestGroups:
 class TestViews:
     """What hits find."""
 
-    def show(self, cache, index, arguments="arguments", until=math.inf):
+    def publish(self, cache, index, arguments="arguments", until=math.inf):
         slot = cache.slots[key("a")]
         view = View("v", None, slot, slot.entry)
         with cache.lock:
@@ -246,15 +247,15 @@ class TestViews:
         """A hit never finds what was replaced."""
         cache, index = Cache(), {}
         put(cache, "a", "v")
-        view = self.show(cache, index)
+        view = self.publish(cache, index)
         assert math.inf == view.until
 
         put(cache, "a", "w", 2)
         assert NEVER == view.until
         assert {} == index
 
-    def test_of_a_replaced_entry_are_not_shown(self):
-        """Who was slow does not bring back what was replaced meanwhile."""
+    def test_of_a_replaced_entry_are_not_published(self):
+        """A slow reader does not bring back what was replaced meanwhile."""
         cache, index = Cache(), {}
         put(cache, "a", "v")
         slot = cache.slots[key("a")]
@@ -305,7 +306,7 @@ class TestViews:
             assert 1 == len(source.calls)
 
     def test_do_not_pile_up_over_many_changes_of_options(self):
-        """Each change shows them anew, and forgets the former."""
+        """Each change publishes new ones, and forgets the former."""
         with FakeSource({"a": "1"}):
             handle = Secret("a")
             for _ in range(500):

@@ -49,7 +49,7 @@ class TestOne:
         assert [("db",)] == source.calls
 
     def test_age_of_a_call_is_as_cheap_as_the_option(self, source, time):
-        """An explicit max_age hits the front, for as long as it says."""
+        """A call with its own max_age is answered by the index of hits for that long."""
         get_secret("db", max_age=60)
         looked = store.loader.get
         store.loader.get = None  # a reader that gets there has not hit

@@ -230,7 +230,7 @@ class TestDeclared:
             pickle.dumps(db)
 
     def test_handles_made_for_one_call_leave_nothing_behind(self, source):
-        """Who makes a handle per invocation does not fill the memory."""
+        """A program that makes a handle per invocation does not fill the memory."""
         for _ in range(1000):
             assert VALUE == Secret("key").value
         gc.collect()
@@ -311,7 +311,7 @@ class TestValue:
         ]
 
     def test_invalidate_makes_the_next_read_ask(self, source):
-        """Who knows of a write need not wait for max_age."""
+        """A program that knows of a write need not wait for max_age."""
         db = Secret("db")
         db.value
         source.rotate("db", "{}")

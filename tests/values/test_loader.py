@@ -190,7 +190,7 @@ class TestRefreshAhead:
         assert [1] == worker
 
     def test_hits_during_a_refresh_stay_cheap(self, source, time, worker):
-        """While the worker is at it, hits find the value in front again."""
+        """While the worker refreshes it, hits find the value without asking the loader."""
         db = Secret("db")
         db.value, get_secret("db")
         time.advance(271)
@@ -432,7 +432,7 @@ class TestStale:
     def test_max_stale_has_no_effect_without_an_age(
         self, source, time, worker, max_age
     ):
-        """Who asks for no age gets no stale value."""
+        """A caller with max_age 0 or None gets no stale value."""
         db = Secret("db", max_age=max_age, max_stale=3600)
         assert "one" == db.value
         source.fail(THROTTLED)
@@ -579,7 +579,7 @@ class TestInvalidation:
         assert len(source.calls) > before
 
     def test_load_begun_before_an_invalidation_blocks_no_reader(self, source, worker):
-        """Who comes after a write does not wait for what was asked before it."""
+        """A reader after a write does not wait for what was asked before it."""
         inside, go_on = threading.Event(), threading.Event()
         fetch = source.fetch
 

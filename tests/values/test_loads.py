@@ -391,7 +391,7 @@ class TestKept:
         assert ["0", "1"] == sorted(results)
 
     def test_response_stays_with_the_value(self):
-        """Who asks the store for more than the value finds it."""
+        """A caller that asks the store for the whole response finds it."""
         response = {"Name": "db"}
         self.source(Answer("v", response=response))
         get_secret("db")

@@ -1,4 +1,4 @@
-"""Parameters in few calls, each matched to who asked for it."""
+"""Parameters in few calls, each matched to the request for it."""
 
 from __future__ import annotations
 

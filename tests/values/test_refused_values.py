@@ -83,7 +83,7 @@ def by_name(source):
 
 
 def by_unhashable(source):
-    """Return a read that no front remembers."""
+    """Return a read that no index of hits remembers."""
 
     class Parse:
         __hash__ = None

@@ -153,7 +153,7 @@ class TestRefreshOn:
         assert 2 == len(source.calls)
 
     def test_no_caller_is_let_through_while_another_loads(self, source, db, database):
-        """Who is refused during the load waits for it, cooldown or not."""
+        """A caller that is refused during the load waits for it, cooldown or not."""
         source.rotate("db", "new")
         source.hold()
 
@@ -308,7 +308,7 @@ class TestRefreshOn:
 
 
 class TestOnChange:
-    """Who wants to know of a new version."""
+    """Listeners for new versions."""
 
     def test_is_called_when_a_new_version_was_loaded(self, source, db, time):
         """Not at the first load, and not when the same comes again."""

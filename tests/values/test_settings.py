@@ -178,7 +178,7 @@ class TestOthers:
 
 
 class TestSource:
-    """Who is asked."""
+    """Which source is asked."""
 
     def test_option_chooses_a_file(self, tmp_path):
         """Values for development come from a file."""
