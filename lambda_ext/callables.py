@@ -121,7 +121,7 @@ def refuse_async(function: Any, what: str) -> None:
 
 
 def named(given: object) -> str:
-    """Return what a message calls *given*: its name or type, and not what it holds."""
+    """Return the name or the type of *given* for a message, and nothing that it holds."""
     name = words(given, "__qualname__")
     return name or f"an object of type {type(given).__qualname__}"
 

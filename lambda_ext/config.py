@@ -34,7 +34,7 @@ class Fallback:
     """
     Another tool's variable; a number is clamped to what is from 0 to *high*.
 
-    *high* is in its unit, of which one is *scale* of ours.
+    *high* is in the variable's unit; *scale* converts that unit to this library's.
     """
 
     __slots__ = ("env", "high", "scale")
@@ -453,15 +453,15 @@ def watch(listener: Callable[[], None]) -> None:
 
 
 _warned: set[str] = set()
-_looked = False  # for variables that are meant for us and misspelt
+_looked = False  # whether misspelt LAMBDA_EXT_* variables were looked for
 
 
 def _changed() -> None:
     global _resolved
     _resolved = {}
     told = None
-    # Again if another thread has changed something meanwhile: what a listener has read
-    # before and written after that change would stay.
+    # Again if another thread has changed an option meanwhile: a listener may have read
+    # the former option, and stored what follows from it after that change.
     while told is not _resolved:
         told = _resolved
         for listener in _listeners:

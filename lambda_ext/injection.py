@@ -154,7 +154,7 @@ class _Arguments:
         self.items = tuple(
             (name, places.get(name, _NO_PLACE), value) for name, value in values.items()
         )
-        # Whether something must be told when the function has ended.
+        # Whether a lease must be ended when the function has ended.
         self.leases = any(
             hasattr(type(each), "_borrow")
             for value in values.values()

@@ -50,7 +50,7 @@ class Sink:
 
     sent: int  # delivered
     dropped: int  # never to be delivered
-    pending: int  # that wait
+    pending: int  # that wait for the sink, or in it
     error: str  # the last one; "" for none
 
 

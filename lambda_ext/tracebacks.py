@@ -30,8 +30,8 @@ def _leave_out_the_callers(
     """
     Take from *shown* what was being handled before the call that raised *exc*.
 
-    That is what the handler has raised, for a hook that is called then: it is no
-    cause of the hook's failure, and is logged by the runtime.
+    A hook that fails after the handler has raised: the handler's exception is the
+    context of the hook's, is not its cause, and is logged by the runtime.
     """
     callers = set()
     step = exc.__traceback__

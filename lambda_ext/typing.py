@@ -107,7 +107,7 @@ class Sink(Protocol):
     SIGTERM with less than 300 ms left.  A flush of many metrics calls it
     several times.  What it raises is logged once, and never raised into the
     handler; the batch is lost then, and counted.  When a signal handler of the
-    user's raises while `accept` runs, that exception goes its way, and the
+    user's raises while `accept` runs, that exception ends the call, and the
     same batch object is offered again: a sink that has it already ignores it.
     A sink that keeps what it could not deliver has a true attribute
     ``backlog``: then the next flush calls it even if nothing was recorded,

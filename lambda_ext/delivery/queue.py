@@ -94,7 +94,7 @@ class Item:
         self.payload = payload
         self.count = count  # records in it
         self.size = size  # bytes, about
-        self.tried = False  # an attempt was made: the receiver may have it
+        self.tried = False  # whether an attempt was made: the receiver may have it
 
     def __repr__(self) -> str:
         return f"<Item of {self.count} records, {self.size} bytes>"
@@ -277,7 +277,7 @@ class Delivery:
                 return False
 
     def hurry(self) -> None:
-        """Make no more pauses but those that the receiver asks for: it is the end."""
+        """Make no pauses from now on but those that the receiver asks for: the process ends."""
         if self._own_pause:
             self._not_before = 0.0
 

@@ -91,7 +91,7 @@ class Polled(Handle[T_co]):
 
     __slots__ = ("_poll_interval", "interval_s")
 
-    judges = True  # which documents replace the last good one
+    judges = True  # whether `accept` decides which documents replace the last good one
 
     def __init__(
         self,

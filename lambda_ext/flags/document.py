@@ -158,7 +158,7 @@ _set = object.__setattr__  # of objects that cannot be changed
 
 
 class Exposure(Evaluation):
-    """An evaluation as a listener hears of it: with its *context*, or None."""
+    """An evaluation as listeners get it: with its *context*, or None."""
 
     __slots__ = ("context",)
 

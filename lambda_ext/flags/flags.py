@@ -395,7 +395,9 @@ class Flags(Polled[object]):
         try:
             evaluation = self._evaluated(name, context)
         except LambdaExtError as exc:
-            if getattr(exc, "forbidden", False):  # a test is to hear of it
+            if getattr(
+                exc, "forbidden", False
+            ):  # of a test double: never answered by a default
                 raise
             evaluation = Evaluation(str(name), enabled=enabled, reason=ERROR, error=exc)
         if evaluation.error is not None:

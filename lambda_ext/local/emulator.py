@@ -53,7 +53,7 @@ from .outcomes import (
     Settings,
     Shutdown,
 )
-from .processes import TOLD
+from .processes import DESCRIPTOR
 from .server import Abandoned, Answer, Refused, Request, Server
 from .workers import ManyWorkers, Work
 
@@ -250,7 +250,7 @@ class Emulator:
             raise ValueError("observed: only for the real runtime client")
         if observed:
             folder = os.path.dirname(os.path.abspath(__file__))
-            command = (python, "-c", OBSERVE, folder, TOLD, handler)
+            command = (python, "-c", OBSERVE, folder, DESCRIPTOR, handler)
         if execution_env == _DERIVED:
             execution_env = variables.execution_env_of(python)
 
@@ -511,7 +511,7 @@ class Emulator:
     # Called from other threads.
 
     def _note(self, source: str, raw: bytes, complete: bool) -> Callable[[], None]:
-        """Note a line; return what tells the user of it."""
+        """Note a line; return what calls `on_line` with it."""
         text = raw.decode(errors="backslashreplace")
         if source == OBSERVER:
             self._note_seen(text)
@@ -520,10 +520,10 @@ class Emulator:
             journal.LINE,
             lambda at: Line(source, text, at, self._request_id, complete),
         )
-        return lambda: self._tell(line)
+        return lambda: self._call_on_line(line)
 
     def _note_seen(self, text: str) -> None:
-        """Note what the process tells of itself; half a line is nothing."""
+        """Note a report of the process itself; half a line is dropped."""
         try:
             what = json.loads(text or "null")
             if isinstance(what, dict):
@@ -532,7 +532,7 @@ class Emulator:
         except ValueError:  # it was killed in the middle
             pass
 
-    def _tell(self, line: Line) -> None:
+    def _call_on_line(self, line: Line) -> None:
         if self._on_line is not None:
             try:
                 self._on_line(line)

@@ -94,7 +94,7 @@ class Environment:
         self._extensions: dict[Process, Agent] = {}
         self._ending = False
         self.shutdown: Shutdown | None = None  # how it ended
-        self._init_s: float | None = None  # that no report has told
+        self._init_s: float | None = None  # not in any report yet
 
     def _close_registration(self) -> None:
         self.agents.open = False
@@ -108,14 +108,14 @@ class Environment:
 
     def about(self, *, account: bool) -> dict[str, str]:
         """Return what an extension is told when it registers."""
-        told = {
+        about = {
             "functionName": self.settings.function_name,
             "functionVersion": version(self.settings.init_type),
             "handler": self.settings.handler,
         }
         if account:
-            told["accountId"] = ACCOUNT
-        return told
+            about["accountId"] = ACCOUNT
+        return about
 
     @property
     def arn(self) -> str:
@@ -129,8 +129,8 @@ class Environment:
         """Start everything and wait until all have asked for work."""
         began = time.monotonic()
         status = "success"
-        told = platform_records.init_started(self.settings, phase)
-        self.telemetry.emit("platform.initStart", told)
+        record = platform_records.init_started(self.settings, phase)
+        self.telemetry.emit("platform.initStart", record)
         runtime_done = False
         try:
             self._start_extensions()
@@ -189,8 +189,8 @@ class Environment:
         began = time.monotonic()
         status = "success"
         self.thaw()
-        told = platform_records.restore_started(self.settings)
-        self.telemetry.emit("platform.restoreStart", told)
+        record = platform_records.restore_started(self.settings)
+        self.telemetry.emit("platform.restoreStart", record)
         with self.changed:
             self.workers.restore()
         try:
@@ -235,10 +235,10 @@ class Environment:
             self._journal.note(INVOKE_STARTED, work.id)
             self.workers.offer(work)
             work.began_at = time.time()
-            told = platform_records.start(self.settings, work)
+            record = platform_records.start(self.settings, work)
             if self.instances:
-                told["functionArn"] = self.arn
-            self.telemetry.emit("platform.start", told)
+                record["functionArn"] = self.arn
+            self.telemetry.emit("platform.start", record)
 
     def await_answer(self, work: Work, deadline: float) -> None:
         """Wait until the runtime has posted its response."""
@@ -255,21 +255,21 @@ class Environment:
         """Have it delivered that the runtime is done with *work*, once."""
         if not work.runtime_done_at:
             work.runtime_done_at = time.time()
-            told = platform_records.runtime_done(work, status or str(work.status))
-            self.telemetry.emit("platform.runtimeDone", told)
+            record = platform_records.runtime_done(work, status or str(work.status))
+            self.telemetry.emit("platform.runtimeDone", record)
 
     def tell_report(self, work: Work, status: str | None = None) -> None:
         """Have the report of *work* delivered."""
         status = status or str(work.status)
         work.finished_at = work.finished_at or time.time()
         if self.instances:
-            told = platform_records.report_of_instance(work, status)
+            record = platform_records.report_of_instance(work, status)
         else:
-            told = platform_records.report(
+            record = platform_records.report(
                 work, status, self.settings, self._init_s, self._peak_mb()
             )
             self._init_s = None
-        self.telemetry.emit("platform.report", told)
+        self.telemetry.emit("platform.report", record)
 
     def _peak_mb(self) -> int:
         """Return the most memory that the runtime has had, in MB; 0 if it is gone."""
@@ -473,12 +473,12 @@ class Environment:
 
     def _note_line(self, source: str, raw: bytes, complete: bool) -> Callable[[], None]:
         """Note a line, and have it delivered."""
-        told = self._note(source, raw, complete)
+        then = self._note(source, raw, complete)
         if source != OBSERVER:
             text = raw.decode(errors="backslashreplace")
             of_function = source in ("stdout", "stderr")
             self.telemetry.line(text, of_function=of_function)
-        return told
+        return then
 
     def _ended(self, process: Process) -> None:
         self._journal.note(EXITED, Exit(self._name(process), process.exit_status))

@@ -7,7 +7,7 @@ In the function's process, in place of ``python -m awslambdaric app.handler``.
 It writes one JSON object a line to the descriptor FD:
 
 ``{"saw": "import", "name": ...}``
-    One of the modules `TOLD` was imported.
+    One of the modules `REPORTED` was imported.
 
 ``{"saw": "warning", "level": ..., "text": ...}``
     The library logged it, at WARNING or above; also where the function's own
@@ -33,8 +33,8 @@ if TYPE_CHECKING:  # the runtime client does not import typing
     from typing import Any
 
 LIBRARY = "lambda_ext"
-# The modules whose import is told: each line that is told costs the cold start.
-TOLD = frozenset((LIBRARY, LIBRARY + ".metrics.recorder", LIBRARY + ".testing"))
+# The modules whose import is reported: each line of it costs the cold start.
+REPORTED = frozenset((LIBRARY, LIBRARY + ".metrics.recorder", LIBRARY + ".testing"))
 LOST = ("waiting", "dropped", "dropped_by_name")  # among what is counted
 MAX_TEXT = 2_000  # characters of a warning
 
@@ -67,7 +67,7 @@ class Imports:
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Tell a module's name; leave it to the finders that follow."""
-        if name in TOLD:
+        if name in REPORTED:
             if name == LIBRARY:
                 follow_warnings(self._teller)
             self._teller.tell("import", name=name)
@@ -143,7 +143,7 @@ def follow_end(teller: Teller) -> None:
     process = os.getpid()
     leave = os._exit
 
-    def told() -> None:
+    def report_end() -> None:
         numbers = counted()
         if os.getpid() == process:
             teller.tell("end", **numbers, **begun())
@@ -152,10 +152,10 @@ def follow_end(teller: Teller) -> None:
             teller.tell("end", metrics=lost)
 
     def leaving(status: int) -> None:
-        told()
+        report_end()
         leave(status)
 
-    atexit.register(told)  # first registered, last called
+    atexit.register(report_end)  # first registered, last called
     setattr(os, "_exit", leaving)
 
 

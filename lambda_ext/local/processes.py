@@ -2,7 +2,7 @@
 Processes of the environment: started in a group of their own, read to the end.
 
 A process may get a third pipe besides its output, to tell us what it knows of
-itself; the number of its descriptor stands in the command for `TOLD`.
+itself; the number of its descriptor stands in the command for `DESCRIPTOR`.
 
 Threads
     Each pipe has a reader and each process a watcher.  A reader takes bytes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 GONE_S = 2.0  # for a process that was killed to be gone
 LEAST_MARK = 2**61  # microseconds
-TOLD = "<the descriptor of the third pipe>"  # in a command
+DESCRIPTOR = "<the descriptor of the third pipe>"  # in a command
 
 if sys.platform == "linux":
     import fcntl
@@ -71,27 +71,27 @@ class Process:
         self.exit_status: int | None = None
         self._changed = changed
         self._note = note
-        told, tell = os.pipe() if len(sources) > 2 else (None, None)
-        self._told = told
+        read_fd, write_fd = os.pipe() if len(sources) > 2 else (None, None)
+        self._report_fd = read_fd
         try:
             self._popen = subprocess.Popen(  # noqa: S603  what the user wants to run
-                [str(tell) if part is TOLD else part for part in command],
+                [str(write_fd) if part is DESCRIPTOR else part for part in command],
                 env=env,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                pass_fds=() if tell is None else (tell,),
+                pass_fds=() if write_fd is None else (write_fd,),
                 start_new_session=True,  # a group, whose id is the process's
             )
         except BaseException:
-            if told is not None:
-                os.close(told)
+            if read_fd is not None:
+                os.close(read_fd)
             raise
         finally:
-            if tell is not None:
-                os.close(tell)
+            if write_fd is not None:
+                os.close(write_fd)
         self.pid = self._popen.pid
         if mark is not None:
             mark.put(self.pid)
@@ -101,7 +101,7 @@ class Process:
         self._open = {
             self._popen.stdout.fileno(): 0,
             self._popen.stderr.fileno(): 0,
-            **({} if told is None else {told: 0}),
+            **({} if read_fd is None else {read_fd: 0}),
         }  # pipe -> bytes taken off it
         self._threads = [
             threading.Thread(
@@ -168,8 +168,8 @@ class Process:
             thread.join()
         with self._popen:  # closes the pipes
             self._popen.wait()
-        if self._told is not None:
-            os.close(self._told)
+        if self._report_fd is not None:
+            os.close(self._report_fd)
         os.close(self._stop)
         os.close(self._stopped)
 

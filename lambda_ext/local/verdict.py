@@ -90,7 +90,7 @@ def judge(result: Result, *, allow_errors: bool = False) -> Verdict:
     if bad:
         reasons.append(f"{count(bad, 'line')} of metrics CloudWatch would drop")
     reasons.extend(_losses(result))
-    reasons.extend(_untold(result))
+    reasons.extend(_unreported(result))
     reasons.extend(_leaked(result))
     _judge_warnings(result, reasons, notes)
     notes.extend(_billed(result))
@@ -125,7 +125,7 @@ def _raised(invocation: Invocation) -> bool:
 def _deaths(result: Result) -> Iterator[str]:
     """Yield each end of the process that no status of INIT or invocation tells."""
     last = ""  # how the latest INIT or invocation ended
-    begun = False  # an end that nothing has told
+    begun = False  # an end that no report has shown
     for event in result.journal.events:
         if event.kind == INIT_DONE:
             last = "INIT"
@@ -180,21 +180,21 @@ def _losses(result: Result) -> Iterator[str]:
         )
 
 
-def _untold(result: Result) -> Iterator[str]:
+def _unreported(result: Result) -> Iterator[str]:
     """Yield each orderly end of which the process has not told what it lost."""
-    told = False
+    reported = False
     for event in result.journal.events:
         if event.kind == SEEN and event.what.kind == "end":
             metrics = event.what.what.get("metrics", {})
             # A forked child counts no documents.
-            told = told or not metrics or "documents" in metrics
+            reported = reported or not metrics or "documents" in metrics
         elif event.kind == SHUTDOWN_DONE:
-            if _is_orderly(event.what) and not told:
+            if _is_orderly(event.what) and not reported:
                 yield (
                     "the process has not told what it lost: the function closed a"
                     " descriptor that is not its own, or replaced the process"
                 )
-            told = False
+            reported = False
 
 
 def _is_orderly(end: Shutdown) -> bool:
@@ -302,7 +302,7 @@ def _variable(result: Result, name: str) -> str:
 
 
 def _billed(result: Result) -> Iterator[str]:
-    """Yield the dimensions that have so many values that the bill will tell."""
+    """Yield the dimensions that have so many values that they cost a noticeable amount."""
     values: dict[str, set[str]] = {}
     for series in result.totals:
         for name, value in series.dimensions:

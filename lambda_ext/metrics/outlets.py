@@ -22,8 +22,8 @@ What a sink is
     having sent what it accepted; a number of another type, or one that raises, is
     ignored.
 
-    A batch may be offered twice, as the same object, where a signal handler of
-    the user's raised in `accept`: a sink that has it ignores it.
+    A batch is passed to `accept` twice, as the same object, where a signal handler
+    of the user's raised in the first call: a sink that has the batch ignores it.
 
 The order of sinks is that in which they are given, and EMF comes first by
 default: it needs no network.

@@ -106,7 +106,7 @@ def test_every_record_has_one_outcome(
         for found, request, message in step:
             if NUMBERS[found] >= NUMBERS[level]:
                 taken += 1
-                if not routes.kept(f"r{request}", sample) and sample < 1:
+                if not routes.is_sampled(f"r{request}", sample) and sample < 1:
                     dropped["sampled"] += 1
                 elif deduplicate and (found, message) in known:
                     dropped["duplicate"] += 1
