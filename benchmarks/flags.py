@@ -118,7 +118,7 @@ class Source:
         """Answer all at once."""
         return [wanted]
 
-    def fetch(self, wanted, deadline_s):
+    def fetch(self, wanted, timeout_s):
         """Answer with the document."""
         return {key: Answer(json.dumps(DOCUMENT), "1") for key in wanted}
 

@@ -459,11 +459,11 @@ _looked = False  # whether misspelt LAMBDA_EXT_* variables were looked for
 def _changed() -> None:
     global _resolved
     _resolved = {}
-    told = None
+    followed = None
     # Again if another thread has changed an option meanwhile: a listener may have read
     # the former option, and stored what follows from it after that change.
-    while told is not _resolved:
-        told = _resolved
+    while followed is not _resolved:
+        followed = _resolved
         for listener in _listeners:
             listener()
 

@@ -68,7 +68,7 @@ class SourceContract:
         assert isinstance(found[wanted[0]], Answer)
 
     def test_missing_value_is_not_found(self, source: Source) -> None:
-        """It is an answer like others: it spoils nothing and is not passing."""
+        """The error is an answer for this key alone, and is not transient."""
         (error,) = source.fetch(_wanted(source, "contract/nope"), _PATIENCE_S).values()
 
         assert isinstance(error, NotFoundError)

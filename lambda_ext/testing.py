@@ -489,7 +489,7 @@ class FakeFlags:
         return [wanted] if wanted else []
 
     def fetch(
-        self, wanted: Sequence[Any], deadline_s: float | None
+        self, wanted: Sequence[Any], timeout_s: float | None
     ) -> Mapping[Any, Any]:
         """Answer each of *wanted*."""
         if self._error is not None:
@@ -647,7 +647,7 @@ class _Outside:
         return [[key] for key in wanted]
 
     def fetch(
-        self, wanted: Sequence[Any], deadline_s: float | None
+        self, wanted: Sequence[Any], timeout_s: float | None
     ) -> Mapping[Any, Any]:
         """Answer each with an error that names it."""
         kinds = {

@@ -31,7 +31,7 @@ class Way:
         """The names of the operations that were called."""
         return [operation for operation, _ in self.calls]
 
-    def call(self, operation, parameters, *, deadline_s=None):
+    def call(self, operation, parameters, *, timeout_s=None):
         self.calls.append((operation, dict(parameters)))
         if self.failures:
             raise self.failures.pop(0)

@@ -270,7 +270,7 @@ class Light(retries.Retrying):
                 return answer
             error = _error(self.service, key, response, self._region)
             if error.code in errors.SKEWED and not skewed:
-                told_s = signing.told_skew(response.headers.get("date", ""))
+                told_s = signing.skew_of(response.headers.get("date", ""))
                 if abs(told_s - skew_s) >= signing.TOLERATED_S:
                     skewed, skew_s = True, told_s
                     continue

@@ -121,10 +121,10 @@ class Retrying:
         operation: str,
         parameters: Mapping[str, Any],
         *,
-        deadline_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """Call *operation*; see `transport.Transport.call`."""
-        ends_at = clock.monotonic() + budget(deadline_s)
+        ends_at = clock.monotonic() + budget(timeout_s)
         generation = clock.generation
         thawed = False
         retry = 0
@@ -147,7 +147,7 @@ class Retrying:
                 if clock.generation != generation:
                     generation = clock.generation
                     # The time that was granted was measured before the freeze.
-                    ends_at = clock.monotonic() + budget(deadline_s)
+                    ends_at = clock.monotonic() + budget(timeout_s)
                     if not thawed:
                         thawed = True
                         continue
@@ -237,9 +237,9 @@ def _misfit(value: Any, shape: Any, name: str = "it") -> str:
     return "" if type(value) is shape else name
 
 
-def budget(deadline_s: float | None = None) -> float:
+def budget(timeout_s: float | None = None) -> float:
     """Return how many seconds a call that begins now may take."""
-    granted_s = BUDGET_S if deadline_s is None else min(deadline_s, BUDGET_S)
+    granted_s = BUDGET_S if timeout_s is None else min(timeout_s, BUDGET_S)
     remaining_s = clock.remaining()
     if remaining_s is None:
         return granted_s

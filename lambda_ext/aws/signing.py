@@ -162,14 +162,14 @@ def timestamp(ahead_s: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(clock.wall() + ahead_s))
 
 
-def told_skew(given: str) -> float:
+def skew_of(given: str) -> float:
     """
-    Return AWS's clock minus ours, as the Date header *given* of a refusal tells it.
+    Return AWS's clock minus ours, from the Date header *given* of a refusal.
 
-    0.0 where it is less than a minute, more than a day, or not told.
+    0.0 where it is less than a minute, more than a day, or the header is no date.
     """
-    told = date(given)
-    found_s = 0.0 if told is None else told - clock.wall()
+    answered_at = date(given)
+    found_s = 0.0 if answered_at is None else answered_at - clock.wall()
     return found_s if TOLERATED_S <= abs(found_s) <= LARGEST_S else 0.0
 
 

@@ -58,12 +58,12 @@ if TYPE_CHECKING:
             operation: str,
             parameters: Mapping[str, Any],
             *,
-            deadline_s: float | None = None,
+            timeout_s: float | None = None,
         ) -> dict[str, Any]:
             """
             Call *operation* ("GetSecretValue") and return its answer's fields.
 
-            The caller waits, retries included, for at most *deadline_s*
+            The caller waits, retries included, for at most *timeout_s*
             seconds, what is left of the invocation, and 8 s.  Blobs are
             bytes; dates are as the wire has them.
 

@@ -58,7 +58,7 @@ class LightState(State):
         exception: BaseException
         try:
             answer = self._light.call(
-                operation, parameters, deadline_s=settings.timeout_of(kind)
+                operation, parameters, timeout_s=settings.timeout_of(kind)
             )
         except errors.IsolatedError:
             exception = errors.isolated(

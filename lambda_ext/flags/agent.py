@@ -90,13 +90,13 @@ class Agent:
         return [[key] for key in wanted]
 
     def fetch(
-        self, wanted: Sequence[Key], deadline_s: float | None
+        self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
         """Ask the agent for *wanted*."""
         found: dict[Key, Answer | LambdaExtError] = {}
         for key in wanted:
             try:
-                response = self._get(_path(key.name), (), key.name, deadline_s)
+                response = self._get(_path(key.name), (), key.name, timeout_s)
             except LambdaExtError as exc:
                 found[key] = exc
             else:
@@ -114,8 +114,8 @@ class Agent:
         try:
             headers = list(_headers(context, flag))
             target = f"{_path(name)}?flag={signing.quote(flag)}"
-            deadline_s = config.get("poll_timeout") or None
-            response = self._get(target, headers, name, deadline_s)
+            timeout_s = config.get("poll_timeout") or None
+            response = self._get(target, headers, name, timeout_s)
         except LambdaExtError as exc:
             return Evaluation(flag, enabled=False, reason=ERROR, error=exc)
         version = response.headers.get("configurationversion", "")
@@ -133,10 +133,10 @@ class Agent:
         target: str,
         headers: Sequence[tuple[str, str]],
         label: str,
-        deadline_s: float | None,
+        timeout_s: float | None,
     ) -> http1.Response:
         """Return a response with the status 200."""
-        ends_at = clock.monotonic() + retries.budget(deadline_s)
+        ends_at = clock.monotonic() + retries.budget(timeout_s)
         lines = [f"GET {target} HTTP/1.1", f"host: localhost:{self._port}"]
         lines += [f"{name}: {value}" for name, value in headers]
         request = "\r\n".join((*lines, "", "")).encode("latin-1")

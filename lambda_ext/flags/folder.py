@@ -60,7 +60,7 @@ class Folder:
         return [wanted] if wanted else []
 
     def fetch(
-        self, wanted: Sequence[Key], deadline_s: float | None
+        self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | SourceError]:
         """Return what the files say about *wanted*."""
         return {key: self._answer(key) for key in wanted}

@@ -133,13 +133,13 @@ class AppConfig:
         return [[key] for key in wanted]
 
     def fetch(
-        self, wanted: Sequence[Key], deadline_s: float | None
+        self, wanted: Sequence[Key], timeout_s: float | None
     ) -> Mapping[Key, Answer | LambdaExtError]:
         """Poll *wanted*, or say again what AppConfig said last."""
         found: dict[Key, Answer | LambdaExtError] = {}
         for key in wanted:
             try:
-                found[key] = self.session(key.name).latest(deadline_s)
+                found[key] = self.session(key.name).latest(timeout_s)
             except LambdaExtError as exc:
                 found[key] = exc
         return found
@@ -218,7 +218,7 @@ class Session:
             self.not_before = self.retry_at = 0.0
             self._failures = 0
 
-    def latest(self, deadline_s: float | None = None) -> Answer:
+    def latest(self, timeout_s: float | None = None) -> Answer:
         """
         Return the document that AppConfig has for us, polled if it is time.
 
@@ -226,7 +226,7 @@ class Session:
             SourceError: there is none, or none newer than the last good one;
                 in the second case it is transient.
         """
-        ends_at = None if deadline_s is None else clock.monotonic() + deadline_s
+        ends_at = None if timeout_s is None else clock.monotonic() + timeout_s
         with self.lock:
             failure = self._last_failure
             if failure is not None and clock.now() < self.retry_at:
@@ -245,7 +245,7 @@ class Session:
                 raise _renewed(self._error)
             answer = self.answer
         if answer is None:  # forgotten meanwhile
-            return self.latest(deadline_s)
+            return self.latest(timeout_s)
         return answer
 
     def _note_failure(self, error: SourceError) -> None:
@@ -302,7 +302,7 @@ class Session:
                 "ConfigurationProfileIdentifier": profile,
                 "RequiredMinimumPollIntervalInSeconds": self._required_s(),
             },
-            deadline_s=_left(ends_at),
+            timeout_s=_left(ends_at),
         )
         return str(answer["InitialConfigurationToken"])
 
@@ -319,7 +319,7 @@ class Session:
         return self._way.call(
             "GetLatestConfiguration",
             {"ConfigurationToken": token},
-            deadline_s=_left(ends_at),
+            timeout_s=_left(ends_at),
         )
 
     def _keep(self, token: str, not_before: float) -> None:

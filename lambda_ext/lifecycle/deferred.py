@@ -65,7 +65,7 @@ MOST = 1000  # calls that wait
 MOST_LEFT = 4  # threads left behind
 MARGIN_S = 0.1  # least time between the end of the wait and the deadline
 FLUSH_S = 0.02  # of it, to flush what was recorded by work that was left behind
-TOLD = 0.2  # part of a share at the end, so that it is kept
+KEPT_BACK = 0.2  # part of a share at the end, for counting and logging within it
 RELEASE_S = 0.05  # of it, for a coroutine to leave the loop
 UNKNOWN_S = 1.0  # for the work, where nothing says when Lambda ends the invocation
 FOR_EVER_S = 900.0  # no invocation is longer
@@ -487,7 +487,7 @@ def _flush(listeners: list[Callable[..., object]]) -> None:
 def _at_shutdown() -> None:
     """Do what waits, within the share of the time that there is."""
     share_s = phases.share_s() or shutdown.BUDGET_S
-    ends_at = clock.run_time() + share_s * (1 - TOLD)
+    ends_at = clock.run_time() + share_s * (1 - KEPT_BACK)
     behind = [each for each in _rounds.copy() if each.is_left]
     _go_on(ends_at)
     for each in behind:

@@ -1,5 +1,5 @@
 """
-SnapStart: what happens around the snapshot that a process wakes up from.
+SnapStart: what happens before a snapshot is taken, and after it is restored.
 
     import of the handler ─▶ SNAPSHOT ─▶ [ snapshot ... restore ] ─▶ RESTORE
 

@@ -487,7 +487,7 @@ class Environment:
             kind = "Runtime.ExitError" if agent is None else "Extension.Crash"
             self.fatal = self.agents.first_error or kind
             source = "Runtime" if agent is None else f"Extension {agent.name}"
-            self.cause = f"{source} {process.epitaph}"
+            self.cause = f"{source} {process.exit_words}"
 
     def _await(self, condition: Callable[[], Any], deadline: float) -> None:
         with self.changed:

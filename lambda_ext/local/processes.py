@@ -123,7 +123,7 @@ class Process:
         return self.exit_status is not None and not self._open
 
     @property
-    def epitaph(self) -> str:
+    def exit_words(self) -> str:
         """How it ended, in AWS's words."""
         status = self.exit_status
         if not status:

@@ -165,7 +165,7 @@ class _HTTPServer(ThreadingHTTPServer):
             thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that was killed in mid-sentence is everyday life here.
+        # Clients that are killed in the middle of a request are no error here.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

@@ -184,7 +184,7 @@ class Buffer:
         self.properties: Mapping[str, Any] = {}
         self.limit = MAX_RECORDS
         self.taken = 0  # records that left the list of records
-        self._asleep: list[Outlet] = []  # that have a backlog
+        self._backlogged: list[Outlet] = []  # whose sinks have a `backlog`
         self.served: list[Outlet] = []  # the last that had something
         self.draining: list[Outlet] = []  # whose sinks may have to wait
         self._adding = process.Lock()
@@ -195,7 +195,7 @@ class Buffer:
         self._version += 1
         self.records.clear()
         self.parcels.clear()
-        self._asleep.clear()
+        self._backlogged.clear()
         self.draining.clear()
         self.served.clear()
         for outlet in process.living(_outlets):
@@ -213,10 +213,10 @@ class Buffer:
         then stays, or is dropped for the reason *give_up* and counted.  Raises
         nothing but what a signal handler raises meanwhile.
         """
-        if self.records or self.parcels or self._asleep:
+        if self.records or self.parcels or self._backlogged:
             try:
-                usual = not (self.parcels or self._asleep) and self._write()
-                if not usual or self.parcels or (give_up and self._asleep):
+                usual = not (self.parcels or self._backlogged) and self._write()
+                if not usual or self.parcels or (give_up and self._backlogged):
                     # The usual flush needs none of it.
                     from . import parcels
 
@@ -278,14 +278,14 @@ class Buffer:
                 lines = None  # `_add_up` tells
             if not lines:
                 return False
-            writer, asleep = sink.writer, self._asleep
+            writer, backlogged = sink.writer, self._backlogged
             waiting = writer.lines
             # One step; not if another thread, or a signal handler's flush, has
             # added up meanwhile.  A flush of theirs finds what is not yet written.
             if self._version == version:
                 self._version = version + 1
                 waiting += lines
-                asleep += outlets
+                backlogged += outlets
                 writer.accepted += count
                 self.taken += count
                 del records[:count]
@@ -301,11 +301,11 @@ class Buffer:
                 disclosure.failure("sink_failed", sink=outlet.name)
             if not waiting:
                 try:  # noqa: SIM105  suppress() takes 0.4 microseconds
-                    asleep.remove(outlet)
+                    backlogged.remove(outlet)
                 except ValueError:  # another flush has found it
                     pass
-            elif outlet not in asleep:
-                asleep.append(outlet)
+            elif outlet not in backlogged:
+                backlogged.append(outlet)
             if outlet not in self.served:
                 self.note_served(outlet)
         finally:

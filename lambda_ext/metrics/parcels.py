@@ -235,11 +235,11 @@ def _deliver(buffer: Buffer, ends_at: float | None) -> None:
     if ends_at is not None:
         wait_until = min(wait_until, ends_at)
     outlets = dict.fromkeys([parcel.outlet for parcel in buffer.parcels.copy()])
-    for outlet in buffer._asleep.copy():
+    for outlet in buffer._backlogged.copy():
         if outlet not in outlets:
             buffer.parcels.append(Parcel(outlet, Batch("", clock.wall(), [])))
             outlets[outlet] = None
-        _remove(buffer._asleep, outlet)
+        _remove(buffer._backlogged, outlet)
     for outlet in outlets:
         if _served(buffer, outlet, ends_at):
             continue
@@ -273,8 +273,8 @@ def _serve(buffer: Buffer, outlet: Outlet, ends_at: float | None) -> None:
         if parcel.done:
             _count(parcel)  # also one that a signal handler left uncounted
             _remove(buffer.parcels, parcel)
-    if outlet.backlog and outlet not in buffer._asleep:
-        buffer._asleep.append(outlet)
+    if outlet.backlog and outlet not in buffer._backlogged:
+        buffer._backlogged.append(outlet)
     buffer.note_served(outlet)
     if outlet.drains and outlet not in buffer.draining:
         buffer.draining.append(outlet)
@@ -314,7 +314,7 @@ def _hand_over(parcel: Parcel) -> None:
         parcel.busy = False
     if failure is not None:
         outlet.error = type(failure).__qualname__
-        _drop(parcel, "sink", f"{outlet.name} raised {_told(failure)}")
+        _drop(parcel, "sink", f"{outlet.name} raised {_text_of(failure)}")
 
 
 def _not_awaited(parcel: Parcel) -> Exception | None:
@@ -329,7 +329,7 @@ def _not_awaited(parcel: Parcel) -> Exception | None:
     return None
 
 
-def _told(failure: BaseException) -> str:
+def _text_of(failure: BaseException) -> str:
     import traceback  # only a failure pays for it
 
     return "".join(traceback.format_exception(failure)).rstrip()
@@ -352,7 +352,7 @@ def _abandon(
     """Drop and count what no sink has taken: the process ends."""
     for parcel in waiting:
         _drop(parcel, reason, "the process ended before its sink took it")
-    for outlet in buffer._asleep.copy():
+    for outlet in buffer._backlogged.copy():
         abandon = disclosure.attribute(outlet.sink, "abandon")
         if abandon is None:
             continue

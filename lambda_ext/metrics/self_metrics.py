@@ -36,7 +36,7 @@ COUNTED = {
     "stale_served": "CacheStale",
 }
 
-_told: dict[str, int] = {}  # of the counters, what has been recorded
+_recorded: dict[str, int] = {}  # of the counters, what has been recorded
 _is_on = False  # what *self_metrics* said when it was last looked at
 
 
@@ -89,8 +89,8 @@ def _new() -> dict[str, int]:
     grown = {}
     for attribute, name in COUNTED.items():
         number = getattr(found, attribute)
-        grown[name] = number - _told.get(attribute, 0)
-        _told[attribute] = number
+        grown[name] = number - _recorded.get(attribute, 0)
+        _recorded[attribute] = number
     return grown
 
 
@@ -113,7 +113,7 @@ def _loaded(elapsed_s: float, *, waited: bool) -> None:
 @process.at_reset
 def reset() -> None:
     """Start again from zero: so do the counters of the values."""
-    _told.clear()
+    _recorded.clear()
 
 
 @process.at_reset

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 MAX_LOGGED = 100  # log lines of the first kind
 MAX_NAMES = 1_000  # that are told apart in the totals of a process
-MAX_TOLD = 20  # names of a reason in a log line of the second kind
+MAX_SHOWN = 20  # names of a reason in a log line of the second kind
 OTHERS = "..."  # stands for the names beyond
 
 # Not the fault of a name: logged once for all names.
@@ -176,9 +176,9 @@ def _shortened(nested: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
     short = {}
     for reason, names in nested.items():
         most = sorted(names.items(), key=_number, reverse=True)
-        short[reason] = dict(most[:MAX_TOLD])
-        if most[MAX_TOLD:]:
-            rest = sum([number for _, number in most[MAX_TOLD:]])
+        short[reason] = dict(most[:MAX_SHOWN])
+        if most[MAX_SHOWN:]:
+            rest = sum([number for _, number in most[MAX_SHOWN:]])
             short[reason][OTHERS] = rest + short[reason].get(OTHERS, 0)
     return short
 

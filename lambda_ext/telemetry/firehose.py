@@ -73,7 +73,7 @@ class Firehose(Queued):
                     "DeliveryStreamName": self._stream,
                     "Records": [{"Data": data} for data in payload],
                 },
-                deadline_s=max(ends_at - clock.monotonic(), 0.0),
+                timeout_s=max(ends_at - clock.monotonic(), 0.0),
             )
         except SourceError as exc:
             reason = exc.code or type(exc).__name__

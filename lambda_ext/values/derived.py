@@ -420,7 +420,7 @@ def _register(derived: Derived[Any]) -> None:
 
 
 def _attach() -> None:
-    """Tie this to the life of the environment; more calls change nothing."""
+    """Register the functions that close what was made, once."""
     global _listening
     if not _listening:
         phases.listen_once(phases.RESPONSE, _response, priority=phases.NETWORK)

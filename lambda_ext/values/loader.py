@@ -449,7 +449,7 @@ class Loader:
             self._abandon(left, real_threads.get_ident())
 
     def _make(self, call: Call, batch: Batch) -> None:
-        """Make *call*, once more if a freeze spoilt it, and settle its loads."""
+        """Make *call*, once more if it failed after a freeze, and settle its loads."""
         try:
             self._make_and_settle(call, call.loads, batch)
         except BaseException:

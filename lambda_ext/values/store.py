@@ -509,7 +509,7 @@ def invalidate(name: str, operation: str, scope: Any = None) -> int:
 
 
 def attach() -> None:
-    """Tie this to the life of the environment; more calls change nothing."""
+    """Register the functions of this module in their phases, once."""
     global _attached
     if not _attached:
         phases.listen_once(phases.INIT, _init)

@@ -257,7 +257,7 @@ def test_silent_server_is_left_at_the_deadline(monkeypatch):
         way = transport.transport("ssm", session=boto3.session.Session())
 
         with pytest.raises(exceptions.SourceTimeoutError, match=r"within 0\.2"):
-            way.call("GetParameter", {"Name": "/a"}, deadline_s=0.2)
+            way.call("GetParameter", {"Name": "/a"}, timeout_s=0.2)
 
 
 def test_silent_name_server_is_left_at_the_deadline(monkeypatch, secrets):
@@ -268,7 +268,7 @@ def test_silent_name_server_is_left_at_the_deadline(monkeypatch, secrets):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args: answered.wait(30) and [])
 
     with pytest.raises(exceptions.SourceTimeoutError):
-        secrets.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.2)
+        secrets.call("GetSecretValue", {"SecretId": "db"}, timeout_s=0.2)
     answered.set()
 
 
@@ -440,7 +440,7 @@ def test_trace_context_follows_onto_the_thread(secrets):
         lambda **kwargs: seen.append((trace.get(), threading.get_ident())),
     )
 
-    secrets.call("GetSecretValue", {"SecretId": "db"}, deadline_s=2.0)
+    secrets.call("GetSecretValue", {"SecretId": "db"}, timeout_s=2.0)
 
     assert [("root", seen[0][1])] == seen
     assert threading.get_ident() != seen[0][1]

@@ -68,7 +68,7 @@ def stamp(moment):
 
 def ask(way):
     """Read a secret, so that a signature is made."""
-    return way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=5.0)
+    return way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=5.0)
 
 
 def signers(server):
@@ -409,7 +409,7 @@ class TestContainer:
         vault.wire.faults += [silent] * 3
 
         with pytest.raises(exceptions.SourceError, match="credentials"):
-            way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.2)
+            way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=0.2)
 
     def test_endpoint_that_drips_costs_the_deadline(self, way, server, vault):
         """A byte now and then does not extend the caller's time."""
@@ -417,7 +417,7 @@ class TestContainer:
         vault.wire.fault = dripping(20, 0.02)
 
         with pytest.raises(exceptions.SourceError):
-            way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.3)
+            way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=0.3)
         assert [] == server.requests
 
     def test_silent_endpoint_leaves_time_while_old_keys_hold(self, way, server, vault):
@@ -428,7 +428,7 @@ class TestContainer:
         way._provider._again_at = 0.0  # it is time to ask for new ones
         vault.wire.faults += [silent, silent]
 
-        way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=1.6)
+        way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=1.6)
 
         assert ["token1", "token1"] == [token for _, token in signers(server)]
         assert 3 == len(vault.wire.requests)  # the kept connection, a new one
@@ -439,7 +439,7 @@ class TestContainer:
         vault.wire.fault = silent
 
         def body(index):
-            return way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=0.4)
+            return way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=0.4)
 
         results = run_threads(16, body)
 

@@ -692,7 +692,7 @@ class TestConnections:
             for number in range(40):
                 name = f"{index}-{number}"
                 try:
-                    text = get(secrets, name, deadline_s=30.0)
+                    text = get(secrets, name, timeout_s=30.0)
                 except exceptions.SourceError:
                     continue
                 if text != f"value of {name}":

@@ -142,7 +142,7 @@ def test_no_time_left_means_no_call():
     script = Script()
 
     with pytest.raises(exceptions.SourceTimeoutError) as caught:
-        script.call(*ASK, deadline_s=0.0)
+        script.call(*ASK, timeout_s=0.0)
     assert "no time left" in str(caught.value)
     assert "/a" == caught.value.key
     assert caught.value.transient
@@ -157,7 +157,7 @@ def test_attempt_learns_what_is_left(time):
 
     script = Script(slow, GOOD)
 
-    script.call(*ASK, deadline_s=4.0)
+    script.call(*ASK, timeout_s=4.0)
 
     assert [4.0, 2.5] == script.asked
 

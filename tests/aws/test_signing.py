@@ -112,7 +112,7 @@ def test_date_header_is_understood(seconds):
 )  # fmt: skip
 def test_date_header_that_is_none_tells_no_skew(text):
     """A Date that cannot be read leaves the clock as it is."""
-    assert 0.0 == signing.told_skew(text)
+    assert 0.0 == signing.skew_of(text)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_skew_is_more_than_a_minute_and_at_most_a_day(ahead_s, skew_s):
     clock.install(FixedClock(1_700_000_000.0))
     date = email.utils.formatdate(1_700_000_000 + ahead_s, usegmt=True)
 
-    assert skew_s == signing.told_skew(date)
+    assert skew_s == signing.skew_of(date)
 
 
 def test_timestamp_is_that_of_a_clock_ahead_of_ours():

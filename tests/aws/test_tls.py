@@ -341,7 +341,7 @@ class TestWire:
         context = authority().server("127.0.0.1")
         with Wire(answer, tls=context, handshake=False) as wire:
             with pytest.raises(exceptions.SourceTimeoutError):
-                ask(wire, monkeypatch, deadline_s=0.2)
+                ask(wire, monkeypatch, timeout_s=0.2)
 
     def test_handshake_that_drips_costs_the_deadline(self, ours, monkeypatch):
         """A byte of the handshake now and then does not extend the caller's time."""
@@ -356,7 +356,7 @@ class TestWire:
         context = authority().server("127.0.0.1")
         with Wire(answer, tls=context, handshake=False) as wire:
             with pytest.raises(exceptions.SourceTimeoutError):
-                ask(wire, monkeypatch, deadline_s=0.3)
+                ask(wire, monkeypatch, timeout_s=0.3)
 
     def test_server_without_tls_is_an_error(self, ours, monkeypatch):
         """A server that does not speak TLS gets no request."""
@@ -364,7 +364,7 @@ class TestWire:
             monkeypatch.setattr(Wire, "url", f"https://127.0.0.1:{wire.port}")
             wire.answer = None
             with pytest.raises(exceptions.SourceError) as caught:
-                ask(wire, monkeypatch, deadline_s=1.0)
+                ask(wire, monkeypatch, timeout_s=1.0)
             assert caught.value.transient
             assert [] == wire.requests
 
@@ -478,7 +478,7 @@ class TestModules:
         context = authority().server("127.0.0.1")
         with Wire(answer, tls=context, handshake=False) as wire:
             with pytest.raises(exceptions.SourceTimeoutError):
-                ask(wire, monkeypatch, deadline_s=0.2)
+                ask(wire, monkeypatch, timeout_s=0.2)
 
         assert native.modules()._sha256 is not None
 

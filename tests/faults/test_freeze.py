@@ -109,7 +109,7 @@ class TestLoadUnderWay:
         """What a freeze broke is asked again, with a new signature, by the load."""
         fetch = source.fetch
 
-        def frozen(wanted, deadline_s):
+        def frozen(wanted, timeout_s):
             source.fetch = fetch
             thaw(time, 600)
             raise AccessDeniedError(
@@ -124,8 +124,8 @@ class TestLoadUnderWay:
         """An answer that was under way while frozen is not fresh."""
         fetch = source.fetch
 
-        def frozen(wanted, deadline_s):
-            answers = fetch(wanted, deadline_s)
+        def frozen(wanted, timeout_s):
+            answers = fetch(wanted, timeout_s)
             source.fetch = fetch
             thaw(time, 600)
             return answers
@@ -141,8 +141,8 @@ class TestLoadUnderWay:
         fetch = source.fetch
         inside, go_on = threading.Event(), threading.Event()
 
-        def stuck(wanted, deadline_s):
-            answers = fetch(wanted, deadline_s)
+        def stuck(wanted, timeout_s):
+            answers = fetch(wanted, timeout_s)
             source.fetch = fetch
             inside.set()
             go_on.wait(30)
@@ -174,15 +174,15 @@ class TestRefreshUnderWay:
         fetch = source.fetch
         asked, thawed, done = threading.Event(), threading.Event(), threading.Event()
 
-        def frozen(wanted, deadline_s):
+        def frozen(wanted, timeout_s):
             source.fetch = again
             asked.set()
             thawed.wait(30)
-            return then(wanted, deadline_s)
+            return then(wanted, timeout_s)
 
-        def again(wanted, deadline_s):
+        def again(wanted, timeout_s):
             try:
-                return fetch(wanted, deadline_s)
+                return fetch(wanted, timeout_s)
             finally:
                 done.set()
 
@@ -196,7 +196,7 @@ class TestRefreshUnderWay:
     def test_goes_on_after_the_thaw(self, source, time):
         """A dead connection is replaced, and the value comes, unnoticed."""
 
-        def breaks(wanted, deadline_s):
+        def breaks(wanted, timeout_s):
             raise BROKEN
 
         db, load, thawed = self.freeze_the_worker(source, time, breaks)
@@ -211,7 +211,7 @@ class TestRefreshUnderWay:
     def test_blocks_no_reader_when_the_value_expires(self, source, time):
         """Past max_age a reader does not wait for a refresh from before."""
 
-        def answers_late(wanted, deadline_s):
+        def answers_late(wanted, timeout_s):
             return {}
 
         db, load, thawed = self.freeze_the_worker(source, time, answers_late)
@@ -226,7 +226,7 @@ class TestRefreshUnderWay:
     def test_is_begun_anew_by_the_next_due_hit(self, source, time):
         """A refresh that hangs since before a freeze holds up no other."""
 
-        def answers_late(wanted, deadline_s):
+        def answers_late(wanted, timeout_s):
             return {}
 
         db, load, thawed = self.freeze_the_worker(source, time, answers_late)
@@ -243,7 +243,7 @@ class TestRefreshUnderWay:
     def test_late_denial_does_not_kill_what_is_newer(self, source, time):
         """An expired signature of before the freeze says nothing about now."""
 
-        def denied(wanted, deadline_s):
+        def denied(wanted, timeout_s):
             source.fail(AccessDeniedError("expired"), times=1)
             raise AccessDeniedError("expired")
 

@@ -85,8 +85,8 @@ def _way(wire):
     way.close()
 
 
-def get(way, name="db", deadline_s=None):
-    return way.call("GetSecretValue", {"SecretId": name}, deadline_s=deadline_s)
+def get(way, name="db", timeout_s=None):
+    return way.call("GetSecretValue", {"SecretId": name}, timeout_s=timeout_s)
 
 
 # -- what is remembered of a refusal -----------------------------------------
@@ -205,7 +205,7 @@ def test_silent_kept_connections_cost_one_time_out(way, wire):
     assert 3 == len(way._connections._idle)
     wire.faults += [faults.silent, faults.whole]
 
-    assert VALUE == get(way, deadline_s=1.0)["SecretString"]
+    assert VALUE == get(way, timeout_s=1.0)["SecretString"]
     assert [4, 5] == [len(wire.requests) - 1, len(wire.requests)]
     assert 4 == wire.connections
 

@@ -163,7 +163,7 @@ def test_batch_that_fails_in_part(source, time, caplog):
 def test_source_that_breaks_its_contract_is_contained(source, time):
     """What a source must not raise is an error of its key, without its words."""
 
-    def broken(wanted, deadline_s):
+    def broken(wanted, timeout_s):
         raise KeyError("hunter2-sentinel")
 
     source.fetch = broken
@@ -187,6 +187,6 @@ def test_source_that_cannot_plan_is_contained(source, plan):
 @pytest.mark.parametrize("answers", [lambda key: {}, lambda key: {key: "hunter2"}])
 def test_source_that_forgets_a_key_is_contained(source, answers):
     """No answer, or one that is none, is an error and not a hang."""
-    source.fetch = lambda wanted, deadline_s: answers(wanted[0])
+    source.fetch = lambda wanted, timeout_s: answers(wanted[0])
     with pytest.raises(SourceError, match="gave no answer for 'other'"):
         get_secret("other")

@@ -111,11 +111,11 @@ class TestWaiting:
         inner = []
         fetch = source.fetch
 
-        def interrupted(wanted, deadline_s):
+        def interrupted(wanted, timeout_s):
             if not inner:
                 inner.append(None)
                 inner[0] = getters.get_secret("db")
-            return fetch(wanted, deadline_s)
+            return fetch(wanted, timeout_s)
 
         source.fetch = interrupted
 
@@ -151,7 +151,7 @@ class TestWaiting:
         entered = threading.Event()
         fetch = source.fetch
 
-        def dying(wanted, deadline_s):
+        def dying(wanted, timeout_s):
             source.fetch = fetch
             entered.set()
             wait_for_misses(2)

@@ -53,9 +53,9 @@ def _way(wire):
     light.reset()
 
 
-def get(way, deadline_s=None):
+def get(way, timeout_s=None):
     """Return the text of the secret."""
-    answer = way.call("GetSecretValue", {"SecretId": "db"}, deadline_s=deadline_s)
+    answer = way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=timeout_s)
     return answer["SecretString"]
 
 

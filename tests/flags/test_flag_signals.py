@@ -36,7 +36,7 @@ class Way:
         self.valid.add(token)
         return token
 
-    def call(self, operation, parameters, deadline_s=None):
+    def call(self, operation, parameters, timeout_s=None):
         """Answer as AppConfig does."""
         if operation == "StartConfigurationSession":
             return {"InitialConfigurationToken": self.token(self.count)}

@@ -135,7 +135,7 @@ class TestProcess:
         child.wait()
 
         assert child.exit_status == status
-        assert child.epitaph == words
+        assert child.exit_words == words
 
     def test_is_not_reaped_before_its_group_was_killed(self, run):
         """Its id stays taken until close(), so no signal reaches a stranger."""

@@ -84,7 +84,7 @@ class Vault:
         return [[request] for request in wanted]
 
     def fetch(
-        self, wanted: Sequence[Request], deadline_s: float | None
+        self, wanted: Sequence[Request], timeout_s: float | None
     ) -> Mapping[Request, Any]:
         return {}
 

@@ -121,9 +121,9 @@ class TestLoads:
             together = threading.Barrier(3)
             fetch = source.fetch
 
-            def meeting(wanted, deadline_s):
+            def meeting(wanted, timeout_s):
                 together.wait(30)
-                return fetch(wanted, deadline_s)
+                return fetch(wanted, timeout_s)
 
             source.fetch = meeting
             assert 6 == len(get_secrets([str(n) for n in range(6)]))
@@ -140,10 +140,10 @@ class TestLoads:
         with FakeSource({str(n): "x" for n in range(4)}, batch=2) as source:
             fetch = source.fetch
 
-            def half(wanted, deadline_s):
+            def half(wanted, timeout_s):
                 if wanted[0].name == "0":
                     raise NotFoundError("no", key="0")
-                return fetch(wanted, deadline_s)
+                return fetch(wanted, timeout_s)
 
             source.fetch = half
             with pytest.raises(NotFoundError) as raised:

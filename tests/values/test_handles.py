@@ -57,7 +57,7 @@ class Broken:
     def plan(self, wanted):
         return [wanted]
 
-    def fetch(self, wanted, deadline_s):
+    def fetch(self, wanted, timeout_s):
         return {key: Answer(VALUE) for key in wanted}
 
 
@@ -500,8 +500,8 @@ class TestSnapshot:
         """What was asked for before the snapshot is not kept after it."""
         fetch = source.fetch
 
-        def snapped(wanted, deadline_s):
-            answers = fetch(wanted, deadline_s)
+        def snapped(wanted, timeout_s):
+            answers = fetch(wanted, timeout_s)
             source.fetch = fetch
             phases.call(phases.SNAPSHOT)
             clock.restored()

@@ -542,8 +542,8 @@ class TestInvalidation:
         db = Secret("db")
         fetch = source.fetch
 
-        def overtaken(wanted, deadline_s):
-            answers = fetch(wanted, deadline_s)
+        def overtaken(wanted, timeout_s):
+            answers = fetch(wanted, timeout_s)
             source.fetch = fetch
             source.rotate("db", "two")
             db.invalidate()
@@ -564,8 +564,8 @@ class TestInvalidation:
         assert ("one", "one") == (by_name.value, by_arn.value)
         fetch = source.fetch
 
-        def interrupted(wanted, deadline_s):
-            answers = fetch(wanted, deadline_s)
+        def interrupted(wanted, timeout_s):
+            answers = fetch(wanted, timeout_s)
             source.fetch = fetch
             source.rotate("db", "two")
             by_arn.invalidate()
@@ -583,8 +583,8 @@ class TestInvalidation:
         inside, go_on = threading.Event(), threading.Event()
         fetch = source.fetch
 
-        def stuck(wanted, deadline_s):
-            answers = fetch(wanted, deadline_s)
+        def stuck(wanted, timeout_s):
+            answers = fetch(wanted, timeout_s)
             source.fetch = fetch
             inside.set()
             go_on.wait(30)
@@ -607,8 +607,8 @@ class TestInvalidation:
         """Of two loads that overlap, the one begun later stays."""
         fetch = source.fetch
 
-        def overtaken(wanted, deadline_s):
-            answers = fetch(wanted, deadline_s)
+        def overtaken(wanted, timeout_s):
+            answers = fetch(wanted, timeout_s)
             source.fetch = fetch
             source.rotate("db", "two")
             assert "two" == get_secret("db", force_fetch=True)
@@ -627,8 +627,8 @@ class TestInvalidation:
         results = []
 
         def later():
-            def slow(wanted, deadline_s):
-                answers = fetch(wanted, deadline_s)
+            def slow(wanted, timeout_s):
+                answers = fetch(wanted, timeout_s)
                 answered.set()
                 landed.wait(30)
                 return answers
@@ -636,11 +636,11 @@ class TestInvalidation:
             source.fetch = slow
             results.append(get_parameter("db", force_fetch=True))
 
-        def sooner(wanted, deadline_s):
+        def sooner(wanted, timeout_s):
             thread.start()
             answered.wait(30)
             source.rotate("db", "two")
-            return fetch(wanted, deadline_s)
+            return fetch(wanted, timeout_s)
 
         thread = threading.Thread(target=later)
         source.fetch = sooner

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SERVICE = answers.PARAMETERS
 BATCH = 10  # Names: 1 to 10 items
 DENIED = ("AccessDeniedException", "AccessDenied")
-MAX_ALONE = 1000  # names that are known to spoil a batch
+MAX_ALONE = 1000  # names for which AWS refuses a whole batch
 # Of a path: an account and region holds 100,000 advanced parameters, and pages
 # may be short or empty.
 MAX_PAGES = 100_000
@@ -49,7 +49,7 @@ class ParameterStore:
     def __init__(self, *, client: Any = None, session: Any = None) -> None:
         self._way = transport(SERVICE, client=client, session=session)
         self._batching = True  # until the role turns out to lack the action
-        self._alone: dict[str, None] = {}  # names that spoil a batch
+        self._alone: dict[str, None] = {}  # names for which AWS refuses a whole batch
         self._trials: dict[Key, _Trial] = {}  # of names in a refused batch
         self.scope: Hashable = self._way.scope
 
@@ -95,7 +95,7 @@ class ParameterStore:
             "WithDecryption": wanted[0].decrypt,
         }
         try:
-            answer = self._way.call("GetParameters", parameters, deadline_s=timeout_s)
+            answer = self._way.call("GetParameters", parameters, timeout_s=timeout_s)
         except LambdaExtError as exc:
             if errors.lacks_operation(exc):
                 self._batching = False
@@ -111,7 +111,7 @@ class ParameterStore:
         parameters = {"Name": key.name + key.selector, "WithDecryption": key.decrypt}
         outcome: Answer | LambdaExtError
         try:
-            answer = self._way.call("GetParameter", parameters, deadline_s=timeout_s)
+            answer = self._way.call("GetParameter", parameters, timeout_s=timeout_s)
             outcome = answers.parameter(answer.get("Parameter"), key, answer)
         except LambdaExtError as exc:
             outcome = exc
@@ -183,7 +183,7 @@ class ParameterStore:
                 for name, how, values in filters
             ]
         try:
-            page = self._way.call(keys.PATH, parameters, deadline_s=timeout_s)
+            page = self._way.call(keys.PATH, parameters, timeout_s=timeout_s)
             entries = answers.entries(page, "Parameters", SERVICE, key.label)
         except LambdaExtError as exc:
             return exc
@@ -207,7 +207,7 @@ class ParameterStore:
         while True:
             try:
                 page = self._way.call(
-                    keys.PATH, parameters, deadline_s=calls.remaining(ends_at)
+                    keys.PATH, parameters, timeout_s=calls.remaining(ends_at)
                 )
                 entries = answers.entries(page, "Parameters", SERVICE, key.label)
                 for entry in entries:

@@ -67,7 +67,7 @@ class SecretsManager:
             answer = self._way.call(
                 "BatchGetSecretValue",
                 {"SecretIdList": [key.name for key in wanted]},
-                deadline_s=timeout_s,
+                timeout_s=timeout_s,
             )
         except LambdaExtError as exc:
             if errors.lacks_operation(exc):
@@ -86,7 +86,7 @@ class SecretsManager:
         if key.stage is not None:
             parameters["VersionStage"] = key.stage
         try:
-            answer = self._way.call("GetSecretValue", parameters, deadline_s=timeout_s)
+            answer = self._way.call("GetSecretValue", parameters, timeout_s=timeout_s)
         except LambdaExtError as exc:
             return exc
         return answers.secret(answer, key)
