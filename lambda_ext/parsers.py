@@ -28,7 +28,7 @@ RUNTIME = (  # metrics.runtime has what they mean
 )  # fmt: skip
 SINKS = ("emf", "otlp", "datadog")  # metrics.outlets.NAMED has what they are
 PARTS = ("extension", "signals")  # what `disable` can switch off
-WAYS = ("auto", "light", "boto3")  # to AWS: what `transport` can be
+TRANSPORTS = ("auto", "light", "boto3")  # what the option `transport` can be
 NO_NUMBERS = (bool, bytes, bytearray)  # though float() would take them
 
 
@@ -104,10 +104,10 @@ def label(value: Any) -> str | None:
 
 
 def transport(value: Any) -> str:
-    """Return *value*, one of `WAYS`, in small letters."""
+    """Return *value*, one of `TRANSPORTS`, in small letters."""
     word = value.strip().lower() if isinstance(value, str) else ""
-    if word not in WAYS:
-        msg = f"expected {', '.join(map(repr, WAYS[:-1]))} or {WAYS[-1]!r}"
+    if word not in TRANSPORTS:
+        msg = f"expected {', '.join(map(repr, TRANSPORTS[:-1]))} or {TRANSPORTS[-1]!r}"
         raise ConfigurationError(msg)
     return word
 

@@ -1,6 +1,6 @@
 """Secrets Manager and Parameter Store in memory, as their manuals say.
 
-A `Way` stands where `lambda_ext.aws.transport` would: it takes an operation
+A `FakeTransport` stands where `lambda_ext.aws.transport` would: it takes an operation
 and its parameters and returns what AWS would, or raises what the transport
 makes of AWS's error.  It refuses what AWS refuses (too many names, duplicates
 are collapsed, one denied name spoils GetParameters), so that what passes here
@@ -15,7 +15,7 @@ ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 
 
-class Way:
+class FakeTransport:
     """One service; `calls` holds (operation, parameters) of each call."""
 
     def __init__(self, service, identity="AKID"):
@@ -47,7 +47,7 @@ class Way:
         return errors.from_code(code, text, service=self.service, key=key)
 
 
-class Secrets(Way):
+class Secrets(FakeTransport):
     """Secrets Manager.  `secrets` maps a name to its versions, the last current.
 
     `foreign` maps ARNs of other accounts to values.  A batch leaves out what is
@@ -153,7 +153,7 @@ class Secrets(Way):
         }
 
 
-class Parameters(Way):
+class Parameters(FakeTransport):
     """Parameter Store.
 
     `parameters` maps a name to its versions, the last current; `labels` a

@@ -359,12 +359,12 @@ class LightClient:
         from ..aws.transport import transport
 
         try:
-            way = transport(self._service)
+            found = transport(self._service)
         except ConfigurationError:
             if config.get("transport") == "light":
                 raise
             return None  # boto3 says what is wrong, or asks it all the same
-        if way.name != "light" or not way.is_current():  # type: ignore[attr-defined]
+        if found.name != "light" or not found.is_current():  # type: ignore[attr-defined]
             return None
         kind = keys.SECRET if self._service == "secretsmanager" else keys.PARAMETER
         store.attach()

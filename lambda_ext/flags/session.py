@@ -114,15 +114,15 @@ class AppConfig:
         session: A boto3 session, to make the client from.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_sessions", "_way", "scope")
+    __slots__ = ("__weakref__", "_lock", "_sessions", "_transport", "scope")
 
     name = "appconfig"
 
     def __init__(self, *, client: Any = None, session: Any = None) -> None:
-        self._way = transport(SERVICE, client=client, session=session)
+        self._transport = transport(SERVICE, client=client, session=session)
         self._lock = process.Lock()
         self._sessions: dict[str, Session] = {}
-        self.scope: Hashable = self._way.scope
+        self.scope: Hashable = self._transport.scope
         _register(self)
 
     def __repr__(self) -> str:
@@ -150,7 +150,9 @@ class AppConfig:
             session = self._sessions.get(name)
             if session is None:
                 # A signal handler may have asked meanwhile: the first one stays.
-                session = self._sessions.setdefault(name, Session(self._way, name))
+                session = self._sessions.setdefault(
+                    name, Session(self._transport, name)
+                )
             return session
 
     def read_by(self, name: str, reader: Reader) -> None:
@@ -186,7 +188,7 @@ class Session:
         "_last_failure",
         "_name",
         "_token",
-        "_way",
+        "_transport",
         "answer",
         "lock",
         "not_before",
@@ -195,7 +197,7 @@ class Session:
     )
 
     def __init__(self, way: Transport, name: str) -> None:
-        self._way = way
+        self._transport = way
         self._name = name
         self.lock = process.Lock()
         self._token = ""
@@ -294,7 +296,7 @@ class Session:
     def _start(self, ends_at: float | None) -> str:
         counters.sessions += 1
         application, environment, profile = self._name.split("/")
-        answer = self._way.call(
+        answer = self._transport.call(
             "StartConfigurationSession",
             {
                 "ApplicationIdentifier": application,
@@ -316,7 +318,7 @@ class Session:
 
     def _get(self, token: str, ends_at: float | None) -> dict[str, Any]:
         counters.polls += 1
-        return self._way.call(
+        return self._transport.call(
             "GetLatestConfiguration",
             {"ConfigurationToken": token},
             timeout_s=_left(ends_at),

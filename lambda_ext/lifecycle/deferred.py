@@ -74,7 +74,7 @@ BEFORE_ANSWER = phases.EARLY + 5  # after on_response hooks, before the flush
 WAIT, EVENT, INLINE = "wait", "event", "inline"  # how the end of an answer is known
 
 _lock = process.Lock()  # between taking a call and leaving its thread behind
-_way = ""  # of the three above; "" until something is to be done
+_mode = ""  # of the three above; "" until something is to be done
 _warned = False
 _ended = False  # this process ends: nothing will be done any more
 _refused = False  # and that was told
@@ -275,23 +275,23 @@ def waiting() -> int:
 
 def follow() -> None:
     """Have the work done after each response from now on."""
-    global _way
-    if _way:
+    global _mode
+    if _mode:
         return
     if not config.in_lambda() or phases.is_child_of_multiprocessing():
-        way = INLINE
+        mode = INLINE
     elif runtime_client.before_wait(_at_wait, last=True):
-        way = WAIT
+        mode = WAIT
     elif extension.on_event is not None:
-        way = EVENT
+        mode = EVENT
     else:
-        way = INLINE
-    priority = BEFORE_ANSWER if way == INLINE else phases.LAST
+        mode = INLINE
+    priority = BEFORE_ANSWER if mode == INLINE else phases.LAST
     phases.listen_once(phases.RESPONSE, _at_response, priority=priority)
     phases.listen_once(phases.SHUTDOWN, _at_shutdown, priority=phases.USER)
     shutdown.follow_exit()
     shutdown.at_last(_at_last)
-    _way = way
+    _mode = mode
 
 
 def ask() -> None:
@@ -327,9 +327,9 @@ def _at_response() -> None:
     if _outcome is not None:  # its invocation had no time left for work
         _skip()
     found = invocations.Outcome() if _hooks() else None
-    if _way == WAIT:
+    if _mode == WAIT:
         _outcome = found
-    elif _way == EVENT and _has_events():
+    elif _mode == EVENT and _has_events():
         _outcome = found
         _answered_id = disclosure.attribute(current.state().context, "aws_request_id")
         _answered.set()
@@ -342,7 +342,7 @@ def _at_response() -> None:
                 reason="this runtime client does not tell when the answer was posted; "
                 + (
                     "set LAMBDA_EXT_AFTER_RESPONSE=1"
-                    if _way == INLINE
+                    if _mode == INLINE
                     else f"no events: {extension.status().reason}"
                 ),
             )
@@ -554,14 +554,14 @@ def _forked() -> None:
     _outcome = _ends_at = _answered_id = None
     _answered = real_threads.Event()
     counters.update(dict.fromkeys(counters, 0))
-    if _way == WAIT:
+    if _mode == WAIT:
         runtime_client.before_wait(_at_wait, last=True)
 
 
 @process.at_reset
 def reset() -> None:
     """Forget all work, as if this were just imported."""
-    global _way, _warned
-    _way = ""
+    global _mode, _warned
+    _mode = ""
     _warned = False
     _forked()

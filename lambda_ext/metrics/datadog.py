@@ -106,7 +106,7 @@ class DatadogSink:
             neither True, False nor None.
     """
 
-    __slots__ = ("__weakref__", "_known", "_lost", "_namer", "_way", "name")
+    __slots__ = ("__weakref__", "_known", "_lost", "_namer", "_output", "name")
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class DatadogSink:
         if type(port) is not int or not 0 < port < 1 << 16:
             msg = f"port={port!r:.80} must be a number from 1 to 65535"
             raise ConfigurationError(msg)
-        self._way: _Lines | _Datagrams = (
+        self._output: _Lines | _Datagrams = (
             _Lines(Writer(stream)) if to_log else _Datagrams(name, port)
         )
         self._lost: dict[str, int] = {}  # records by reason
@@ -142,37 +142,37 @@ class DatadogSink:
         follow_life(self)
 
     def __repr__(self) -> str:
-        return f"<DatadogSink {self.name!r} to {self._way.where}>"
+        return f"<DatadogSink {self.name!r} to {self._output.where}>"
 
     @property
     def sent(self) -> int:
         """The number of records that were sent, or are in lines that are out."""
-        return self._way.sent
+        return self._output.sent
 
     @property
     def dropped(self) -> dict[str, int]:
         """The number of records that will not be sent, by reason."""
-        return {**self._way.dropped, **self._lost}
+        return {**self._output.dropped, **self._lost}
 
     @property
     def pending(self) -> int:
         """The number of records that wait to be sent, or for stdout."""
-        return self._way.pending
+        return self._output.pending
 
     @property
     def error(self) -> str:
         """What went wrong with the last datagram; "" if it was sent."""
-        return self._way.error
+        return self._output.error
 
     @property
     def backlog(self) -> bool:
         """Whether there is something that could not be sent or written yet."""
-        return bool(self._way.pending)
+        return bool(self._output.pending)
 
     def accept(self, batch: Batch, /) -> None:
         """Send *batch* or write it; what would have to wait is kept for `drain`."""
         found, losses = self._namer.found(batch)
-        made = self._way.made(found, int(batch.at), losses)
+        made = self._output.made(found, int(batch.at), losses)
         lost = dict(self._lost)
         for reason, _, number, _ in losses:
             lost[reason] = lost.get(reason, 0) + number
@@ -183,33 +183,33 @@ class DatadogSink:
             self._lost = lost
             known += (batch,)
             del known[:-OFFERED]
-        self._way.accept(batch, made)
+        self._output.accept(batch, made)
 
     def is_due(self) -> bool:
         """Say whether datagrams wait to be sent."""
-        return self._way.is_due()
+        return self._output.is_due()
 
     def drain(self, ends_at: float) -> None:
         """Send what waits, before the run time *ends_at*; raises nothing."""
-        self._way.drain(ends_at)
+        self._output.drain(ends_at)
 
     def abandon(self, reason: str) -> None:
         """Count what stdout did not take as dropped: the process ends."""
-        self._way.abandon(reason)
+        self._output.abandon(reason)
 
     def close(self) -> None:
         """Close the socket; the next datagram opens one."""
-        self._way.close()
+        self._output.close()
 
     def restored(self) -> None:
         """Open another socket after a restore from a snapshot."""
-        self._way.close()
+        self._output.close()
 
     def forked(self) -> None:
         """Leave the socket and what waits to the parent."""
         self._known = []
         self._lost = {}
-        self._way.forked()
+        self._output.forked()
 
 
 # What things are called ------------------------------------------------------

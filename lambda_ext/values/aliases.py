@@ -1,10 +1,11 @@
 """
-Which requests may mean one thing: names, ARNs and partial ARNs.
+Which requests may mean one value: names, ARNs and partial ARNs.
 
-In doubt they do: two that may be one go in two calls, and a write drops the
-value of every request that may read what was written.
+Where only AWS knows, they are taken to: two requests that may mean one value go
+in two calls, and a write drops the value of every request that may read what was
+written.
 
-Pure.  Loaded by what asks for several values, or is told of a write.
+Pure.  Loaded by reads of several values, and by writes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def packed(wanted: Iterable[Key], size: int) -> list[list[Key]]:
     """
     Divide *wanted* into runs of at most *size* whose answers are told apart.
 
-    In one run no two requests may mean one thing: a name goes with no ARN that
-    may be its own, a version with no other one, and twins with each other.
+    In one run no two requests may mean one value: a name and an ARN that may be
+    its own go in two runs, and so do two requests for one name.
     """
     runs: list[list[Key]] = []
     # Those that take more, each with what is in it: plain name -> which accounts.

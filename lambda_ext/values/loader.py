@@ -694,9 +694,8 @@ class Loader:
             stale = self._stale(load, want, outcome)
             if stale is not None:
                 return stale, STALE
-        own = (
-            taken or load.batch is batch
-        )  # of one reader, also where another thread made the call
+        # An outcome of one reader alone, also where another thread made the call.
+        own = taken or load.batch is batch
         return (outcome if own else copied(outcome)), LOADED
 
     def _take_over(self, load: Load, ends_at: float | None) -> bool:

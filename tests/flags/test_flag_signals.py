@@ -18,7 +18,7 @@ BODY = json.dumps({"on": {"_variants": [
 ]}})  # fmt: skip
 
 
-class Way:
+class FakeTransport:
     """AppConfig, without a socket: single-use tokens, polls at any time."""
 
     scope = ("way",)
@@ -65,7 +65,7 @@ def test_interrupted_poll():
     """Wherever it is interrupted the next poll works and no token is sent twice."""
     reached = 0
     for interruption in interruptions([session, process]):
-        way = Way()
+        way = FakeTransport()
         one = session.Session(way, "a/b/c")
         one.latest()
         with interruption:
@@ -81,7 +81,7 @@ def test_interrupted_poll():
 def test_interrupted_first_poll():
     """Wherever the first poll is interrupted, the next one brings the document."""
     for interruption in interruptions([session, process]):
-        way = Way()
+        way = FakeTransport()
         one = session.Session(way, "a/b/c")
         with interruption:
             one.latest()

@@ -309,10 +309,10 @@ class TestTokens:
         poll(light)
         time.advance(60)
         session = light.session(NAME)
-        way, session._way = session._way, Interrupted(Interrupt)
+        way, session._transport = session._transport, Interrupted(Interrupt)
         with pytest.raises(Interrupt):
             poll(light)
-        session._way = way
+        session._transport = way
 
         assert "one" == poll(light)[0]
         assert 2 == appconfig.operations().count(START)

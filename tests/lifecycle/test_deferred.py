@@ -544,7 +544,7 @@ class TestByEvent:
 
         lambda_ext.defer(seen.append, 1)
         monkeypatch.setattr(deferred, "_is_decorated", lambda: True)
-        monkeypatch.setattr(deferred, "_way", deferred.EVENT)
+        monkeypatch.setattr(deferred, "_mode", deferred.EVENT)
         monkeypatch.setattr(deferred, "_has_events", lambda: True)
         event = {"eventType": "INVOKE", "requestId": "2"}
         event["deadlineMs"] = (clock.wall() + 2.0) * 1000

@@ -375,7 +375,7 @@ class TestDatagrams:
         sink = extension.sink()
         sink.accept(batch(count("a")))
         phases.call(phase)
-        closed = sink._way._sock is None
+        closed = sink._output._sock is None
         sink.accept(batch(count("b")))
 
         assert closed

@@ -42,16 +42,16 @@ MAX_PAGES = 100_000
 class ParameterStore:
     """Parameters of one account and region, read with one set of credentials."""
 
-    __slots__ = ("__weakref__", "_alone", "_batching", "_trials", "_way", "scope")
+    __slots__ = ("__weakref__", "_alone", "_batching", "_transport", "_trials", "scope")
 
     name = "parameter_store"
 
     def __init__(self, *, client: Any = None, session: Any = None) -> None:
-        self._way = transport(SERVICE, client=client, session=session)
+        self._transport = transport(SERVICE, client=client, session=session)
         self._batching = True  # until the role turns out to lack the action
         self._alone: dict[str, None] = {}  # names for which AWS refuses a whole batch
         self._trials: dict[Key, _Trial] = {}  # of names in a refused batch
-        self.scope: Hashable = self._way.scope
+        self.scope: Hashable = self._transport.scope
 
     def __repr__(self) -> str:
         return "<ParameterStore>"  # the scope holds an access key id
@@ -95,7 +95,9 @@ class ParameterStore:
             "WithDecryption": wanted[0].decrypt,
         }
         try:
-            answer = self._way.call("GetParameters", parameters, timeout_s=timeout_s)
+            answer = self._transport.call(
+                "GetParameters", parameters, timeout_s=timeout_s
+            )
         except LambdaExtError as exc:
             if errors.lacks_operation(exc):
                 self._batching = False
@@ -111,7 +113,9 @@ class ParameterStore:
         parameters = {"Name": key.name + key.selector, "WithDecryption": key.decrypt}
         outcome: Answer | LambdaExtError
         try:
-            answer = self._way.call("GetParameter", parameters, timeout_s=timeout_s)
+            answer = self._transport.call(
+                "GetParameter", parameters, timeout_s=timeout_s
+            )
             outcome = answers.parameter(answer.get("Parameter"), key, answer)
         except LambdaExtError as exc:
             outcome = exc
@@ -159,7 +163,7 @@ class ParameterStore:
             "",
             service=SERVICE,
             key=key.label,
-            region=str(self._way.scope[1]),
+            region=str(self._transport.scope[1]),
         )
         error.wire = errors.WireFailure("part")
         return error
@@ -183,7 +187,7 @@ class ParameterStore:
                 for name, how, values in filters
             ]
         try:
-            page = self._way.call(keys.PATH, parameters, timeout_s=timeout_s)
+            page = self._transport.call(keys.PATH, parameters, timeout_s=timeout_s)
             entries = answers.entries(page, "Parameters", SERVICE, key.label)
         except LambdaExtError as exc:
             return exc
@@ -206,7 +210,7 @@ class ParameterStore:
         tokens: set[str] = set()
         while True:
             try:
-                page = self._way.call(
+                page = self._transport.call(
                     keys.PATH, parameters, timeout_s=calls.remaining(ends_at)
                 )
                 entries = answers.entries(page, "Parameters", SERVICE, key.label)

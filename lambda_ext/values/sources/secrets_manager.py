@@ -32,14 +32,14 @@ BATCH = 20  # SecretIdList: 1 to 20 items
 class SecretsManager:
     """Secrets of one account and region, read with one set of credentials."""
 
-    __slots__ = ("__weakref__", "_batching", "_way", "scope")
+    __slots__ = ("__weakref__", "_batching", "_transport", "scope")
 
     name = "secrets_manager"
 
     def __init__(self, *, client: Any = None, session: Any = None) -> None:
-        self._way = transport(SERVICE, client=client, session=session)
+        self._transport = transport(SERVICE, client=client, session=session)
         self._batching = True  # until the role turns out to lack the action
-        self.scope: Hashable = self._way.scope
+        self.scope: Hashable = self._transport.scope
 
     def __repr__(self) -> str:
         return "<SecretsManager>"  # the scope holds an access key id
@@ -64,7 +64,7 @@ class SecretsManager:
         if len(self.plan(wanted)) > 1:
             return {}  # they are asked for one by one
         try:
-            answer = self._way.call(
+            answer = self._transport.call(
                 "BatchGetSecretValue",
                 {"SecretIdList": [key.name for key in wanted]},
                 timeout_s=timeout_s,
@@ -86,7 +86,9 @@ class SecretsManager:
         if key.stage is not None:
             parameters["VersionStage"] = key.stage
         try:
-            answer = self._way.call("GetSecretValue", parameters, timeout_s=timeout_s)
+            answer = self._transport.call(
+                "GetSecretValue", parameters, timeout_s=timeout_s
+            )
         except LambdaExtError as exc:
             return exc
         return answers.secret(answer, key)
@@ -114,7 +116,7 @@ class SecretsManager:
         if not (isinstance(code, str) and code and isinstance(text, str)):
             reason = "an error in it has no code"
             return errors.unreadable(reason, service=SERVICE, key=key.name)
-        region = str(self._way.scope[1])
+        region = str(self._transport.scope[1])
         refusal = errors.from_code(
             code, text, service=SERVICE, key=key.name, region=region
         )
