@@ -1,8 +1,13 @@
 """
 `stats()`: what this library has done so far, as one typed object.
 
-Every number is a plain counter since the process began, or since `fork`; none
-of them holds a value of yours.  Reading them calls nothing and takes no lock that is held for long.
+Every number is a plain counter since the process began, or was forked; none of
+them holds a value of yours.  Reading them calls nothing, and takes no lock that is
+held for long.
+
+The states of the extension and of the shutdown are the `Status` objects of these
+modules.  What goes on counting (sinks, consumers, routes) is copied into objects that
+do not change.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def port_for_a_program():
     Yield a TCP port that a program can be told to listen on, for as long as that.
 
     A port that the kernel has just given and taken back may be another's before the
-    program has it.  This one is none that the kernel gives to who asks for any, and
-    the name of a socket keeps it from other tests.
+    program has it.  This one is outside of the range from which the kernel chooses, and
+    the name of a socket keeps other tests from it.
     """
     with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
         lowest_given = int(file.read().split()[0])

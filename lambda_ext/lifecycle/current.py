@@ -30,7 +30,7 @@ class State:
     """What is known of one thread's invocation."""
 
     def __init__(self) -> None:
-        self.inside = False  # an invocation inside an invocation is none
+        self.inside = False  # a handler that another one calls is no new invocation
         self.context: Any = None
         self.is_cold_start = False
         self.begun_at = 0.0  # run time

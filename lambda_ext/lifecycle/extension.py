@@ -17,12 +17,12 @@ Guarantees
     alive they hang the environment.
 
 The name
-    Names are unique in an environment.  Where ours is taken, another part of it is
-    registered, which is what SIGTERM needs: the second import and all but one
-    worker of a managed instance rest on the first.  Other processes that
-    `multiprocessing` starts don't try: their parent has.  A file of our name in
-    /opt/extensions is an external extension: to register would be to act as
-    that one, so we don't.
+    Names are unique in an environment.  Where ours is taken, another process, or
+    another import of this library, has registered it, and SIGTERM comes because of
+    that registration: so it is for all workers of a managed instance but one.  Other
+    processes that `multiprocessing` starts do not try to register, since their parent
+    has.  A file of our name in /opt/extensions is an external extension: registering
+    would act in its name, so it is left out.
 
 Source: Lambda Extensions API,
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
@@ -85,8 +85,9 @@ class Status:
         return f"<extension.Status {self.state}{reason}>"
 
 
-# What to call with each event; it makes us subscribe to INVOKE, so that Lambda waits
-# for it in each invocation.  Only `deferred` sets it, and where nothing else will do.
+# Called with each event.  Where it is set, the extension subscribes to INVOKE, and
+# Lambda waits for it in each invocation.  Only `deferred` sets it, where the runtime
+# client does not tell when an answer was posted.
 on_event: Callable[[dict[str, Any]], object] | None = None
 
 _registering = process.Lock()

@@ -157,7 +157,7 @@ def _ask() -> None:
 
 @process.at_reset
 def reset() -> None:
-    """Know nothing, as if this were just imported."""
+    """Forget the zone and the properties, as if this were just imported."""
     global _wanted, _zone, _asked
     _wanted = frozenset()
     _zone = None

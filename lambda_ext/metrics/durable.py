@@ -15,7 +15,7 @@ code, with the context as an argument.
 
 In the body of a step, or of a condition, there is none to ask: the SDK runs it
 only when its result is not known.  Where no context is found the record counts:
-rather twice than never.
+counting it twice is preferred to losing it.
 
 Cost
     This module is imported when the SDK is (see `recorder`); a record then

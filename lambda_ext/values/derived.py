@@ -1,5 +1,5 @@
 """
-What is made of a value, a pool of connections say: `Secret.derive`.
+Objects that are made of a value, such as a pool of connections: `Secret.derive`.
 
 Guarantees
     At most one object is made per version, and none of a version that was
@@ -10,10 +10,10 @@ Guarantees
     ``value`` is kept for the grace period after its replacement, too.
 
 Leases
-    ``__exit__`` is not told which ``__enter__`` it belongs to.  One frame
-    enters and leaves; so the lease is the last of that frame.  Where another
-    frame leaves (an ExitStack), the lease is unknown, and then nothing is
-    closed before all leases have ended and the grace period is over.
+    Python does not tell ``__exit__`` which ``__enter__`` it belongs to.  A ``with``
+    enters and leaves in one frame, so ``__exit__`` ends the last lease of its frame.
+    Where another frame leaves (an ExitStack), nothing says which lease has ended, and
+    no object is closed before all leases have ended and the grace period is over.
 
 Life
     At SIGTERM and at exit all that was made is closed, each on a thread of its
@@ -98,7 +98,7 @@ class _Lease:
     def __init__(self, made: _Made, frame: Any) -> None:
         self.made = made
         self.frame = frame
-        self.ended = False  # from then on it holds nothing, and can hold nothing
+        self.ended = False  # an ended lease holds no object, and is given none
 
     def end(self) -> None:
         """Let go of everything."""
@@ -166,7 +166,7 @@ class Derived(Generic[R]):
         self._current: _Made | None = None
         self._retired: list[_Made] = []
         self._leases: list[_Lease] = []
-        self._unknown = 0  # how many of them have ended, nothing says which
+        self._unknown = 0  # leases that have ended, of which it is unknown which
         _register(self)
 
     def __copy__(self) -> Self:
@@ -261,7 +261,7 @@ class Derived(Generic[R]):
         self._sweep()
 
     def _end_all(self) -> None:
-        """End the leases, as many of which have ended; nothing says which."""
+        """End all leases: as many unknown ones have ended as there are leases."""
         while self._leases:
             self._leases[-1].end()
             self._leases.pop()
@@ -296,7 +296,8 @@ class Derived(Generic[R]):
             if current is None or not (
                 _same(current, entry)
                 or self._is_newer(current, entry)
-                # An old one while a thread makes; not to a call it was refused.
+                # The old object while another thread makes the new one, unless this
+                # call of `refresh_on` was refused with it.
                 or (
                     self._maker is not None
                     and (not wait or self._maker == real_threads.get_ident())

@@ -6,9 +6,9 @@ requests have equal keys, and requests with equal keys have one answer.  How
 old an answer may be and what is made of it are the caller's business, and
 not in the key.
 
-A name and an ARN are two requests, since only AWS knows whether they mean
-one thing (`aliases` says where they may).  Its answer tells, and `Key.at` then
-gives the key that they share.
+A name and an ARN are two requests, since only AWS knows whether they mean one
+value (`aliases` says where they may).  AWS's answer has the ARN, and `Key.at` then
+gives the key that both share.
 The current version by default and AWSCURRENT by name are two requests as
 well: policies may allow one and not the other.
 

@@ -1,5 +1,5 @@
 """
-What is made of an answer: text, JSON, bytes, or what a callable returns.
+How an answer becomes a value: text, JSON, bytes, or the result of a callable.
 
 Guarantees
     No caller can corrupt what is remembered: JSON is handed out as a copy, made

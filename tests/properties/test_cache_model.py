@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
     def read_by_force(self, name):
         expected = self.model_load(name)
         if name in self.entries and not isinstance(expected, type):
-            self.model_heed(self.entries[name], 300.0)
+            self.model_note_read(self.entries[name], 300.0)
         assert expected == self.outcome(lambda: get_secret(name, force_fetch=True))
 
     @rule(name=NAMES)
@@ -269,12 +269,12 @@ class Machine(RuleBasedStateMachine):
             if max_age is None or age < max_age:
                 due = max_age and age >= max_age * (0.70 + 0.20 * JITTER)
                 REACHED["due" if due else "fresh"] += 1
-                self.model_heed(entry, max_age)
+                self.model_note_read(entry, max_age)
                 return entry.value
             tolerable = bool(max_age) and age < max_age + MAX_STALE
             if tolerable and self.now < entry.retry_at:
                 REACHED["expired while throttled"] += 1
-                self.model_heed(entry, max_age)
+                self.model_note_read(entry, max_age)
                 return entry.value
         REACHED["dead" if entry is None else "expired"] += 1
         along = self.model_due(name) if entry is not None and max_age != 0 else ()
@@ -287,13 +287,13 @@ class Machine(RuleBasedStateMachine):
         limit = max_age + MAX_STALE if max_age else 0
         throttled = outcome is ThrottledError and entry is not None
         if throttled and self.now - entry.born < limit:
-            self.model_heed(entry, max_age)
+            self.model_note_read(entry, max_age)
             return entry.value
         if entry is not None and outcome is not ThrottledError:
-            self.model_heed(entry, max_age)
+            self.model_note_read(entry, max_age)
         return outcome
 
-    def model_heed(self, entry, max_age):
+    def model_note_read(self, entry, max_age):
         if max_age:
             entry.read_from = min(entry.read_from, entry.born + max_age * 0.70)
             due = self.now >= entry.born + max_age * (0.70 + 0.20 * JITTER)
