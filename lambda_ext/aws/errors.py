@@ -168,7 +168,7 @@ def lacks_operation(exc: BaseException) -> bool:
 
 def is_transient(exc: BaseException) -> bool:
     """
-    Say whether *exc* may pass by itself: the only judge of stale-if-error.
+    Say whether *exc* is transient: nothing else decides whether a stale value serves.
 
     True for throttling, 5xx, time-outs and network errors; of other people's
     sources, for the time-outs and broken connections that Python knows.
@@ -265,7 +265,7 @@ def unexpected(exc: BaseException, *, service: str, key: str) -> SourceError:
     """
     Return the error for what a transport must not raise.
 
-    It may pass, and quotes nothing, since the message may hold a value.
+    It is transient, and quotes nothing, since the message may hold a value.
     """
     return SourceError(
         f"{_subject(service, key)}: {kind(exc)}",

@@ -9,10 +9,11 @@ What each saves, beyond the Lambda runtime client (CPython 3.11, one machine):
 
 They are what the public modules are made of.  Where one of them is missing,
 or a context for TLS does not check what the public one checks, the public
-module is used instead.  So it is while `socket.socket` is replaced, as by
-pytest-socket, which means all connections; not by gevent and eventlet, since
-the library's threads are real ones there, too.  Tests hold both kinds to the
-same behaviour on every Python.  `use` chooses by hand.
+module is used instead; also while `socket.socket` is replaced (by pytest-socket,
+say), since the replacement is meant for all connections of a test.  Where gevent or
+eventlet has replaced it the private modules stay in use: the library's threads are
+real ones there, too.  The same tests run with both kinds on every Python.  `use`
+chooses by hand.
 """
 
 from __future__ import annotations

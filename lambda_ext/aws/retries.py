@@ -102,7 +102,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
         "RequestResponses": [{"RecordId": str, "ErrorCode": str}],
     },
 }
-LONGEST_RETRY_AFTER_S = 300.0  # a server that asks for more is not believed
+LONGEST_RETRY_AFTER_S = 300.0  # a server that asks for more gets this
 
 sleep = time.sleep  # replaced by tests, which do not
 

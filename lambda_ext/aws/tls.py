@@ -60,7 +60,7 @@ def variable_of_bundle() -> str:
 
 def with_client(store: str, certificate: str, key: str) -> str:
     """
-    Return *store*, with what this end proves who it is by.
+    Return *store*, with a certificate of this client for mutual TLS.
 
     *certificate* is the path of a file with the certificate, and its chain; *key*
     that of its key, without a password; "" where both are in one file.

@@ -241,7 +241,7 @@ class Delivery:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last attempt failed, for a reason that may pass."""
+        """Whether the last attempt failed for a transient reason."""
         return self._failures > 0
 
     @property

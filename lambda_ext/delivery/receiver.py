@@ -211,7 +211,7 @@ class Receiver:
             waiting[1].close()
 
     def _posted(self, body: bytes, ends_at: float) -> http1.Response:
-        """Send *body* once; what may pass is a RetryError without a chain."""
+        """Send *body* once; a transient failure is a RetryError without a chain."""
         reason = ""
         try:
             url = _read(self.given, ends_at)

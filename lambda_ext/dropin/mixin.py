@@ -14,13 +14,13 @@ go through these methods, too.  What other libraries put around botocore's
 methods stays around them.
 
 Guarantees
-    The wire rule: only what came through the client's own ``_make_request`` is
+    Only what came over the wire, through the client's own ``_make_request``, is
     kept.  Stubber, placebo and other recorded answers reply before it, in
     ``before-call``.  While the client has handlers of that event which it
     lacked when it was wrapped, nothing is served, kept or dropped for it.
-    What is kept under one ``mock_aws()`` of moto serves under no other, and
-    not outside.  What a client with handlers of the user's around the wire has
-    read serves clients with the same handlers, since these may change it.
+    What was read under one ``mock_aws()`` of moto is served under that one only.
+    A client with event handlers of the user's that may change a request or an answer
+    shares what it has read with clients that have the same handlers only.
     A response is the caller's own copy; errors are botocore's own objects, of
     each caller its own, and are not remembered.
     Credentials are not resolved on a hit: the scope is found once.

@@ -643,7 +643,7 @@ def _symbol(word: str) -> str:
 
 
 def _spaced(parts: list[str], separator: str) -> str:
-    """Return *parts* in a row, with *separator* only where they would melt."""
+    """Return *parts* in a row, with *separator* only where two would become one."""
     text = ""
     for part in parts:
         melts = text[-1:] not in _ENDS and part[:1] not in _ENDS

@@ -16,7 +16,7 @@ Guarantees
     A token that expired, was corrupted or lost costs one new session, begun
     within the same poll.
     An empty answer keeps the last document.  An empty first one is an error.
-    After a second failure in a row AppConfig is left alone for 1 second, then
+    After a second failure in a row AppConfig is not asked for 1 second, then
     for 2, 4, up to 30: meanwhile the last error is the answer, at once, so
     that a handler that asks for ten flags does not wait for ten time-outs.
     A good document survives: once there is one, no error of AWS's kills it,
@@ -196,8 +196,8 @@ class Session:
         "retry_at",
     )
 
-    def __init__(self, way: Transport, name: str) -> None:
-        self._transport = way
+    def __init__(self, transport: Transport, name: str) -> None:
+        self._transport = transport
         self._name = name
         self.lock = process.Lock()
         self._token = ""
@@ -206,7 +206,7 @@ class Session:
         self.not_before = 0.0
         self._failures = 0  # in a row
         self._last_failure: SourceError | None = None
-        self.retry_at = 0.0  # house time before which AppConfig is left alone
+        self.retry_at = 0.0  # house time before which AppConfig is not asked
         self.readers: set[weakref.ref[Reader]] = set()
 
     def __repr__(self) -> str:
@@ -232,7 +232,7 @@ class Session:
         with self.lock:
             failure = self._last_failure
             if failure is not None and clock.now() < self.retry_at:
-                raise _renewed(failure)
+                raise _copied(failure)
         try:
             self._poll(ends_at)
         except SourceError as exc:
@@ -244,20 +244,20 @@ class Session:
         with self.lock:
             self._failures, self._last_failure = 0, None
             if self._error is not None:
-                raise _renewed(self._error)
+                raise _copied(self._error)
             answer = self.answer
         if answer is None:  # forgotten meanwhile
             return self.latest(timeout_s)
         return answer
 
     def _note_failure(self, error: SourceError) -> None:
-        """Leave AppConfig alone for a while, if this was not the first failure."""
+        """Note *error*; after a second one in a row AppConfig is not asked for a while."""
         with self.lock:
             self._failures += 1
             pause_s = 0.0
             if self._failures > 1:
                 pause_s = min(PAUSE_S * 2.0 ** (self._failures - 2), LONGEST_PAUSE_S)
-            self._last_failure = _renewed(error)  # without the traceback
+            self._last_failure = _copied(error)  # without the traceback
             self.retry_at = clock.now() + pause_s
 
     def _poll(self, ends_at: float | None) -> None:
@@ -455,7 +455,7 @@ def _is_about_session(exc: SourceError) -> bool:
     return exc.code == "BadRequestException" or isinstance(exc, NotFoundError)
 
 
-def _renewed(error: E) -> E:
+def _copied(error: E) -> E:
     """Return an exception of the caller's own, equal to *error*."""
     copy = type(error)(*error.args)
     copy.__dict__.update(error.__dict__)

@@ -2,8 +2,8 @@
 What an answer of AWS must be before a value of it is handed out.
 
 A proxy, a gateway, an emulator or a client under test may answer with JSON
-that AWS never sends.  A member of the wrong type is an error that may pass, so
-that a remembered value serves meanwhile.
+that AWS never sends.  A member of the wrong type is a transient error, so that a
+remembered value serves meanwhile.
 
 Guarantees
     What is handed out is text or bytes.
@@ -123,7 +123,7 @@ def entries(document: object, member: str, service: str, label: str) -> list[Ent
     Return the objects in the array *member* of a batch or a page; [] without it.
 
     Raises:
-        SourceError: it is no array of objects with texts for names; may pass.
+        SourceError: it is no array of objects with texts for names; transient.
     """
     found = document.get(member) if isinstance(document, dict) else 0
     if found is None:

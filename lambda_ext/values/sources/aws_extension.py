@@ -46,8 +46,7 @@ class AwsExtension:
 
     It is asked on this machine only, and a read waits for at most 5 s,
     ``load_timeout``, or what is left of the invocation, however slowly the
-    layer answers.
-    *port* is the layer's; by default its own variable says it.
+    layer answers.  The layer's own variable says its port.
     """
 
     __slots__ = ("_port", "scope")

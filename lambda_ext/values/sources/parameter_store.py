@@ -125,7 +125,7 @@ class ParameterStore:
         return outcome
 
     def _learn(self, trial: _Trial, key: Key, outcome: Answer | LambdaExtError) -> None:
-        """Note what *key* answered by itself; the last one tells what to blame."""
+        """Note what *key* answered by itself; the last one tells why the batch failed."""
         if isinstance(outcome, SourceError) and outcome.code == trial.code:
             trial.refused.add(key.name)
         trial.waiting.discard(key)
