@@ -169,7 +169,7 @@ class AppConfigProvider(AbstractProvider):
             raise GeneralError(str(exc)) from exc
 
     def _begin(self) -> None:
-        """Have a document, and listen to its changes."""
+        """Load the document, and follow its changes."""
         document = self._flags.value
         assert isinstance(document, Document)
         self._document = document

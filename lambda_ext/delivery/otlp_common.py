@@ -53,7 +53,7 @@ def another_instance() -> None:
 
 
 def follow_life() -> None:
-    """Be another instance after each restore; learn who the function is."""
+    """Follow restores, after which this is another instance, and learn the function's ARN."""
     phases.listen_once(phases.RESTORE, another_instance, priority=phases.ESSENTIAL)
     if not _arn:
         phases.listen_once(phases.INVOKE, _learn, priority=phases.ESSENTIAL)

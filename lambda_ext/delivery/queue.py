@@ -318,7 +318,7 @@ class Delivery:
         return True
 
     def _combined(self, combine: Callable[[list[Item]], list[Item]]) -> None:
-        """Have what was not tried yet combined; what is queued meanwhile comes next."""
+        """Combine the items that were not tried yet; what is queued meanwhile follows them."""
         with self._lock:
             version = self._version
             items = [*self._queue]

@@ -336,7 +336,7 @@ class Receiver:
         return signed
 
     def _renewed(self, ends_at: float) -> bool:
-        """Have the key read anew; say whether there is one that can be."""
+        """Make the next request read the key anew; False: no key can be read anew."""
         if self._sign:
             try:
                 provider = credentials.provider()
@@ -394,7 +394,7 @@ class Derived:
         self.given = given
 
     def invalidate(self) -> None:
-        """Have it read anew."""
+        """Make the next read of it read the secret anew."""
         _forget(self.given)
 
 
@@ -491,7 +491,7 @@ def _trusted(
 
 
 def _forget(handle: Any) -> None:
-    """Have *handle* read anew, where it can be."""
+    """Invalidate *handle*, if it can be invalidated."""
     forget = getattr(handle, "invalidate", None)
     if forget is not None:
         forget()

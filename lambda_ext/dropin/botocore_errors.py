@@ -237,7 +237,7 @@ class Exceptions:
 
 
 def _follow() -> None:
-    """Have botocore's factory use these classes, now or when it is loaded."""
+    """Make botocore's factory use these classes, now or when it is loaded."""
     if _followed:
         return
     if FACTORY in sys.modules:
@@ -265,7 +265,7 @@ def _take_over() -> None:
 
 
 def _replace(module: Any) -> None:
-    """Have the factory of *module* make no class that is here already."""
+    """Make the factory of *module* reuse the classes that are here already."""
     global _followed
     make = getattr(module.ClientExceptionsFactory, "_create_client_exceptions", None)
     if _followed or make is None:  # by another botocore than those known

@@ -140,7 +140,7 @@ def cached(
 
 
 def mix_in(client: Any, options: Options) -> None:
-    """Have *client* itself, which must be wrappable, answer from memory."""
+    """Make *client* itself, which must be wrappable, answer from memory."""
     store.attach()
     own: Any = type(client)
     state = State(client, options)

@@ -82,7 +82,7 @@ def error_of(raised: BaseException) -> type[BaseException] | None:
 
 @process.at_fork
 def _forked() -> None:
-    """Be inside no invocation: the one under way is the parent's."""
+    """Forget the invocation under way, in a forked child: it is the parent's."""
     global local
     local = threading.local()
     _states.clear()

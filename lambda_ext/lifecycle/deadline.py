@@ -120,7 +120,7 @@ def _forget_horizon() -> None:
 
 
 def _alarm() -> None:
-    """Have the thread look before the earliest moment that is due."""
+    """Wake the thread, or start it, so that it looks when the earliest moment has come."""
     global _soonest
     found = _earliest()
     if found is None:

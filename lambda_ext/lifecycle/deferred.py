@@ -274,7 +274,7 @@ def waiting() -> int:
 
 
 def follow() -> None:
-    """Have the work done after each response from now on."""
+    """Register the functions that do the work after each response, once."""
     global _mode
     if _mode:
         return
@@ -296,7 +296,7 @@ def follow() -> None:
 
 def ask() -> None:
     """
-    Have Lambda tell of each invocation, if that is the only way; before registration.
+    Subscribe to INVOKE events, if nothing else tells of an answer; before registration.
 
     Source: Lambda Extensions API, "Register",
     https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
@@ -495,7 +495,7 @@ def _at_shutdown() -> None:
 
 
 def _go_on(ends_at: float) -> list[Round]:
-    """Let what runs be done, then what waits; return what still runs."""
+    """Wait for the work that runs, then do what waits; return what still runs."""
     global _outcome
     for each in _active():
         each.over.wait(max(ends_at - clock.run_time(), 0.0))
@@ -546,7 +546,7 @@ def _count_lost() -> None:
 
 @process.at_fork
 def _forked() -> None:
-    """Have none of the parent's work."""
+    """Drop the parent's work, in a forked child."""
     global _outcome, _ends_at, _answered, _answered_id, _ended, _refused
     _ended = _refused = False
     _waiting.clear()

@@ -221,7 +221,7 @@ class Event:
             pass
 
     def clear(self) -> None:
-        """Have the next callers of `wait` wait."""
+        """Unset it: the next callers of `wait` wait."""
         self._set = False
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -126,7 +126,7 @@ def of_user(listener: Callable[[], object], priority: int) -> None:
 
 
 def follow_exit() -> None:
-    """Have the listeners called when this process ends by itself."""
+    """Call the listeners also when this process ends by itself."""
     global _follows_exit
     if _follows_exit:
         return

@@ -305,7 +305,7 @@ def _after_fork_in_parent() -> None:
 
 @process.at_fork
 def _after_fork_in_child() -> None:
-    """Let go of everything that is the parent's, then let SIGTERM through."""
+    """Give up handler, wakeup fd and pipe of the parent, then unblock SIGTERM."""
     global _wake, _pipe
     mask = _masks.pop(real_threads.get_ident(), None)
     _masks.clear()

@@ -179,7 +179,7 @@ class Environment:
         error_type: str | None = None,
         duration_s: float | None = None,
     ) -> None:
-        """Have a record of INIT delivered."""
+        """Deliver a record of INIT."""
         head = {"initializationType": self.settings.init_type, "phase": phase}
         rest = platform_records.outcome(status, error_type, duration_s)
         self.telemetry.emit(kind, {**head, **rest})
@@ -252,14 +252,14 @@ class Environment:
         work.finished_at = time.time()
 
     def tell_runtime_done(self, work: Work, status: str | None = None) -> None:
-        """Have it delivered that the runtime is done with *work*, once."""
+        """Deliver the record platform.runtimeDone of *work*, once."""
         if not work.runtime_done_at:
             work.runtime_done_at = time.time()
             record = platform_records.runtime_done(work, status or str(work.status))
             self.telemetry.emit("platform.runtimeDone", record)
 
     def tell_report(self, work: Work, status: str | None = None) -> None:
-        """Have the report of *work* delivered."""
+        """Deliver the record platform.report of *work*."""
         status = status or str(work.status)
         work.finished_at = work.finished_at or time.time()
         if self.instances:

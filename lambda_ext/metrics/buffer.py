@@ -135,7 +135,7 @@ class Outlet:
         process.remember(_outlets, self)
 
     def share(self, lock: process.Lock) -> None:
-        """Have *lock* order the threads that call the sink."""
+        """Take *lock* as the one under which the sink is called."""
         self.lock = lock
         self.acquire = lock.acquire
         # Each step tries to take the lock; False: another thread has it.
@@ -346,7 +346,7 @@ class Buffer:
         equal share of the time that is left.  Raises nothing but what a signal
         handler raises meanwhile.
         """
-        # It has been loaded: what fills `draining` is there.
+        # Already loaded: only `parcels` fills `draining`.
         from . import parcels
 
         parcels.drain(self, ends_at, due_only)

@@ -64,7 +64,7 @@ class EmfSink:
     _START = '{"_aws":{"Timestamp":'
 
     def __init_subclass__(cls) -> None:
-        """Have batches go through `accept`, which the subclass may have replaced."""
+        """Pass batches to `accept`, which the subclass may have replaced."""
         cls.direct = None
 
     def __init__(self, stream: Any = None) -> None:

@@ -101,7 +101,7 @@ def surround(properties: dict[str, Any]) -> None:
 
 
 def _forget() -> None:
-    """Let the invocation that has ended have no properties any more."""
+    """Drop the properties of the invocation that has ended."""
     global _own, _ambient
     if _own or _ambient:
         _own, _ambient = {}, {}

@@ -313,7 +313,7 @@ def _forked() -> None:
 
 @process.at_reset
 def reset() -> None:
-    """Measure nothing, as if this were just imported."""
+    """Stop measuring, as if this were just imported."""
     global _wanted, _sources, _begin, _owner, _init_ms
     _wanted = _sources = frozenset()
     _begin = _owner = _init_ms = None

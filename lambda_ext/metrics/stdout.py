@@ -409,7 +409,7 @@ _stdout = _Stdout()
 
 
 def watch() -> None:
-    """Know from now on what this process writes, and whether it has children."""
+    """Follow from now on what this process writes to stdout, and which children it starts."""
     _stdout.in_lambda = config.in_lambda() and sys.__stdout__ is not None
     _stdout.faults = _stdout.usage(RUSAGE_CHILDREN).ru_minflt
     stream = sys.__stdout__ if _stdout.in_lambda else sys.stdout
@@ -572,12 +572,12 @@ def forked() -> None:
 
 
 def _before_fork() -> None:
-    """Know that there is a child; unseen, it may leave one of its own."""
+    """Note that there will be a child, which may leave a child of its own unseen."""
     _stdout.children = True
 
 
 @process.at_reset
 def reset() -> None:
-    """Know nothing of stdout, as at import."""
+    """Forget what is known of stdout, as if this were just imported."""
     global _stdout
     _stdout = _Stdout()

@@ -86,7 +86,7 @@ class Entry:
         return made
 
     def say(self, body: Any) -> None:
-        """Have it say *body*, text or a JSON object, and a message that fits."""
+        """Replace its body by *body*, text or a JSON object, and its message accordingly."""
         nested = isinstance(body, (dict, list))
         self.body = plain(body) if nested and is_deep(body) else body
         self.size = 0

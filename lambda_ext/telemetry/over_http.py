@@ -50,7 +50,7 @@ class HttpDestination(Queued):
         follow_life(self)
 
     def _note_keys(self) -> None:
-        """Have keys that are read later taken out of what is shipped from then on."""
+        """Make `redaction` learn each key that is read later, when it is read."""
         receiver = self._receiver
         receiver.given = _noted(f"{self.name} address", receiver.given, whole=True)
         for header, value in receiver.headers.items():
@@ -58,7 +58,7 @@ class HttpDestination(Queued):
                 receiver.headers[header] = _noted(f"{self.name} {header}", value)
 
     def _protect(self) -> None:
-        """Have keys that were given as plain text taken out of what is shipped."""
+        """Make `redaction` learn the keys that were given as plain text."""
         for header, value in self._receiver.headers.items():
             given = value.given if isinstance(value, Prefixed) else value
             if isinstance(given, str) and _is_key(header):

@@ -121,7 +121,7 @@ class PlatformMetrics:
         self._buffer.drain(ends_at, due_only=not self._ended)
 
     def end(self) -> None:
-        """Have the next `drain` send everything: the process ends."""
+        """Make the next `drain` send everything: the process ends."""
         self._ended = True
 
     def forked(self) -> None:

@@ -61,7 +61,7 @@ class Queued:
         self._delivery.drain(ends_at)
 
     def end(self) -> None:
-        """Have the next `drain` begin at once: the process ends."""
+        """Make the next `drain` send at once, without a pause: the process ends."""
         self._delivery.hurry()
 
     def forked(self) -> None:

@@ -68,7 +68,7 @@ _credentials: tuple[str, ...] = ()
 
 
 def protect(name: str, value: str | bytes) -> None:
-    """Know *value* as the secret *name*; nothing happens for one that says little."""
+    """Add *value* as the secret *name*, unless it is too short or a mere word."""
     global _forms, _starts, _screen
     instead = f"[secret {name}]"
     made: dict[str, str] = {}
@@ -318,7 +318,7 @@ def forms(value: str | bytes) -> set[str]:
 
 @process.at_reset
 def reset() -> None:
-    """Know no secret: none may be in a snapshot, and tests begin with none."""
+    """Forget all secrets: none may be in a snapshot, and tests begin with none."""
     global _forms, _starts, _screen, _credentials
     with _lock:
         _forms = {}

@@ -104,7 +104,7 @@ def _consumer(function: Callable[..., object]) -> dispatch.Consumer:
 
 @process.at_fork
 def _forked() -> None:
-    """Know no invocation: they are the parent's."""
+    """Forget all outcomes, in a forked child: the invocations are the parent's."""
     _outcomes.clear()
 
 

@@ -415,7 +415,9 @@ def _run(
     ]
     for outlet in chosen:
         done = outlet.wait(ends_at, again=everything)
-        if done and everything and outlet in busy:  # what it did not take then
+        if (
+            done and everything and outlet in busy
+        ):  # what the call that was under way has left
             outlet.begin(ends_at, everything=True, last=last)
             outlet.wait(ends_at, again=True)
     return not any(outlet.waits for outlet in chosen)

@@ -412,7 +412,7 @@ def _accept(batch: records.Batch, size: int) -> None:
 
 
 def _finish() -> None:
-    """Have what the platform delivers last consumed, before others flush it."""
+    """Wait for the platform's last delivery, and until consumers are done with it."""
     share_s = phases.share_s() * 0.8
     begun_at = clock.run_time()
     ends_at = begun_at + share_s

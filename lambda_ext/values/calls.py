@@ -261,7 +261,7 @@ class Worker:
         self.forked()
 
     def wake(self) -> None:
-        """Have the body run soon, without waiting for it.  Callers exclude each other."""
+        """Make the thread run the body soon; does not wait.  One caller at a time."""
         if self._started:
             with contextlib.suppress(RuntimeError):  # it has been woken already
                 self._gate.release()

@@ -395,7 +395,7 @@ def _decode(raw: Any, transform: Transform, field: str | None, key: str) -> Deco
 
 
 def forget_decoded(key: Key) -> None:
-    """Have transforms of *key* called again, also for the version in memory."""
+    """Forget what transforms made of *key*: they are called again for the same version."""
 
     def forget() -> bool:
         slot = cache.slots.get(key)
