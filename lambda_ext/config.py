@@ -71,7 +71,7 @@ class Option:
 
 
 def parsed(kind: str, value: Any) -> Any:
-    """Return *value*, from text or as it is, as `parsers` makes it one of this *kind*."""
+    """Return *value*, text or of another type, as the parser *kind* of `parsers` reads it."""
     # Avoids 0.2 ms where nothing is set.
     from . import parsers
 

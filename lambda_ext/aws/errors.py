@@ -114,7 +114,7 @@ _DELETED = "the secret is scheduled for deletion: call RestoreSecret, or name an
 
 
 class UnknownOperationError(ConfigurationError):
-    """The client lacks the operation: it is older than it, or no client of boto3."""
+    """The client has no such operation: it is of an older boto3, or a stand-in."""
 
 
 class WireFailure:

@@ -76,7 +76,7 @@ class Keys:
 
 
 def variable(name: str) -> str:
-    """Return what can be signed and sent, or an error that does not quote it."""
+    """Return the variable *name*; raise, without quoting it, if no header can hold it."""
     value = os.environ.get(name, "")
     if not (value.isascii() and value.isprintable()):
         msg = f"{name} holds a line break, or a character that no key has"

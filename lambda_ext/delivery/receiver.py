@@ -531,7 +531,7 @@ def lowered(headers: Any) -> dict[str, Any]:
 
 
 def endpoint_of(url: str, name: str) -> tuple[regions.Endpoint, str]:
-    """Return the endpoint at *url* and its query, or say unquoted that it is none."""
+    """Return the endpoint at *url* and its query; the error for a bad URL quotes none."""
     address, _, query = url.partition("?")
     endpoint = None
     with contextlib.suppress(ConfigurationError):  # quotes the URL, maybe a key

@@ -60,7 +60,7 @@ wire = threading.local()  # .seen: the call of this thread has reached the wire
 
 
 class Together:
-    """A batch as it was read: keys that may share a call, and what it responded."""
+    """A batch as it was read: keys that may share a call, and the response to that call."""
 
     __slots__ = ("is_read", "operation", "parameters", "response", "size")
 

@@ -314,7 +314,7 @@ class Options:
 
 
 def _forms(name: str) -> set[str]:
-    """Return *name* and what a pattern may call it: by its ARN, say, without it."""
+    """Return *name* in each form of a pattern: an ARN with or without its end, a plain name."""
     names = {name, name.removeprefix("/aws/reference/secretsmanager/")}
     if name.startswith("arn:"):
         resource = name.split(":", 5)[-1]

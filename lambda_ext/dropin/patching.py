@@ -135,7 +135,7 @@ def _created(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Any:
-    """Make a client, and have it answer from memory if that is asked for."""
+    """Make a client; with options in force it answers from memory."""
     client = create(*args, **kwargs)
     options = _options
     if options is not None and not boto.is_own() and mixin.is_wrappable(client):

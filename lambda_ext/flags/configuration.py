@@ -280,7 +280,7 @@ def _interval(given: Any, label: str) -> float | None:
 
 
 class Prefetched(Configuration[str]):
-    """A document that is loaded early; those that read it judge what replaces it."""
+    """A configuration that INIT loads; handles that read it decide what replaces it."""
 
     __slots__ = ()
 

@@ -1171,7 +1171,7 @@ class _Compiler:
 
 
 class _Lazy:
-    """A test that is made when it is first needed: seldom, and it takes memory."""
+    """A test that is compiled at its first call: few are ever called, and each takes memory."""
 
     __slots__ = ("_make", "_test")
 

@@ -267,7 +267,7 @@ def drain(
 
 
 def _bounded(function: Callable[[], object]) -> None:
-    """Call *function*, and leave it behind if it takes longer than it should."""
+    """Call *function* on a thread; go on without it after `STREAMS_S` seconds."""
     phases.run_within(STREAMS_S, function, phases.SHUTDOWN)
 
 

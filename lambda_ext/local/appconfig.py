@@ -51,12 +51,12 @@ class Deployed:
 
 @dataclass
 class Session:
-    """One client's session: what it was told, and when it may ask again."""
+    """One client's session: what it was served last, and when it may ask again."""
 
     number: int
     name: str
     required_s: int | None
-    told: Deployed | None = None
+    last_served: Deployed | None = None
     not_before: float = 0.0
 
 
@@ -240,9 +240,9 @@ class AppConfigPlayer:
             "Next-Poll-Interval-In-Seconds": str(interval_s),
             "Content-Type": deployed.content_type,
         }
-        if session.told == deployed:
+        if session.last_served == deployed:
             return Answer(200, b"", headers)
-        session.told = deployed
+        session.last_served = deployed
         headers["Version-Label"] = deployed.label
         return Answer(200, deployed.body, headers)
 

@@ -287,7 +287,7 @@ class _Twice(Exception):
 
 
 class _NotJson(ValueError):
-    """Python reads it, and JSON does not have it."""
+    """A constant such as NaN, which Python's parser takes and JSON does not have."""
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -484,7 +484,7 @@ def _parsed(body: bytes, *, instances: bool) -> dict[str, Any] | str:
 def _violation(
     wanted: dict[str, Any], schemas: tuple[str, ...]
 ) -> tuple[str, str, str] | None:
-    """Return the first member that is wrong: where it stands, the rule, the words."""
+    """Return the first member that is wrong: its place, the rule that it breaks, a message."""
     missing = [
         repr(name)
         for name in ("schemaVersion", "types", "destination")

@@ -106,7 +106,7 @@ def _import_advice(message: str, module: str, task_root: str, python: str) -> st
 
 
 def dropped_words(dropped: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    """Yield a reason, and the names that were dropped for it with their numbers."""
+    """Yield each reason, with the names that were dropped for it and how many of each."""
     for reason, names in dropped.items():
         shown = ", ".join(
             f"{name!r} ({number:,})" if name else f"{number:,}"

@@ -758,7 +758,7 @@ _scoped: dict[str, set[str]] = {}  # values of dimensions by name
 
 
 def _flush_early() -> None:
-    """Flush in the thread that records: many records wait, or nothing else will."""
+    """Flush in the thread that records: many records wait, or no later flush comes."""
     me = real_threads.get_ident()
     if me in _flushing:  # a sink records during its own flush, which goes on
         return

@@ -104,7 +104,7 @@ class _Call:
 
 
 class Outlet:
-    """A sink of routes, the thread that calls it, and what became of that."""
+    """A sink of routes, its calls, and what became of them."""
 
     __slots__ = (
         "_calls", "_failures", "_not_before", "_warned", "abandoned", "error",
@@ -340,7 +340,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def _release(calls: dict[int, _Call], call: _Call) -> None:
-    """Let the next call of the sink begin, and release the threads that wait for it."""
+    """Take *call*, which has ended, from *calls*, and wake the threads that wait for it."""
     calls.pop(0, None)
     call.done.set()
 
