@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CONNECT_S = 1.0  # a connection inside a region takes milliseconds, or fails
 READ_S = 3.0  # likewise an answer; Lambda's default time-out is 3 s
 BUDGET_S = 8.0  # of a whole call, retries included: INIT may take 10 s
-RESERVE_S = 0.2  # of the invocation, for doing something about a failure
+RESERVE_S = 0.2  # of the invocation, left to the caller for a call that failed
 ATTEMPTS = 3
 PAUSE_S = 0.1  # doubled at each retry; on average half of it is waited
 LONGEST_PAUSE_S = 2.0

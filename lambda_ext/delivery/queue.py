@@ -431,7 +431,7 @@ def _weakly(method: Any) -> Callable[[Any, float], tuple[int, str]]:
 
     def send(payload: Any, ends_at: float) -> tuple[int, str]:
         bound = found()
-        assert bound is not None  # who drains holds the object
+        assert bound is not None  # the caller of `drain` holds the object
         sent: tuple[int, str] = bound(payload, ends_at)
         return sent
 

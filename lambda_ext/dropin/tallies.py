@@ -14,7 +14,7 @@ from ..lifecycle import process
 _lock = process.Lock()
 _tallies: dict[str, Tally] = {}  # by operation
 _loads: dict[int, None] = {}  # sequence numbers of those that were counted
-MAX_LOADS = 1_000  # of them that are remembered: more than wait at one time
+MAX_LOADS = 1_000  # loads that are remembered: more than callers wait for at one time
 
 
 def counters() -> dict[str, dict[str, int]]:

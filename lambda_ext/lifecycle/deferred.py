@@ -64,9 +64,9 @@ if TYPE_CHECKING:
 MOST = 1000  # calls that wait
 MOST_LEFT = 4  # threads left behind
 MARGIN_S = 0.1  # least time between the end of the wait and the deadline
-FLUSH_S = 0.02  # of it, to flush what was recorded by work that was left behind
+FLUSH_S = 0.02  # of the margin, to flush what work that was left behind has recorded
 KEPT_BACK = 0.2  # part of a share at the end, for counting and logging within it
-RELEASE_S = 0.05  # of it, for a coroutine to leave the loop
+RELEASE_S = 0.05  # of the margin, for a coroutine to leave the loop
 UNKNOWN_S = 1.0  # for the work, where nothing says when Lambda ends the invocation
 FOR_EVER_S = 900.0  # no invocation is longer
 BEFORE_ANSWER = phases.EARLY + 5  # after on_response hooks, before the flush

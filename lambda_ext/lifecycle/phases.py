@@ -63,9 +63,10 @@ REPORT_S = 0.02  # for logging which listeners were abandoned
 
 _listeners: dict[str, list[Entry]] = {phase: [] for phase in PHASES}
 _local = threading.local()
-hooks: list[Listener] = []  # those of them that are the user's
+hooks: list[Listener] = []  # the listeners that are functions of the user's
 _silenced = 0  # how many listeners were taken away
-# The order of a phase, and of how many listeners, and after how many were silenced.
+# By phase: how many listeners there were, and `_silenced`, when they were sorted last,
+# and the sorted listeners.
 _orders: dict[str, tuple[int, int, tuple[Entry, ...]]] = dict.fromkeys(
     PHASES, (0, 0, ())
 )

@@ -25,7 +25,7 @@ class Aged:
     __slots__ = ("_buffer", "_oldest_at", "_write", "age_s")
 
     def __init__(self, buffer: Buffer, write: Callable[[], object]) -> None:
-        self.age_s: float | None = None  # that records may have; None: any
+        self.age_s: float | None = None  # the age that records may have; None: any
         self._buffer = buffer
         self._write = write
         self._oldest_at: float | None = None  # run time
@@ -34,7 +34,7 @@ class Aged:
         """Say, after a record, whether the oldest has waited long, or many wait."""
         age_s, oldest_at = self.age_s, self._oldest_at
         if age_s is None:
-            return True  # it is their number that counts
+            return True  # no age is set: their number made the caller ask
         now = clock.run_time()
         number = len(self._buffer.records)
         if oldest_at is None or number <= 1:

@@ -540,7 +540,7 @@ class _Datagrams:
                 sock = self._sock = _connected(self._port)
             try:
                 sock.send(data)
-            except ConnectionRefusedError as exc:  # it tells of the one before
+            except ConnectionRefusedError as exc:  # of the datagram before this one
                 before, self._last = self._last, 0
                 self._delivery.withdraw(before, _reason(exc))
                 sock.send(data)

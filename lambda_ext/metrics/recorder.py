@@ -430,9 +430,8 @@ class Metrics:
             number = validation.value(value)
         except MetricError as exc:
             refusal = MetricError(str(exc), reason=exc.reason)
-        except (
-            BaseException
-        ) as exc:  # of a name or value whose __hash__ or __eq__ raises
+        except BaseException as exc:
+            # Of a name or value whose __hash__ or __eq__ raises.
             if by_signal_handler(exc):
                 raise
             what = (

@@ -171,7 +171,7 @@ def _response() -> None:
     global _begin
     begin, _begin = _begin, None
     owner = _owner
-    if begin is None or owner is None:  # it was turned on in the midst of it
+    if begin is None or owner is None:  # it was turned on during this invocation
         return
     for name, value in _numbers(begin).items():
         if name in _wanted:
@@ -200,7 +200,7 @@ def _numbers(begin: _Begin) -> Numbers:
             except (OSError, ValueError, LookupError) as exc:
                 if process.by_signal_handler(exc):
                     raise
-                continue  # as many descriptors as there may be, for instance
+                continue  # all descriptors are in use, for instance
             if name == "network":
                 received = max(read_now[0] - begin.network[0], 0)
                 sent = max(read_now[1] - begin.network[1], 0)

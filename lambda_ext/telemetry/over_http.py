@@ -77,7 +77,7 @@ class HttpDestination(Queued):
         for entry in entries:
             try:
                 data = self.encode(entry)
-            except Exception as exc:  # of one that could not be foreseen
+            except Exception as exc:  # of an entry that cannot be encoded
                 if by_signal_handler(exc):
                     raise
                 self._delivery.drop(1, f"encoding: {type(exc).__name__}")

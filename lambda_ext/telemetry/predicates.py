@@ -91,7 +91,7 @@ class Predicates:
                 )
             refuse_async(when, "when= of a route")
         self._when = when
-        self.places: frozenset[str] = frozenset(PLACES)  # of what it may hold for
+        self.places: frozenset[str] = frozenset(PLACES)  # whose records it may hold for
         self._refuse_contradictions()
 
     def __call__(self, record: Record, request_id: str | None) -> bool:

@@ -324,9 +324,9 @@ class Load:
         self.source = source
         self.key = key
         self.sequence = sequence
-        self.batch = batch  # whose threads see to it
+        self.batch = batch  # whose threads make its call and settle it
         self.background = background  # no reader waits for it
-        self.early = early  # of what is declared, before its first read
+        self.early = early  # of a declared value, before its first read
         self.generation = clock.generation
         self.thread = real_threads.get_ident()  # that makes its call, or will
         self.call: Any = None  # that carries it

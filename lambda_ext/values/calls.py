@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     E = TypeVar("E", bound=LambdaExtError)
 
 WORKERS = 4  # calls at a time, of one caller
-RESERVE_S = 0.1  # of the invocation, for doing something about a failure
+RESERVE_S = 0.1  # of the invocation, left to the handler for a load that failed
 
 
 class Call:

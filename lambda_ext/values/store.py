@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .transforms import Transform
 
 INIT_S = 8.0  # of the 10 s that INIT may take, for a load of what is declared
-PATIENCE_S = 2.0  # for which INIT waits for such a load
+PATIENCE_S = 2.0  # for which INIT waits at most for such a load
 MOTO = "moto.core.models"  # a library that plays AWS in tests
 MAX_DECODED = 32  # per entry: each inline lambda given as `transform` is one
 
