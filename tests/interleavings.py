@@ -66,11 +66,16 @@ class Places:
 
 
 def interleavings(first=0, step=1):
-    """Yield the places of an operation that is begun again for each, until the last."""
+    """
+    Yield the places of an operation that is begun again for each, until the last.
+
+    Fails where the operation has none in the library.
+    """
     at = first
     while True:
         places = Places(at)
         yield places
         if places.seen <= at:
+            assert at > first, "no place of the library was reached"
             break
         at += step

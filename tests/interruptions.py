@@ -151,8 +151,8 @@ def interruptions(modules, action=None):
 
     The handler calls *action*, or else raises `Interrupted`.
 
-    Ends when a run is over before its place was reached.  To be used in the
-    main thread, the only one in which signal handlers run:
+    Ends when a run is over before its place was reached; fails if no run has
+    reached any.  To be used in the main thread, the only one in which signal handlers run:
 
         for interruption in interruptions([loader, threading]):
             with interruption:
@@ -164,6 +164,7 @@ def interruptions(modules, action=None):
         interruption = Interruption(modules, place, action)
         yield interruption
         if not interruption.sent:
+            assert place > 0, "no place of these modules was reached"
             return
         place += 1
 

@@ -6,6 +6,8 @@ import _thread
 import dis
 import sys
 
+import pytest
+from interleavings import interleavings
 from interruptions import interruptions, where_handlers_run
 
 THIS = [sys.modules[__name__]]
@@ -53,6 +55,24 @@ class TestInterruptions:
         _, left = leaks(by_try)
 
         assert left > 0
+
+    def test_code_of_other_modules_is_an_error(self):
+        """A loop that interrupts nothing would pass for every code."""
+        runs = interruptions([dis])
+        with next(runs):
+            len("abc")
+
+        with pytest.raises(AssertionError, match="no place"):
+            next(runs)
+
+    def test_threads_that_meet_outside_of_the_library_are_an_error(self):
+        """The same for the places at which another thread runs."""
+        runs = interleavings()
+        with next(runs).of(list):
+            len("abc")
+
+        with pytest.raises(AssertionError, match="no place"):
+            next(runs)
 
     def test_handler_that_does_not_raise(self):
         """Each place calls the function once; the code comes to its end."""

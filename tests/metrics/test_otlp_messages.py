@@ -129,10 +129,11 @@ class TestRequest:
 
         metric = scope.metrics[0]
         (point,) = (metric.sum if kind == "count" else metric.gauge).data_points
-        if point.WhichOneof("value") == "as_int":
-            assert value == point.as_int
-        else:
-            assert float(value) == point.as_double
+        fits = isinstance(value, int) and -(2**63) <= value < 2**63
+        assert ("as_int" if fits else "as_double") == point.WhichOneof("value")
+        assert (value if fits else float(value)) == (
+            point.as_int if fits else point.as_double
+        )
 
 
 class TestUnit:

@@ -205,7 +205,11 @@ def test_line_is_what_json_dumps_writes(points, dims, level, at):
         )
         for name, found in points
     ]
-    for each in emf_batches.lines(sink, parcels.Batch("ns", at, series), []):
+    lost = []
+    lines = emf_batches.lines(sink, parcels.Batch("ns", at, series), lost)
+    out = sum(number for each in lines for _, number in each.names)
+    assert sum(len(found) for _, found in points) == out + sum(each[2] for each in lost)
+    for each in lines:
         line, samples = each.data, sum(number for _, number in each.names)
         document = emf_rules.document(line.decode().rstrip("\n"))
         written = [document[m["Name"]] for m in _metrics(document)]
