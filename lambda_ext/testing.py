@@ -236,7 +236,9 @@ class FakeSource:
         """
         Raise *error* for whole calls, or answer it for *name* only.
 
-        For the next *times* calls; None means until `recover`.
+        For the next *times* calls; None means until `recover`.  An older value
+        serves on only where the error is transient, as AWS's own throttling is:
+        ``ThrottledError("slow down", transient=True)``.
 
         Raises:
             TypeError: *error* is none of `lambda_ext.exceptions`, which is all
