@@ -428,7 +428,7 @@ class TestContainer:
         way._provider._again_at = 0.0  # it is time to ask for new ones
         vault.wire.faults += [silent, silent]
 
-        way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=1.6)
+        way.call("GetSecretValue", {"SecretId": "db"}, timeout_s=2.4)
 
         assert ["token1", "token1"] == [token for _, token in signers(server)]
         assert 3 == len(vault.wire.requests)  # the kept connection, a new one
