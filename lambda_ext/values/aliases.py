@@ -64,6 +64,19 @@ def _reach(key: Key) -> tuple[set[str], str]:
     return names, ":".join(key.name.split(":", 5)[:5])
 
 
+def depends(key: Key, name: str, operation: str) -> bool:
+    """
+    Say whether the answer to *key* may change with what *operation* reads as *name*.
+
+    As in `concerns`; a secret and a parameter of one name are two things.
+    """
+    secret = operation == SECRET
+    reference = key.name.startswith("/aws/reference/")
+    if secret != (key.operation == SECRET) and not reference:
+        return False
+    return concerns(key, name)
+
+
 def concerns(key: Key, name: str) -> bool:
     """
     Say whether the answer to *key* may change when *name* was written to.

@@ -152,7 +152,7 @@ class _Attempt(given.Call):
                 self.refused[group] = refused.sequence
                 if _reloaded(handle, key, refused, policy.cooldown):
                     newer = True
-                    _forget_other_stages(key)
+                    _forget_other_forms(key)
                     self.refused.setdefault(store.group_of(key), refused.sequence)
             except LambdaExtError as exc:
                 disclosure.warn(
@@ -446,8 +446,12 @@ def _forget_oldest() -> bool:
     return False
 
 
-def _forget_other_stages(key: Key) -> None:
-    """Drop older entries of the same name, of other stages: they are read anew."""
+def _forget_other_forms(key: Key) -> None:
+    """
+    Drop older entries that hold the same value: they are read anew.
+
+    Of other stages, say, and of paths above it.
+    """
     entry = store.current(key)
     if entry is None:
         return
@@ -456,9 +460,8 @@ def _forget_other_stages(key: Key) -> None:
         other = slot.key
         if (
             slot.group != group
-            and other.operation == key.operation
             and other.version is None
-            and aliases.concerns(other, group.name)
+            and aliases.depends(other, group.name, key.operation)
         ):
             store.cache.kill(other, entry.sequence)
 

@@ -492,15 +492,10 @@ def invalidate(name: str, operation: str, scope: Any = None) -> int:
     """
     from . import aliases  # only those that write need it
 
-    secret = operation == keys.SECRET
-
     def concerned(key: Key) -> bool:
         if scope is not None and key.scope != scope:
             return False
-        reference = key.name.startswith("/aws/reference/")
-        if secret != (key.operation == keys.SECRET) and not reference:
-            return False
-        return aliases.concerns(key, name)
+        return aliases.depends(key, name, operation)
 
     return 0 if _loader is None else _loader.invalidate(concerned)
 

@@ -18,9 +18,9 @@ from lambda_ext.exceptions import ConfigurationError, ThrottledError
 from lambda_ext.injection import inject
 from lambda_ext.testing import FakeSource
 from lambda_ext.values import cache, given, rotation
-from lambda_ext.values.batches import get_secrets
+from lambda_ext.values.batches import get_parameters_by_path, get_secrets
 from lambda_ext.values.getters import get_secret
-from lambda_ext.values.handles import Secret
+from lambda_ext.values.handles import Parameter, Secret
 from lambda_ext.values.rotation import refresh_on
 
 
@@ -258,6 +258,43 @@ class TestNewestGiven:
         @refresh_on(RefusedError, handle)
         def connect():
             tried.append(staged.value)
+            if tried[-1] == "old":
+                raise RefusedError
+
+        connect()
+        assert ["old", "new"] == tried
+
+    def test_values_below_a_path_are_read_anew(self, source):
+        """They are a value of their own to the cache, and as old."""
+        source.rotate("/db/password", "old")
+        handle = Parameter("/db/password")
+        handle.value
+        get_parameters_by_path("/db")
+        source.rotate("/db/password", "new")
+        tried = []
+
+        @refresh_on(RefusedError, handle)
+        def connect():
+            tried.append(get_parameters_by_path("/db")["/db/password"])
+            if tried[-1] == "old":
+                raise RefusedError
+
+        connect()
+        assert ["old", "new"] == tried
+
+    def test_same_secret_as_a_parameter_is_read_anew(self, source):
+        """Parameter Store hands out secrets, too: the old one stays in memory."""
+        reference = Parameter("/aws/reference/secretsmanager/db")
+        source.rotate(reference.name, "old")
+        handle = Secret("db")
+        handle.value, reference.value
+        source.rotate("db", "new")
+        source.rotate(reference.name, "new")
+        tried = []
+
+        @refresh_on(RefusedError, handle)
+        def connect():
+            tried.append(reference.value)
             if tried[-1] == "old":
                 raise RefusedError
 
