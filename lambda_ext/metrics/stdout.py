@@ -514,7 +514,8 @@ def _follow_same(stream: Any, other: Any) -> bool:
     if inner is other:
         return True
     try:
-        same = stream.fileno() == other.fileno()
+        # Not the numbers: `os.dup` gives another one.
+        same = os.path.samestat(os.fstat(stream.fileno()), os.fstat(other.fileno()))
     except Exception as exc:  # in memory
         if by_signal_handler(exc):
             raise

@@ -223,6 +223,19 @@ class TestUncertain:
             assert flushed(read).startswith('\n{"_aws"')
             assert flushed(read).startswith('\n{"_aws"')
 
+    def test_after_an_open_line_of_another_stream_to_the_same_file(self, monkeypatch):
+        """As inside Lambda after ``sys.stdout = os.fdopen(os.dup(1), "w")``."""
+        with piped(monkeypatch) as read:
+            own = sys.stdout
+            monkeypatch.setattr(sys, "__stdout__", own)
+            stdout._stdout.in_lambda = True
+            with os.fdopen(os.dup(own.fileno()), "w") as other:
+                monkeypatch.setattr(sys, "stdout", other)
+
+                for _ in range(3):
+                    other.write("open")
+                    assert flushed(read).startswith('open\n{"_aws"')
+
 
 class TestWhole:
     """Documents beside four threads that print, open lines and children."""
