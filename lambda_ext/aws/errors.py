@@ -12,6 +12,8 @@ https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html
 
 from __future__ import annotations
 
+import os
+
 from ..disclosure import kind, printable
 from ..exceptions import (
     AccessDeniedError,
@@ -244,11 +246,23 @@ def unreadable(reason: str, *, service: str, key: str) -> SourceError:
 def unreachable(reason: str, *, service: str, key: str) -> SourceError:
     """Return the error for a connection that failed or broke; it is transient."""
     return SourceError(
-        f"{_subject(service, key)}: AWS could not be reached: {printable(reason)}",
+        f"{_subject(service, key)}: AWS could not be reached: {printable(reason)}"
+        f"{_region_in(reason)}",
         key=key,
         source=SOURCES.get(service, service),
         transient=True,
     )
+
+
+def _region_in(reason: str) -> str:
+    """Return which variable names the region of a host in *reason*; "" if none."""
+    for variable in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        name = os.environ.get(variable)
+        if name:
+            if f".{name}." in reason:
+                return f" (the region is from {variable})"
+            break
+    return ""
 
 
 def too_late(reason: str, *, service: str, key: str) -> SourceTimeoutError:

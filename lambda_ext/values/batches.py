@@ -301,6 +301,8 @@ def _many(
 def _names(names: Any, function: str) -> list[str]:
     if isinstance(names, (str, bytes)) or not hasattr(type(names), "__iter__"):
         msg = f"{function}() takes several names, as a list, not {type(names).__name__}"
+        if function == "get_parameters" and isinstance(names, str):
+            msg += "; get_parameters_by_path() takes a path"
         raise ConfigurationError(msg)
     names = list(names)
     for name in names:

@@ -192,3 +192,36 @@ def test_details_of_a_bad_request_say_what_is_wrong_with_the_token():
 def test_details_that_are_none_add_nothing(answer):
     """Details of a shape that we do not know leave the message as it is."""
     assert "" == errors.problems(answer)
+
+
+@pytest.mark.parametrize(
+    ("environment", "host", "hint"),
+    [
+        (
+            {"AWS_REGION": "eu-nowhere-1"},
+            "ssm.eu-nowhere-1.amazonaws.com",
+            "AWS_REGION",
+        ),
+        (
+            {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-nowhere-1"},
+            "ssm.eu-nowhere-1.amazonaws.com",
+            "AWS_DEFAULT_REGION",
+        ),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, "ssm.eu-nowhere-1.amazonaws.com", ""),
+        ({"AWS_DEFAULT_REGION": "local"}, "localhost:4566", ""),
+    ],
+    ids=["lambda's own", "default", "another region", "no region in the host"],
+)
+def test_unreachable_host_of_a_region_names_its_variable(
+    environment, host, hint, monkeypatch
+):
+    """A region that does not exist is looked for where it was set."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    reason = f"{host}: Name or service not known"
+
+    error = errors.unreachable(reason, service="ssm", key="/a")
+
+    told = f" (the region is from {hint})" if hint else ""
+    assert f"parameter '/a': AWS could not be reached: {reason}{told}" == str(error)

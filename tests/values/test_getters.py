@@ -132,6 +132,7 @@ class TestOne:
             (lambda: get_secrets("db"), "several names, as a list, not str"),
             (lambda: get_secrets(3), "several names, as a list, not int"),
             (lambda: get_parameters(b"x"), "several names"),
+            (lambda: get_parameters("/app"), r"not str; get_parameters_by_path\(\)"),
             (lambda: get_secrets(["db", ""]), "is empty"),
             (lambda: get_secrets(["db"], "yaml"), "transform='yaml'"),
             (lambda: get_secrets(["db"], max_age=-1), "max_age of 'db'"),
