@@ -68,10 +68,10 @@ def inject(
     if not values:
         msg = "@inject needs keyword arguments: @inject(db=Secret('prod/db'))"
         raise ConfigurationError(msg)
-    if whole is not None and not callable(attribute(whole, "resolve")):
+    if whole is not None and not _is_resolvable(whole):
         msg = (
             "@inject takes a Secret or a Parameter, or anything that has resolve(),"
-            f" by position, not {type(whole).__name__}"
+            f" by position, not {_given(whole)}"
         )
         raise ConfigurationError(msg)
     for name, value in values.items():
@@ -83,10 +83,10 @@ def inject(
                     " that is passed first, by position"
                 )
                 raise ConfigurationError(msg)
-        elif not callable(attribute(value, "resolve")):
+        elif not _is_resolvable(value):
             msg = (
                 f"@inject({name}=...) takes a Secret, a Parameter, or anything that"
-                f" has resolve(), not {type(value).__name__}"
+                f" has resolve(), not {_given(value)}"
             )
             raise ConfigurationError(msg)
     if whole is not None and not any(isinstance(v, str) for v in values.values()):
@@ -118,6 +118,17 @@ def inject(
         return wrapper
 
     return decorate
+
+
+def _is_resolvable(value: object) -> bool:
+    """Say whether *value* has resolve(), and is no class of such objects."""
+    return not isinstance(value, type) and callable(attribute(value, "resolve"))
+
+
+def _given(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}: make an object of it"
+    return type(value).__name__
 
 
 class _Member:

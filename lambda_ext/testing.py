@@ -673,6 +673,7 @@ def simulate_sigterm(budget_s: float = _shutdown.BUDGET_S) -> None:
     each on a thread of its own and all within *budget_s* seconds.  No signal
     is sent; a SIGTERM handler of yours is not called.
     """
+    _check_seconds("simulate_sigterm", budget_s)
     _shutdown.drain(budget_s)
 
 
@@ -684,7 +685,14 @@ def simulate_timeout(remaining: float = 0.5) -> None:
     `on_timeout` hooks are called, each on a thread of its own, all within
     *remaining* seconds.  Called inside a handler it is that one's time-out.
     """
+    _check_seconds("simulate_timeout", remaining)
     _deadline.time_out(_current.state(), remaining)
+
+
+def _check_seconds(name: str, given: object) -> None:
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        msg = f"{name}() takes seconds, such as 0.3, not {type(given).__name__}"
+        raise TypeError(msg)
 
 
 def simulate_restore(clock: FakeClock | None = None, seconds: float = 0.0) -> None:

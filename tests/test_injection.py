@@ -209,6 +209,8 @@ class TestMembers:
             ("db", {"user": "username"}, r"anything that has resolve\(\)"),
             (Secret("x"), {"user": Secret("y")}, "needs the names of members"),
             (Secret("x"), {}, "needs keyword arguments"),
+            (Secret, {"user": "username"}, "the class Secret: make an object of it"),
+            (None, {"user": Secret}, "the class Secret: make an object of it"),
         ],
     )
     def test_misuse_is_refused_when_decorating(self, whole, values, words):

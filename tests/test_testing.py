@@ -11,6 +11,7 @@ from lambda_ext.testing import (
     FakeSource,
     simulate_restore,
     simulate_sigterm,
+    simulate_timeout,
 )
 
 
@@ -105,3 +106,15 @@ def test_restore_without_a_clock_for_its_seconds_is_refused(arguments, said):
         simulate_restore(*arguments)
 
     assert [] == seen
+
+
+@pytest.mark.parametrize("given", ["0.3", None, True])
+@pytest.mark.parametrize("simulate", [simulate_sigterm, simulate_timeout])
+def test_time_that_is_no_number_is_refused(simulate, given):
+    """Before anything is called, with what it takes."""
+    called = []
+    lambda_ext.on_shutdown(lambda: called.append(1))
+    with pytest.raises(TypeError, match=rf"{simulate.__name__}\(\) takes seconds"):
+        simulate(given)
+
+    assert [] == called

@@ -395,9 +395,8 @@ class Flags(Polled[object]):
         try:
             evaluation = self._evaluated(name, context)
         except LambdaExtError as exc:
-            if getattr(
-                exc, "forbidden", False
-            ):  # of a test double: never answered by a default
+            # The error of a test double is never answered by a default.
+            if getattr(exc, "forbidden", False):
                 raise
             evaluation = Evaluation(str(name), enabled=enabled, reason=ERROR, error=exc)
         if evaluation.error is not None:

@@ -10,8 +10,9 @@ Guarantees
     Every listener runs on a thread of its own: one that hangs, raises or
     exits costs its share of the budget and nothing else.  A share is the time
     left, divided by the number of listeners that are not called yet; time that one
-    does not use is left to the next.  Only ``os._exit`` ends the process: ``sys.exit`` would
-    join the thread in which the runtime client waits, which never ends.
+    does not use is left to the next.  Only ``os._exit`` ends the process:
+    ``sys.exit`` would join the thread in which the runtime client waits, which
+    never ends.
 
 The user's own SIGTERM handler
     Called once, after the flush, on our thread, as ``handler(SIGTERM, None)``;

@@ -9,13 +9,13 @@ look-up and makes no object.  What is refused is counted, and logged, there and 
 
 The first record joins the phases: RESPONSE and SNAPSHOT flush; so does TIMEOUT,
 twice: first of all, with ``TimeoutImminent``, and after the user's hooks, when
-what waits for a network is sent, too.  SHUTDOWN, which
-without a handler is the interpreter's exit, flushes first of all, and once more
-at the end for what the user's own shutdown callbacks have recorded.  A forked
-child leaves to the parent what the parent has recorded.  What no sink has after the last flush of a
-shutdown is counted as dropped, for the reason "shutdown"; what is recorded
-later still (by callbacks of `atexit` that were registered before ours, or by a
-SIGTERM handler of the user's that runs last) is flushed at each record.
+what waits for a network is sent, too.  SHUTDOWN, which without a handler is the
+interpreter's exit, flushes first of all, and once more at the end for what the
+user's own shutdown callbacks have recorded.  A forked child leaves to the parent
+what the parent has recorded.  What no sink has after the last flush of a shutdown
+is counted as dropped, for the reason "shutdown"; what is recorded later still (by
+callbacks of `atexit` that were registered before ours, or by a SIGTERM handler of
+the user's that runs last) is flushed at each record.
 
 Where the oldest record may wait for some seconds only, `aged` says when it is time.
 

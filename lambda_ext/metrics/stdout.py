@@ -14,9 +14,9 @@ When stdout is certainly between two lines
     When no other thread of the user's lives, this process has started no
     child (by `subprocess` or a fork) and is none itself, and what Python last
     wrote to the stream (by print, write or logging, or to its buffer) ended in a
-    newline.  Tracking
-    alone does not serve: another thread's print() is two writes.  What C code,
-    os.write() or another file object writes past the stream is not seen.
+    newline.  Tracking alone does not serve: another thread's print() is two writes.
+    What C code, os.write() or another file object writes past the stream is not
+    seen.
 
 What a pipe cannot promise
     A write of up to `PIPE_BUF` bytes to a pipe is never mixed with those of

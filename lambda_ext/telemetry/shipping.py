@@ -415,9 +415,8 @@ def _run(
     ]
     for outlet in chosen:
         done = outlet.wait(ends_at, again=everything)
-        if (
-            done and everything and outlet in busy
-        ):  # what the call that was under way has left
+        # Again, for what the call that was under way has left.
+        if done and everything and outlet in busy:
             outlet.begin(ends_at, everything=True, last=last)
             outlet.wait(ends_at, again=True)
     return not any(outlet.waits for outlet in chosen)

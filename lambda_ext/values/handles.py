@@ -263,9 +263,8 @@ class Handle(Generic[T_co]):
         want = self._want or self._bind()
         (view,) = store.read((want,), self._transform, self._field, handle=self)
         self._view = view
-        if (
-            self._notified is None and view.entry is not None
-        ):  # loaded for another reader
+        # The entry may have been loaded for another reader.
+        if self._notified is None and view.entry is not None:
             self._first(_version(view.entry))
         return view
 

@@ -316,7 +316,8 @@ def _check(errors: Any, handles: tuple[Any, ...], cooldown: float) -> None:
         msg = "@refresh_on takes an exception class, or a tuple of them, first"
         raise ConfigurationError(msg)
     if not handles or not all(
-        disclosure.attribute(handle, "_reload") for handle in handles
+        disclosure.attribute(handle, "_reload") and not isinstance(handle, type)
+        for handle in handles
     ):
         msg = "@refresh_on takes Secret or Parameter handles after the exception class"
         raise ConfigurationError(msg)

@@ -293,6 +293,7 @@ class TestRefreshOn:
             (("ValueError", Secret("x")), "exception class"),
             ((ValueError,), "handles after"),
             ((ValueError, "db"), "handles after"),
+            ((ValueError, Secret), "takes Secret or Parameter handles"),
         ],
     )
     def test_misuse_is_refused_when_decorating(self, arguments, words):
